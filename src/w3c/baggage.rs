@@ -78,20 +78,23 @@ pub struct Encoded {
 
 /// Writes a header value. The members are in the order of their keys, so that equal baggage gives equal bytes.
 pub fn encode(baggage: &Baggage) -> Encoded {
-    let mut members: Vec<_> = baggage.iter().map(|(key, (value, properties))| (key, value, properties)).collect();
-    members.sort_unstable_by_key(|(key, ..)| key.as_str());
-    let (mut text, mut kept) = (String::new(), 0);
-    for (key, value, properties) in &members {
+    let mut members: Vec<[&str; 3]> =
+        baggage.iter().map(|(key, (value, properties))| [key.as_str(), value.as_str(), properties.as_str()]).collect();
+    members.sort_unstable();
+    // Enough when nothing needs to be encoded.
+    let bytes = members.iter().map(|parts| parts.iter().map(|part| part.len() + 1).sum::<usize>()).sum();
+    let (mut text, mut kept) = (String::with_capacity(bytes), 0);
+    for [key, value, properties] in &members {
         let end = text.len();
         if end > 0 {
             text.push(',');
         }
-        text.push_str(key.as_str());
+        text.push_str(key);
         text.push('=');
-        percent_encode(value.as_str(), PLAIN, &mut text);
-        write_properties(properties.as_str(), &mut text);
+        percent_encode(value, PLAIN, &mut text);
+        write_properties(properties, &mut text);
         // The type admits nothing but tokens as keys; a header must not depend on that.
-        if all(key.as_str().as_bytes(), TOKEN) && kept < MAX_MEMBERS && text.len() <= MAX_BYTES {
+        if all(key.as_bytes(), TOKEN) && kept < MAX_MEMBERS && text.len() <= MAX_BYTES {
             kept += 1;
         } else {
             text.truncate(end);

@@ -91,7 +91,8 @@ pub struct Encoded {
 /// Its members may come from the application and are not checked by their own type, which takes even line
 /// breaks: each that the grammar forbids is left out.
 pub fn encode(state: &TraceState) -> Encoded {
-    let mut encoded = Encoded::default();
+    let bytes = state.into_iter().map(|(key, value)| key.len() + value.len() + "=,".len()).sum();
+    let mut encoded = Encoded { text: String::with_capacity(bytes), dropped: 0 };
     let mut keys = Keys::new();
     for (key, value) in state {
         let value = value.trim_end_matches([' ', '\t']);

@@ -6,7 +6,7 @@
 //!
 //! | to do | use |
 //! |---|---|
-//! | read the three headers of a message into a [`Context`] | [`decode`], or [`decode_all`] where a header may occur more than once |
+//! | read the three headers of a message into a [`Context`] | [`decode()`], or [`decode_all`] where a header may occur more than once |
 //! | write the headers for a [`Context`] | [`encode_context`] |
 //! | plug the codec into OpenTelemetry | [`W3cPropagator`] |
 //! | read or write one header | [`TraceParent`], [`tracestate`], [`baggage`] |

@@ -9,6 +9,7 @@ pub mod headers;
 pub mod message;
 pub mod propagation;
 pub mod received;
+pub mod w3c;
 
 pub use address::{Guarantee, Start, Subscription, Topic};
 pub use broker_url::{BrokerUrl, Secret, Topology};

@@ -1,4 +1,5 @@
 //! The testbed tested: servers start, die, come back and never outlive their owner.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod support;
 
@@ -51,19 +52,13 @@ fn live_and_die(kind: Kind) {
     eventually("an answer after SIGCONT", || server.answers());
 
     server.restart();
-    assert!(
-        !is_alive(second),
-        "restarted, and the one before is still there"
-    );
+    assert!(!is_alive(second), "restarted, and the one before is still there");
     let third = server.pid();
     assert!(server.answers());
 
     drop(server);
     assert!(!is_alive(third), "dropped, and still there");
-    assert!(
-        !directory.exists(),
-        "dropped, and its folder is still there"
-    );
+    assert!(!directory.exists(), "dropped, and its folder is still there");
 }
 
 #[test]
@@ -82,9 +77,7 @@ fn no_server_outlives_a_killed_owner() {
         let server = Owner::wait_for_server(&mut owner, place.path());
         owner.kill().unwrap();
         owner.wait().unwrap();
-        eventually("the end of a server whose owner was killed", || {
-            !is_alive(server)
-        });
+        eventually("the end of a server whose owner was killed", || !is_alive(server));
     }
 }
 
@@ -102,9 +95,7 @@ fn no_shared_server_outlives_the_tests() {
         let mut owner = Owner::spawn(NAME, kind, place.path());
         let server = Owner::wait_for_server(&mut owner, place.path());
         assert!(owner.wait().unwrap().success());
-        eventually("the end of a shared server after the tests", || {
-            !is_alive(server)
-        });
+        eventually("the end of a shared server after the tests", || !is_alive(server));
     }
 }
 
@@ -120,12 +111,8 @@ impl Owner {
 
     fn told() -> Option<Self> {
         let name = std::env::var(Self::TOLD).ok()?;
-        let kind = Kind::ALL
-            .into_iter()
-            .find(|kind| format!("{kind:?}") == name);
-        Some(Self {
-            kind: kind.unwrap(),
-        })
+        let kind = Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == name);
+        Some(Self { kind: kind.unwrap() })
     }
 
     fn ready(&self) {
@@ -149,12 +136,8 @@ impl Owner {
         eventually("a ready server in another process", || {
             place.join("ready").exists() || matches!(owner.try_wait(), Ok(Some(_)))
         });
-        let folders = fs::read_dir(place)
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
-        let pids: Vec<String> = folders
-            .filter_map(|folder| fs::read_to_string(folder.join("pid")).ok())
-            .collect();
+        let folders = fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
+        let pids: Vec<String> = folders.filter_map(|folder| fs::read_to_string(folder.join("pid")).ok()).collect();
         assert_eq!(pids.len(), 1, "one server in {}", place.display());
         pids[0].trim().parse().unwrap()
     }
@@ -163,9 +146,7 @@ impl Owner {
 /// A process that has ended and not yet been waited for counts as gone.
 fn is_alive(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    status
-        .lines()
-        .any(|line| line.starts_with("State:") && !line.contains('Z'))
+    status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
 }
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {

@@ -27,9 +27,7 @@ impl Kind {
 
     /// The address in the environment, if there is one.
     pub(crate) fn given(self) -> Option<String> {
-        std::env::var(self.variable())
-            .ok()
-            .filter(|url| !url.is_empty())
+        std::env::var(self.variable()).ok().filter(|url| !url.is_empty())
     }
 
     /// The scheme of its address.

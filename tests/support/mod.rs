@@ -2,11 +2,7 @@
 //!
 //! [`Server::start`] runs a server that belongs to one test, which may kill, pause and restart it; [`shared`] gives the address
 //! of one that all tests of a process use, or of the user's own. The scripts in `tests/testbed` do the work.
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "every test target uses its own part"
-)]
+#![allow(dead_code, unused_imports, reason = "every test target uses its own part")]
 
 mod kind;
 mod place;

@@ -17,18 +17,14 @@ use super::kind::Kind;
 /// folder and is removed with its server; that of a shared server, which nobody drops, by a later run.
 pub(super) fn new_directory(kind: Kind) -> io::Result<TempDir> {
     let given = std::env::var_os("TRACED_BROKER_TEST_DIR").map(PathBuf::from);
-    let parent = given
-        .clone()
-        .unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("testbed"));
+    let parent = given.clone().unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("testbed"));
     fs::create_dir_all(&parent)?;
     if given.is_none() {
         static SWEPT: Once = Once::new();
         SWEPT.call_once(|| sweep(&parent));
     }
     let prefix = format!("{}-{}-", kind.script_name(), std::process::id());
-    let mut directory = tempfile::Builder::new()
-        .prefix(&prefix)
-        .tempdir_in(parent)?;
+    let mut directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent)?;
     directory.disable_cleanup(given.is_some());
     Ok(directory)
 }
@@ -57,8 +53,7 @@ fn sweep(parent: &Path) {
 pub(super) fn free_port() -> u16 {
     // The standard library's only source of chance.
     let chance = RandomState::new();
-    let mut drawn =
-        (0..1_000_000).map(|attempt: u32| 10_000 + (chance.hash_one(attempt) % 20_000) as u16);
+    let mut drawn = (0..1_000_000).map(|attempt: u32| 10_000 + (chance.hash_one(attempt) % 20_000) as u16);
     let free = drawn.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
     free.unwrap_or_else(|| panic!("no port is free from 10000 to 29999"))
 }

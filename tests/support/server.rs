@@ -43,26 +43,15 @@ impl Server {
 
     /// Like [`start`](Self::start), with the failure as text.
     pub(crate) fn try_start(kind: Kind) -> Result<Self, String> {
-        let installed = kind
-            .script("install")
-            .status()
-            .map_err(|e| format!("{kind:?}: cannot run its script: {e}"))?;
+        let installed = kind.script("install").status().map_err(|e| format!("{kind:?}: cannot run its script: {e}"))?;
         if !installed.success() {
-            return Err(format!(
-                "{kind:?}: not installed, the script says why on standard error"
-            ));
+            return Err(format!("{kind:?}: not installed, the script says why on standard error"));
         }
-        let directory = new_directory(kind)
-            .map_err(|e| format!("{kind:?}: cannot make a folder for it: {e}"))?;
+        let directory = new_directory(kind).map_err(|e| format!("{kind:?}: cannot make a folder for it: {e}"))?;
         let port = free_port();
-        let keeper = serve(kind, directory.path(), port)
-            .map_err(|e| format!("{kind:?}: cannot run its script: {e}"))?;
-        let server = Self {
-            kind,
-            port,
-            directory,
-            keeper: Mutex::new(keeper),
-        };
+        let keeper =
+            serve(kind, directory.path(), port).map_err(|e| format!("{kind:?}: cannot run its script: {e}"))?;
+        let server = Self { kind, port, directory, keeper: Mutex::new(keeper) };
         match server.wait_until_ready() {
             Ok(()) => Ok(server),
             Err(why) => Err(server.abandon(&why)),
@@ -77,11 +66,8 @@ impl Server {
     /// The process id of the server itself. After a kill it is that of the dead one.
     pub(crate) fn pid(&self) -> u32 {
         let path = self.directory.path().join("pid");
-        let text = fs::read_to_string(&path)
-            .unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
-        text.trim()
-            .parse()
-            .unwrap_or_else(|e| panic!("no process id in {}: {e}", path.display()))
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
+        text.trim().parse().unwrap_or_else(|e| panic!("no process id in {}: {e}", path.display()))
     }
 
     /// Whether it answers its own protocol now, within two seconds.
@@ -132,11 +118,7 @@ impl Server {
     fn signal(&self, name: &str) {
         let pid = self.pid();
         let sent = send_signal(name, pid);
-        assert!(
-            sent,
-            "{:?}: no process {pid} to send SIG{name} to",
-            self.kind
-        );
+        assert!(sent, "{:?}: no process {pid} to send SIG{name} to", self.kind);
     }
 
     fn wait_until_ready(&self) -> Result<(), String> {
@@ -145,19 +127,13 @@ impl Server {
             let ready = self.answers();
             // Asked second, so that an answer can only have come from the server that is running now.
             if let Ok(Some(status)) = self.keeper().try_wait() {
-                return Err(format!(
-                    "{:?}: the server ended while starting ({status})",
-                    self.kind
-                ));
+                return Err(format!("{:?}: the server ended while starting ({status})", self.kind));
             }
             if ready {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(format!(
-                    "{:?}: no answer on port {} within {START:?}",
-                    self.kind, self.port
-                ));
+                return Err(format!("{:?}: no answer on port {} within {START:?}", self.kind, self.port));
             }
             thread::sleep(PAUSE);
         }
@@ -166,11 +142,7 @@ impl Server {
     fn wait_for_end(&self) {
         let deadline = Instant::now() + END;
         while let Ok(None) = self.keeper().try_wait() {
-            assert!(
-                Instant::now() < deadline,
-                "{:?}: still running after {END:?}",
-                self.kind
-            );
+            assert!(Instant::now() < deadline, "{:?}: still running after {END:?}", self.kind);
             thread::sleep(PAUSE);
         }
     }
@@ -186,10 +158,7 @@ impl Server {
         let log = fs::read(&path).unwrap_or_default();
         let text = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = text.lines().collect();
-        let tail = lines
-            .get(lines.len().saturating_sub(40)..)
-            .unwrap_or_default()
-            .join("\n");
+        let tail = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n");
         format!("--- the end of {} ---\n{tail}", path.display())
     }
 }
@@ -198,18 +167,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         if thread::panicking() {
             self.directory.disable_cleanup(true);
-            report(&format!(
-                "{:?}: its log and data are kept in {}",
-                self.kind,
-                self.directory.path().display()
-            ));
+            report(&format!("{:?}: its log and data are kept in {}", self.kind, self.directory.path().display()));
         }
         // Nobody reads the data after this, so there is no need to let it stop in its own time. Nothing here may panic: a
         // second panic would abort the process and hide the first.
         let alive = matches!(self.keeper().try_wait(), Ok(None));
-        let pid = fs::read_to_string(self.directory.path().join("pid"))
-            .ok()
-            .and_then(|text| text.trim().parse().ok());
+        let pid = fs::read_to_string(self.directory.path().join("pid")).ok().and_then(|text| text.trim().parse().ok());
         if let (true, Some(pid)) = (alive, pid) {
             send_signal("KILL", pid);
         }
@@ -222,10 +185,7 @@ impl Drop for Server {
 fn serve(kind: Kind, directory: &Path, port: u16) -> io::Result<Child> {
     // The process id in it is that of the server before this one.
     let _absent = fs::remove_file(directory.join("pid"));
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(directory.join("log"))?;
+    let log = File::options().create(true).append(true).open(directory.join("log"))?;
     kind.script("serve")
         .arg(directory)
         .arg(port.to_string())
@@ -245,10 +205,7 @@ pub(crate) fn send_signal(name: &str, pid: u32) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "belongs to the output of the failing test"
-)]
+#[expect(clippy::print_stderr, reason = "belongs to the output of the failing test")]
 fn report(line: &str) {
     eprintln!("{line}");
 }

@@ -15,7 +15,11 @@ use crate::headers::Headers;
 ///
 /// The headers are those on the wire: nothing is added, removed or rewritten.
 #[derive(Debug, Clone)]
-pub struct Received(pub(crate) Arc<Parts>);
+pub struct Received {
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) attempt: u32,
+    pub(crate) queued: Option<Duration>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Parts {
@@ -24,9 +28,7 @@ pub(crate) struct Parts {
     pub(crate) key: Option<Bytes>,
     pub(crate) id: Option<String>,
     pub(crate) headers: Headers,
-    pub(crate) attempt: u32,
     pub(crate) timestamp: Option<Timestamp>,
-    pub(crate) queued: Option<Duration>,
     pub(crate) partition: Option<i32>,
     pub(crate) offset: Option<i64>,
 }
@@ -34,18 +36,18 @@ pub(crate) struct Parts {
 impl Received {
     /// The topic it was published to.
     pub fn topic(&self) -> &Topic {
-        &self.0.topic
+        &self.parts.topic
     }
 
     /// The payload; empty for a tombstone.
     pub fn payload(&self) -> &Bytes {
         static EMPTY: Bytes = Bytes::new();
-        self.0.payload.as_ref().unwrap_or(&EMPTY)
+        self.parts.payload.as_ref().unwrap_or(&EMPTY)
     }
 
     /// Whether the message has no payload at all, which is not the same as an empty one.
     pub fn is_tombstone(&self) -> bool {
-        self.0.payload.is_none()
+        self.parts.payload.is_none()
     }
 
     /// The payload read as JSON.
@@ -63,41 +65,41 @@ impl Received {
 
     /// The key, if there is one.
     pub fn key(&self) -> Option<&Bytes> {
-        self.0.key.as_ref()
+        self.parts.key.as_ref()
     }
 
     /// The message id: the sender's, or else the broker's.
     pub fn id(&self) -> Option<&str> {
-        self.0.id.as_deref()
+        self.parts.id.as_deref()
     }
 
     /// The headers as they are on the wire.
     pub fn headers(&self) -> &Headers {
-        &self.0.headers
+        &self.parts.headers
     }
 
     /// Which attempt at handling the message this is, from 1.
     pub fn attempt(&self) -> u32 {
-        self.0.attempt
+        self.attempt
     }
 
     /// When the message was stored or sent, and by whose clock.
     pub fn timestamp(&self) -> Option<Timestamp> {
-        self.0.timestamp
+        self.parts.timestamp
     }
 
-    /// How long the message was in the queue when it was received, never negative; `None` without a timestamp.
+    /// How long the message was in the queue when it was handed out, never negative; `None` without a timestamp.
     pub fn time_in_queue(&self) -> Option<Duration> {
-        self.0.queued
+        self.queued
     }
 
     /// The partition it came from, where there are partitions.
     pub fn partition(&self) -> Option<i32> {
-        self.0.partition
+        self.parts.partition
     }
 
     /// Its offset or sequence number, where there is one.
     pub fn offset(&self) -> Option<i64> {
-        self.0.offset
+        self.parts.offset
     }
 }

@@ -14,7 +14,8 @@ use crate::address::Topic;
 use crate::driver::{Destination, Driver, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Message, Receipt};
-use crate::span::{Operation, SendSpan, SpanTemplate, Telemetry};
+use crate::span::{Operation, SendSpan, SpanTemplate};
+use crate::tracer::Telemetry;
 
 /// How many topics are remembered as declared; beyond it all are forgotten, and declared again when next used.
 const MAX_CHANNELS: usize = 4096;
@@ -53,9 +54,8 @@ impl<D: Driver> Publisher<D> {
             Ok(channel) => channel,
             Err(error) => return self.refuse(topic, &parent, error),
         };
-        let mut span = SendSpan::start(&channel.send, &self.telemetry, &parent);
-        span.describe(&message);
-        self.telemetry.propagation.inject(&span.context(&parent), &mut message.headers);
+        let span = SendSpan::start(&channel.send, &self.telemetry, &parent, &message);
+        self.telemetry.propagation.inject(span.span_context(), &parent, &mut message.headers);
         let result = self.hand_over(&channel.topic, message).await;
         span.finish(&result);
         result
@@ -73,10 +73,9 @@ impl<D: Driver> Publisher<D> {
             Ok(channel) => channel,
             Err(error) => return self.refuse(topic, &parent, error),
         };
-        let mut span = SendSpan::start_linked(&channel.transfer, &self.telemetry, &parent, vec![created], None);
-        span.describe(&message);
+        let span = SendSpan::start_linked(&channel.transfer, &self.telemetry, &parent, vec![created], None);
         // Written anew rather than left as received: one header each, and nothing that was not valid.
-        self.telemetry.propagation.inject(&creation, &mut message.headers);
+        self.telemetry.propagation.inject(None, &creation, &mut message.headers);
         let result = self.hand_over(&channel.topic, message).await;
         span.finish(&result);
         result
@@ -114,7 +113,7 @@ impl<D: Driver> Publisher<D> {
         parent: &Context,
     ) -> Vec<Result<Receipt>> {
         let creates: Vec<SendSpan> = chunk.iter_mut().map(|message| self.create(channel, message, parent)).collect();
-        let links: Vec<SpanContext> = creates.iter().map(SendSpan::span_context).collect();
+        let links: Vec<SpanContext> = creates.iter().filter_map(SendSpan::span_context).cloned().collect();
         let count = Some(chunk.len());
         let span = SendSpan::start_linked(&channel.transfer, &self.telemetry, parent, links, count);
         let sends = chunk.into_iter().zip(creates).map(|(message, create)| async move {
@@ -131,9 +130,8 @@ impl<D: Driver> Publisher<D> {
     fn create(&self, channel: &Channel, message: &mut Message, parent: &Context) -> SendSpan {
         let own = message.context.take();
         let parent = own.as_ref().unwrap_or(parent);
-        let mut span = SendSpan::start(&channel.create, &self.telemetry, parent);
-        span.describe(message);
-        self.telemetry.propagation.inject(&span.context(parent), &mut message.headers);
+        let span = SendSpan::start(&channel.create, &self.telemetry, parent, message);
+        self.telemetry.propagation.inject(span.span_context(), parent, &mut message.headers);
         span
     }
 
@@ -197,7 +195,7 @@ impl<D: Driver> Publisher<D> {
         let identity = self.driver.identity();
         let template = SpanTemplate::new(Operation::Send, identity, &shown.into(), &Destination::new(), None);
         let result = Err(error);
-        SendSpan::start(&template, &self.telemetry, parent).finish(&result);
+        SendSpan::start_linked(&template, &self.telemetry, parent, Vec::new(), None).finish(&result);
         result
     }
 

@@ -36,10 +36,12 @@ pub fn encode_span(span: &SpanContext, context: &Context, mut emit: impl FnMut(&
         emit(TRACEPARENT, &parent.encode());
         issues.tracestate_dropped = encode_tracestate(span, beside, &mut emit);
     }
-    let list = baggage::encode(context.baggage());
-    issues.baggage_dropped = list.dropped;
-    if !list.text.is_empty() {
-        emit(BAGGAGE, list.text.as_bytes());
+    if !context.baggage().is_empty() {
+        let list = baggage::encode(context.baggage());
+        issues.baggage_dropped = list.dropped;
+        if !list.text.is_empty() {
+            emit(BAGGAGE, list.text.as_bytes());
+        }
     }
     issues
 }

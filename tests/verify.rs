@@ -1,5 +1,7 @@
 //! Reading, checking and drawing exported spans, from OTLP/JSON text to the picture.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
+
 #[path = "verify/anything.rs"]
 mod anything;
 #[path = "verify/build.rs"]
@@ -14,3 +16,5 @@ mod hops;
 mod reading;
 #[path = "verify/scenes.rs"]
 mod scenes;
+#[path = "verify/shape.rs"]
+mod shape;

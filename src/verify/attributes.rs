@@ -56,7 +56,8 @@ impl Attributes {
         }
     }
 
-    /// The number under this name as a floating-point one; `None` when it is absent or not a number.
+    /// The number under this name as a floating-point one; `None` when it is absent or not a
+    /// number.
     ///
     /// JSON writers drop the fraction of round numbers, so a whole number is taken as well.
     #[must_use]

@@ -1,4 +1,5 @@
-//! Ways through a queue: which send led to which processing, and how long the message waited in between.
+//! Ways through a queue: which send led to which processing, and how long the message waited in
+//! between.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,20 +16,23 @@ use super::trace::Trace;
 pub struct Hop<'a> {
     /// The span whose context the message carried; `None` when it was not exported.
     pub creation: Option<&'a Span>,
-    /// The span that put the message into this queue: the creation itself, or a later one that sent the message on
-    /// (batch, forward, dead letter). `None` when it was not exported.
+    /// The span that put the message into this queue: the creation itself, or a later one that sent
+    /// the message on (batch, forward, dead letter). `None` when it was not exported.
     pub send: Option<&'a Span>,
     /// The span that processed it.
     pub process: &'a Span,
-    /// Which delivery of the message to this consumer group it was, from 1: as the process span says, else counted.
+    /// Which delivery of the message to this consumer group it was, from 1: as the process span
+    /// says, else counted.
     pub attempt: u32,
-    /// The processing of the previous delivery from the same queue, for one that came back without being sent anew.
+    /// The processing of the previous delivery from the same queue, for one that came back without
+    /// being sent anew.
     pub previous: Option<&'a Span>,
     /// How long the message waited.
     pub queue: Duration,
-    /// Whether the wait was measured against the broker's own clock ([`super::QUEUE_DURATION`]). Otherwise it is the
-    /// time from the end of the send (or of the previous delivery) to the start of the processing, at least zero: too
-    /// short by the time the confirmation took, and subject to the clocks of two machines.
+    /// Whether the wait was measured against the broker's own clock ([`super::QUEUE_DURATION`]).
+    /// Otherwise it is the time from the end of the send (or of the previous delivery) to the start
+    /// of the processing, at least zero: too short by the time the confirmation took, and subject
+    /// to the clocks of two machines.
     pub measured: bool,
 }
 
@@ -104,7 +108,8 @@ fn from_nowhere(process: &Span) -> Option<Hop<'_>> {
     })
 }
 
-/// The wait by the broker's clock. In a batch only the links can say it: the span's own value is not about one message.
+/// The wait by the broker's clock. In a batch only the links can say it: the span's own value is
+/// not about one message.
 fn measured(process: &Span, creation: &Span, alone: bool) -> Option<Duration> {
     let link = process
         .links

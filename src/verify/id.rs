@@ -7,7 +7,8 @@ use std::str::FromStr;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TraceId(u128);
 
-/// Eight bytes that name a span within its trace, written as 16 hex digits (W3C Trace Context, section 3.2.2.4).
+/// Eight bytes that name a span within its trace, written as 16 hex digits (W3C Trace Context,
+/// section 3.2.2.4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpanId(u64);
 
@@ -78,7 +79,8 @@ impl FromStr for SpanId {
     }
 }
 
-/// `text` when it is `digits` hex digits: `from_str_radix` alone would also take a sign and a shorter text.
+/// `text` when it is `digits` hex digits: `from_str_radix` alone would also take a sign and a
+/// shorter text.
 fn hex_digits(text: &str, digits: usize) -> Result<&str, InvalidId> {
     if text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         Ok(text)

@@ -1,15 +1,15 @@
 //! What the messaging conventions say about a span.
 //!
-//! The names are those of the OpenTelemetry semantic conventions for messaging; the ones under `traced_broker.` are this
-//! library's own, for what the conventions do not cover.
+//! The names are those of the OpenTelemetry semantic conventions for messaging; the ones under
+//! `traced_broker.` are this library's own, for what the conventions do not cover.
 
 use std::time::Duration;
 
 use super::attributes::Attributes;
 use super::span::{Kind, Span};
 
-/// Seconds a message waited in the queue, by the broker's own clock: a double on the process span, or on the link to a
-/// message's creation context when one span processes several messages.
+/// Seconds a message waited in the queue, by the broker's own clock: a double on the process span,
+/// or on the link to a message's creation context when one span processes several messages.
 pub const QUEUE_DURATION: &str = "traced_broker.queue.duration";
 
 /// Which delivery of the message a process span handled: a whole number, counted from 1.
@@ -49,11 +49,13 @@ impl Operation {
         }
     }
 
-    /// The kinds a span of this operation may have (semantic conventions, messaging spans, "Span kind").
+    /// The kinds a span of this operation may have (semantic conventions, messaging spans, "Span
+    /// kind").
     #[must_use]
     pub const fn kinds(self) -> &'static [Kind] {
         match self {
-            // The context of these may be the one the message carries, or the message already has one.
+            // The context of these may be the one the message carries, or the message already has
+            // one.
             Self::Create | Self::Send => &[Kind::Producer, Kind::Client],
             // Versions of the conventions before the current one made this a consumer.
             Self::Receive => &[Kind::Client, Kind::Consumer],
@@ -64,7 +66,8 @@ impl Operation {
 }
 
 impl Span {
-    /// The messaging operation the span says it is; `None` without a known `messaging.operation.type`.
+    /// The messaging operation the span says it is; `None` without a known
+    /// `messaging.operation.type`.
     #[must_use]
     pub fn operation(&self) -> Option<Operation> {
         use Operation::{Create, Process, Receive, Send, Settle};
@@ -98,7 +101,8 @@ impl Span {
         self.role() == Some(Operation::Process)
     }
 
-    /// The topic: `messaging.destination.name`, else the span's name without its first word; empty when there is neither.
+    /// The topic: `messaging.destination.name`, else the span's name without its first word; empty
+    /// when there is neither.
     #[must_use]
     pub fn destination(&self) -> &str {
         let named = || self.name.split_once(' ').map_or("", |(_, rest)| rest);
@@ -136,7 +140,8 @@ pub(super) fn queue_duration(attributes: &Attributes) -> Option<Duration> {
 
 /// Whether a message sent to `sent_to` can be read from `read_from`.
 ///
-/// For RabbitMQ the conventions let a consumer append its queue to the producer's `{exchange}:{routing key}`.
+/// For RabbitMQ the conventions let a consumer append its queue to the producer's
+/// `{exchange}:{routing key}`.
 pub(super) fn reaches(sent_to: &str, read_from: &str) -> bool {
     read_from
         .strip_prefix(sent_to)

@@ -1,11 +1,13 @@
 //! Proof that traces are whole: read exported spans, check them, draw them.
 //!
-//! Everything here works on spans as they were *exported*, by this library or by any other, in any language: what a
-//! backend shows is what counts. Nothing depends on an SDK, a broker or a network.
+//! Everything here works on spans as they were *exported*, by this library or by any other, in any
+//! language: what a backend shows is what counts. Nothing depends on an SDK, a broker or a network.
 //!
-//! - [`otlp`] reads the file a Collector's file exporter writes; [`Traces`] puts the spans together.
-//! - [`check`] says which traces are whole, and of the others where and why they broke.
-//! - [`Trace::hops`] pairs each processing with the send that caused it and tells the time in the queue between.
+//! - [`otlp`] reads the file a Collector's file exporter writes; [`Traces`] puts the spans
+//!   together.
+//! - [`check()`] says which traces are whole, and of the others where and why they broke.
+//! - [`Trace::hops`] pairs each processing with the send that caused it and tells the time in the
+//!   queue between.
 //! - [`Waterfall`] draws a trace for the terminal, the wait in the queue included.
 //!
 //! ```

@@ -11,7 +11,8 @@ use super::trace::Trace;
 #[derive(Debug)]
 pub(super) struct Resolver<'a> {
     traces: HashMap<TraceId, &'a Trace>,
-    /// Send spans by the creation contexts they link: batches, forwarded and dead-lettered messages.
+    /// Send spans by the creation contexts they link: batches, forwarded and dead-lettered
+    /// messages.
     senders: HashMap<SpanRef, Vec<&'a Span>>,
 }
 
@@ -59,9 +60,10 @@ impl<'a> Resolver<'a> {
 
     /// The span that put the message where `process` read it.
     ///
-    /// Usually the creation itself. A message that already had its context when it was sent (in a batch, forwarded,
-    /// dead-lettered, put back for a retry) was sent by a later span that links the creation: of those that lead to the
-    /// same topic the last one before processing began, so that the queue time is that of this leg alone.
+    /// Usually the creation itself. A message that already had its context when it was sent (in a
+    /// batch, forwarded, dead-lettered, put back for a retry) was sent by a later span that links
+    /// the creation: of those that lead to the same topic the last one before processing began, so
+    /// that the queue time is that of this leg alone.
     pub(super) fn sender(&self, creation: &'a Span, process: &Span) -> &'a Span {
         let legs = self
             .senders
@@ -75,7 +77,8 @@ impl<'a> Resolver<'a> {
         let last_before = legs()
             .filter(|send| send.start <= process.start)
             .max_by_key(|send| send.start);
-        // A create span never reached the broker itself, so its send counts even when the clocks put it too late.
+        // A create span never reached the broker itself, so its send counts even when the clocks
+        // put it too late.
         let only_after = || {
             legs()
                 .min_by_key(|send| send.start)

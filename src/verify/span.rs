@@ -105,7 +105,8 @@ pub enum Status {
 }
 
 impl Span {
-    /// A root span of kind internal with these ids and this name, in the service `unknown_service`, without times.
+    /// A root span of kind internal with these ids and this name, in the service `unknown_service`,
+    /// without times.
     ///
     /// For readers of other formats and for tests: set the public fields that matter afterwards.
     #[must_use]

@@ -1,8 +1,10 @@
 //! How many columns text takes in a terminal, and how to make it fit.
 //!
-//! Where a terminal may differ the wider answer is given, so that a line may come out short but never wraps.
+//! Where a terminal may differ the wider answer is given, so that a line may come out short but
+//! never wraps.
 
-/// Zero-width marks of the scripts that service and topic names are seen in; others count as one column.
+/// Zero-width marks of the scripts that service and topic names are seen in; others count as one
+/// column.
 const MARKS: &[(u32, u32)] = &[
     (0x0300, 0x036F), // combining diacritics
     (0x0483, 0x0489), // Cyrillic
@@ -17,7 +19,8 @@ const MARKS: &[(u32, u32)] = &[
     (0xFE20, 0xFE2F),
 ];
 
-/// Ranges with characters two columns wide (Unicode Standard Annex 11, "East Asian Width", W and F), and all emoji.
+/// Ranges with characters two columns wide (Unicode Standard Annex 11, "East Asian Width", W and
+/// F), and all emoji.
 const WIDE: &[(u32, u32)] = &[
     (0x1100, 0x115F), // Hangul initials
     (0x231A, 0x231B),
@@ -69,8 +72,8 @@ pub(super) fn columns(text: &str) -> usize {
 
 /// `text` on one line and without characters that a terminal acts upon: names come from anywhere.
 ///
-/// White space becomes a space, control characters become `replacement`, invisible ones go. With `ascii` whatever lies
-/// outside of it becomes `replacement`.
+/// White space becomes a space, control characters become `replacement`, invisible ones go. With
+/// `ascii` whatever lies outside of it becomes `replacement`.
 pub(super) fn printable(text: &str, ascii: bool, replacement: char) -> String {
     let visible = text
         .chars()

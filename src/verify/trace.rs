@@ -18,8 +18,9 @@ pub struct Trace {
 
 /// Traces, by the start of their first span.
 ///
-/// Collects from any iterator of spans. A span exported twice, equal in everything, is kept once: exporters repeat
-/// what they could not confirm. Spans that share an id but differ are all kept, for the check to report.
+/// Collects from any iterator of spans. A span exported twice, equal in everything, is kept once:
+/// exporters repeat what they could not confirm. Spans that share an id but differ are all kept,
+/// for the check to report.
 #[derive(Clone, Debug, Default)]
 pub struct Traces {
     traces: Vec<Trace>,
@@ -61,7 +62,8 @@ impl Trace {
             .collect()
     }
 
-    /// When the first span started, in nanoseconds since the Unix epoch; unknown (zero) times are left out.
+    /// When the first span started, in nanoseconds since the Unix epoch; unknown (zero) times are
+    /// left out.
     #[must_use]
     pub fn start(&self) -> u64 {
         self.spans
@@ -88,7 +90,8 @@ impl Trace {
         Duration::from_nanos(self.end().saturating_sub(self.start()))
     }
 
-    /// Every way a message took through a queue into a process span of this trace, as far as this trace alone shows it.
+    /// Every way a message took through a queue into a process span of this trace, as far as this
+    /// trace alone shows it.
     ///
     /// A message sent in another trace is only found by [`Traces::hops`].
     #[must_use]

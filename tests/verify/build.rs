@@ -1,7 +1,7 @@
 //! Spans as OTLP/JSON text, written the way exporters write them.
 
 use serde_json::{Value, json};
-use traced_broker::verify::{self, Report, SpanId, TraceId, Traces};
+use traced_broker::verify::{self, FindingKind, Report, SpanId, Traces};
 
 /// The trace that spans belong to unless told otherwise.
 pub(crate) const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -142,7 +142,8 @@ impl Span {
     }
 }
 
-/// The file a Collector writes: here one export request a span, the services taking turns as they do in life.
+/// The file a Collector writes: here one export request a span, the services taking turns as they
+/// do in life.
 pub(crate) fn file(spans: &[Span]) -> String {
     let line = |span: &Span| {
         let resource = json!({ "attributes": [
@@ -170,10 +171,6 @@ pub(crate) fn span_id(id: u64) -> String {
     SpanId::new(id).to_string()
 }
 
-pub(crate) fn trace_id(text: &str) -> TraceId {
-    text.parse().unwrap()
-}
-
 /// Puts another span in place of the one with its id.
 pub(crate) fn with(mut spans: Vec<Span>, changed: Span) -> Vec<Span> {
     let position = spans
@@ -187,4 +184,25 @@ pub(crate) fn with(mut spans: Vec<Span>, changed: Span) -> Vec<Span> {
 pub(crate) fn without(mut spans: Vec<Span>, id: u64) -> Vec<Span> {
     spans.retain(|span| span.json["spanId"] != span_id(id).as_str());
     spans
+}
+
+/// Asserts that exactly these findings are made, on the spans with these ids; gives their messages.
+#[track_caller]
+pub(crate) fn finds(spans: &[Span], expected: &[(FindingKind, u64)]) -> Vec<String> {
+    let report = check(spans);
+    let findings = report.findings();
+    let found: Vec<_> = findings
+        .iter()
+        .map(|finding| (finding.kind, finding.span.to_string()))
+        .collect();
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(kind, id)| (*kind, span_id(*id)))
+        .collect();
+    assert_eq!(found, expected, "{report}");
+    assert_eq!(report.is_whole(), expected.is_empty());
+    findings
+        .iter()
+        .map(|finding| finding.message.clone())
+        .collect()
 }

@@ -1,6 +1,7 @@
 //! The waterfall, compared with pictures that were looked at.
 //!
-//! After a change that is meant, write them anew with `UPDATE_SNAPSHOTS=1 cargo test --test verify` and look at them.
+//! After a change that is meant, write them anew with `UPDATE_SNAPSHOTS=1 cargo test --test verify`
+//! and look at them.
 
 use std::path::Path;
 

@@ -146,7 +146,8 @@ fn rabbitmq_names_the_queue_after_the_routing_key() {
         forward(7, "events:retry", (60, 61)).child_of(3),
         process("worker", 8, "events:retry:retries", 2, (50, 55)),
     ];
-    // Of the two before it the later one; neither the one to another topic nor the one that came afterwards.
+    // Of the two before it the later one; neither the one to another topic nor the one that came
+    // afterwards.
     assert_eq!(
         rows(&spans),
         [row(

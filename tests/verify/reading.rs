@@ -85,9 +85,8 @@ fn what_other_writers_do() {
     );
 }
 
-/// The same spans, written by code that is not ours.
-#[test]
-fn reads_what_the_protocol_crate_writes() {
+/// A request with one span, made of the types of the protocol crate.
+fn foreign_request(trace: u128, id: u64, parent: u64) -> ExportTraceServiceRequest {
     let text = |key: &str, text: &str| KeyValue {
         key: key.into(),
         value: Some(AnyValue {
@@ -95,26 +94,29 @@ fn reads_what_the_protocol_crate_writes() {
         }),
         ..KeyValue::default()
     };
-    let (trace, id, parent) = (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128, 7_u64, 6_u64);
+    let trace_id = trace.to_be_bytes().to_vec();
+    let parent_span_id = parent.to_be_bytes().to_vec();
+    let link = Link {
+        trace_id: trace_id.clone(),
+        span_id: parent_span_id.clone(),
+        ..Link::default()
+    };
+    let event = Event {
+        time_unix_nano: EPOCH + 1,
+        name: "enqueued".into(),
+        ..Event::default()
+    };
     let wire = Wire {
-        trace_id: trace.to_be_bytes().to_vec(),
+        trace_id,
         span_id: id.to_be_bytes().to_vec(),
-        parent_span_id: parent.to_be_bytes().to_vec(),
+        parent_span_id,
         name: "send orders".into(),
         kind: 4,
         start_time_unix_nano: EPOCH,
         end_time_unix_nano: EPOCH + 5,
         attributes: vec![text("messaging.operation.type", "send")],
-        events: vec![Event {
-            time_unix_nano: EPOCH + 1,
-            name: "enqueued".into(),
-            ..Event::default()
-        }],
-        links: vec![Link {
-            trace_id: trace.to_be_bytes().to_vec(),
-            span_id: parent.to_be_bytes().to_vec(),
-            ..Link::default()
-        }],
+        events: vec![event],
+        links: vec![link],
         dropped_links_count: 3,
         status: Some(WireStatus {
             code: 2,
@@ -135,10 +137,16 @@ fn reads_what_the_protocol_crate_writes() {
         scope_spans,
         ..ResourceSpans::default()
     };
-    let request = ExportTraceServiceRequest {
+    ExportTraceServiceRequest {
         resource_spans: vec![resource_spans],
-    };
+    }
+}
 
+/// What is written by code that is not ours.
+#[test]
+fn reads_what_the_protocol_crate_writes() {
+    let (trace, id, parent) = (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 7, 6);
+    let request = foreign_request(trace, id, parent);
     let traces = otlp::read(serde_json::to_string(&request).unwrap().as_bytes()).unwrap();
     let span = &traces.get(TraceId::new(trace)).unwrap().spans()[0];
     assert_eq!(

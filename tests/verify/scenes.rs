@@ -46,7 +46,8 @@ pub(crate) fn retried() -> Vec<Span> {
     ]
 }
 
-/// An order that can never succeed: after two attempts its message is sent on to the dead-letter topic.
+/// An order that can never succeed: after two attempts its message is sent on to the dead-letter
+/// topic.
 pub(crate) fn dead_lettered() -> Vec<Span> {
     let failed = |id, period| {
         process(WORKER, id, "orders", 2, period).error("InvalidOrder", "quantity -4 is negative")
@@ -85,7 +86,8 @@ pub(crate) fn job() -> Vec<Span> {
     vec![root, read]
 }
 
-/// A batch: a creation context for each of four messages, one send, one process span that links them all.
+/// A batch: a creation context for each of four messages, one send, one process span that links
+/// them all.
 pub(crate) fn batch() -> Vec<Span> {
     let create = |id: u64| {
         let start = 200 + 20 * id;

@@ -30,8 +30,8 @@ fn wrong_kind(span: &Span) -> Option<Finding> {
         .filter(|operation| !operation.kinds().contains(&span.kind))?;
     let wanted: Vec<_> = operation.kinds().iter().map(|kind| kind.as_str()).collect();
     let message = format!(
-        "{} is a {} span of kind {} instead of {}: the instrumentation does not follow the messaging conventions, and \
-         backends will not see the queue",
+        "{} is a {} span of kind {} instead of {}: the instrumentation does not follow the \
+         messaging conventions, and backends will not see the queue",
         named(span),
         operation.as_str(),
         span.kind.as_str(),
@@ -45,7 +45,8 @@ fn empty(span: &Span) -> Option<Finding> {
         return None;
     }
     let message = format!(
-        "{} takes no time at all: it was ended before the handler ran, so that the work lies outside of it",
+        "{} takes no time at all: it was ended before the handler ran, so that the work lies \
+         outside of it",
         named(span)
     );
     Some(Finding::on(span, FindingKind::EmptyProcess, message))
@@ -62,12 +63,15 @@ fn creation(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
         (Some(_), None) => return None,
         (Some(_), Some(parent)) if parent.is_producing() => (
             FindingKind::NoCreationLink,
-            format!("is a child of {} without linking it: the consumer only sets the parent", named(parent)),
+            format!(
+                "is a child of {} without linking it: the consumer only sets the parent",
+                named(parent)
+            ),
         ),
         (None, _) if span.links.is_empty() => (
             FindingKind::NoContext,
-            "is tied to no sender: the producer wrote no context header, the header was dropped on the way, or the \
-             consumer did not extract it"
+            "is tied to no sender: the producer wrote no context header, the header was dropped \
+             on the way, or the consumer did not extract it"
                 .to_owned(),
         ),
         (_, parent) => {
@@ -75,8 +79,9 @@ fn creation(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
             (
                 FindingKind::WrongContext,
                 format!(
-                    "continues {}, which neither sends nor creates a message: the producer injected the context around \
-                     the send instead of the send's own, or the consumer took its ambient context for the message's",
+                    "continues {}, which neither sends nor creates a message: the producer \
+                     injected the context around the send instead of the send's own, or the \
+                     consumer took its ambient context for the message's",
                     tied.map(named).unwrap_or_default()
                 ),
             )
@@ -85,8 +90,9 @@ fn creation(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
     Some(Finding::on(span, kind, format!("{} {what}", named(span))))
 }
 
-/// What a handler starts belongs between the start and the end of its process span. It may end later: work may be left
-/// running. Children in other services are not the handler's own, and their clocks differ.
+/// What a handler starts belongs between the start and the end of its process span. It may end
+/// later: work may be left running. Children in other services are not the handler's own, and their
+/// clocks differ.
 fn outside(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
     let process = resolver
         .parent(span)
@@ -105,7 +111,8 @@ fn outside(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
         return None;
     };
     let message = format!(
-        "{} {what} {}: the process span does not last from before the handler until after it settled",
+        "{} {what} {}: the process span does not last from before the handler until after it \
+         settled",
         named(span),
         named(process)
     );
@@ -119,8 +126,8 @@ fn before_sent(hop: &Hop<'_>) -> Option<Finding> {
     }
     let early = std::time::Duration::from_nanos(send.start - process.start);
     let message = format!(
-        "{} starts {} before {}, which sent its message: the clocks of the two machines differ, or the link leads to \
-         the wrong message",
+        "{} starts {} before {}, which sent its message: the clocks of the two machines differ, \
+         or the link leads to the wrong message",
         named(process),
         HumanDuration(early),
         named(send)

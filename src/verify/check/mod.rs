@@ -16,8 +16,9 @@ use super::trace::{Trace, Traces};
 
 /// Checks every trace on its own and in what it links to.
 ///
-/// A link may lead into any of `traces`, so hand over all that were exported together. What is looked for is listed at
-/// [`FindingKind`]; a span whose work failed is not a finding, as errors do not break traces.
+/// A link may lead into any of `traces`, so hand over all that were exported together. What is
+/// looked for is listed at [`FindingKind`]; a span whose work failed is not a finding, as errors do
+/// not break traces.
 #[must_use]
 pub fn check(traces: &Traces) -> Report {
     let resolver = Resolver::new(traces);

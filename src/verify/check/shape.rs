@@ -20,10 +20,11 @@ pub(super) fn check(trace: &Trace, resolver: &Resolver<'_>, findings: &mut Vec<F
 fn missing_parent(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
     let parent = span.parent.filter(|_| resolver.parent(span).is_none())?;
     let cause = if span.is_processing() {
-        "the sender injected a context that belongs to no recorded span, or its span was sampled away, was dropped by \
-         its exporter, or has not arrived yet"
+        "the sender injected a context that belongs to no recorded span, or its span was sampled \
+         away, was dropped by its exporter, or has not arrived yet"
     } else {
-        "the parent was sampled away, was dropped by its exporter, has not ended, or has not arrived yet"
+        "the parent was sampled away, was dropped by its exporter, has not ended, or has not \
+         arrived yet"
     };
     let message = format!(
         "{} is a child of span {parent}, which was not exported: {cause}",
@@ -42,20 +43,28 @@ fn missing_links(span: &Span, resolver: &Resolver<'_>) -> impl Iterator<Item = F
         .filter(|target| Some(*target) != span.parent_reference());
     missing.map(|target| {
         let what = if target.trace_id.is_zero() || target.span_id.is_zero() {
-            "links to a context without ids: a message without a context was linked all the same".to_owned()
+            "links to a context without ids: a message without a context was linked all the same"
+                .to_owned()
         } else {
             let id = target.span_id;
             let (place, elsewhere) = if target.trace_id == span.trace_id {
                 ("of this trace".to_owned(), "")
             } else {
-                (format!("of trace {}", target.trace_id), ", or lies in a trace that was not read")
+                (
+                    format!("of trace {}", target.trace_id),
+                    ", or lies in a trace that was not read",
+                )
             };
             format!(
-                "links to span {id} {place}, which was not exported: it was sampled away, was dropped by its exporter, \
-                 has not arrived yet{elsewhere}"
+                "links to span {id} {place}, which was not exported: it was sampled away, was \
+                 dropped by its exporter, has not arrived yet{elsewhere}"
             )
         };
-        Finding::on(span, FindingKind::MissingLink, format!("{} {what}", named(span)))
+        Finding::on(
+            span,
+            FindingKind::MissingLink,
+            format!("{} {what}", named(span)),
+        )
     })
 }
 
@@ -63,7 +72,8 @@ fn lost_links(span: &Span) -> Option<Finding> {
     let (kept, dropped) = (span.links.len(), span.dropped_links);
     let message = if dropped > 0 {
         format!(
-            "{} lost {dropped} of its {} links: the SDK keeps only so many for a span (128 unless set otherwise)",
+            "{} lost {dropped} of its {} links: the SDK keeps only so many for a span (128 unless \
+             set otherwise)",
             named(span),
             kept as u64 + u64::from(dropped)
         )
@@ -73,8 +83,8 @@ fn lost_links(span: &Span) -> Option<Finding> {
             .batch_size()
             .filter(|size| span.is_processing() && kept > 0 && *size > kept)?;
         format!(
-            "{} handled {messages} messages but links only {kept}: the others came without a context, or their links \
-             were not added",
+            "{} handled {messages} messages but links only {kept}: the others came without a \
+             context, or their links were not added",
             named(span)
         )
     };
@@ -89,11 +99,13 @@ fn times(span: &Span) -> Option<Finding> {
         ),
         (_, 0) => (
             FindingKind::Unfinished,
-            "has no end time: its handler still runs, was cancelled, or the process died before the span ended",
+            "has no end time: its handler still runs, was cancelled, or the process died before \
+             the span ended",
         ),
         (start, end) if end < start => (
             FindingKind::ReversedTimes,
-            "ends before it starts: the clock was set back meanwhile, or the times were given by hand",
+            "ends before it starts: the clock was set back meanwhile, or the times were given by \
+             hand",
         ),
         _ => return None,
     };
@@ -105,8 +117,8 @@ fn duplicate(trace: &Trace, position: usize, span: &Span) -> Option<Finding> {
         .position(span.span_id)
         .filter(|first| *first != position)?;
     let message = format!(
-        "{} has the id {} that {} has as well: an id generator was seeded alike in two processes, or a span was \
-         exported twice with changes",
+        "{} has the id {} that {} has as well: an id generator was seeded alike in two processes, \
+         or a span was exported twice with changes",
         named(span),
         span.span_id,
         named(&trace.spans()[first])
@@ -120,8 +132,8 @@ fn roots(trace: &Trace) -> impl Iterator<Item = Finding> {
     roots.map(move |root| {
         let first = first.map(named).unwrap_or_default();
         let message = format!(
-            "{} has no parent, but {first} is the root of this trace already: a trace id was reused, or the parent was \
-             lost where the context was restored",
+            "{} has no parent, but {first} is the root of this trace already: a trace id was \
+             reused, or the parent was lost where the context was restored",
             named(root)
         );
         Finding::on(root, FindingKind::SeveralRoots, message)
@@ -135,7 +147,8 @@ fn cycles(trace: &Trace) -> Vec<Finding> {
             .parent
             .and_then(|id| trace.position(id))
     };
-    // The number of the walk that first came by; 0 is none yet. A walk that meets itself has found a new cycle.
+    // The number of the walk that first came by; 0 is none yet. A walk that meets itself has found
+    // a new cycle.
     let mut walks = vec![0_usize; trace.spans().len()];
     let mut findings = Vec::new();
     for start in 0..walks.len() {

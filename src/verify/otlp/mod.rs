@@ -1,7 +1,9 @@
-//! Reads spans from OTLP/JSON: one `ExportTraceServiceRequest` a line, as the Collector's file exporter writes them.
+//! Reads spans from OTLP/JSON: one `ExportTraceServiceRequest` a line, as the Collector's file
+//! exporter writes them.
 //!
-//! Ids are hex, as the OTLP specification has it for JSON (section "JSON Protobuf Encoding"), 64-bit integers are strings
-//! or numbers, kinds and status codes are numbers or their protobuf names, and unknown fields are ignored.
+//! Ids are hex, as the OTLP specification has it for JSON (section "JSON Protobuf Encoding"),
+//! 64-bit integers are strings or numbers, kinds and status codes are numbers or their protobuf
+//! names, and unknown fields are ignored.
 
 mod convert;
 mod wire;
@@ -12,7 +14,8 @@ use std::io::{self, BufRead, Read};
 use super::span::Span;
 use super::trace::Traces;
 
-/// The longest line read, in bytes: 64 MiB. The Collector's receivers take requests of a few MiB at most.
+/// The longest line read, in bytes: 64 MiB. The Collector's receivers take requests of a few MiB at
+/// most.
 pub const MAX_LINE: usize = 64 << 20;
 
 /// Reads everything `input` holds.
@@ -26,7 +29,8 @@ pub const MAX_LINE: usize = 64 << 20;
 /// ```
 ///
 /// # Errors
-/// The first line that cannot be read ends it: see [`ReadErrorKind`]. To go on after a bad line, iterate over a [`Reader`].
+/// The first line that cannot be read ends it: see [`ReadErrorKind`]. To go on after a bad line,
+/// iterate over a [`Reader`].
 pub fn read<R: BufRead>(input: R) -> Result<Traces, ReadError> {
     let batches: Vec<Vec<Span>> = Reader::new(input).collect::<Result<_, _>>()?;
     Ok(batches.into_iter().flatten().collect())
@@ -34,8 +38,8 @@ pub fn read<R: BufRead>(input: R) -> Result<Traces, ReadError> {
 
 /// Reads the spans of one line at a time, holding no more than that line ([`MAX_LINE`] at most).
 ///
-/// Lines of white space are skipped. After a line that is not OTLP/JSON the iteration goes on with the next line; after
-/// an I/O error it is over.
+/// Lines of white space are skipped. After a line that is not OTLP/JSON the iteration goes on with
+/// the next line; after an I/O error it is over.
 #[derive(Debug)]
 pub struct Reader<R> {
     input: R,

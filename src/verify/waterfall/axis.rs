@@ -37,7 +37,8 @@ impl Axis {
         }
     }
 
-    /// The head of the bars: a rule with the time at its start, its end and, where there is room, its middle.
+    /// The head of the bars: a rule with the time at its start, its end and, where there is room,
+    /// its middle.
     pub(super) fn ruler(&self, glyphs: &Glyphs) -> String {
         let length = self.end.saturating_sub(self.start);
         let label = |nanos| glyphs.duration(Duration::from_nanos(nanos));

@@ -22,7 +22,8 @@ pub(super) enum Style {
 }
 
 impl Style {
-    /// The codes of "Select Graphic Rendition" (ECMA-48, 8.3.117), from the sixteen colours that follow the user's theme.
+    /// The codes of "Select Graphic Rendition" (ECMA-48, 8.3.117), from the sixteen colours that
+    /// follow the user's theme.
     fn codes(self) -> &'static str {
         // Red is kept for what is wrong and yellow for waiting.
         const SERVICES: [&str; 6] = ["36", "32", "35", "34", "96", "95"];

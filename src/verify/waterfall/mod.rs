@@ -18,15 +18,17 @@ use super::trace::{Trace, Traces};
 /// Fewer columns than this are drawn as this many.
 const MIN_WIDTH: usize = 40;
 
-/// Draws a trace as a tree of spans beside a common time axis; print it with its [`Display`](fmt::Display).
+/// Draws a trace as a tree of spans beside a common time axis; print it with its
+/// [`Display`](fmt::Display).
 ///
-/// Every span has a bar in the colour of its service. **The time a message spent in the queue is a row of its own**
-/// (`┊ in queue orders`, a shaded bar) between the send and the processing, as is the wait before a redelivery
-/// (`┊ retry of orders`). A wait that no broker's clock measured is marked `~`. Below a span stand its error, what it
-/// links to besides the context it continues, and what [`check`](super::check) found.
+/// Every span has a bar in the colour of its service. **The time a message spent in the queue is a
+/// row of its own** (`┊ in queue orders`, a shaded bar) between the send and the processing, as is
+/// the wait before a redelivery (`┊ retry of orders`). A wait that no broker's clock measured is
+/// marked `~`. Below a span stand its error, what it links to besides the context it continues, and
+/// what [`check`](super::check()) found.
 ///
-/// No line is longer than the width asked for: what does not fit ends in `…`. Names are shown without control
-/// characters, so that no span can change the terminal.
+/// No line is longer than the width asked for: what does not fit ends in `…`. Names are shown
+/// without control characters, so that no span can change the terminal.
 ///
 /// ```no_run
 /// # let (traces, report) = (traced_broker::verify::Traces::default(), traced_broker::verify::Report::default());
@@ -94,7 +96,8 @@ impl<'a> Waterfall<'a> {
         self
     }
 
-    /// Whether to use ASCII characters only, for terminals and logs without Unicode; names in other scripts become `?`.
+    /// Whether to use ASCII characters only, for terminals and logs without Unicode; names in other
+    /// scripts become `?`.
     #[must_use]
     pub const fn ascii(mut self, ascii: bool) -> Self {
         self.ascii = ascii;

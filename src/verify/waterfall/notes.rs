@@ -134,7 +134,8 @@ impl<'a> Notes<'a> {
     }
 }
 
-/// Equal notes in a row as one with their number; of what then remains the first ones, and the number of the rest.
+/// Equal notes in a row as one with their number; of what then remains the first ones, and the
+/// number of the rest.
 fn some(notes: impl Iterator<Item = Note>) -> Vec<Note> {
     let mut kept: Vec<(Note, usize)> = Vec::new();
     for note in notes {

@@ -16,7 +16,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Gives the bars a quarter of the width, the texts what they need of the rest, and what is over to the bars.
+    /// Gives the bars a quarter of the width, the texts what they need of the rest, and what is
+    /// over to the bars.
     pub(super) fn new(rows: &[Row<'_>], width: usize, glyphs: &Glyphs) -> Self {
         // Two spaces after the service, one before the time, two after it.
         let room = width.saturating_sub(TIME + 5);

@@ -28,7 +28,8 @@ pub(super) enum Body<'a> {
 pub(super) struct Place {
     /// How many ancestors the span has.
     pub(super) depth: usize,
-    /// Whether siblings follow: bit 0 for the span itself, bit n for the ancestor n levels above it.
+    /// Whether siblings follow: bit 0 for the span itself, bit n for the ancestor n levels above
+    /// it.
     lines: u64,
     joint: Joint,
 }
@@ -74,8 +75,8 @@ pub(super) fn of<'a>(waterfall: &Waterfall<'a>) -> (Vec<Row<'a>>, usize) {
 
 /// The spans in the order of the tree, each with its place and whether it has children.
 ///
-/// Whatever has no exported parent starts a tree; so does the first span met of a cycle. It is done without recursion,
-/// as nothing bounds the depth of a trace.
+/// Whatever has no exported parent starts a tree; so does the first span met of a cycle. It is done
+/// without recursion, as nothing bounds the depth of a trace.
 fn walk(trace: &Trace) -> impl Iterator<Item = (usize, (Place, bool))> {
     let spans = trace.spans();
     let mut children: HashMap<usize, Vec<usize>> = HashMap::new();
@@ -124,8 +125,8 @@ fn walk(trace: &Trace) -> impl Iterator<Item = (usize, (Place, bool))> {
 }
 
 impl Place {
-    /// The lines of the tree before the row's text: those of the ancestors, of which only the `most` inner levels are
-    /// drawn, and what joins the row itself.
+    /// The lines of the tree before the row's text: those of the ancestors, of which only the
+    /// `most` inner levels are drawn, and what joins the row itself.
     pub(super) fn prefix(self, most: usize, glyphs: &Glyphs) -> (String, &'static str) {
         let hidden = self.depth.saturating_sub(most);
         let mut stems = if hidden > 0 {

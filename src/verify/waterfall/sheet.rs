@@ -241,7 +241,8 @@ impl<'w, 'a> Sheet<'w, 'a> {
     }
 }
 
-/// What the axis covers: the spans, and the waits before them unless those would leave the spans too small to see.
+/// What the axis covers: the spans, and the waits before them unless those would leave the spans
+/// too small to see.
 fn period(waterfall: &Waterfall<'_>, rows: &[Row<'_>]) -> (u64, u64) {
     let (start, end) = (waterfall.trace.start(), waterfall.trace.end());
     let most = 2 * u128::from(end.saturating_sub(start));

@@ -4,9 +4,7 @@ use serde_json::json;
 use traced_broker::verify::FindingKind::*;
 use traced_broker::verify::check as check_traces;
 
-use crate::build::{
-    TRACE, check, finds, internal, process, send, server, span, span_id, traces, with, without,
-};
+use crate::build::{TRACE, check, finds, internal, process, send, server, span, traces, with};
 use crate::scenes::{batch, dead_lettered, job, order, retried, unicode};
 
 #[test]

@@ -3,7 +3,7 @@
 use serde_json::json;
 use traced_broker::verify::FindingKind::*;
 
-use crate::build::{Span, TRACE, finds, internal, process, with, without};
+use crate::build::{Span, TRACE, finds, internal, with, without};
 use crate::scenes::{batch, job, order};
 
 #[test]

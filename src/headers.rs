@@ -1,0 +1,184 @@
+//! Message headers: an ordered multimap from names to byte values.
+
+use std::fmt;
+
+const LENGTH: usize = size_of::<usize>();
+
+/// The headers of one message: ordered, several values per name allowed, values are bytes.
+///
+/// Names are compared without regard to ASCII case, since brokers, servers and other languages change it; they are
+/// stored and sent as they were given. All headers of a message live in one buffer, so that a set of any size
+/// costs one allocation and an empty set none.
+///
+/// ```
+/// use traced_broker::Headers;
+///
+/// let mut headers = Headers::new();
+/// headers.append("Tenant", "acme");
+/// headers.append("tenant", "umbrella");
+/// assert_eq!(headers.get_str("TENANT"), Some("acme"));
+/// assert_eq!(headers.get_all("tenant").count(), 2);
+///
+/// headers.insert("tenant", "initech");
+/// assert_eq!(headers.iter().collect::<Vec<_>>(), [("tenant", &b"initech"[..])]);
+/// ```
+#[derive(Clone, Default)]
+pub struct Headers {
+    /// Records laid end to end: name length, value length, name, value.
+    records: Vec<u8>,
+    count: usize,
+}
+
+impl Headers {
+    /// An empty set; allocates nothing.
+    pub const fn new() -> Self {
+        Self { records: Vec::new(), count: 0 }
+    }
+
+    /// An empty set with room for `headers` headers whose names and values take `bytes` bytes together.
+    pub fn with_capacity(headers: usize, bytes: usize) -> Self {
+        let room = headers.saturating_mul(2 * LENGTH).saturating_add(bytes);
+        Self { records: Vec::with_capacity(room), count: 0 }
+    }
+
+    /// The number of headers, each value of a name counted.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is no header.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Adds a header after the others, whether or not the name is there already.
+    pub fn append(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
+        self.records.reserve(2 * LENGTH + name.len() + value.len());
+        self.records.extend_from_slice(&name.len().to_ne_bytes());
+        self.records.extend_from_slice(&value.len().to_ne_bytes());
+        self.records.extend_from_slice(name.as_bytes());
+        self.records.extend_from_slice(value);
+        self.count += 1;
+    }
+
+    /// Sets a header: every header of that name is removed, then this one is added at the end.
+    pub fn insert(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        self.remove(name);
+        self.append(name, value);
+    }
+
+    /// Removes every header of that name and returns how many there were.
+    pub fn remove(&mut self, name: &str) -> usize {
+        let before = self.count;
+        let mut at = 0;
+        while let Some(record) = Record::read(&self.records, at) {
+            if record.is_named(name) {
+                let end = record.end;
+                self.records.drain(at..end);
+                self.count -= 1;
+            } else {
+                at = record.end;
+            }
+        }
+        before - self.count
+    }
+
+    /// The first value of that name.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.records().find(|record| record.is_named(name)).map(|record| record.value)
+    }
+
+    /// The first value of that name if it is UTF-8 text.
+    pub fn get_str(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// Every value of that name, in order.
+    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.records().filter(move |record| record.is_named(name)).map(|record| record.value)
+    }
+
+    /// Whether there is a header of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// All headers in order, names as they were given.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        // Names entered as `&str`, so that the check cannot fail; it is what safe code costs.
+        self.records().map(|record| (std::str::from_utf8(record.name).unwrap_or_default(), record.value))
+    }
+
+    /// The bytes of all names and values together, as a measure against a broker's limit.
+    pub fn byte_len(&self) -> usize {
+        self.records.len() - self.count * 2 * LENGTH
+    }
+
+    fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let record = Record::read(&self.records, at)?;
+            at = record.end;
+            Some(record)
+        })
+    }
+}
+
+struct Record<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+    end: usize,
+}
+
+impl<'a> Record<'a> {
+    fn read(records: &'a [u8], at: usize) -> Option<Self> {
+        let (name_len, rest) = split_length(records.get(at..)?)?;
+        let (value_len, rest) = split_length(rest)?;
+        let (name, rest) = rest.split_at_checked(name_len)?;
+        let value = rest.get(..value_len)?;
+        Some(Self { name, value, end: at + 2 * LENGTH + name_len + value_len })
+    }
+
+    fn is_named(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name.as_bytes())
+    }
+}
+
+fn split_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<LENGTH>()?;
+    Some((usize::from_ne_bytes(*length), rest))
+}
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.records == other.records
+    }
+}
+
+impl Eq for Headers {}
+
+impl fmt::Debug for Headers {
+    /// Prints names and the sizes of values: values may be confidential.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(self.iter().map(|(name, value)| (name, format_args!("{} bytes", value.len()).to_string())))
+            .finish()
+    }
+}
+
+impl<'a, V: AsRef<[u8]>> FromIterator<(&'a str, V)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (&'a str, V)>>(pairs: I) -> Self {
+        let mut headers = Self::new();
+        headers.extend(pairs);
+        headers
+    }
+}
+
+impl<'a, V: AsRef<[u8]>> Extend<(&'a str, V)> for Headers {
+    fn extend<I: IntoIterator<Item = (&'a str, V)>>(&mut self, pairs: I) {
+        for (name, value) in pairs {
+            self.append(name, value);
+        }
+    }
+}

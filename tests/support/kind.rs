@@ -1,0 +1,58 @@
+//! Which servers there are, what they are called and who runs them.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The servers of the testbed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Kafka,
+    RabbitMq,
+    Nats,
+    Redis,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 4] = [Self::Kafka, Self::RabbitMq, Self::Nats, Self::Redis];
+
+    /// The variable that names a server of the user's own.
+    pub(crate) fn variable(self) -> &'static str {
+        match self {
+            Self::Kafka => "TRACED_BROKER_KAFKA_URL",
+            Self::RabbitMq => "TRACED_BROKER_AMQP_URL",
+            Self::Nats => "TRACED_BROKER_NATS_URL",
+            Self::Redis => "TRACED_BROKER_REDIS_URL",
+        }
+    }
+
+    /// The address in the environment, if there is one.
+    pub(crate) fn given(self) -> Option<String> {
+        std::env::var(self.variable()).ok().filter(|url| !url.is_empty())
+    }
+
+    /// The scheme of its address.
+    pub(super) fn scheme(self) -> &'static str {
+        match self {
+            Self::RabbitMq => "amqp",
+            Self::Kafka | Self::Nats | Self::Redis => self.script_name(),
+        }
+    }
+
+    /// What its script is called.
+    pub(super) fn script_name(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::RabbitMq => "rabbitmq",
+            Self::Nats => "nats",
+            Self::Redis => "redis",
+        }
+    }
+
+    /// A call of its script in `tests/testbed`, without standard input.
+    pub(super) fn script(self, verb: &str) -> Command {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testbed");
+        let mut command = Command::new(folder.join(self.script_name()));
+        command.arg(verb).stdin(Stdio::null());
+        command
+    }
+}

@@ -1,0 +1,59 @@
+//! Real servers for the tests of the adapters.
+//!
+//! [`Server::start`] runs a server that belongs to one test, which may kill, pause and restart it; [`shared`] gives the address
+//! of one that all tests of a process use, or of the user's own. The scripts in `tests/testbed` do the work.
+#![allow(dead_code, unused_imports, reason = "every test target uses its own part")]
+
+mod kind;
+mod place;
+mod server;
+
+use std::sync::OnceLock;
+
+pub(crate) use kind::Kind;
+pub(crate) use server::{Server, send_signal};
+
+/// The address of the server of this kind that the tests of this process share.
+///
+/// It is what the environment says ([`Kind::variable`]), else that of a server started at the first call. That one ends with the
+/// process: nobody drops a static, but the server stops when the process no longer holds its standard input.
+///
+/// # Panics
+/// When the server cannot be started; every later call then panics at once with the same words.
+pub(crate) fn shared(kind: Kind) -> &'static str {
+    static KAFKA: Shared = Shared::new();
+    static RABBITMQ: Shared = Shared::new();
+    static NATS: Shared = Shared::new();
+    static REDIS: Shared = Shared::new();
+    let cell = match kind {
+        Kind::Kafka => &KAFKA,
+        Kind::RabbitMq => &RABBITMQ,
+        Kind::Nats => &NATS,
+        Kind::Redis => &REDIS,
+    };
+    match cell.get_or_init(|| Address::find(kind)) {
+        Address::Given(url) | Address::Started(url, _) => url,
+        Address::Failed(why) => panic!("{why}"),
+    }
+}
+
+type Shared = OnceLock<Address>;
+
+/// Where a shared server is, and what keeps it running.
+enum Address {
+    Given(String),
+    Started(String, Server),
+    Failed(String),
+}
+
+impl Address {
+    fn find(kind: Kind) -> Self {
+        if let Some(url) = kind.given() {
+            return Self::Given(url);
+        }
+        match Server::try_start(kind) {
+            Ok(server) => Self::Started(server.url(), server),
+            Err(why) => Self::Failed(why),
+        }
+    }
+}

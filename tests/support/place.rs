@@ -1,0 +1,59 @@
+//! Where a server lives: its folder and its port.
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use tempfile::TempDir;
+
+use super::kind::Kind;
+
+/// A folder for one server.
+///
+/// With `TRACED_BROKER_TEST_DIR` set it lies in there and is left for whoever set it to remove. Else it lies in the build
+/// folder and is removed with its server; that of a shared server, which nobody drops, by a later run.
+pub(super) fn new_directory(kind: Kind) -> io::Result<TempDir> {
+    let given = std::env::var_os("TRACED_BROKER_TEST_DIR").map(PathBuf::from);
+    let parent = given.clone().unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("testbed"));
+    fs::create_dir_all(&parent)?;
+    if given.is_none() {
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(|| sweep(&parent));
+    }
+    let prefix = format!("{}-{}-", kind.script_name(), std::process::id());
+    let mut directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent)?;
+    directory.disable_cleanup(given.is_some());
+    Ok(directory)
+}
+
+/// Removes the folders whose owner is gone. Their names hold its process id: `redis-1234-a1b2c3`.
+fn sweep(parent: &Path) {
+    if !Path::new("/proc/self").exists() {
+        return;
+    }
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    for folder in entries.map(|entry| entry.path()) {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let owner = name.split('-').nth(1).unwrap_or_default();
+        if !owner.is_empty() && !Path::new("/proc").join(owner).exists() {
+            // One that another process is sweeping too may already be gone.
+            let _gone = fs::remove_dir_all(&folder);
+        }
+    }
+}
+
+/// A port that nobody listens on.
+///
+/// It is drawn from below the range from which the kernel picks the local ports of connections (32768 up): a client that tries
+/// again and again to reach a killed server would sooner or later be given the server's own port, be connected to itself, and
+/// keep the server from coming back.
+pub(super) fn free_port() -> u16 {
+    // The standard library's only source of chance.
+    let chance = RandomState::new();
+    let mut drawn = (0..1_000_000).map(|attempt: u32| 10_000 + (chance.hash_one(attempt) % 20_000) as u16);
+    let free = drawn.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.unwrap_or_else(|| panic!("no port is free from 10000 to 29999"))
+}

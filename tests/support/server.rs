@@ -1,0 +1,211 @@
+//! One server in a process of its own, and the signals a test sends to it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::kind::Kind;
+use super::place::{free_port, new_directory};
+
+/// How long a server may take to answer after its start. The slowest takes five seconds on an idle machine.
+const START: Duration = Duration::from_secs(90);
+/// How long a server may take to end. The scripts insist after ten seconds.
+const END: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A running server on 127.0.0.1, with a folder and a port that stay its own over restarts. Dropping it ends the server and
+/// removes the folder, unless the test is failing or the folder was placed by `TRACED_BROKER_TEST_DIR`.
+///
+/// All calls block until they have taken effect; in an asynchronous test use a multi-threaded runtime, so that the clients
+/// under test go on meanwhile.
+pub(crate) struct Server {
+    kind: Kind,
+    port: u16,
+    directory: TempDir,
+    /// The script that runs the server for as long as we hold its standard input.
+    keeper: Mutex<Child>,
+}
+
+impl Server {
+    /// Starts a server on a free port, gets it first when it is missing, and waits until it answers its own protocol.
+    ///
+    /// # Panics
+    /// When that fails, with the end of its log.
+    pub(crate) fn start(kind: Kind) -> Self {
+        Self::try_start(kind).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Like [`start`](Self::start), with the failure as text.
+    pub(crate) fn try_start(kind: Kind) -> Result<Self, String> {
+        let installed = kind.script("install").status().map_err(|e| format!("{kind:?}: cannot run its script: {e}"))?;
+        if !installed.success() {
+            return Err(format!("{kind:?}: not installed, the script says why on standard error"));
+        }
+        let directory = new_directory(kind).map_err(|e| format!("{kind:?}: cannot make a folder for it: {e}"))?;
+        let port = free_port();
+        let keeper =
+            serve(kind, directory.path(), port).map_err(|e| format!("{kind:?}: cannot run its script: {e}"))?;
+        let server = Self { kind, port, directory, keeper: Mutex::new(keeper) };
+        match server.wait_until_ready() {
+            Ok(()) => Ok(server),
+            Err(why) => Err(server.abandon(&why)),
+        }
+    }
+
+    /// The address to connect to, such as `kafka://127.0.0.1:12345`.
+    pub(crate) fn url(&self) -> String {
+        format!("{}://127.0.0.1:{}", self.kind.scheme(), self.port)
+    }
+
+    /// The process id of the server itself. After a kill it is that of the dead one.
+    pub(crate) fn pid(&self) -> u32 {
+        let path = self.directory.path().join("pid");
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
+        text.trim().parse().unwrap_or_else(|e| panic!("no process id in {}: {e}", path.display()))
+    }
+
+    /// Whether it answers its own protocol now, within two seconds.
+    pub(crate) fn answers(&self) -> bool {
+        let mut ready = self.kind.script("ready");
+        ready.arg(self.port.to_string()).stderr(Stdio::null());
+        ready.status().is_ok_and(|status| status.success())
+    }
+
+    /// Where its log, its data and its pid file are.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Sends SIGKILL and waits until the server is gone. What it had written stays for [`restart`](Self::restart).
+    pub(crate) fn kill(&self) {
+        self.signal("KILL");
+        self.wait_for_end();
+    }
+
+    /// Starts it again with the same port and data and waits until it answers; one that still runs is asked to stop first.
+    pub(crate) fn restart(&self) {
+        // Closing standard input is the request to stop; of a dead server's script it closes nothing.
+        drop(self.keeper().stdin.take());
+        self.wait_for_end();
+        let keeper = serve(self.kind, self.directory.path(), self.port)
+            .unwrap_or_else(|e| panic!("{:?}: cannot run its script: {e}", self.kind));
+        *self.keeper() = keeper;
+        if let Err(why) = self.wait_until_ready() {
+            panic!("after a restart: {why}\n{}", self.log_tail());
+        }
+    }
+
+    /// Sends SIGSTOP: connections stay open, nothing answers.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Sends SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn keeper(&self) -> MutexGuard<'_, Child> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.pid();
+        let sent = send_signal(name, pid);
+        assert!(sent, "{:?}: no process {pid} to send SIG{name} to", self.kind);
+    }
+
+    fn wait_until_ready(&self) -> Result<(), String> {
+        let deadline = Instant::now() + START;
+        loop {
+            let ready = self.answers();
+            // Asked second, so that an answer can only have come from the server that is running now.
+            if let Ok(Some(status)) = self.keeper().try_wait() {
+                return Err(format!("{:?}: the server ended while starting ({status})", self.kind));
+            }
+            if ready {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{:?}: no answer on port {} within {START:?}", self.kind, self.port));
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    fn wait_for_end(&self) {
+        let deadline = Instant::now() + END;
+        while let Ok(None) = self.keeper().try_wait() {
+            assert!(Instant::now() < deadline, "{:?}: still running after {END:?}", self.kind);
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Gives up a server that did not start, keeps its folder, and says why.
+    fn abandon(mut self, why: &str) -> String {
+        self.directory.disable_cleanup(true);
+        format!("{why}\n{}", self.log_tail())
+    }
+
+    fn log_tail(&self) -> String {
+        let path = self.directory.path().join("log");
+        let log = fs::read(&path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n");
+        format!("--- the end of {} ---\n{tail}", path.display())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.directory.disable_cleanup(true);
+            report(&format!("{:?}: its log and data are kept in {}", self.kind, self.directory.path().display()));
+        }
+        // Nobody reads the data after this, so there is no need to let it stop in its own time. Nothing here may panic: a
+        // second panic would abort the process and hide the first.
+        let alive = matches!(self.keeper().try_wait(), Ok(None));
+        let pid = fs::read_to_string(self.directory.path().join("pid")).ok().and_then(|text| text.trim().parse().ok());
+        if let (true, Some(pid)) = (alive, pid) {
+            send_signal("KILL", pid);
+        }
+        drop(self.keeper().stdin.take());
+        let _ended = self.keeper().wait();
+    }
+}
+
+/// Starts the script that runs the server; its own words go to the server's log.
+fn serve(kind: Kind, directory: &Path, port: u16) -> io::Result<Child> {
+    // The process id in it is that of the server before this one.
+    let _absent = fs::remove_file(directory.join("pid"));
+    let log = File::options().create(true).append(true).open(directory.join("log"))?;
+    kind.script("serve")
+        .arg(directory)
+        .arg(port.to_string())
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+}
+
+/// Whether the signal could be sent, that is, whether the process exists.
+pub(crate) fn send_signal(name: &str, pid: u32) -> bool {
+    // The shell's own `kill`: the program of that name is not on every machine.
+    Command::new("bash")
+        .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid.to_string()])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+#[expect(clippy::print_stderr, reason = "belongs to the output of the failing test")]
+fn report(line: &str) {
+    eprintln!("{line}");
+}

@@ -1,0 +1,66 @@
+# shellcheck shell=bash
+# Keeps a server running for exactly as long as the process that holds the other end of standard input.
+
+# supervise DIR COMMAND…: runs COMMAND, writes its process id to DIR/pid and its output to DIR/log, and returns once it has ended:
+# when standard input ends (status 0) or when the server dies by itself (status 1). COMMAND must become the server by `exec`, so
+# that the id is the server's own.
+supervise() {
+    local directory=$1
+    shift
+    trap 'exit 143' INT TERM HUP
+    trap end_children EXIT
+    cat >/dev/null <&0 &
+    owner=$!
+    start_child "$directory" "$@"
+    server=$child
+    printf '%s\n' "$server" >"$directory/pid.part"
+    mv "$directory/pid.part" "$directory/pid"
+    say "process $server; log: $directory/log"
+    wait -n "$owner" "$server" || true
+    if ! kill -0 "$server" 2>/dev/null; then
+        local status=0
+        wait "$server" || status=$?
+        fail "the server ended by itself with status $status; log: $directory/log"
+    fi
+}
+
+# start_child DIR COMMAND…: runs COMMAND in the background and leaves its process id in `child`. Should this script itself be
+# killed, the kernel kills the child.
+start_child() {
+    local directory=$1
+    shift
+    setpriv --pdeathsig KILL -- "$@" </dev/null >>"$directory/log" 2>&1 &
+    child=$!
+    children+=("$child")
+}
+
+children=()
+
+# Ends what was started, the last first: asks, waits ten seconds, then insists. A stopped process is woken to hear it.
+end_children() {
+    local index child tenths
+    if [[ -n ${owner:-} ]]; then kill "$owner" 2>/dev/null || true; fi
+    for ((index = ${#children[@]} - 1; index >= 0; index--)); do
+        child=${children[index]}
+        kill -TERM "$child" 2>/dev/null || continue
+        kill -CONT "$child" 2>/dev/null || continue
+        for ((tenths = 0; tenths < 100; tenths++)); do
+            kill -0 "$child" 2>/dev/null || continue 2
+            sleep 0.1
+        done
+        kill -KILL "$child" 2>/dev/null || true
+    done
+}
+
+# Prints a port nobody listens on. It lies below the range from which the kernel picks the local ports of connections (32768 up),
+# so no client that keeps trying to connect can be given the very port a server wants back after a restart.
+free_port() {
+    local port
+    while true; do
+        port=$((10000 + RANDOM % 20000))
+        if ! (exec 4<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            printf '%s\n' "$port"
+            return
+        fi
+    done
+}

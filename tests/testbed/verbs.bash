@@ -1,0 +1,88 @@
+# shellcheck shell=bash
+# The command line of the server scripts, and where what they fetch is kept. A script sources this file, defines the functions
+# `install`, `serve DIR PORT` and `ready PORT`, and ends with `run_verb "$@"`.
+
+testbed=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+name=$(basename "$0")
+cache=${TRACED_BROKER_CACHE:-${HOME:?}/.cache/traced-broker}
+# shellcheck source=versions
+source "$testbed/versions"
+
+run_verb() {
+    case "$#:${1:-}" in
+        1:install) install ;;
+        3:serve)
+            install
+            mkdir -p "$2"
+            serve "$(cd "$2" && pwd)" "$3"
+            ;;
+        2:ready) ready "$2" ;;
+        *)
+            cat >&2 <<USAGE
+usage: $name install          get the server if it is missing, into $cache
+       $name serve DIR PORT   run it on 127.0.0.1:PORT with everything it writes in DIR, until standard input ends
+       $name ready PORT       succeed if it answers its own protocol on 127.0.0.1:PORT
+USAGE
+            exit 2
+            ;;
+    esac
+}
+
+say() {
+    printf 'testbed: %s: %s\n' "$name" "$*" >&2
+}
+
+fail() {
+    say "$*"
+    exit 1
+}
+
+# cached NAME FUNCTION: makes the folder NAME of the cache by calling `FUNCTION FOLDER`, once for all processes. The folder gets
+# its name when it is complete, so an interrupted call leaves nothing that looks finished.
+cached() {
+    local target=$cache/$1 fetch=$2
+    if [[ -d $target ]]; then return; fi
+    mkdir -p "$cache"
+    exec 9>"$cache/$name.lock"
+    flock 9
+    if [[ ! -d $target ]]; then
+        say "fetching $1 (once, into $cache)"
+        rm -rf "$target.part"
+        mkdir "$target.part"
+        "$fetch" "$target.part"
+        mv "$target.part" "$target"
+    fi
+    exec 9>&-
+}
+
+# debian_package NAME: installs one of the distribution's packages, which takes root or a sudo that asks nothing.
+debian_package() {
+    local -a root=()
+    if ! command -v apt-get >/dev/null; then
+        fail "no apt-get here to install $1 with: install $1 by other means so that it is on PATH"
+    fi
+    if ((EUID != 0)); then
+        if ! sudo -n true 2>/dev/null; then
+            fail "$1 is missing and only root may install it: run 'sudo apt-get install $1', then try again"
+        fi
+        root=(sudo -n)
+    fi
+    mkdir -p "$cache"
+    exec 9>"$cache/apt.lock"
+    flock 9
+    say "installing the distribution's $1 (once)"
+    "${root[@]}" apt-get update -qq >&2 || fail "apt-get update failed: see above"
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$1" >&2 ||
+        fail "apt-get install $1 failed: see above"
+    exec 9>&-
+    # The package may have started a service on the usual port; the testbed runs servers of its own.
+    if [[ -d /run/systemd/system ]]; then "${root[@]}" systemctl disable --now "$1" >&2; fi
+}
+
+# at_least WANTED FOUND: fails, saying so, when the release FOUND is older than WANTED.
+at_least() {
+    if [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) != "$1" ]]; then
+        fail "release $2 is too old: $1 or later is needed; remove it or put a newer one first on PATH"
+    fi
+}

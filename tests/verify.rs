@@ -12,6 +12,8 @@ mod checking;
 mod drawing;
 #[path = "verify/hops.rs"]
 mod hops;
+#[path = "verify/library.rs"]
+mod library;
 #[path = "verify/reading.rs"]
 mod reading;
 #[path = "verify/scenes.rs"]

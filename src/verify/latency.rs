@@ -15,10 +15,7 @@ impl Latencies {
     /// Redeliveries are left out: their wait since the send contains the attempts before them.
     #[must_use]
     pub fn of<'a>(hops: impl IntoIterator<Item = &'a Hop<'a>>) -> Self {
-        hops.into_iter()
-            .filter(|hop| !hop.is_redelivery())
-            .map(|hop| hop.queue)
-            .collect()
+        hops.into_iter().filter(|hop| !hop.is_redelivery()).map(|hop| hop.queue).collect()
     }
 
     /// The smallest duration that at least the share `quantile` of all does not exceed (nearest

@@ -42,7 +42,7 @@ pub use check::{Finding, FindingKind, Report, check};
 pub use hop::Hop;
 pub use id::{InvalidId, SpanId, SpanRef, TraceId};
 pub use latency::{HumanDuration, Latencies};
-pub use messaging::{DELIVERY_ATTEMPT, Operation, QUEUE_DURATION};
+pub use messaging::Operation;
 pub use span::{Event, Kind, Link, Span, Status};
 pub use trace::{Trace, Traces};
 pub use waterfall::Waterfall;

@@ -39,62 +39,31 @@ fn time() -> impl Strategy<Value = u64> {
 }
 
 fn reference() -> impl Strategy<Value = SpanRef> {
-    (0..3_u128, 0..12_u64).prop_map(|(trace, span)| SpanRef {
-        trace_id: TraceId::new(trace),
-        span_id: SpanId::new(span),
-    })
+    (0..3_u128, 0..12_u64)
+        .prop_map(|(trace, span)| SpanRef { trace_id: TraceId::new(trace), span_id: SpanId::new(span) })
 }
 
 fn attributes() -> impl Strategy<Value = Attributes> {
     let text = |text: &str| Value::String(text.to_owned());
-    let operation = prop::sample::select(vec![
-        "send", "create", "process", "receive", "settle", "dance",
-    ])
-    .prop_map(text);
-    let topic = prop_oneof![
-        name(),
-        Just("orders".to_owned()),
-        Just("orders:dead".to_owned())
-    ]
-    .prop_map(Value::String);
-    let seconds = prop_oneof![
-        any::<f64>(),
-        0.0..0.1_f64,
-        Just(f64::NAN),
-        Just(-1.0),
-        Just(f64::MAX)
-    ];
+    let operation =
+        prop::sample::select(vec!["send", "create", "process", "receive", "settle", "dance"]).prop_map(text);
+    let topic = prop_oneof![name(), Just("orders".to_owned()), Just("orders:dead".to_owned())].prop_map(Value::String);
+    let seconds = prop_oneof![any::<f64>(), 0.0..0.1_f64, Just(f64::NAN), Just(-1.0), Just(f64::MAX)];
     let optional = |name: &'static str, value: BoxedStrategy<Value>| {
         prop::option::of(value).prop_map(move |value| value.map(|value| (name, value)))
     };
     (
         optional("messaging.operation.type", operation.boxed()),
         optional("messaging.destination.name", topic.boxed()),
-        optional(
-            "traced_broker.queue.duration",
-            seconds.prop_map(Value::Double).boxed(),
-        ),
-        optional(
-            "traced_broker.delivery.attempt",
-            any::<i64>().prop_map(Value::Int).boxed(),
-        ),
-        optional(
-            "messaging.batch.message_count",
-            any::<i64>().prop_map(Value::Int).boxed(),
-        ),
+        optional("traced_broker.queue.duration", seconds.prop_map(Value::Double).boxed()),
+        optional("traced_broker.delivery.attempt", any::<i64>().prop_map(Value::Int).boxed()),
+        optional("messaging.batch.message_count", any::<i64>().prop_map(Value::Int).boxed()),
         optional("error.type", name().prop_map(Value::String).boxed()),
     )
         .prop_map(|(a, b, c, d, e, f)| [a, b, c, d, e, f].into_iter().flatten().collect())
 }
 
-const KINDS: &[Kind] = &[
-    Kind::Unspecified,
-    Kind::Internal,
-    Kind::Server,
-    Kind::Client,
-    Kind::Producer,
-    Kind::Consumer,
-];
+const KINDS: &[Kind] = &[Kind::Unspecified, Kind::Internal, Kind::Server, Kind::Client, Kind::Producer, Kind::Consumer];
 
 prop_compose! {
     fn span()(

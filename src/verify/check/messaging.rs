@@ -7,12 +7,7 @@ use crate::verify::resolve::Resolver;
 use crate::verify::span::{Kind, Span};
 use crate::verify::trace::Trace;
 
-pub(super) fn check(
-    trace: &Trace,
-    resolver: &Resolver<'_>,
-    hops: &[Hop<'_>],
-    findings: &mut Vec<Finding>,
-) {
+pub(super) fn check(trace: &Trace, resolver: &Resolver<'_>, hops: &[Hop<'_>], findings: &mut Vec<Finding>) {
     for span in trace.spans() {
         findings.extend(wrong_kind(span));
         if span.is_processing() {
@@ -25,9 +20,7 @@ pub(super) fn check(
 }
 
 fn wrong_kind(span: &Span) -> Option<Finding> {
-    let operation = span
-        .operation()
-        .filter(|operation| !operation.kinds().contains(&span.kind))?;
+    let operation = span.operation().filter(|operation| !operation.kinds().contains(&span.kind))?;
     let wanted: Vec<_> = operation.kinds().iter().map(|kind| kind.as_str()).collect();
     let message = format!(
         "{} is a {} span of kind {} instead of {}: the instrumentation does not follow the \
@@ -63,10 +56,7 @@ fn creation(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
         (Some(_), None) => return None,
         (Some(_), Some(parent)) if parent.is_producing() => (
             FindingKind::NoCreationLink,
-            format!(
-                "is a child of {} without linking it: the consumer only sets the parent",
-                named(parent)
-            ),
+            format!("is a child of {} without linking it: the consumer only sets the parent", named(parent)),
         ),
         (None, _) if span.links.is_empty() => (
             FindingKind::NoContext,
@@ -94,13 +84,8 @@ fn creation(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
 /// later: work may be left running. Children in other services are not the handler's own, and their
 /// clocks differ.
 fn outside(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
-    let process = resolver
-        .parent(span)
-        .filter(|parent| parent.is_processing() && parent.duration() > 0)?;
-    if span.service != process.service
-        || span.start == 0
-        || matches!(span.kind, Kind::Consumer | Kind::Server)
-    {
+    let process = resolver.parent(span).filter(|parent| parent.is_processing() && parent.duration() > 0)?;
+    if span.service != process.service || span.start == 0 || matches!(span.kind, Kind::Consumer | Kind::Server) {
         return None;
     }
     let what = if span.start < process.start {
@@ -132,9 +117,5 @@ fn before_sent(hop: &Hop<'_>) -> Option<Finding> {
         HumanDuration(early),
         named(send)
     );
-    Some(Finding::on(
-        process,
-        FindingKind::ProcessedBeforeSent,
-        message,
-    ))
+    Some(Finding::on(process, FindingKind::ProcessedBeforeSent, message))
 }

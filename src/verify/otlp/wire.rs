@@ -156,9 +156,7 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Hex<T> {
         if text.is_empty() {
             return Ok(Self(None));
         }
-        text.parse()
-            .map(|id| Self(Some(id)))
-            .map_err(D::Error::custom)
+        text.parse().map(|id| Self(Some(id))).map_err(D::Error::custom)
     }
 }
 
@@ -168,9 +166,7 @@ impl Default for Scalar {
     }
 }
 
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 

@@ -151,19 +151,12 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) const fn new(width: usize, glyphs: &'static Glyphs) -> Self {
-        Self {
-            pieces: Vec::new(),
-            used: 0,
-            width,
-            glyphs,
-        }
+        Self { pieces: Vec::new(), used: 0, width, glyphs }
     }
 
     /// Adds text, cut where the line ends.
     pub(super) fn push(&mut self, style: Style, text: &str) {
-        let fitted = self
-            .glyphs
-            .fit(&self.glyphs.printable(text), self.width - self.used);
+        let fitted = self.glyphs.fit(&self.glyphs.printable(text), self.width - self.used);
         self.used += columns(&fitted);
         self.pieces.push((style, fitted));
     }

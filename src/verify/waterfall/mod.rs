@@ -18,14 +18,13 @@ use super::trace::{Trace, Traces};
 /// Fewer columns than this are drawn as this many.
 const MIN_WIDTH: usize = 40;
 
-/// Draws a trace as a tree of spans beside a common time axis; print it with its
-/// [`Display`](fmt::Display).
+/// Draws a trace as a tree of spans beside a common time axis; print it with its [`Display`](fmt::Display).
 ///
-/// Every span has a bar in the colour of its service. **The time a message spent in the queue is a
-/// row of its own** (`┊ in queue orders`, a shaded bar) between the send and the processing, as is
-/// the wait before a redelivery (`┊ retry of orders`). A wait that no broker's clock measured is
-/// marked `~`. Below a span stand its error, what it links to besides the context it continues, and
-/// what [`check`](super::check()) found.
+/// Every span has a bar in the colour of its service. **The time a message spent in the queue is a row of its own**
+/// (`┊ in queue orders`, a shaded bar) between the send and the processing, as is the wait before a redelivery
+/// (`┊ retry of orders`). A time in the queue that nobody measured, and that is only the gap between two spans, is marked
+/// `~`. Below a span stand its error, what it links to besides the context it continues, and what
+/// [`check`](super::check()) found.
 ///
 /// No line is longer than the width asked for: what does not fit ends in `…`. Names are shown
 /// without control characters, so that no span can change the terminal.
@@ -53,15 +52,7 @@ impl<'a> Waterfall<'a> {
     /// A drawing 100 columns wide, without colour, of at most 500 rows.
     #[must_use]
     pub const fn new(trace: &'a Trace) -> Self {
-        Self {
-            trace,
-            traces: None,
-            findings: None,
-            width: 100,
-            colour: false,
-            ascii: false,
-            max_rows: 500,
-        }
+        Self { trace, traces: None, findings: None, width: 100, colour: false, ascii: false, max_rows: 500 }
     }
 
     /// Also looks at these traces, to name what is linked in them and to show what links here.
@@ -81,11 +72,7 @@ impl<'a> Waterfall<'a> {
     /// The columns to draw on; at least 40.
     #[must_use]
     pub const fn width(mut self, columns: usize) -> Self {
-        self.width = if columns < MIN_WIDTH {
-            MIN_WIDTH
-        } else {
-            columns
-        };
+        self.width = if columns < MIN_WIDTH { MIN_WIDTH } else { columns };
         self
     }
 

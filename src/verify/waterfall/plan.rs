@@ -42,11 +42,7 @@ impl Plan {
             service = service.min((texts * 7 / 20).max(texts.saturating_sub(name)));
             name = name.min(texts - service);
         }
-        Self {
-            service,
-            name,
-            bars: room - service - name,
-        }
+        Self { service, name, bars: room - service - name }
     }
 
     /// Where the names begin.

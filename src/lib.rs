@@ -23,6 +23,7 @@ mod publisher;
 mod received;
 pub mod span;
 mod tracer;
+pub mod verify;
 pub mod w3c;
 
 #[path = "../adapters/mod.rs"]

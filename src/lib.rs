@@ -1,4 +1,4 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
 
 pub mod address;
 #[cfg_attr(feature = "tracing", path = "ambient_tracing.rs")]

@@ -22,6 +22,7 @@ pub mod propagation;
 mod publisher;
 mod received;
 pub mod span;
+pub mod verify;
 pub mod w3c;
 
 #[path = "../adapters/mod.rs"]

@@ -32,7 +32,10 @@ impl Attributes {
     /// The value under this name; the first one if there are several.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value)
     }
 
     /// The text under this name; `None` when it is absent or of another type.
@@ -60,7 +63,6 @@ impl Attributes {
     pub fn double(&self, name: &str) -> Option<f64> {
         match self.get(name)? {
             Value::Double(number) => Some(*number),
-            #[expect(clippy::cast_precision_loss, reason = "durations and counts stay far below 2^53")]
             Value::Int(number) => Some(*number as f64),
             _ => None,
         }
@@ -86,7 +88,12 @@ impl Attributes {
 
 impl<N: Into<String>> FromIterator<(N, Value)> for Attributes {
     fn from_iter<I: IntoIterator<Item = (N, Value)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.into(), value)).collect())
+        Self(
+            pairs
+                .into_iter()
+                .map(|(name, value)| (name.into(), value))
+                .collect(),
+        )
     }
 }
 
@@ -108,7 +115,11 @@ impl fmt::Display for Value {
             Self::Map(attributes) => {
                 f.write_str("{")?;
                 for (position, (name, value)) in attributes.iter().enumerate() {
-                    write!(f, "{}{name}: {value}", if position == 0 { "" } else { ", " })?;
+                    write!(
+                        f,
+                        "{}{name}: {value}",
+                        if position == 0 { "" } else { ", " }
+                    )?;
                 }
                 f.write_str("}")
             }

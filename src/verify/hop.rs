@@ -64,8 +64,13 @@ pub(super) fn into<'a>(trace: &'a Trace, resolver: &Resolver<'a>) -> Vec<Hop<'a>
         for creation in creations {
             let send = resolver.sender(creation, process);
             let (topic, group) = (process.destination(), process.group());
-            let previous = last.insert((creation.reference(), send.reference(), topic, group), process);
-            let count = counts.entry((creation.reference(), topic, group)).or_default();
+            let previous = last.insert(
+                (creation.reference(), send.reference(), topic, group),
+                process,
+            );
+            let count = counts
+                .entry((creation.reference(), topic, group))
+                .or_default();
             *count += 1;
             let measured = measured(process, creation, alone);
             let since = previous.unwrap_or(send).end;
@@ -75,7 +80,8 @@ pub(super) fn into<'a>(trace: &'a Trace, resolver: &Resolver<'a>) -> Vec<Hop<'a>
                 process,
                 attempt: process.attempt().unwrap_or(*count),
                 previous,
-                queue: measured.unwrap_or(Duration::from_nanos(process.start.saturating_sub(since))),
+                queue: measured
+                    .unwrap_or(Duration::from_nanos(process.start.saturating_sub(since))),
                 measured: measured.is_some(),
             });
         }
@@ -87,12 +93,23 @@ pub(super) fn into<'a>(trace: &'a Trace, resolver: &Resolver<'a>) -> Vec<Hop<'a>
 fn from_nowhere(process: &Span) -> Option<Hop<'_>> {
     let queue = queue_duration(&process.attributes)?;
     let attempt = process.attempt().unwrap_or(1);
-    Some(Hop { creation: None, send: None, process, attempt, previous: None, queue, measured: true })
+    Some(Hop {
+        creation: None,
+        send: None,
+        process,
+        attempt,
+        previous: None,
+        queue,
+        measured: true,
+    })
 }
 
 /// The wait by the broker's clock. In a batch only the links can say it: the span's own value is not about one message.
 fn measured(process: &Span, creation: &Span, alone: bool) -> Option<Duration> {
-    let link = process.links.iter().find(|link| link.target == creation.reference());
+    let link = process
+        .links
+        .iter()
+        .find(|link| link.target == creation.reference());
     let on_link = link.and_then(|link| queue_duration(&link.attributes));
     on_link.or_else(|| queue_duration(&process.attributes).filter(|_| alone))
 }

@@ -60,7 +60,9 @@ impl FromStr for TraceId {
     /// Reads exactly 32 hex digits; either case, as the OTLP specification asks of JSON readers.
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let digits = hex_digits(text, 32)?;
-        u128::from_str_radix(digits, 16).map(Self).map_err(|_| InvalidId { digits: 32 })
+        u128::from_str_radix(digits, 16)
+            .map(Self)
+            .map_err(|_| InvalidId { digits: 32 })
     }
 }
 
@@ -70,7 +72,9 @@ impl FromStr for SpanId {
     /// Reads exactly 16 hex digits; either case, as the OTLP specification asks of JSON readers.
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let digits = hex_digits(text, 16)?;
-        u64::from_str_radix(digits, 16).map(Self).map_err(|_| InvalidId { digits: 16 })
+        u64::from_str_radix(digits, 16)
+            .map(Self)
+            .map_err(|_| InvalidId { digits: 16 })
     }
 }
 

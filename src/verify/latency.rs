@@ -15,7 +15,10 @@ impl Latencies {
     /// Redeliveries are left out: their wait since the send contains the attempts before them.
     #[must_use]
     pub fn of<'a>(hops: impl IntoIterator<Item = &'a Hop<'a>>) -> Self {
-        hops.into_iter().filter(|hop| !hop.is_redelivery()).map(|hop| hop.queue).collect()
+        hops.into_iter()
+            .filter(|hop| !hop.is_redelivery())
+            .map(|hop| hop.queue)
+            .collect()
     }
 
     /// The smallest duration that at least the share `quantile` of all does not exceed (nearest rank); `None` without any.
@@ -23,9 +26,7 @@ impl Latencies {
     /// `quantile` lies between 0 and 1; anything outside is taken as the nearer end.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> Option<Duration> {
-        #[expect(clippy::cast_precision_loss, reason = "a rank off by one beyond 2^53 samples is no loss")]
         let rank = (quantile.clamp(0.0, 1.0) * self.0.len() as f64).ceil();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the length")]
         let rank = rank as usize;
         self.0.get(rank.saturating_sub(1)).copied()
     }

@@ -69,7 +69,9 @@ impl Span {
     pub fn operation(&self) -> Option<Operation> {
         use Operation::{Create, Process, Receive, Send, Settle};
         let declared = self.attributes.text(OPERATION_TYPE)?;
-        [Create, Send, Receive, Process, Settle].into_iter().find(|operation| operation.as_str() == declared)
+        [Create, Send, Receive, Process, Settle]
+            .into_iter()
+            .find(|operation| operation.as_str() == declared)
     }
 
     /// The messaging operation the span amounts to: the declared one, else what its kind implies.
@@ -112,13 +114,18 @@ impl Span {
     /// The delivery attempt the span says it handled, from 1.
     #[must_use]
     pub fn attempt(&self) -> Option<u32> {
-        self.attributes.int(DELIVERY_ATTEMPT).and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0)
+        self.attributes
+            .int(DELIVERY_ATTEMPT)
+            .and_then(|number| u32::try_from(number).ok())
+            .filter(|number| *number > 0)
     }
 
     /// How many messages the span says it handled at once; `None` when it is not a batch.
     #[must_use]
     pub fn batch_size(&self) -> Option<usize> {
-        self.attributes.int(BATCH_COUNT).and_then(|number| usize::try_from(number).ok())
+        self.attributes
+            .int(BATCH_COUNT)
+            .and_then(|number| usize::try_from(number).ok())
     }
 }
 
@@ -131,5 +138,7 @@ pub(super) fn queue_duration(attributes: &Attributes) -> Option<Duration> {
 ///
 /// For RabbitMQ the conventions let a consumer append its queue to the producer's `{exchange}:{routing key}`.
 pub(super) fn reaches(sent_to: &str, read_from: &str) -> bool {
-    read_from.strip_prefix(sent_to).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    read_from
+        .strip_prefix(sent_to)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }

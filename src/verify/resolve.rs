@@ -17,7 +17,10 @@ pub(super) struct Resolver<'a> {
 
 impl<'a> Resolver<'a> {
     pub(super) fn new(traces: impl IntoIterator<Item = &'a Trace>) -> Self {
-        let traces: HashMap<_, _> = traces.into_iter().map(|trace| (trace.id(), trace)).collect();
+        let traces: HashMap<_, _> = traces
+            .into_iter()
+            .map(|trace| (trace.id(), trace))
+            .collect();
         let mut senders: HashMap<SpanRef, Vec<&Span>> = HashMap::new();
         for span in traces.values().flat_map(|trace| trace.spans()) {
             if span.role() == Some(Operation::Send) {
@@ -30,7 +33,9 @@ impl<'a> Resolver<'a> {
     }
 
     pub(super) fn span(&self, reference: SpanRef) -> Option<&'a Span> {
-        self.traces.get(&reference.trace_id)?.span(reference.span_id)
+        self.traces
+            .get(&reference.trace_id)?
+            .span(reference.span_id)
     }
 
     pub(super) fn parent(&self, span: &Span) -> Option<&'a Span> {
@@ -40,7 +45,11 @@ impl<'a> Resolver<'a> {
     /// The spans whose context the processed messages carried: those linked first, then the parent.
     pub(super) fn creations(&self, process: &Span) -> Vec<&'a Span> {
         let mut seen = HashSet::new();
-        let references = process.links.iter().map(|link| link.target).chain(process.parent_reference());
+        let references = process
+            .links
+            .iter()
+            .map(|link| link.target)
+            .chain(process.parent_reference());
         references
             .filter(|reference| seen.insert(*reference))
             .filter_map(|reference| self.span(reference))
@@ -54,11 +63,24 @@ impl<'a> Resolver<'a> {
     /// dead-lettered, put back for a retry) was sent by a later span that links the creation: of those that lead to the
     /// same topic the last one before processing began, so that the queue time is that of this leg alone.
     pub(super) fn sender(&self, creation: &'a Span, process: &Span) -> &'a Span {
-        let legs = self.senders.get(&creation.reference()).map_or(&[][..], Vec::as_slice);
-        let legs = || legs.iter().copied().filter(|send| reaches(send.destination(), process.destination()));
-        let last_before = legs().filter(|send| send.start <= process.start).max_by_key(|send| send.start);
+        let legs = self
+            .senders
+            .get(&creation.reference())
+            .map_or(&[][..], Vec::as_slice);
+        let legs = || {
+            legs.iter()
+                .copied()
+                .filter(|send| reaches(send.destination(), process.destination()))
+        };
+        let last_before = legs()
+            .filter(|send| send.start <= process.start)
+            .max_by_key(|send| send.start);
         // A create span never reached the broker itself, so its send counts even when the clocks put it too late.
-        let only_after = || legs().min_by_key(|send| send.start).filter(|_| creation.role() == Some(Operation::Create));
+        let only_after = || {
+            legs()
+                .min_by_key(|send| send.start)
+                .filter(|_| creation.role() == Some(Operation::Create))
+        };
         last_before.or_else(only_after).unwrap_or(creation)
     }
 }

@@ -130,13 +130,19 @@ impl Span {
     /// Where the span is to be found.
     #[must_use]
     pub const fn reference(&self) -> SpanRef {
-        SpanRef { trace_id: self.trace_id, span_id: self.span_id }
+        SpanRef {
+            trace_id: self.trace_id,
+            span_id: self.span_id,
+        }
     }
 
     /// The parent, named from anywhere.
     #[must_use]
     pub fn parent_reference(&self) -> Option<SpanRef> {
-        self.parent.map(|span_id| SpanRef { trace_id: self.trace_id, span_id })
+        self.parent.map(|span_id| SpanRef {
+            trace_id: self.trace_id,
+            span_id,
+        })
     }
 
     /// Its length in nanoseconds; zero when it never ended or ended before it started.

@@ -72,7 +72,9 @@ pub(super) fn columns(text: &str) -> usize {
 /// White space becomes a space, control characters become `replacement`, invisible ones go. With `ascii` whatever lies
 /// outside of it becomes `replacement`.
 pub(super) fn printable(text: &str, ascii: bool, replacement: char) -> String {
-    let visible = text.chars().filter(|c| !within(INVISIBLE, *c));
+    let visible = text
+        .chars()
+        .filter(|c| c.is_ascii() || !within(INVISIBLE, *c));
     visible
         .map(|c| match c {
             '\t' | '\n' | '\r' | '\u{a0}' | '\u{2028}' | '\u{2029}' => ' ',
@@ -133,7 +135,9 @@ fn char_columns(c: char) -> usize {
 fn within(ranges: &[(u32, u32)], c: char) -> bool {
     let code = u32::from(c);
     let position = ranges.partition_point(|(_, last)| *last < code);
-    ranges.get(position).is_some_and(|(first, _)| *first <= code)
+    ranges
+        .get(position)
+        .is_some_and(|(first, _)| *first <= code)
 }
 
 #[cfg(test)]
@@ -154,7 +158,10 @@ mod tests {
 
     #[test]
     fn nothing_a_terminal_acts_upon_is_left() {
-        assert_eq!(printable("a\u{1b}[31mb\tc\nd\u{202e}e\u{9b}", false, '�'), "a�[31mb c de�");
+        assert_eq!(
+            printable("a\u{1b}[31mb\tc\nd\u{202e}e\u{9b}", false, '�'),
+            "a�[31mb c de�"
+        );
         assert_eq!(printable("für 注文", true, '?'), "f?r ??");
     }
 
@@ -168,7 +175,10 @@ mod tests {
 
     #[test]
     fn wrapped_text_keeps_every_word() {
-        assert_eq!(wrap("the parent was  sampled away", 10, '…'), ["the parent", "was", "sampled", "away"]);
+        assert_eq!(
+            wrap("the parent was  sampled away", 10, '…'),
+            ["the parent", "was", "sampled", "away"]
+        );
         assert_eq!(wrap("abcdefghijkl", 5, '…'), ["abcd…"]);
     }
 }

@@ -7,7 +7,12 @@ use crate::verify::resolve::Resolver;
 use crate::verify::span::{Kind, Span};
 use crate::verify::trace::Trace;
 
-pub(super) fn check(trace: &Trace, resolver: &Resolver<'_>, hops: &[Hop<'_>], findings: &mut Vec<Finding>) {
+pub(super) fn check(
+    trace: &Trace,
+    resolver: &Resolver<'_>,
+    hops: &[Hop<'_>],
+    findings: &mut Vec<Finding>,
+) {
     for span in trace.spans() {
         findings.extend(wrong_kind(span));
         if span.is_processing() {
@@ -20,7 +25,9 @@ pub(super) fn check(trace: &Trace, resolver: &Resolver<'_>, hops: &[Hop<'_>], fi
 }
 
 fn wrong_kind(span: &Span) -> Option<Finding> {
-    let operation = span.operation().filter(|operation| !operation.kinds().contains(&span.kind))?;
+    let operation = span
+        .operation()
+        .filter(|operation| !operation.kinds().contains(&span.kind))?;
     let wanted: Vec<_> = operation.kinds().iter().map(|kind| kind.as_str()).collect();
     let message = format!(
         "{} is a {} span of kind {} instead of {}: the instrumentation does not follow the messaging conventions, and \
@@ -81,8 +88,13 @@ fn creation(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
 /// What a handler starts belongs between the start and the end of its process span. It may end later: work may be left
 /// running. Children in other services are not the handler's own, and their clocks differ.
 fn outside(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
-    let process = resolver.parent(span).filter(|parent| parent.is_processing() && parent.duration() > 0)?;
-    if span.service != process.service || span.start == 0 || matches!(span.kind, Kind::Consumer | Kind::Server) {
+    let process = resolver
+        .parent(span)
+        .filter(|parent| parent.is_processing() && parent.duration() > 0)?;
+    if span.service != process.service
+        || span.start == 0
+        || matches!(span.kind, Kind::Consumer | Kind::Server)
+    {
         return None;
     }
     let what = if span.start < process.start {
@@ -113,5 +125,9 @@ fn before_sent(hop: &Hop<'_>) -> Option<Finding> {
         HumanDuration(early),
         named(send)
     );
-    Some(Finding::on(process, FindingKind::ProcessedBeforeSent, message))
+    Some(Finding::on(
+        process,
+        FindingKind::ProcessedBeforeSent,
+        message,
+    ))
 }

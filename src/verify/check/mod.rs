@@ -79,7 +79,9 @@ impl Report {
     /// What was found in one trace; empty when it is whole, or was not checked.
     #[must_use]
     pub fn of(&self, trace: TraceId) -> &[Finding] {
-        self.broken.get(&trace).map_or(&[], |range| &self.findings[range.clone()])
+        self.broken
+            .get(&trace)
+            .map_or(&[], |range| &self.findings[range.clone()])
     }
 
     /// How long messages waited in queues before their first delivery, in all the traces.
@@ -103,10 +105,21 @@ impl Report {
 /// One line with the numbers, then one for each finding.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "traces: {} whole, {} broken", self.whole(), self.broken())?;
-        if let (Some(half), Some(most)) = (self.latencies.quantile(0.5), self.latencies.quantile(0.99)) {
+        write!(
+            f,
+            "traces: {} whole, {} broken",
+            self.whole(),
+            self.broken()
+        )?;
+        if let (Some(half), Some(most)) =
+            (self.latencies.quantile(0.5), self.latencies.quantile(0.99))
+        {
             let (half, most) = (HumanDuration(half), HumanDuration(most));
-            write!(f, " · in queue: p50 {half}, p99 {most} ({} messages)", self.latencies.len())?;
+            write!(
+                f,
+                " · queued: {} · p50 {half} · p99 {most}",
+                self.latencies.len()
+            )?;
         }
         for finding in &self.findings {
             write!(f, "\n{finding}")?;

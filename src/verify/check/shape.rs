@@ -25,25 +25,34 @@ fn missing_parent(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
     } else {
         "the parent was sampled away, was dropped by its exporter, has not ended, or has not arrived yet"
     };
-    let message = format!("{} is a child of span {parent}, which was not exported: {cause}", named(span));
+    let message = format!(
+        "{} is a child of span {parent}, which was not exported: {cause}",
+        named(span)
+    );
     Some(Finding::on(span, FindingKind::MissingParent, message))
 }
 
+/// A link to a missing parent is one fault with it, and is not reported again.
 fn missing_links(span: &Span, resolver: &Resolver<'_>) -> impl Iterator<Item = Finding> {
-    let missing = span.links.iter().map(|link| link.target).filter(|target| resolver.span(*target).is_none());
+    let missing = span
+        .links
+        .iter()
+        .map(|link| link.target)
+        .filter(|target| resolver.span(*target).is_none())
+        .filter(|target| Some(*target) != span.parent_reference());
     missing.map(|target| {
         let what = if target.trace_id.is_zero() || target.span_id.is_zero() {
             "links to a context without ids: a message without a context was linked all the same".to_owned()
         } else {
-            let place = if target.trace_id == span.trace_id {
-                "of this trace".to_owned()
+            let id = target.span_id;
+            let (place, elsewhere) = if target.trace_id == span.trace_id {
+                ("of this trace".to_owned(), "")
             } else {
-                format!("of trace {}", target.trace_id)
+                (format!("of trace {}", target.trace_id), ", or lies in a trace that was not read")
             };
             format!(
-                "links to span {} {place}, which was not exported: it was sampled away, was dropped by its exporter, \
-                 has not arrived yet, or lies in a trace that was not read",
-                target.span_id
+                "links to span {id} {place}, which was not exported: it was sampled away, was dropped by its exporter, \
+                 has not arrived yet{elsewhere}"
             )
         };
         Finding::on(span, FindingKind::MissingLink, format!("{} {what}", named(span)))
@@ -60,7 +69,9 @@ fn lost_links(span: &Span) -> Option<Finding> {
         )
     } else {
         // Without any link it is the lack of a context that is reported.
-        let messages = span.batch_size().filter(|size| span.is_processing() && kept > 0 && *size > kept)?;
+        let messages = span
+            .batch_size()
+            .filter(|size| span.is_processing() && kept > 0 && *size > kept)?;
         format!(
             "{} handled {messages} messages but links only {kept}: the others came without a context, or their links \
              were not added",
@@ -72,7 +83,10 @@ fn lost_links(span: &Span) -> Option<Finding> {
 
 fn times(span: &Span) -> Option<Finding> {
     let (kind, what) = match (span.start, span.end) {
-        (0, _) => (FindingKind::Unfinished, "has no start time: it was recorded by hand, or read incompletely"),
+        (0, _) => (
+            FindingKind::Unfinished,
+            "has no start time: it was recorded by hand, or read incompletely",
+        ),
         (_, 0) => (
             FindingKind::Unfinished,
             "has no end time: its handler still runs, was cancelled, or the process died before the span ended",
@@ -87,7 +101,9 @@ fn times(span: &Span) -> Option<Finding> {
 }
 
 fn duplicate(trace: &Trace, position: usize, span: &Span) -> Option<Finding> {
-    let first = trace.position(span.span_id).filter(|first| *first != position)?;
+    let first = trace
+        .position(span.span_id)
+        .filter(|first| *first != position)?;
     let message = format!(
         "{} has the id {} that {} has as well: an id generator was seeded alike in two processes, or a span was \
          exported twice with changes",
@@ -114,7 +130,11 @@ fn roots(trace: &Trace) -> impl Iterator<Item = Finding> {
 
 /// One finding for each cycle of parents, on its earliest span.
 fn cycles(trace: &Trace) -> Vec<Finding> {
-    let parent = |position: usize| trace.spans()[position].parent.and_then(|id| trace.position(id));
+    let parent = |position: usize| {
+        trace.spans()[position]
+            .parent
+            .and_then(|id| trace.position(id))
+    };
     // The number of the walk that first came by; 0 is none yet. A walk that meets itself has found a new cycle.
     let mut walks = vec![0_usize; trace.spans().len()];
     let mut findings = Vec::new();
@@ -126,13 +146,19 @@ fn cycles(trace: &Trace) -> Vec<Finding> {
             next = parent(position);
         }
         if let Some(entry) = next.filter(|position| walks[*position] == walk) {
-            let around = std::iter::successors(parent(entry), |position| parent(*position).filter(|_| *position != entry));
+            let around = std::iter::successors(parent(entry), |position| {
+                parent(*position).filter(|_| *position != entry)
+            });
             let members: Vec<usize> = around.collect();
             let first = &trace.spans()[members.iter().copied().min().unwrap_or(entry)];
             let message = format!(
                 "{} is its own ancestor, {} up: two spans share an id, or parents were set by hand",
                 named(first),
-                if members.len() == 1 { "one step".to_owned() } else { format!("{} steps", members.len()) }
+                if members.len() == 1 {
+                    "one step".to_owned()
+                } else {
+                    format!("{} steps", members.len())
+                }
             );
             findings.push(Finding::on(first, FindingKind::ParentCycle, message));
         }

@@ -71,7 +71,13 @@ pub enum ReadErrorKind {
 impl<R: BufRead> Reader<R> {
     /// A reader that starts at line 1.
     pub const fn new(input: R) -> Self {
-        Self { input, buffer: Vec::new(), line: 0, limit: MAX_LINE, over: false }
+        Self {
+            input,
+            buffer: Vec::new(),
+            line: 0,
+            limit: MAX_LINE,
+            over: false,
+        }
     }
 
     /// Refuses lines longer than `bytes` instead of those longer than [`MAX_LINE`].
@@ -88,7 +94,12 @@ impl<R: BufRead> Reader<R> {
             self.line += 1;
             // One byte more than the limit, for the line break.
             let most = (self.limit as u64).saturating_add(1);
-            let count = self.input.by_ref().take(most).read_until(b'\n', &mut self.buffer).map_err(ReadErrorKind::Io)?;
+            let count = self
+                .input
+                .by_ref()
+                .take(most)
+                .read_until(b'\n', &mut self.buffer)
+                .map_err(ReadErrorKind::Io)?;
             if count == 0 {
                 return Ok(false);
             }
@@ -121,16 +132,27 @@ impl<R: BufRead> Iterator for Reader<R> {
                 Err(kind)
             }
         };
-        Some(spans.map_err(|kind| ReadError { line: self.line, kind }))
+        Some(spans.map_err(|kind| ReadError {
+            line: self.line,
+            kind,
+        }))
     }
 }
 
 /// The spans of one export request.
 fn spans(json: &[u8]) -> Result<Vec<Span>, ReadErrorKind> {
     let request: wire::Request = serde_json::from_slice(json).map_err(|error| {
-        if error.is_eof() { ReadErrorKind::Truncated } else { ReadErrorKind::Malformed(error) }
+        if error.is_eof() {
+            ReadErrorKind::Truncated
+        } else {
+            ReadErrorKind::Malformed(error)
+        }
     })?;
-    request.resource_spans.into_iter().flat_map(convert::spans).collect()
+    request
+        .resource_spans
+        .into_iter()
+        .flat_map(convert::spans)
+        .collect()
 }
 
 impl ReadError {
@@ -153,9 +175,17 @@ impl fmt::Display for ReadError {
         match &self.kind {
             ReadErrorKind::Io(_) => f.write_str(": cannot read the input"),
             ReadErrorKind::TooLong(limit) => write!(f, ": longer than {limit} bytes"),
-            ReadErrorKind::Truncated => f.write_str(": ends in the middle of a value: cut off, or still being written"),
-            ReadErrorKind::Malformed(error) => write!(f, ", column {}: not an OTLP/JSON export request", error.column()),
-            ReadErrorKind::MissingId(name) => write!(f, ": the span `{name}` has no trace id or no span id"),
+            ReadErrorKind::Truncated => {
+                f.write_str(": ends in the middle of a value: cut off, or still being written")
+            }
+            ReadErrorKind::Malformed(error) => write!(
+                f,
+                ", column {}: not an OTLP/JSON export request",
+                error.column()
+            ),
+            ReadErrorKind::MissingId(name) => {
+                write!(f, ": the span `{name}` has no trace id or no span id")
+            }
         }
     }
 }

@@ -124,6 +124,7 @@ pub(super) struct AnyValue {
 }
 
 #[derive(Deserialize)]
+#[serde(bound = "T: Deserialize<'de>")]
 pub(super) struct List<T> {
     #[serde(default = "Vec::new", deserialize_with = "or_default")]
     pub(super) values: Vec<T>,
@@ -155,7 +156,9 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Hex<T> {
         if text.is_empty() {
             return Ok(Self(None));
         }
-        text.parse().map(|id| Self(Some(id))).map_err(D::Error::custom)
+        text.parse()
+            .map(|id| Self(Some(id)))
+            .map_err(D::Error::custom)
     }
 }
 
@@ -165,7 +168,9 @@ impl Default for Scalar {
     }
 }
 
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
@@ -176,5 +181,7 @@ fn number<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result
         Scalar::Text(text) => text.parse().ok(),
         Scalar::Signed(_) | Scalar::Float(_) => None,
     };
-    number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| D::Error::custom("not an unsigned integer in range"))
+    number
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| D::Error::custom("not an unsigned integer in range"))
 }

@@ -1,5 +1,8 @@
 //! One line of output: text in styles, never wider than asked for.
 
+use std::time::Duration;
+
+use crate::verify::latency::HumanDuration;
 use crate::verify::text::{columns, fit, printable};
 
 /// What text is, and so how it is coloured.
@@ -113,28 +116,55 @@ impl Glyphs {
     };
 }
 
+impl Glyphs {
+    /// `text` without what a terminal would act upon or, in ASCII, could not show.
+    pub(super) fn printable(&self, text: &str) -> String {
+        if self.ascii {
+            // These two are in our own words.
+            let text = text.replace('µ', "u").replace('×', "x");
+            printable(&text, true, self.replacement)
+        } else {
+            printable(text, false, self.replacement)
+        }
+    }
+
+    /// `text` cut to `width` columns.
+    pub(super) fn fit(&self, text: &str, width: usize) -> String {
+        fit(text, width, self.ellipsis)
+    }
+
+    /// A duration for people.
+    pub(super) fn duration(&self, duration: Duration) -> String {
+        self.printable(&HumanDuration(duration).to_string())
+    }
+}
+
 /// Collects the pieces of a line.
 #[derive(Debug)]
 pub(super) struct Line {
     pieces: Vec<(Style, String)>,
     used: usize,
     width: usize,
-    glyphs: Glyphs,
+    glyphs: &'static Glyphs,
 }
 
 impl Line {
-    pub(super) const fn new(width: usize, glyphs: Glyphs) -> Self {
-        Self { pieces: Vec::new(), used: 0, width, glyphs }
+    pub(super) const fn new(width: usize, glyphs: &'static Glyphs) -> Self {
+        Self {
+            pieces: Vec::new(),
+            used: 0,
+            width,
+            glyphs,
+        }
     }
 
-    /// Adds text, cut where the line ends; `true` when it was added whole.
-    pub(super) fn push(&mut self, style: Style, text: &str) -> bool {
-        let text = printable(text, self.glyphs.ascii, self.glyphs.replacement);
-        let fitted = fit(&text, self.width - self.used, self.glyphs.ellipsis);
+    /// Adds text, cut where the line ends.
+    pub(super) fn push(&mut self, style: Style, text: &str) {
+        let fitted = self
+            .glyphs
+            .fit(&self.glyphs.printable(text), self.width - self.used);
         self.used += columns(&fitted);
-        let whole = fitted == text;
         self.pieces.push((style, fitted));
-        whole
     }
 
     /// Adds spaces until this many columns are used.
@@ -143,13 +173,14 @@ impl Line {
         self.push(Style::Plain, &" ".repeat(missing));
     }
 
+    /// The columns that are taken.
+    pub(super) const fn used(&self) -> usize {
+        self.used
+    }
+
     /// The columns that are left.
     pub(super) const fn left(&self) -> usize {
         self.width - self.used
-    }
-
-    pub(super) const fn glyphs(&self) -> &Glyphs {
-        &self.glyphs
     }
 
     /// The line without white space at its end, with colours if asked for.

@@ -1,10 +1,13 @@
 //! A trace drawn for the terminal.
 
 mod axis;
+mod head;
 mod line;
+mod notes;
 mod plan;
 mod rows;
 mod sheet;
+mod waits;
 
 use std::fmt;
 
@@ -48,7 +51,15 @@ impl<'a> Waterfall<'a> {
     /// A drawing 100 columns wide, without colour, of at most 500 rows.
     #[must_use]
     pub const fn new(trace: &'a Trace) -> Self {
-        Self { trace, traces: None, findings: None, width: 100, colour: false, ascii: false, max_rows: 500 }
+        Self {
+            trace,
+            traces: None,
+            findings: None,
+            width: 100,
+            colour: false,
+            ascii: false,
+            max_rows: 500,
+        }
     }
 
     /// Also looks at these traces, to name what is linked in them and to show what links here.
@@ -68,7 +79,11 @@ impl<'a> Waterfall<'a> {
     /// The columns to draw on; at least 40.
     #[must_use]
     pub const fn width(mut self, columns: usize) -> Self {
-        self.width = if columns < MIN_WIDTH { MIN_WIDTH } else { columns };
+        self.width = if columns < MIN_WIDTH {
+            MIN_WIDTH
+        } else {
+            columns
+        };
         self
     }
 

@@ -1,0 +1,16 @@
+//! Reading, checking and drawing exported spans, from OTLP/JSON text to the picture.
+
+#[path = "verify/anything.rs"]
+mod anything;
+#[path = "verify/build.rs"]
+mod build;
+#[path = "verify/checking.rs"]
+mod checking;
+#[path = "verify/drawing.rs"]
+mod drawing;
+#[path = "verify/hops.rs"]
+mod hops;
+#[path = "verify/reading.rs"]
+mod reading;
+#[path = "verify/scenes.rs"]
+mod scenes;

@@ -8,6 +8,7 @@ use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use parking_lot::RwLock;
 use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::coop::unconstrained;
 
 use crate::address::Topic;
 use crate::driver::{Destination, Driver, Outbound};
@@ -141,7 +142,8 @@ impl<D: Driver> Publisher<D> {
         let Message { payload, key, id, headers, context: _ } = message;
         let checked = self.driver.capabilities().check_payload(payload.as_deref());
         checked.map_err(|error| self.annotate(error, topic))?;
-        let place = self.in_flight.acquire().await;
+        // Unconstrained: a task out of its budget would be queued not now but in an order of the scheduler's.
+        let place = unconstrained(self.in_flight.acquire()).await;
         let _place = place.map_err(|_| self.annotate(Error::new(ErrorKind::Closed, "the broker is closed"), topic))?;
         let confirmation = self.driver.publish(topic, Outbound { payload, key, id, headers });
         confirmation.await.map_err(|error| self.annotate(error, topic))
@@ -181,7 +183,8 @@ impl<D: Driver> Publisher<D> {
                 topic: topic.clone(),
             })
         };
-        cell.get_or_try_init(declare).await.map_err(|error: Error| {
+        // Unconstrained for the sake of order, as for the places in flight.
+        unconstrained(cell.get_or_try_init(declare)).await.map_err(|error: Error| {
             error.with_system(self.driver.identity().system).with_operation("publish").with_context("topic", topic)
         })
     }

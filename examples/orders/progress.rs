@@ -57,7 +57,6 @@ async fn show_bars(tally: watch::Receiver<Tally>, orders: usize, mut finished: o
 
 /// Three bars; the later ones wait for what the first lets through.
 struct Bars {
-    all: MultiProgress,
     posted: ProgressBar,
     fulfilled: ProgressBar,
     notified: ProgressBar,
@@ -67,15 +66,15 @@ impl Bars {
     /// Where the number of orders is not known beforehand there is nothing to be filled, only counts.
     fn new(known: bool) -> Self {
         let template = if known {
-            "  {prefix:10} {bar:50.cyan/blue.dim} {pos:>5}/{len} {msg:.red}"
+            "  {prefix:10} {bar:36.cyan/dim} {pos:>5}/{len}  {msg:.dim}"
         } else {
-            "  {prefix:10} {pos:>5} {msg:.red}"
+            "  {prefix:10} {pos:>5}  {msg:.dim}"
         };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let style = style.progress_chars("━╸─");
         let all = MultiProgress::new();
         let bar = |name: &'static str| all.add(ProgressBar::new(0).with_style(style.clone()).with_prefix(name));
-        Self { posted: bar("posted"), fulfilled: bar("fulfilled"), notified: bar("notified"), all }
+        Self { posted: bar("posted"), fulfilled: bar("fulfilled"), notified: bar("notified") }
     }
 
     fn show(&self, tally: Tally, orders: usize) {
@@ -88,7 +87,7 @@ impl Bars {
             self.posted.set_message(format!("{lost} not taken"));
         }
         if tally.dead_lettered > 0 {
-            self.fulfilled.set_message(format!("{} given up", tally.dead_lettered));
+            self.fulfilled.set_message(format!("{} dead-lettered", tally.dead_lettered));
         }
     }
 
@@ -97,7 +96,7 @@ impl Bars {
         for bar in [&self.posted, &self.fulfilled, &self.notified] {
             bar.abandon();
         }
-        self.all.set_move_cursor(false);
+        eprintln!();
     }
 }
 

@@ -12,9 +12,9 @@ struct Entered {
 
 /// The innermost of the OpenTelemetry context and the current `tracing` span.
 ///
-/// The bridge by default makes the context of an entered span current by itself. Where it is set up not to, it knows nothing of a handler's
-/// context, so that spans made in the handler belong to a span around the receiving loop if there is one; the
-/// span counts if it was entered after the handler's context, and the handler's context counts if not.
+/// The bridge by default makes the context of an entered span current by itself. Where it is set up not to, it knows
+/// nothing of a handler's context, so that spans made in the handler belong to a span around the receiving loop if there
+/// is one; the span counts if it was entered after the handler's context, and the handler's context counts if not.
 pub(crate) fn current() -> Context {
     let context = Context::current();
     let span = tracing::Span::current();

@@ -21,7 +21,8 @@ use crate::held::Held;
 use crate::message::{Message, Receipt};
 use crate::propagation::Propagation;
 use crate::publisher::Publisher;
-use crate::span::{Operation, SpanTemplate, Telemetry};
+use crate::span::{Operation, SpanTemplate};
+use crate::tracer::Telemetry;
 
 /// A message broker whose traces do not break: what applications program against.
 ///

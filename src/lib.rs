@@ -22,6 +22,7 @@ pub mod propagation;
 mod publisher;
 mod received;
 pub mod span;
+mod tracer;
 pub mod w3c;
 
 #[path = "../adapters/mod.rs"]

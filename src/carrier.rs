@@ -65,9 +65,8 @@ impl Extractor for HeaderExtractor<'_> {
         if let Some((_, list)) = self.joined.iter().find(|(joined, _)| joined.eq_ignore_ascii_case(name)) {
             return Some(list);
         }
-        let mut values = self.headers.get_all(name);
-        let first = values.next()?;
-        if values.any(|other| other != first) {
+        let first = self.headers.get(name)?;
+        if self.headers.get_all(name).any(|other| other != first) {
             return None;
         }
         text(first)

@@ -96,6 +96,10 @@ pub struct Identity {
     pub server_port: Option<u16>,
     /// How many publishes the layer above may leave unconfirmed at a time.
     pub max_in_flight: usize,
+    /// The attribute of send spans that holds the message's key, where the conventions name one.
+    pub key_attribute: Option<&'static str>,
+    /// The attribute of send spans that holds the [receipt's offset](Receipt::offset), where there is one.
+    pub offset_attribute: Option<&'static str>,
 }
 
 /// How many publishes may be unconfirmed at a time unless an adapter says otherwise.
@@ -104,7 +108,22 @@ pub const DEFAULT_MAX_IN_FLIGHT: usize = 1024;
 impl Identity {
     /// An identity without an address and with the default bound.
     pub fn new(system: &'static str) -> Self {
-        Self { system, server_address: None, server_port: None, max_in_flight: DEFAULT_MAX_IN_FLIGHT }
+        Self {
+            system,
+            server_address: None,
+            server_port: None,
+            max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+            key_attribute: None,
+            offset_attribute: None,
+        }
+    }
+
+    /// Names the attributes that hold key and offset on send spans.
+    #[must_use]
+    pub fn with_send_attributes(mut self, key: Option<&'static str>, offset: Option<&'static str>) -> Self {
+        self.key_attribute = key;
+        self.offset_attribute = offset;
+        self
     }
 
     /// Adds the address.

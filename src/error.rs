@@ -180,6 +180,13 @@ impl Error {
         if self.0.outcome_unknown { PublishOutcome::Unknown } else { PublishOutcome::NotSent }
     }
 
+    /// The same error for one more message of a batch; the first keeps the source.
+    pub(crate) fn without_source(&self) -> Self {
+        let Parts { kind, ref message, operation, system, ref context, outcome_unknown, source: _ } = *self.0;
+        let (message, context) = (message.clone(), context.clone());
+        Self(Box::new(Parts { kind, message, operation, system, context, outcome_unknown, source: None }))
+    }
+
     /// The operation that failed, if known.
     pub fn operation(&self) -> Option<&'static str> {
         self.0.operation

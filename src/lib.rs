@@ -1,24 +1,42 @@
 //! placeholder
 
 pub mod address;
+#[cfg_attr(feature = "tracing", path = "ambient_tracing.rs")]
+mod ambient;
+pub mod broker;
 pub mod broker_url;
 pub mod capability;
+pub mod carrier;
+mod connect;
+mod consumer;
+pub mod dead_letter;
+mod delivery;
 pub mod driver;
 pub mod error;
+mod handler;
 pub mod headers;
+mod held;
+mod latency;
 pub mod message;
 pub mod propagation;
-pub mod received;
+mod publisher;
+mod received;
+pub mod span;
 pub mod w3c;
 
+#[path = "../adapters/mod.rs"]
+pub mod adapters;
+
 pub use address::{Guarantee, Start, Subscription, Topic};
+pub use broker::{Broker, Traced, TracedBroker};
 pub use broker_url::{BrokerUrl, Secret, Topology};
 pub use capability::Capabilities;
+pub use connect::{SCHEMES, connect};
+pub use consumer::Deliveries;
+pub use delivery::{Delivery, Processed, Settlement};
 pub use error::{Error, ErrorKind, Result};
+pub use handler::{HandlerError, Verdict};
 pub use headers::Headers;
 pub use message::{Message, PublishOutcome, Receipt};
 pub use propagation::TracePolicy;
 pub use received::Received;
-
-#[path = "../adapters/mod.rs"]
-pub mod adapters;

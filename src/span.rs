@@ -2,15 +2,14 @@
 //! OpenTelemetry 1.44 have them.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use opentelemetry::global::BoxedTracer;
 use opentelemetry::trace::{Link, Span, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, InstrumentationScope, KeyValue, Value, global};
 
-use crate::driver::{AttributeValue, Destination, Identity, Inbound};
+use crate::driver::{AttributeValue, Destination, Identity};
 use crate::error::{Error, Result};
-use crate::message::Receipt;
+use crate::message::{Message, Receipt};
 use crate::propagation::{Propagation, TracePolicy};
 use crate::received::Received;
 
@@ -89,6 +88,8 @@ pub(crate) struct SpanTemplate {
     name: String,
     kind: SpanKind,
     attributes: Vec<KeyValue>,
+    key_attribute: Option<&'static str>,
+    offset_attribute: Option<&'static str>,
 }
 
 impl SpanTemplate {
@@ -112,7 +113,13 @@ impl SpanTemplate {
         attributes.extend(identity.server_port.map(|port| KeyValue::new("server.port", i64::from(port))));
         attributes.extend(group.map(|group| KeyValue::new("messaging.consumer.group.name", Arc::<str>::from(group))));
         attributes.extend(destination.attributes.iter().map(|(key, value)| KeyValue::new(*key, otel(value.clone()))));
-        Self { name: format!("{} {topic}", operation.name()), kind: operation.kind(), attributes }
+        Self {
+            name: format!("{} {topic}", operation.name()),
+            kind: operation.kind(),
+            attributes,
+            key_attribute: identity.key_attribute,
+            offset_attribute: identity.offset_attribute,
+        }
     }
 
     fn start(
@@ -139,12 +146,19 @@ impl SpanTemplate {
 /// A `send` or `create` span: lasts until the broker answered.
 pub(crate) struct SendSpan {
     span: global::BoxedSpan,
+    key_attribute: Option<&'static str>,
+    offset_attribute: Option<&'static str>,
     open: bool,
 }
 
 impl SendSpan {
     pub(crate) fn start(template: &SpanTemplate, telemetry: &Telemetry, parent: &Context) -> Self {
-        Self { span: template.start(telemetry, parent, Vec::new(), None), open: true }
+        Self::over(template, template.start(telemetry, parent, Vec::new(), None))
+    }
+
+    fn over(template: &SpanTemplate, span: global::BoxedSpan) -> Self {
+        let SpanTemplate { key_attribute, offset_attribute, .. } = *template;
+        Self { span, key_attribute, offset_attribute, open: true }
     }
 
     /// A span of a batch or forward, linked to the creation contexts of what it moves.
@@ -157,7 +171,7 @@ impl SendSpan {
     ) -> Self {
         let links = links.into_iter().filter(SpanContext::is_valid).map(Link::with_context).collect();
         let count = batch.map(|count| KeyValue::new("messaging.batch.message_count", count as i64));
-        Self { span: template.start(telemetry, parent, links, count), open: true }
+        Self::over(template, template.start(telemetry, parent, links, count))
     }
 
     /// The context a message travels with: this span's, or the parent's where no span could be made.
@@ -170,9 +184,17 @@ impl SendSpan {
         self.span.span_context().clone()
     }
 
-    pub(crate) fn describe(&mut self, attribute: impl FnOnce() -> Option<KeyValue>) {
-        if self.span.is_recording() {
-            attribute().into_iter().for_each(|attribute| self.span.set_attribute(attribute));
+    /// Adds what is particular to the message, if the span is recorded.
+    pub(crate) fn describe(&mut self, message: &Message) {
+        if !self.span.is_recording() {
+            return;
+        }
+        if let Some(id) = &message.id {
+            self.span.set_attribute(KeyValue::new("messaging.message.id", id.clone()));
+        }
+        let key = message.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+        if let (Some(name), Some(key)) = (self.key_attribute, key) {
+            self.span.set_attribute(KeyValue::new(name, key.to_owned()));
         }
     }
 
@@ -180,7 +202,7 @@ impl SendSpan {
     pub(crate) fn finish(mut self, result: &Result<Receipt>) {
         if self.span.is_recording() {
             match result {
-                Ok(receipt) => describe_receipt(&mut self.span, receipt),
+                Ok(receipt) => self.describe_receipt(receipt),
                 Err(error) => fail(&mut self.span, error.kind().as_str(), error.to_string()),
             }
         }
@@ -188,7 +210,19 @@ impl SendSpan {
         self.span.end();
     }
 
-    /// Ends the span of a batch of which `failed` messages failed.
+    fn describe_receipt(&mut self, receipt: &Receipt) {
+        if let Some(partition) = receipt.partition {
+            self.span.set_attribute(KeyValue::new("messaging.destination.partition.id", partition.to_string()));
+        }
+        if let (Some(name), Some(offset)) = (self.offset_attribute, receipt.offset) {
+            self.span.set_attribute(KeyValue::new(name, offset));
+        }
+        if let Some(id) = &receipt.id {
+            self.span.set_attribute(KeyValue::new("messaging.message.id", id.clone()));
+        }
+    }
+
+    /// Ends the span of a batch, with the first of its failures if there was one.
     pub(crate) fn finish_batch(mut self, first_error: Option<&Error>) {
         if let Some(error) = first_error {
             fail(&mut self.span, error.kind().as_str(), error.to_string());
@@ -208,15 +242,6 @@ impl Drop for SendSpan {
     }
 }
 
-fn describe_receipt(span: &mut global::BoxedSpan, receipt: &Receipt) {
-    if let Some(partition) = receipt.partition {
-        span.set_attribute(KeyValue::new("messaging.destination.partition.id", partition.to_string()));
-    }
-    if let Some(id) = &receipt.id {
-        span.set_attribute(KeyValue::new("messaging.message.id", id.clone()));
-    }
-}
-
 /// A `process` span: current for the handler, ended after settling.
 pub(crate) struct ProcessSpan {
     context: Context,
@@ -233,10 +258,10 @@ impl ProcessSpan {
         message: &Received,
     ) -> Self {
         let (parent, links) = correlate(policy, creation, ambient);
-        let partition = message.partition().map(|id| KeyValue::new("messaging.destination.partition.id", id.to_string()));
+        let partition =
+            message.partition().map(|id| KeyValue::new("messaging.destination.partition.id", id.to_string()));
         let span = template.start(telemetry, &parent, links, partition);
-        let context =
-            if span.span_context().is_valid() { parent.with_span(span) } else { parent };
+        let context = if span.span_context().is_valid() { parent.with_span(span) } else { parent };
         Self { context, open: true }
     }
 
@@ -250,7 +275,11 @@ impl ProcessSpan {
     }
 
     /// What is known once the span is known to be recorded.
-    pub(crate) fn describe(&self, message: &Received, visit: impl FnOnce(&mut dyn FnMut(&'static str, AttributeValue))) {
+    pub(crate) fn describe(
+        &self,
+        message: &Received,
+        visit: impl FnOnce(&mut dyn FnMut(&'static str, AttributeValue)),
+    ) {
         let span = self.context.span();
         if let Some(id) = message.id() {
             span.set_attribute(KeyValue::new("messaging.message.id", id.to_owned()));
@@ -322,9 +351,4 @@ fn otel(value: AttributeValue) -> Value {
         AttributeValue::Integer(number) => number.into(),
         AttributeValue::Flag(flag) => flag.into(),
     }
-}
-
-/// The time a message has waited, for [`Received`].
-pub(crate) fn queued(inbound: &Inbound) -> Option<Duration> {
-    crate::latency::time_in_queue(inbound.timestamp, std::time::SystemTime::now())
 }

@@ -1,1 +1,154 @@
-//! The embedded broker.
+//! The embedded broker: topics, groups and redelivery in this process, for tests, small programs and development.
+//!
+//! # URLs
+//! `memory://name` is one broker per name and process, so that parts of a program that connect by URL meet; `memory://` is the
+//! one named `default`. A broker lives as long as something is connected to it.
+//!
+//! | option | meaning | default |
+//! |---|---|---|
+//! | `capacity` | messages a topic keeps, at least 1 | 65536 |
+//! | `max_in_flight` | publishes that may wait for room at a time | 1024 |
+//! | `topology` | `create` missing topics, or only `check` | `create` |
+//!
+//! # Delivery semantics
+//! A confirmed message is stored in memory: it survives any consumer and dies with the process. Every group gets every message
+//! at least once, members share; a new group starts at the oldest message kept. Order is that of publishing; a message
+//! that is retried comes again after its delay while later ones pass it.
+//! The attempt is counted per group. The timestamp is this machine's clock at the time of publishing.
+//!
+//! A topic keeps its last `capacity` messages. One that some group has not settled is never dropped: publishing waits for room
+//! instead, which is the back-pressure of this broker. A topic that no group reads forgets its oldest message.
+//! Deliveries that are unsettled when their connection is closed go back to the group, and their handles are stale.
+//!
+//! # Headers
+//! Names and values are carried as they are.
+//!
+//! # Escape hatch
+//! There is no client below: [`Memory::new`] makes a broker that no URL reaches.
+
+mod group;
+mod hub;
+mod source;
+mod topic;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::address::{Subscription, Topic};
+use crate::broker_url::{BrokerUrl, Topology};
+use crate::capability::Capabilities;
+use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::Receipt;
+
+use hub::{Connection, Hub};
+use source::MemorySource;
+
+/// How many messages a topic keeps unless the URL says otherwise.
+pub const DEFAULT_CAPACITY: usize = 65_536;
+
+/// A connection to an embedded broker; see the [module](self).
+#[derive(Debug)]
+pub struct Memory {
+    identity: Identity,
+    capabilities: Capabilities,
+    topology: Topology,
+    connection: Arc<Connection>,
+}
+
+impl Memory {
+    /// A broker of its own, with default options, that no URL reaches.
+    pub fn new() -> Self {
+        Self::over(Hub::private(DEFAULT_CAPACITY), None, Topology::Create)
+    }
+
+    /// Connects to the broker that the URL names, made if it is not there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for an unknown or invalid option, [`ErrorKind::Conflict`] when the broker is there with another capacity.
+    pub fn connect(url: &BrokerUrl) -> Result<Self> {
+        let mut options = url.options();
+        let capacity = options.take::<usize>("capacity")?;
+        let max_in_flight = options.take::<usize>("max_in_flight")?;
+        let topology = options.take("topology")?.unwrap_or_default();
+        options.finish()?;
+        if capacity == Some(0) {
+            return Err(Error::new(ErrorKind::InvalidConfig, "the capacity of a topic is at least 1"));
+        }
+        let hub = Hub::shared(url.name().unwrap_or("default"), capacity)?;
+        Ok(Self::over(hub, max_in_flight, topology))
+    }
+
+    fn over(hub: Arc<Hub>, max_in_flight: Option<usize>, topology: Topology) -> Self {
+        let mut identity = Identity::new("memory");
+        if let Some(publishes) = max_in_flight {
+            identity = identity.with_max_in_flight(publishes);
+        }
+        Self { identity, capabilities: Capabilities::new(), topology, connection: Arc::new(Connection::new(hub)) }
+    }
+
+    fn topic(&self, name: &str) -> Result<Arc<topic::TopicLog>> {
+        if self.connection.is_closed() {
+            return Err(Error::new(ErrorKind::Closed, "the connection is closed"));
+        }
+        match self.topology {
+            Topology::Create => Ok(self.connection.hub().topic(name)),
+            Topology::Check => self.connection.hub().existing_topic(name).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, "the topic does not exist and topology=check forbids to create it")
+            }),
+        }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl Driver for Memory {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn declare(&self, topic: &Topic) -> Result<Destination> {
+        self.topic(topic).map(|_| Destination::new())
+    }
+
+    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+        match self.topic(topic) {
+            Ok(topic) => topic.publish(message),
+            Err(error) => Confirmation::ready(Err(error)),
+        }
+    }
+
+    async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
+        let topic = self.topic(subscription.topic())?;
+        let source = MemorySource::open(Arc::clone(&self.connection), topic, subscription);
+        Ok(Source::new(Destination::new(), source))
+    }
+
+    async fn ping(&self) -> Result<()> {
+        if self.connection.is_closed() {
+            return Err(Error::new(ErrorKind::Closed, "the connection is closed"));
+        }
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.connection.close();
+        Ok(())
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.connection.close();
+    }
+}

@@ -15,9 +15,7 @@
 
 use opentelemetry::baggage::Baggage;
 
-use super::octets::{
-    BAGGAGE_OCTET, PLAIN, TOKEN, all, percent_complete, percent_decode, percent_encode, trim,
-};
+use super::octets::{BAGGAGE_OCTET, PLAIN, TOKEN, all, percent_complete, percent_decode, percent_encode, trim};
 
 /// The most members read or written ("Limits").
 pub const MAX_MEMBERS: usize = 64;
@@ -53,31 +51,19 @@ pub struct Parsed {
 pub fn parse(value: &[u8]) -> Parsed {
     let mut baggage = Baggage::new();
     let (mut seen, mut kept, mut bytes) = (0, 0, 0);
-    for member in value
-        .split(|byte| *byte == b',')
-        .map(trim)
-        .filter(|member| !member.is_empty())
-    {
+    for member in value.split(|byte| *byte == b',').map(trim).filter(|member| !member.is_empty()) {
         seen += 1;
         let with_comma = bytes + member.len() + usize::from(kept > 0);
         if kept == MAX_MEMBERS || with_comma > MAX_BYTES {
             continue;
         }
-        if let Some(Member {
-            key,
-            value,
-            properties,
-        }) = Member::parse(member)
-        {
+        if let Some(Member { key, value, properties }) = Member::parse(member) {
             baggage.insert_with_metadata(key, value, properties);
             kept += 1;
             bytes = with_comma;
         }
     }
-    Parsed {
-        dropped: seen - baggage.len(),
-        baggage,
-    }
+    Parsed { dropped: seen - baggage.len(), baggage }
 }
 
 /// What [`encode`] wrote, and what it left out.
@@ -92,10 +78,7 @@ pub struct Encoded {
 
 /// Writes a header value. The members are in the order of their keys, so that equal baggage gives equal bytes.
 pub fn encode(baggage: &Baggage) -> Encoded {
-    let mut members: Vec<_> = baggage
-        .iter()
-        .map(|(key, (value, properties))| (key, value, properties))
-        .collect();
+    let mut members: Vec<_> = baggage.iter().map(|(key, (value, properties))| (key, value, properties)).collect();
     members.sort_unstable_by_key(|(key, ..)| key.as_str());
     let (mut text, mut kept) = (String::new(), 0);
     for (key, value, properties) in &members {
@@ -114,10 +97,7 @@ pub fn encode(baggage: &Baggage) -> Encoded {
             text.truncate(end);
         }
     }
-    Encoded {
-        dropped: members.len() - kept,
-        text,
-    }
+    Encoded { dropped: members.len() - kept, text }
 }
 
 /// A member of the list, its value decoded, its properties as they are to be written again.
@@ -141,11 +121,7 @@ impl Member {
             }
             write_property(key, value, &mut properties);
         }
-        Some(Self {
-            key: key.to_owned(),
-            value,
-            properties,
-        })
+        Some(Self { key: key.to_owned(), value, properties })
     }
 }
 
@@ -153,15 +129,11 @@ impl Member {
 fn pair(text: &[u8]) -> Option<(&str, Option<&str>)> {
     let text = str::from_utf8(text).ok()?;
     let (key, value) = match text.split_once('=') {
-        Some((key, value)) => (
-            key.trim_end_matches(WHITE_SPACE),
-            Some(value.trim_start_matches(WHITE_SPACE)),
-        ),
+        Some((key, value)) => (key.trim_end_matches(WHITE_SPACE), Some(value.trim_start_matches(WHITE_SPACE))),
         None => (text, None),
     };
-    let is_legal = !key.is_empty()
-        && all(key.as_bytes(), TOKEN)
-        && value.is_none_or(|value| all(value.as_bytes(), BAGGAGE_OCTET));
+    let is_legal =
+        !key.is_empty() && all(key.as_bytes(), TOKEN) && value.is_none_or(|value| all(value.as_bytes(), BAGGAGE_OCTET));
     is_legal.then_some((key, value))
 }
 

@@ -31,18 +31,12 @@ impl Beside {
         let is_needed = beside.is_random || beside.tracestate.is_some();
         let context = base.with_remote_span_context(parent.to_span_context(state));
         // What an earlier reader left in the base must not speak for this one.
-        if is_needed || base.get::<Self>().is_some() {
-            context.with_value(beside)
-        } else {
-            context
-        }
+        if is_needed || base.get::<Self>().is_some() { context.with_value(beside) } else { context }
     }
 
     /// What was received with the trace that the span belongs to.
     pub(super) fn find<'a>(context: &'a Context, span: &SpanContext) -> Option<&'a Self> {
-        context
-            .get::<Self>()
-            .filter(|beside| beside.trace_id == span.trace_id())
+        context.get::<Self>().filter(|beside| beside.trace_id == span.trace_id())
     }
 
     /// Whether the trace id is known to be random.

@@ -69,12 +69,7 @@ pub fn decode_all<'a>(
 ) -> Extracted {
     let tracestate = joined(tracestate);
     let baggage = joined(baggage);
-    assemble(
-        only(traceparent),
-        tracestate.as_deref(),
-        baggage.as_deref(),
-        base,
-    )
+    assemble(only(traceparent), tracestate.as_deref(), baggage.as_deref(), base)
 }
 
 fn assemble(
@@ -98,12 +93,7 @@ fn assemble(
     Extracted { context, issues }
 }
 
-fn with_parent(
-    base: &Context,
-    parent: TraceParent,
-    tracestate: Option<&[u8]>,
-    issues: &mut Issues,
-) -> Context {
+fn with_parent(base: &Context, parent: TraceParent, tracestate: Option<&[u8]>, issues: &mut Issues) -> Context {
     match tracestate.map(tracestate::normalize) {
         Some(Ok(list)) => {
             issues.tracestate_dropped = list.duplicates;
@@ -120,22 +110,14 @@ fn with_parent(
 fn with_baggage(context: Context, header: Option<&[u8]>, issues: &mut Issues) -> Context {
     let parsed = header.map(baggage::parse).unwrap_or_default();
     issues.baggage_dropped = parsed.dropped;
-    if parsed.baggage.is_empty() {
-        context
-    } else {
-        context.with_baggage(parsed.baggage)
-    }
+    if parsed.baggage.is_empty() { context } else { context.with_baggage(parsed.baggage) }
 }
 
 /// The value that all occurrences agree on.
 fn only<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<&'a [u8]>, Malformed> {
     let mut values = values.into_iter().map(trim);
     let first = values.next();
-    if values.any(|value| Some(value) != first) {
-        Err(Malformed::Conflicting)
-    } else {
-        Ok(first)
-    }
+    if values.any(|value| Some(value) != first) { Err(Malformed::Conflicting) } else { Ok(first) }
 }
 
 /// The values as one list (RFC 9110, section 5.3). A lone one is borrowed.

@@ -27,11 +27,7 @@ pub fn encode_context(context: &Context, mut emit: impl FnMut(&'static str, &[u8
     if let Ok(parent) = TraceParent::from_span_context(span) {
         let beside = Beside::find(context, span);
         let is_random = beside.is_some_and(Beside::is_random);
-        let parent = if is_random {
-            parent.with_random()
-        } else {
-            parent
-        };
+        let parent = if is_random { parent.with_random() } else { parent };
         emit(TRACEPARENT, &parent.encode());
         issues.tracestate_dropped = encode_tracestate(span, beside, &mut emit);
     }
@@ -46,11 +42,7 @@ pub fn encode_context(context: &Context, mut emit: impl FnMut(&'static str, &[u8
 }
 
 /// Writes the list, and returns how many of its members could not be written.
-fn encode_tracestate(
-    span: &SpanContext,
-    beside: Option<&Beside>,
-    emit: &mut impl FnMut(&'static str, &[u8]),
-) -> usize {
+fn encode_tracestate(span: &SpanContext, beside: Option<&Beside>, emit: &mut impl FnMut(&'static str, &[u8])) -> usize {
     if let Some(text) = beside.and_then(|beside| beside.tracestate(span)) {
         emit(TRACESTATE, text.as_bytes());
         return 0;

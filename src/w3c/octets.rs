@@ -35,8 +35,7 @@ pub(super) fn percent_decode(encoded: &[u8]) -> String {
         bytes.push(byte);
         rest = tail;
     }
-    String::from_utf8(bytes)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// Appends text, with every byte outside the class percent-encoded.

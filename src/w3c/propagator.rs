@@ -37,19 +37,12 @@ impl TextMapPropagator for W3cPropagator {
     }
 
     fn extract_with_context(&self, cx: &Context, extractor: &dyn Extractor) -> Context {
-        let values = |name| {
-            extractor
-                .get_all(name)
-                .into_iter()
-                .flatten()
-                .map(str::as_bytes)
-        };
+        let values = |name| extractor.get_all(name).into_iter().flatten().map(str::as_bytes);
         decode_all(values(TRACEPARENT), values(TRACESTATE), values(BAGGAGE), cx).context
     }
 
     fn fields(&self) -> FieldIter<'_> {
-        static FIELDS: LazyLock<[String; 3]> =
-            LazyLock::new(|| [TRACEPARENT, TRACESTATE, BAGGAGE].map(str::to_owned));
+        static FIELDS: LazyLock<[String; 3]> = LazyLock::new(|| [TRACEPARENT, TRACESTATE, BAGGAGE].map(str::to_owned));
         FieldIter::new(&*FIELDS)
     }
 }

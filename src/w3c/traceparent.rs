@@ -53,11 +53,7 @@ impl TraceParent {
             return Err(Malformed::ZeroSpanId);
         }
         let flags = flags & (Self::SAMPLED | Self::RANDOM);
-        Ok(Self {
-            trace_id,
-            span_id,
-            flags,
-        })
+        Ok(Self { trace_id, span_id, flags })
     }
 
     /// Reads a header value, without white space around it. Never allocates.
@@ -70,9 +66,7 @@ impl TraceParent {
     /// [`Malformed::ZeroTraceId`] or [`Malformed::ZeroSpanId`]: what is wrong with the value. The trace is then
     /// to be restarted.
     pub fn parse(value: &[u8]) -> Result<Self, Malformed> {
-        let (head, rest) = value
-            .split_first_chunk::<{ Self::LEN }>()
-            .ok_or(Malformed::Length)?;
+        let (head, rest) = value.split_first_chunk::<{ Self::LEN }>().ok_or(Malformed::Length)?;
         if head[2] != b'-' || head[35] != b'-' || head[52] != b'-' {
             return Err(Malformed::Delimiter);
         }
@@ -140,21 +134,14 @@ impl TraceParent {
 
     /// The same parent, known to have a random trace id.
     pub(super) fn with_random(self) -> Self {
-        Self {
-            flags: self.flags | Self::RANDOM,
-            ..self
-        }
+        Self { flags: self.flags | Self::RANDOM, ..self }
     }
 }
 
 /// The header value.
 impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "00-{:032x}-{:016x}-{:02x}",
-            self.trace_id, self.span_id, self.flags
-        )
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
     }
 }
 
@@ -180,11 +167,7 @@ fn decode_hex<const N: usize>(digits: &[u8]) -> Result<[u8; N], Malformed> {
         seen |= high | low;
         *byte = high << 4 | low;
     }
-    if seen == NO_DIGIT {
-        Err(Malformed::Character)
-    } else {
-        Ok(bytes)
-    }
+    if seen == NO_DIGIT { Err(Malformed::Character) } else { Ok(bytes) }
 }
 
 /// Writes two lower-case digits for each byte. Arithmetic, not a table, so that it becomes vector code.

@@ -71,15 +71,9 @@ pub fn normalize(value: &[u8]) -> Result<Normalized<'_>, Malformed> {
         }
     }
     // Everything that normalizing removes is at least a byte long, so equal lengths mean equal texts.
-    let text = if bytes.saturating_sub(1) == text.len() {
-        Cow::Borrowed(text)
-    } else {
-        Cow::Owned(joined(text, bytes))
-    };
-    Ok(Normalized {
-        text,
-        duplicates: count - keys.len,
-    })
+    let text =
+        if bytes.saturating_sub(1) == text.len() { Cow::Borrowed(text) } else { Cow::Owned(joined(text, bytes)) };
+    Ok(Normalized { text, duplicates: count - keys.len })
 }
 
 /// What [`encode`] wrote, and what it left out.
@@ -135,9 +129,7 @@ pub(super) fn to_trace_state(text: &str) -> (TraceState, bool) {
 
 /// The members that are not empty, without the white space around them.
 fn members(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',')
-        .map(|member| member.trim_matches([' ', '\t']))
-        .filter(|member| !member.is_empty())
+    text.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|member| !member.is_empty())
 }
 
 /// The members of a checked list in normal form, whose length and one comma are known beforehand.
@@ -145,10 +137,7 @@ fn joined(text: &str, bytes: usize) -> String {
     let mut joined = String::with_capacity(bytes);
     let mut keys = Keys::new();
     for member in members(text) {
-        if member
-            .split_once('=')
-            .is_some_and(|(key, _)| keys.insert(key))
-        {
+        if member.split_once('=').is_some_and(|(key, _)| keys.insert(key)) {
             joined.push_str(member);
             joined.push(',');
         }
@@ -159,8 +148,7 @@ fn joined(text: &str, bytes: usize) -> String {
 
 /// The grammar of a member ("Key", "Value"). Trailing white space must be gone: it is not part of a value.
 fn check(key: &str, value: &str) -> Result<(), Malformed> {
-    let starts_well =
-        key.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit());
+    let starts_well = key.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit());
     if !starts_well || key.len() > MAX_PART || !all(key.as_bytes(), STATE_KEY) {
         return Err(Malformed::Key);
     }
@@ -178,10 +166,7 @@ struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     fn new() -> Self {
-        Self {
-            keys: [""; MAX_MEMBERS],
-            len: 0,
-        }
+        Self { keys: [""; MAX_MEMBERS], len: 0 }
     }
 
     /// Adds a key. False when it is there already, or when there is no room for it.

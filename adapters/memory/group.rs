@@ -1,0 +1,153 @@
+//! Where a group stands in a topic: what is settled, what is out, what comes again.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::task::{Context, Waker};
+
+use tokio::time::Instant;
+
+use super::topic::Ticket;
+use crate::driver::Disposition;
+
+/// The position of a group: a window over the messages from the oldest unsettled to the newest handed out.
+#[derive(Debug)]
+pub(super) struct Group {
+    low: u64,
+    window: VecDeque<Slot>,
+    /// Messages to hand out again at once.
+    again: VecDeque<u64>,
+    /// Messages to hand out again at a time.
+    later: BinaryHeap<Reverse<(Instant, u64)>>,
+    waiting: VecDeque<(u64, Waker)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    attempts: u32,
+    state: SlotState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SlotState {
+    /// Handed out on that connection.
+    Out(u64),
+    /// In `again` or `later`.
+    Back,
+    Settled,
+}
+
+/// What there is for a member.
+pub(super) enum Pull {
+    Message { sequence: u64, attempt: u32 },
+    Nothing(Option<Instant>),
+}
+
+impl Group {
+    pub(super) fn new(position: u64) -> Self {
+        Self {
+            low: position,
+            window: VecDeque::new(),
+            again: VecDeque::new(),
+            later: BinaryHeap::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// The oldest message that is not settled.
+    pub(super) fn low_water(&self) -> u64 {
+        self.low
+    }
+
+    /// Takes the next message before `end` for a connection: those that come again first.
+    pub(super) fn pull(&mut self, connection: u64, end: u64) -> Pull {
+        let mut due = None;
+        if let Some(Reverse((when, sequence))) = self.later.peek().copied() {
+            if when <= Instant::now() {
+                self.later.pop();
+                self.again.push_back(sequence);
+            } else {
+                due = Some(when);
+            }
+        }
+        let sequence = match self.again.pop_front() {
+            Some(sequence) => sequence,
+            None if self.low + (self.window.len() as u64) < end => {
+                self.window.push_back(Slot { attempts: 0, state: SlotState::Back });
+                self.low + self.window.len() as u64 - 1
+            }
+            None => return Pull::Nothing(due),
+        };
+        match self.slot(sequence) {
+            Some(slot) => {
+                slot.attempts = slot.attempts.saturating_add(1);
+                slot.state = SlotState::Out(connection);
+                Pull::Message { sequence, attempt: slot.attempts }
+            }
+            None => Pull::Nothing(due),
+        }
+    }
+
+    /// Settles what is out under that ticket and returns whom to wake, or `None` if it is not.
+    pub(super) fn settle(&mut self, ticket: Ticket, disposition: Disposition) -> Option<Vec<Waker>> {
+        let slot = self.slot(ticket.sequence)?;
+        if slot.state != SlotState::Out(ticket.connection) || slot.attempts != ticket.attempt {
+            return None;
+        }
+        match disposition {
+            Disposition::Ack | Disposition::Discard => {
+                slot.state = SlotState::Settled;
+                while self.window.front().is_some_and(|slot| slot.state == SlotState::Settled) {
+                    self.window.pop_front();
+                    self.low += 1;
+                }
+                Some(Vec::new())
+            }
+            Disposition::Retry(delay) => {
+                slot.state = SlotState::Back;
+                if delay.is_zero() {
+                    self.again.push_back(ticket.sequence);
+                } else {
+                    self.later.push(Reverse((Instant::now() + delay, ticket.sequence)));
+                }
+                Some(self.wake_one().into_iter().collect())
+            }
+        }
+    }
+
+    /// Takes back what is out on a connection, oldest first, and returns whom to wake.
+    pub(super) fn release(&mut self, connection: u64) -> Vec<Waker> {
+        let mut released = VecDeque::new();
+        for (index, slot) in self.window.iter_mut().enumerate() {
+            if slot.state == SlotState::Out(connection) {
+                slot.state = SlotState::Back;
+                released.push_back(self.low + index as u64);
+            }
+        }
+        released.append(&mut self.again);
+        self.again = released;
+        self.waiting.drain(..).map(|(_, waker)| waker).collect()
+    }
+
+    /// Remembers whom to wake when there may be a message.
+    pub(super) fn wait(&mut self, member: u64, cx: &Context<'_>) {
+        match self.waiting.iter_mut().find(|(waiting, _)| *waiting == member) {
+            Some((_, waker)) => waker.clone_from(cx.waker()),
+            None => self.waiting.push_back((member, cx.waker().clone())),
+        }
+    }
+
+    /// Removes a member that is gone; its turn, if it had one, goes to another.
+    pub(super) fn forget(&mut self, member: u64) -> Vec<Waker> {
+        self.waiting.retain(|(waiting, _)| *waiting != member);
+        self.wake_one().into_iter().collect()
+    }
+
+    pub(super) fn wake_one(&mut self) -> Option<Waker> {
+        self.waiting.pop_front().map(|(_, waker)| waker)
+    }
+
+    fn slot(&mut self, sequence: u64) -> Option<&mut Slot> {
+        let index = usize::try_from(sequence.checked_sub(self.low)?).ok()?;
+        self.window.get_mut(index)
+    }
+}

@@ -1,0 +1,102 @@
+//! Brokers by name, their topics, and connections to them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Weak};
+
+use parking_lot::{Mutex, RwLock};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::DEFAULT_CAPACITY;
+use super::topic::TopicLog;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The brokers that URLs reach; an entry dies with the last connection to it.
+static SHARED: LazyLock<Mutex<HashMap<String, Weak<Hub>>>> = LazyLock::new(Mutex::default);
+
+/// One embedded broker.
+#[derive(Debug)]
+pub(super) struct Hub {
+    capacity: usize,
+    topics: RwLock<HashMap<Box<str>, Arc<TopicLog>>>,
+}
+
+impl Hub {
+    pub(super) fn private(capacity: usize) -> Arc<Self> {
+        Arc::new(Self { capacity, topics: RwLock::default() })
+    }
+
+    /// The broker of that name, made if it is not there.
+    pub(super) fn shared(name: &str, capacity: Option<usize>) -> Result<Arc<Self>> {
+        let mut shared = SHARED.lock();
+        shared.retain(|_, hub| hub.strong_count() > 0);
+        if let Some(hub) = shared.get(name).and_then(Weak::upgrade) {
+            return match capacity {
+                Some(capacity) if capacity != hub.capacity => {
+                    Err(Error::new(ErrorKind::Conflict, "the broker of that name has another capacity")
+                        .with_context("name", name)
+                        .with_context("capacity", hub.capacity))
+                }
+                _ => Ok(hub),
+            };
+        }
+        let hub = Self::private(capacity.unwrap_or(DEFAULT_CAPACITY));
+        shared.insert(name.to_owned(), Arc::downgrade(&hub));
+        Ok(hub)
+    }
+
+    pub(super) fn existing_topic(&self, name: &str) -> Option<Arc<TopicLog>> {
+        self.topics.read().get(name).cloned()
+    }
+
+    pub(super) fn topic(&self, name: &str) -> Arc<TopicLog> {
+        if let Some(topic) = self.existing_topic(name) {
+            return topic;
+        }
+        let mut topics = self.topics.write();
+        Arc::clone(topics.entry(name.into()).or_insert_with(|| Arc::new(TopicLog::new(self.capacity))))
+    }
+
+    fn topics(&self) -> Vec<Arc<TopicLog>> {
+        self.topics.read().values().cloned().collect()
+    }
+}
+
+/// One connection to a broker: what is unsettled belongs to it, and goes back when it is closed.
+#[derive(Debug)]
+pub(super) struct Connection {
+    hub: Arc<Hub>,
+    id: u64,
+    closed: CancellationToken,
+}
+
+impl Connection {
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self { hub, id: NEXT.fetch_add(1, Ordering::Relaxed), closed: CancellationToken::new() }
+    }
+
+    pub(super) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
+    /// Completes when the connection is closed.
+    pub(super) fn closed(&self) -> WaitForCancellationFutureOwned {
+        self.closed.clone().cancelled_owned()
+    }
+
+    pub(super) fn close(&self) {
+        if !self.closed.is_cancelled() {
+            self.closed.cancel();
+            self.hub.topics().iter().for_each(|topic| topic.release(self.id));
+        }
+    }
+}

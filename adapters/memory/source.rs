@@ -1,0 +1,151 @@
+//! The members of groups: streams of messages, and the handles to settle them.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use futures_util::task::AtomicWaker;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::hub::Connection;
+use super::topic::{Next, Stored, Ticket, TopicLog};
+use crate::address::Subscription;
+use crate::capability::TimestampSource;
+use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Timestamp};
+use crate::error::Result;
+
+/// A member of a group, or a reader of its own.
+#[derive(Debug)]
+pub(super) struct MemorySource {
+    member: Arc<Member>,
+    connection: Arc<Connection>,
+    topic: Arc<TopicLog>,
+    group: u64,
+    /// A reader without a group ends with its stream.
+    ephemeral: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+/// How much of its prefetch a member has used.
+#[derive(Debug)]
+struct Member {
+    id: u64,
+    limit: usize,
+    unsettled: AtomicUsize,
+    room: AtomicWaker,
+}
+
+impl MemorySource {
+    pub(super) fn open(connection: Arc<Connection>, topic: Arc<TopicLog>, subscription: &Subscription) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let group = topic.join(subscription.group_name(), subscription.start_position());
+        let member = Member {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            limit: subscription.max_unsettled(),
+            unsettled: AtomicUsize::new(0),
+            room: AtomicWaker::new(),
+        };
+        let ephemeral = subscription.group_name().is_none();
+        let closed = Box::pin(connection.closed());
+        Self { member: Arc::new(member), connection, topic, group, ephemeral, timer: None, closed }
+    }
+
+    fn inbound(&self, stored: &Stored, ticket: Ticket) -> Inbound {
+        self.member.unsettled.fetch_add(1, Ordering::AcqRel);
+        let handle = MemoryHandle { ticket, topic: Arc::clone(&self.topic), member: Arc::clone(&self.member) };
+        Inbound {
+            payload: stored.message.payload.clone(),
+            key: stored.message.key.clone(),
+            id: stored.message.id.clone(),
+            headers: stored.message.headers.clone(),
+            unreadable_headers: 0,
+            attempt: ticket.attempt,
+            timestamp: Some(Timestamp { time: stored.time, source: TimestampSource::Broker }),
+            partition: None,
+            offset: i64::try_from(stored.sequence).ok(),
+            handle: Box::new(handle),
+        }
+    }
+
+    /// Whether `due` has come; if not, the task is woken when it does.
+    fn poll_due(&mut self, due: Instant, cx: &mut Context<'_>) -> bool {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
+        timer.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl Stream for MemorySource {
+    type Item = Result<Inbound>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.closed.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        if self.member.is_full() {
+            self.member.room.register(cx.waker());
+            if self.member.is_full() {
+                return Poll::Pending;
+            }
+        }
+        loop {
+            match self.topic.next(self.group, self.connection.id(), self.member.id, cx) {
+                Next::Message(stored, ticket) => return Poll::Ready(Some(Ok(self.inbound(&stored, ticket)))),
+                Next::Wait(Some(due)) if self.poll_due(due, cx) => self.timer = None,
+                Next::Wait(_) => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl Drop for MemorySource {
+    fn drop(&mut self) {
+        if self.ephemeral {
+            self.topic.leave(self.group);
+        } else {
+            self.topic.forget(self.group, self.member.id);
+        }
+    }
+}
+
+impl Member {
+    fn is_full(&self) -> bool {
+        self.unsettled.load(Ordering::Acquire) >= self.limit
+    }
+}
+
+/// The way to settle one message; gone with its connection.
+#[derive(Debug)]
+struct MemoryHandle {
+    ticket: Ticket,
+    topic: Arc<TopicLog>,
+    member: Arc<Member>,
+}
+
+impl DeliveryHandle for MemoryHandle {
+    fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
+        // Once closed, what was out belongs to the group again: the ticket no longer fits.
+        Confirmation::ready(self.topic.settle(self.ticket, disposition))
+    }
+
+    fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
+        visit(
+            "messaging.memory.sequence",
+            AttributeValue::Integer(i64::try_from(self.ticket.sequence).unwrap_or(i64::MAX)),
+        );
+    }
+}
+
+impl Drop for MemoryHandle {
+    fn drop(&mut self) {
+        self.member.unsettled.fetch_sub(1, Ordering::AcqRel);
+        self.member.room.wake();
+    }
+}

@@ -1,0 +1,314 @@
+//! The trait that applications program against, and its one implementation.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use opentelemetry::Context;
+use opentelemetry::global::BoxedTracer;
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{Tracer, TracerProvider};
+
+use crate::address::{Guarantee, Subscription, Topic};
+use crate::ambient;
+use crate::capability::Capabilities;
+use crate::consumer::{Consumer, Deliveries};
+use crate::dead_letter::{DeadLetters, Forward};
+use crate::driver::Driver;
+use crate::error::{Error, ErrorKind, Result};
+use crate::held::Held;
+use crate::message::{Message, Receipt};
+use crate::propagation::Propagation;
+use crate::publisher::Publisher;
+use crate::span::{Operation, SpanTemplate, Telemetry};
+
+/// A message broker whose traces do not break: what applications program against.
+///
+/// It is object-safe: `Arc<dyn TracedBroker>` works. [`connect`](crate::connect) returns a [`Broker`], which implements it
+/// over whichever broker the URL names.
+///
+/// # Context
+/// A message travels with the OpenTelemetry context that is current where `publish` is *called*, or the one
+/// [set on it](Message::context). With the cargo feature `tracing`, the current context is that of the current `tracing` span.
+///
+/// # Order
+/// Messages reach a topic in the order in which the futures of their publishes are first polled, however many are in flight.
+///
+/// # Outcome
+/// A publish ends in one of three ways: `Ok` means confirmed (with [one exception](Receipt::outcome)); an error tells by
+/// [`Error::publish_outcome`] whether the message was certainly not sent or may have been. A publish that is dropped before it ends may
+/// have been sent.
+#[async_trait]
+pub trait TracedBroker: fmt::Debug + Send + Sync {
+    /// The messaging system: `kafka`, `rabbitmq`, `nats`, `redis` or `memory`.
+    fn system(&self) -> &'static str;
+
+    /// What this broker can do.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Publishes a message and waits for the broker's confirm.
+    ///
+    /// Makes a `send {topic}` span of kind PRODUCER, child of the message's context, that lasts until the confirm; the message
+    /// carries its context. Trace headers that the message holds already are replaced: it is a new message. To pass a
+    /// received message on with its own context, use [`forward`](Self::forward).
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a name that is not valid, [`ErrorKind::InvalidMessage`], [`ErrorKind::TooLarge`] or
+    /// [`ErrorKind::Unsupported`] for what this broker cannot carry, [`ErrorKind::NotFound`] for a topic that is missing and may not
+    /// be created, [`ErrorKind::Rejected`] when the broker refuses, [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`] when it does not
+    /// answer, [`ErrorKind::Closed`] after [`close`](Self::close).
+    fn publish<'a>(&'a self, topic: &'a str, message: Message) -> BoxFuture<'a, Result<Receipt>>;
+
+    /// Publishes messages in order, pipelined, and returns one result for each, in the same order.
+    ///
+    /// Each message gets a `create {topic}` span and with it a creation context of its own; `send {topic}` spans of kind CLIENT link
+    /// them, one span per 128 messages, since OpenTelemetry keeps no more links per span.
+    ///
+    /// # Errors
+    /// Per message, as for [`publish`](Self::publish).
+    fn publish_batch<'a>(&'a self, topic: &'a str, messages: Vec<Message>) -> BoxFuture<'a, Vec<Result<Receipt>>>;
+
+    /// Passes on a message that has a creation context, keeping it: the `send {topic}` span is of kind CLIENT and links it.
+    ///
+    /// A message without a valid context is published as a new one.
+    ///
+    /// # Errors
+    /// As for [`publish`](Self::publish).
+    fn forward<'a>(&'a self, topic: &'a str, message: Message) -> BoxFuture<'a, Result<Receipt>>;
+
+    /// Starts to consume.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] when the subscription is not valid, [`ErrorKind::Unsupported`] when this broker cannot do
+    /// what it asks, [`ErrorKind::NotFound`] for missing topology that may not be created, and what the connection reports.
+    async fn subscribe(&self, subscription: Subscription) -> Result<Deliveries>;
+
+    /// A round trip to the broker.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    async fn ping(&self) -> Result<()>;
+
+    /// Stops publishing, waits for the confirms under way, brings acknowledgements to the broker, and disconnects.
+    ///
+    /// Streams of deliveries end. A second call does nothing.
+    ///
+    /// # Errors
+    /// What could not be brought to the broker; it is closed all the same.
+    async fn close(&self) -> Result<()>;
+}
+
+/// A broker chosen at run time by URL; what [`connect`](crate::connect) returns.
+pub type Broker = Traced<Arc<dyn Driver>>;
+
+/// All of the telemetry, over any [`Driver`]. Cheap to clone and safe to share.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use futures_util::StreamExt;
+/// use traced_broker::{Message, Subscription, Traced, TracedBroker, adapters::memory::Memory};
+///
+/// let broker = Traced::new(Memory::new());
+/// let mut deliveries = broker.subscribe(Subscription::new("orders").group("workers")).await?;
+/// broker.publish("orders", Message::new("one pair of shoes")).await?;
+///
+/// let delivery = deliveries.next().await.expect("open")?;
+/// delivery.process(|message| async move {
+///     assert_eq!(message.payload(), "one pair of shoes");
+///     Ok(())
+/// }).await?;
+/// # Ok(()) }
+/// ```
+pub struct Traced<D> {
+    publisher: Arc<Publisher<D>>,
+}
+
+impl<D: Driver> Traced<D> {
+    /// Wraps a driver; spans go to the global tracer provider, contexts travel in the W3C headers.
+    ///
+    /// The global provider is looked up when the first span is made: install it before publishing.
+    pub fn new(driver: D) -> Self {
+        Self::assemble(driver, None, Propagation::w3c())
+    }
+
+    /// Sends spans to this provider in place of the global one.
+    #[must_use]
+    pub fn with_tracer_provider<P>(self, provider: &P) -> Self
+    where
+        P: TracerProvider,
+        P::Tracer: Send + Sync + 'static,
+        <P::Tracer as Tracer>::Span: Send + Sync + 'static,
+        D: Clone,
+    {
+        let tracer = BoxedTracer::new(Box::new(provider.tracer_with_scope(Telemetry::scope())));
+        let propagation = self.publisher.telemetry.propagation.clone();
+        Self::assemble(self.publisher.driver.clone(), Some(tracer), propagation)
+    }
+
+    /// Carries contexts by this propagator in place of the W3C's headers. Set it before [`with_tracer_provider`](Self::with_tracer_provider).
+    #[must_use]
+    pub fn with_propagator(self, propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self
+    where
+        D: Clone,
+    {
+        Self::assemble(self.publisher.driver.clone(), None, Propagation::custom(Arc::new(propagator)))
+    }
+
+    fn assemble(driver: D, tracer: Option<BoxedTracer>, propagation: Propagation) -> Self {
+        let telemetry = Arc::new(Telemetry::new(tracer, propagation));
+        Self { publisher: Arc::new(Publisher::new(driver, telemetry)) }
+    }
+
+    /// The driver.
+    pub fn get_ref(&self) -> &D {
+        &self.publisher.driver
+    }
+
+    fn consumer(&self, subscription: &Subscription, source: &crate::driver::Source) -> Result<Consumer> {
+        let driver = &self.publisher.driver;
+        let topic = Topic::new(subscription.topic())?;
+        let dead_letters = subscription.dead_letter_topic().map(|dead| {
+            let publisher: Arc<dyn Forward> = self.publisher.clone();
+            DeadLetters::new(dead, publisher)
+        });
+        Ok(Consumer {
+            system: driver.identity().system,
+            process: SpanTemplate::new(
+                Operation::Process,
+                driver.identity(),
+                &topic.to_shared(),
+                &source.destination,
+                subscription.group_name(),
+            ),
+            topic,
+            telemetry: Arc::clone(&self.publisher.telemetry),
+            policy: subscription.policy(),
+            guarantee: subscription.guarantee(),
+            capabilities: driver.capabilities().clone(),
+            dead_letters,
+            held: Held::default(),
+        })
+    }
+
+    fn annotate(&self, error: Error, operation: &'static str) -> Error {
+        error.with_system(self.publisher.driver.identity().system).with_operation(operation)
+    }
+}
+
+#[async_trait]
+impl<D: Driver> TracedBroker for Traced<D> {
+    fn system(&self) -> &'static str {
+        self.publisher.driver.identity().system
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        self.publisher.driver.capabilities()
+    }
+
+    fn publish<'a>(&'a self, topic: &'a str, mut message: Message) -> BoxFuture<'a, Result<Receipt>> {
+        let context = message.context.take().unwrap_or_else(ambient::current);
+        Box::pin(self.publisher.publish(topic, message, context))
+    }
+
+    fn publish_batch<'a>(&'a self, topic: &'a str, messages: Vec<Message>) -> BoxFuture<'a, Vec<Result<Receipt>>> {
+        Box::pin(self.publisher.publish_batch(topic, messages, ambient::current()))
+    }
+
+    fn forward<'a>(&'a self, topic: &'a str, mut message: Message) -> BoxFuture<'a, Result<Receipt>> {
+        let context = message.context.take().unwrap_or_else(ambient::current);
+        Box::pin(self.publisher.forward_within(topic, message, context))
+    }
+
+    async fn subscribe(&self, subscription: Subscription) -> Result<Deliveries> {
+        let operation = "subscribe";
+        let checked = subscription.validate().and_then(|()| supports(self.capabilities(), &subscription));
+        checked.map_err(|error| self.annotate(error, operation))?;
+        let source = self.publisher.driver.subscribe(&subscription).await;
+        let source =
+            source.map_err(|error| self.annotate(error, operation).with_context("topic", subscription.topic()))?;
+        let consumer = self.consumer(&subscription, &source)?;
+        Ok(Deliveries::new(source, consumer))
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.publisher.driver.ping().await.map_err(|error| self.annotate(error, "ping"))
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.publisher.stop().await;
+        self.publisher.driver.close().await.map_err(|error| self.annotate(error, "close"))
+    }
+}
+
+impl<D> Clone for Traced<D> {
+    fn clone(&self) -> Self {
+        Self { publisher: Arc::clone(&self.publisher) }
+    }
+}
+
+impl<D: Driver> fmt::Debug for Traced<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Traced").field("driver", &self.publisher.driver).finish_non_exhaustive()
+    }
+}
+
+/// A shared broker is a broker.
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: TracedBroker + ?Sized> TracedBroker for Arc<B> {
+    fn system(&self) -> &'static str {
+        (**self).system()
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        (**self).capabilities()
+    }
+
+    fn publish<'a>(&'a self, topic: &'a str, message: Message) -> BoxFuture<'a, Result<Receipt>> {
+        (**self).publish(topic, message)
+    }
+
+    fn publish_batch<'a>(&'a self, topic: &'a str, messages: Vec<Message>) -> BoxFuture<'a, Vec<Result<Receipt>>> {
+        (**self).publish_batch(topic, messages)
+    }
+
+    fn forward<'a>(&'a self, topic: &'a str, message: Message) -> BoxFuture<'a, Result<Receipt>> {
+        (**self).forward(topic, message)
+    }
+
+    async fn subscribe(&self, subscription: Subscription) -> Result<Deliveries> {
+        (**self).subscribe(subscription).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        (**self).ping().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        (**self).close().await
+    }
+}
+
+/// Refuses at subscribe what would fail at the first settlement.
+fn supports(capabilities: &Capabilities, subscription: &Subscription) -> Result<()> {
+    let unsupported = |message: &str| Err(Error::new(ErrorKind::Unsupported, message));
+    if subscription.guarantee() == Guarantee::AtLeastOnce && !capabilities.at_least_once {
+        return unsupported(
+            "this broker forgets a message once it is handed out: subscribe at_most_once(), or use a broker that keeps it",
+        );
+    }
+    if subscription.guarantee() == Guarantee::AtMostOnce && subscription.dead_letter_topic().is_some() {
+        return unsupported("an at-most-once subscription cannot reject messages, so that it has no dead-letter topic");
+    }
+    if subscription.group_name().is_some() && !capabilities.groups {
+        return unsupported("this broker has no consumer groups");
+    }
+    Ok(())
+}
+
+impl<D: Driver> Forward for Publisher<D> {
+    fn forward<'a>(&'a self, topic: &'a str, message: Message, context: Context) -> BoxFuture<'a, Result<Receipt>> {
+        Box::pin(self.forward_within(topic, message, context))
+    }
+}

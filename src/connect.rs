@@ -1,0 +1,67 @@
+//! From a URL to a broker: the one place, beside the list of modules, that knows which adapters this build has.
+
+use std::sync::Arc;
+
+use crate::adapters;
+use crate::broker::{Broker, Traced};
+use crate::broker_url::BrokerUrl;
+use crate::driver::Driver;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Every scheme, with the cargo feature it needs: the scheme's own name, or none.
+pub const SCHEMES: [&str; 5] = ["memory", "kafka", "amqp", "nats", "redis"];
+
+/// Connects to the broker that the URL names.
+///
+/// | URL | broker | cargo feature |
+/// |---|---|---|
+/// | `memory://name` | embedded, one per name and process | none |
+/// | `kafka://host:9092` | Apache Kafka | `kafka` |
+/// | `amqp://user:password@host:5672/vhost` | RabbitMQ | `amqp` |
+/// | `nats://host:4222`, `nats://host:4222?mode=core` | NATS JetStream, core NATS | `nats` |
+/// | `redis://host:6379/0` | Redis Streams | `redis` |
+///
+/// Each adapter's [module](crate::adapters) lists its options.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use traced_broker::{Message, TracedBroker, connect};
+///
+/// let broker = connect("memory://shop").await?;
+/// broker.publish("orders", Message::new("one pair of shoes")).await?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`] for an unknown scheme or option, with the known ones; [`ErrorKind::FeatureDisabled`] when the
+/// scheme's feature is off; [`ErrorKind::Unavailable`], [`ErrorKind::Unauthenticated`] and the like when the broker
+/// cannot be reached or refuses.
+pub async fn connect(url: impl AsRef<str>) -> Result<Broker> {
+    let connected = match BrokerUrl::parse(url.as_ref()) {
+        Ok(url) => connect_driver(&url).await,
+        Err(error) => Err(error),
+    };
+    connected.map(Traced::new).map_err(|error| error.with_operation("connect"))
+}
+
+async fn connect_driver(url: &BrokerUrl) -> Result<Arc<dyn Driver>> {
+    match url.scheme() {
+        "memory" => Ok(Arc::new(adapters::memory::Memory::connect(url)?)),
+        #[cfg(feature = "kafka")]
+        "kafka" => Ok(Arc::new(adapters::kafka::Kafka::connect(url).await?)),
+        #[cfg(feature = "amqp")]
+        "amqp" => Ok(Arc::new(adapters::amqp::Amqp::connect(url).await?)),
+        #[cfg(feature = "nats")]
+        "nats" => Ok(Arc::new(adapters::nats::Nats::connect(url).await?)),
+        #[cfg(feature = "redis")]
+        "redis" => Ok(Arc::new(adapters::redis::Redis::connect(url).await?)),
+        known if SCHEMES.contains(&known) => {
+            let message =
+                format!("this build has no {known}: add `features = [\"{known}\"]` to traced-broker in Cargo.toml");
+            Err(Error::new(ErrorKind::FeatureDisabled, message))
+        }
+        unknown => Err(Error::new(ErrorKind::InvalidConfig, "the broker URL has an unknown scheme")
+            .with_context("scheme", unknown)
+            .with_context("known", SCHEMES.join(" "))),
+    }
+}

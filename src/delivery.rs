@@ -1,0 +1,283 @@
+//! One delivery: process it, or settle it by hand, once.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use opentelemetry::Context;
+use opentelemetry::context::FutureExt as _;
+use tokio::time::Instant;
+
+use crate::ambient;
+use crate::consumer::Consumer;
+use crate::driver::{DeliveryHandle, Disposition};
+use crate::error::{Error, ErrorKind, Result};
+use crate::handler::{HandlerError, Verdict};
+use crate::held::HeldDelivery;
+use crate::received::Received;
+use crate::span::ProcessSpan;
+
+/// How long a message waits for its next attempt when its dead letter could not be published.
+const DEAD_LETTER_BACK_OFF: Duration = Duration::from_secs(1);
+
+/// A delivery: a message that was handed out and is settled once, by value.
+///
+/// [`process`](Self::process) is the usual way: it makes the process span current for a handler and settles by its result. A
+/// delivery that is dropped unsettled is logged and handed out again at once, on this consumer or another.
+#[must_use = "a delivery that is dropped unsettled comes back"]
+pub struct Delivery {
+    message: Received,
+    /// `None` once settled, and from the start where nothing is to be settled.
+    handle: Option<Box<dyn DeliveryHandle>>,
+    consumer: Arc<Consumer>,
+}
+
+/// How a delivery ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Settlement {
+    /// Handled.
+    Acknowledged,
+    /// To be handed out again.
+    Retried,
+    /// Given up; copied to the dead-letter topic where the subscription names one.
+    Rejected,
+    /// There was nothing to settle: the subscription is [at most once](crate::Subscription::at_most_once).
+    None,
+}
+
+impl Settlement {
+    /// The name used as span attribute.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Acknowledged => "ack",
+            Self::Retried => "retry",
+            Self::Rejected => "reject",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What became of a processed delivery.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Processed {
+    /// How it was settled.
+    pub settlement: Settlement,
+    /// Why, when the handler failed or panicked.
+    pub error: Option<HandlerError>,
+}
+
+impl Delivery {
+    pub(crate) fn new(message: Received, handle: Option<Box<dyn DeliveryHandle>>, consumer: Arc<Consumer>) -> Self {
+        Self { message, handle, consumer }
+    }
+
+    /// The message.
+    pub fn message(&self) -> &Received {
+        &self.message
+    }
+
+    /// The creation context that the message carries, on an empty context: what the sender injected, or nothing.
+    pub fn creation_context(&self) -> Context {
+        self.consumer.telemetry.propagation.extract(self.message.headers())
+    }
+
+    /// Runs `handler` inside a process span and settles by its result: `Ok` acknowledges, an error retries or rejects as
+    /// its [`Verdict`] says, a panic retries.
+    ///
+    /// The span is current for the handler and after every `await` in it, and ends after settling. If the returned future is
+    /// dropped, the span ends marked as cancelled and the message is handed out again.
+    ///
+    /// # Errors
+    /// When settling failed: [`ErrorKind::SettlementLost`] if the connection it came from is gone, so that the
+    /// broker hands the message out again; [`ErrorKind::Unsupported`] for a retry or reject of an at-most-once subscription; what the
+    /// dead-letter topic reported, after which the message is retried. What the handler failed with is in [`Processed::error`].
+    pub async fn process<H, F, T>(self, handler: H) -> Result<Processed>
+    where
+        H: FnOnce(Received) -> F,
+        F: Future<Output = Result<T, HandlerError>>,
+    {
+        let span = self.start_span();
+        let message = self.message.clone();
+        let work = AssertUnwindSafe(async move { handler(message).await.map(drop) }).catch_unwind();
+        let outcome = work.with_context(ambient::entered(span.context().clone())).await;
+        let error = match outcome {
+            Ok(result) => result.err(),
+            Err(panic) => Some(HandlerError::retry(Panicked(describe_panic(&*panic)))),
+        };
+        if let Some(error) = &error {
+            let error_type = if error.error().is::<Panicked>() { "panic" } else { error.error_type() };
+            span.fail(error_type, error.to_string());
+        }
+        let settled = self.settle_by(error.as_ref(), span.context()).await;
+        match settled {
+            Ok(settlement) => {
+                span.finish(settlement.as_str());
+                Ok(Processed { settlement, error })
+            }
+            Err(failure) => {
+                span.fail(failure.kind().as_str(), failure.to_string());
+                span.finish(Settlement::None.as_str());
+                Err(failure)
+            }
+        }
+    }
+
+    /// Acknowledges the message: it was handled.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SettlementLost`] when it can no longer be settled and is handed out again.
+    pub async fn ack(mut self) -> Result<()> {
+        self.settle(Disposition::Ack).await
+    }
+
+    /// Has the message handed out again after `delay`, with the attempt one higher.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack), and [`ErrorKind::Unsupported`] on an at-most-once subscription.
+    pub async fn retry(mut self, delay: Duration) -> Result<()> {
+        self.settle_retry(delay).await
+    }
+
+    /// Gives the message up: copies it to the subscription's dead-letter topic if it names one, then settles it.
+    ///
+    /// The copy keeps key, payload, headers and so the creation context, and says why in
+    /// [headers of its own](crate::dead_letter). If it cannot be published, the message is retried.
+    ///
+    /// # Errors
+    /// As [`retry`](Self::retry), and what the dead-letter topic reported.
+    pub async fn reject(mut self, reason: &str) -> Result<()> {
+        self.settle_reject(reason, &ambient::current()).await
+    }
+
+    fn start_span(&self) -> ProcessSpan {
+        let consumer = &self.consumer;
+        let creation = self.creation_context();
+        let ambient = ambient::current();
+        let span = ProcessSpan::start(
+            &consumer.process,
+            &consumer.telemetry,
+            consumer.policy,
+            &creation,
+            &ambient,
+            &self.message,
+        );
+        if span.is_recording() {
+            span.describe(&self.message, |visit| {
+                if let Some(handle) = &self.handle {
+                    handle.attributes(visit);
+                }
+            });
+        }
+        span
+    }
+
+    async fn settle_by(mut self, error: Option<&HandlerError>, context: &Context) -> Result<Settlement> {
+        let settlement = match error.map(HandlerError::verdict) {
+            _ if self.handle.is_none() && error.is_none() => Settlement::None,
+            None => {
+                self.settle(Disposition::Ack).await?;
+                Settlement::Acknowledged
+            }
+            Some(Verdict::Retry(delay)) => {
+                self.settle_retry(delay).await?;
+                Settlement::Retried
+            }
+            Some(Verdict::Reject) => {
+                let reason = error.map(ToString::to_string).unwrap_or_default();
+                self.settle_reject(&reason, context).await?;
+                Settlement::Rejected
+            }
+        };
+        Ok(settlement)
+    }
+
+    async fn settle(&mut self, disposition: Disposition) -> Result<()> {
+        match self.handle.take() {
+            Some(handle) => handle.settle(disposition).await.map_err(|error| self.consumer.annotate(error, "settle")),
+            None if disposition == Disposition::Ack => Ok(()),
+            None => Err(self.unsettleable()),
+        }
+    }
+
+    async fn settle_retry(&mut self, delay: Duration) -> Result<()> {
+        if self.handle.is_some() && !self.consumer.capabilities.retries_natively(delay) {
+            self.hold(delay);
+            return Ok(());
+        }
+        self.settle(Disposition::Retry(delay)).await
+    }
+
+    async fn settle_reject(&mut self, reason: &str, context: &Context) -> Result<()> {
+        if self.handle.is_none() {
+            return Err(self.unsettleable());
+        }
+        if let Some(dead_letters) = self.consumer.dead_letters.clone() {
+            if let Err(error) = dead_letters.publish(&self.message, reason, context).await {
+                self.settle_retry(DEAD_LETTER_BACK_OFF).await?;
+                return Err(error.with_context("message", "kept and retried: its dead letter could not be published"));
+            }
+            return self.settle(Disposition::Ack).await;
+        }
+        self.settle(Disposition::Discard).await
+    }
+
+    fn hold(&mut self, delay: Duration) {
+        if let Some(handle) = self.handle.take() {
+            let (parts, attempt) = (Arc::clone(&self.message.parts), self.message.attempt.saturating_add(1));
+            self.consumer.held.hold(HeldDelivery { parts, attempt, handle }, Instant::now() + delay);
+        }
+    }
+
+    fn unsettleable(&self) -> Error {
+        let message = "an at-most-once delivery counts as handled already; it cannot be retried or rejected";
+        self.consumer.annotate(Error::new(ErrorKind::Unsupported, message), "settle")
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if self.handle.is_none() {
+            return;
+        }
+        tracing::warn!(topic = %self.message.topic(), "a delivery was dropped unsettled and is handed out again");
+        if self.consumer.capabilities.retries_natively(Duration::ZERO) {
+            if let Some(handle) = self.handle.take() {
+                // Under way already; nobody is left to hear the answer.
+                drop(handle.settle(Disposition::Retry(Duration::ZERO)));
+            }
+        } else {
+            self.hold(Duration::ZERO);
+        }
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("message", &self.message)
+            .field("settled", &self.handle.is_none())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a handler that panicked said.
+#[derive(Debug)]
+struct Panicked(String);
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the handler panicked: {}", self.0)
+    }
+}
+
+impl std::error::Error for Panicked {}
+
+fn describe_panic(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}

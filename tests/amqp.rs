@@ -1,1 +1,8 @@
-//! t
+//! The RabbitMQ adapter against a real server, at the level of its driver.
+
+mod support;
+
+#[path = "amqp/consuming.rs"]
+mod consuming;
+#[path = "amqp/driving.rs"]
+mod driving;

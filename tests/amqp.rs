@@ -6,3 +6,7 @@ mod support;
 mod consuming;
 #[path = "amqp/driving.rs"]
 mod driving;
+#[path = "amqp/hostile.rs"]
+mod hostile;
+#[path = "amqp/wire.rs"]
+mod wire;

@@ -7,6 +7,7 @@
 //! UTF-8 become question marks.
 
 use super::bytes::Reader;
+use super::table::without_largest;
 
 /// The name under which the untouched table is found.
 pub(super) const RAW_TABLE: &str = "";
@@ -64,7 +65,7 @@ pub(super) fn inspect(payload: &[u8]) -> Option<(u64, &[u8])> {
 
 /// Appends the content header in a form that the client can read, of at most `limit` bytes.
 ///
-/// A table that would not fit loses its end; properties that are malformed are left out. Returns `None` when not even the body size is
+/// A table that would not fit loses its largest entries; properties that are malformed are left out. Returns `None` when not even the body size is
 /// there: then it is the broker that does not speak the protocol.
 pub(super) fn rewrite(payload: &[u8], limit: usize, out: &mut Vec<u8>) -> Option<()> {
     let start = out.len();
@@ -86,7 +87,8 @@ fn write_properties(mut reader: Reader<'_>, excess: usize, out: &mut Vec<u8>) ->
         let value = read(&mut reader, property)?;
         match property {
             Property::Text => write_text(value, out),
-            Property::Table => wrap_table(&value[..value.len().saturating_sub(excess)], out),
+            Property::Table if excess > 0 => wrap_table(&without_largest(value, excess), out),
+            Property::Table => wrap_table(value, out),
             Property::Fixed(_) => out.extend_from_slice(value),
         }
     }
@@ -201,17 +203,16 @@ mod tests {
     }
 
     #[test]
-    fn a_table_over_the_limit_loses_its_end() {
-        let mut properties = 100_u32.to_be_bytes().to_vec();
-        properties.extend_from_slice(&[7; 100]);
-        properties.push(2);
+    fn a_table_over_the_limit_loses_its_largest_entry() {
+        let table = [&b"\x01aS\0\0\0\x28"[..], &[b'.'; 40], b"\x01bt\x01"].concat();
+        let properties = [&(table.len() as u32).to_be_bytes()[..], &table, &[2]].concat();
         let payload = header(HEADERS | 1 << 12, &properties);
-        for (limit, kept) in [(payload.len() + 6, 100), (payload.len() + 5, 99), (payload.len() - 90, 4), (40, 15)] {
-            let out = rewritten(&payload, limit);
-            assert!(out.len() <= limit, "{} over {limit}", out.len());
-            assert_eq!(raw_table(&out), vec![7; kept], "{limit}");
-            assert_eq!(out.last(), Some(&2));
-        }
+        let fits = payload.len() + WRAPPING;
+        assert_eq!(raw_table(&rewritten(&payload, fits)), table);
+        let out = rewritten(&payload, fits - 1);
+        assert!(out.len() < fits);
+        assert_eq!(Entries::new(&raw_table(&out)).find("b"), Some(Value::Flag(true)));
+        assert_eq!(out.last(), Some(&2));
     }
 
     #[test]

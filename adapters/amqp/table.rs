@@ -105,6 +105,33 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
+/// An entry that cannot be represented.
+const UNREADABLE: [u8; 6] = [0, b'F', 0, 0, 0, 0];
+
+/// The table without its largest entries, shorter by at least `excess` bytes if it has so many; an unreadable entry stands for them.
+pub(super) fn without_largest(table: &[u8], excess: usize) -> Vec<u8> {
+    let mut parts = Vec::new();
+    let mut entries = Entries::new(table);
+    let mut rest = table;
+    while entries.next().is_some() {
+        let (part, behind) = rest.split_at(rest.len() - entries.0.rest().len());
+        parts.push(part);
+        rest = behind;
+    }
+    let mut by_size: Vec<usize> = (0..parts.len()).collect();
+    by_size.sort_by_key(|index| std::cmp::Reverse(parts[*index].len()));
+    let mut wanted = excess + UNREADABLE.len();
+    for index in by_size {
+        if wanted == 0 {
+            break;
+        }
+        wanted = wanted.saturating_sub(parts[index].len());
+        parts[index] = &[];
+    }
+    // In front, where no malformed entry hides it.
+    [&UNREADABLE[..]].into_iter().chain(parts).flatten().copied().collect()
+}
+
 /// The elements of an array: values, or `None` once for a malformed remainder.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Elements<'a>(Reader<'a>);
@@ -193,6 +220,21 @@ mod tests {
             table.extend_from_slice(broken);
             assert_eq!(texts(&table), [Some("true".to_owned()), None], "{broken:?}");
         }
+    }
+
+    #[test]
+    fn the_largest_entries_make_room() {
+        let entries = [entry(b"a", b"S\0\0\0\x01a"), entry(b"bb", b"S\0\0\0\x05large"), entry(b"c", b"t\x01")];
+        let table = entries.concat();
+        for excess in [1, 7] {
+            let less = without_largest(&table, excess);
+            assert!(less.len() + excess <= table.len(), "{excess}");
+            assert_eq!(texts(&less)[0], None);
+        }
+        assert_eq!(texts(&without_largest(&table, 6)), [None, Some("a".to_owned()), Some("true".to_owned())]);
+        assert_eq!(texts(&without_largest(&table, 1000)), [None]);
+        let broken = [&table[..], b"\x05?"].concat();
+        assert_eq!(texts(&without_largest(&broken, 1)).len(), 4, "what cannot be read is not in the way");
     }
 
     #[test]

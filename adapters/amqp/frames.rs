@@ -181,3 +181,7 @@ fn copy(from: &[u8], to: &mut [u8]) -> usize {
 fn invalid(message: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
+
+#[cfg(test)]
+#[path = "frames_tests.rs"]
+mod tests;

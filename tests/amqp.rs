@@ -2,11 +2,15 @@
 
 mod support;
 
+#[path = "amqp/connecting.rs"]
+mod connecting;
 #[path = "amqp/consuming.rs"]
 mod consuming;
 #[path = "amqp/driving.rs"]
 mod driving;
 #[path = "amqp/hostile.rs"]
 mod hostile;
+#[path = "amqp/publishing.rs"]
+mod publishing;
 #[path = "amqp/wire.rs"]
 mod wire;

@@ -18,6 +18,8 @@ use crate::headers::Headers;
 const PERSISTENT: u8 = 2;
 /// A frame's own bytes, and of a content header the class, weight, body size, flags, mode, time and the table's length.
 const FIXED_BYTES: usize = 8 + 14 + 1 + 8 + 4;
+/// Room left in the frame for the count that the broker adds when it delivers again, and for how this adapter reads tables.
+const RESERVE: usize = 64;
 /// The type of a value and its length.
 const VALUE_BYTES: usize = 5;
 
@@ -71,7 +73,7 @@ struct Encoder {
 impl Encoder {
     fn new() -> Self {
         let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-        Self { properties, table: BTreeMap::new(), size: FIXED_BYTES }
+        Self { properties, table: BTreeMap::new(), size: FIXED_BYTES + RESERVE }
     }
 
     fn header(&mut self, name: &str, value: &[u8]) -> Result<()> {

@@ -8,6 +8,8 @@ mod connecting;
 mod consuming;
 #[path = "amqp/driving.rs"]
 mod driving;
+#[path = "amqp/faults.rs"]
+mod faults;
 #[path = "amqp/hostile.rs"]
 mod hostile;
 #[path = "amqp/publishing.rs"]

@@ -11,6 +11,8 @@ mod connecting;
 mod consuming;
 #[path = "amqp/driving.rs"]
 mod driving;
+#[path = "amqp/faults.rs"]
+mod faults;
 #[path = "amqp/hostile.rs"]
 mod hostile;
 #[path = "amqp/publishing.rs"]

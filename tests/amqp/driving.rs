@@ -24,7 +24,11 @@ pub(crate) async fn connect(options: &str) -> Result<Amqp> {
     connect_to(&format!("{}/{options}", server())).await
 }
 
+/// Connects; what adapter and client log is shown with `RUST_LOG`.
 pub(crate) async fn connect_to(url: &str) -> Result<Amqp> {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    // Every test but the first finds it done.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     Amqp::connect(&BrokerUrl::parse(url)?).await
 }
 

@@ -12,7 +12,7 @@ pub(super) struct Tokens {
     /// The place of the delivery among those of its consumer.
     pub(super) consumer_sequence: u64,
     /// When the server stored the message.
-    pub(super) published: SystemTime,
+    pub(super) published: Option<SystemTime>,
 }
 
 const PREFIX: &str = "$JS.ACK.";
@@ -32,7 +32,7 @@ impl Tokens {
         let mut number = || tokens.next()?.parse::<u64>().ok();
         let delivered = number()?;
         let (stream_sequence, consumer_sequence) = (number()?, number()?);
-        let published = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(number()?))?;
+        let published = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(number()?));
         let delivered = u32::try_from(delivered).unwrap_or(u32::MAX);
         Some(Self { delivered, stream_sequence, consumer_sequence, published })
     }
@@ -55,7 +55,7 @@ mod tests {
             delivered: 3,
             stream_sequence: 100,
             consumer_sequence: 7,
-            published: SystemTime::UNIX_EPOCH + Duration::from_nanos(1_790_230_470_084_404_000),
+            published: Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(1_790_230_470_084_404_000)),
         };
         let short = "$JS.ACK.orders.workers.3.100.7.1790230470084404000.42";
         let long = "$JS.ACK._.hash.orders.workers.3.100.7.1790230470084404000.42";
@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_no_delivery() {
-        for subject in ["", "orders", "$JS.ACK.", "$JS.ACK.a.b.1.2.3.4", "$JS.ACK.a.b.x.2.3.4.5", "$JS.ACK.a.b.1.2.3.4.5.6"]
+        for subject in
+            ["", "orders", "$JS.ACK.", "$JS.ACK.a.b.1.2.3.4", "$JS.ACK.a.b.x.2.3.4.5", "$JS.ACK.a.b.1.2.3.4.5.6"]
         {
             assert_eq!(Tokens::read(subject), None, "{subject}");
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -18,7 +19,8 @@ use crate::error::Result;
 
 use super::headers::{self, Contents};
 use super::reader::Reader;
-use super::session::{Arrived, Lost, Session};
+use super::session::Session;
+use super::state::{Arrived, Lost};
 use super::tokens::Tokens;
 
 /// How soon a subscription without messages notices that its connection is lost.
@@ -141,8 +143,14 @@ impl Stream for Deliveries {
 
 impl Drop for Deliveries {
     fn drop(&mut self) {
-        if let Phase::Open(session) = &self.phase {
-            session.stop_reading();
+        let Phase::Open(session) = &self.phase else {
+            return;
+        };
+        let session = Arc::clone(session);
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move { session.leave().await })),
+            // Nothing can be read any more; the server finds out by itself.
+            Err(_) => drop(session),
         }
     }
 }
@@ -179,20 +187,20 @@ fn inbound(session: Arc<Session>, arrived: Arrived) -> Inbound {
         timestamp: tokens.published.map(|time| Timestamp { time, source: TimestampSource::Broker }),
         partition: None,
         offset: i64::try_from(tokens.stream_sequence).ok(),
-        handle: Box::new(Handle { session, slot, tokens, settled: false }),
+        handle: Box::new(Settling { session, slot, tokens, settled: false }),
     }
 }
 
 /// The way to settle one delivery of a session.
 #[derive(Debug)]
-struct Handle {
+struct Settling {
     session: Arc<Session>,
     slot: usize,
     tokens: Tokens,
     settled: bool,
 }
 
-impl DeliveryHandle for Handle {
+impl DeliveryHandle for Settling {
     fn settle(mut self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
         self.settled = true;
         self.session.settle(self.slot, disposition)
@@ -207,7 +215,7 @@ impl DeliveryHandle for Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for Settling {
     fn drop(&mut self) {
         if !self.settled {
             // Else it would be kept out for as long as the session lasts.

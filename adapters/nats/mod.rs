@@ -14,6 +14,7 @@ mod quarantine;
 mod reader;
 mod replies;
 mod session;
+mod state;
 mod tokens;
 mod topology;
 mod window;
@@ -23,6 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -220,7 +222,9 @@ impl Driver for Nats {
             return Ok(());
         }
         self.closed.cancel();
-        for session in self.sessions.take_all() {
+        let sessions = self.sessions.take_all();
+        join_all(sessions.iter().map(|session| session.leave())).await;
+        for session in sessions {
             session.end();
         }
         self.bring_home().await

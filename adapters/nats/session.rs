@@ -7,20 +7,19 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_nats::message::OutboundMessage;
-use async_nats::{Client, Message, StatusCode, Subject, Subscriber};
+use async_nats::{Client, Subject, Subscriber};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::driver::{Confirmation, Disposition};
-use crate::error::{Error, ErrorKind};
 
 use super::error;
 use super::link::{Health, Link, send};
 use super::quarantine::Quarantined;
+use super::state::{Arrived, Lost, State};
 use super::tokens::{self, Tokens};
-use super::window::Window;
+use super::window::{Unsettled, Window};
 
 /// How long a request for messages stays open.
 const EXPIRES: Duration = Duration::from_secs(30);
@@ -28,6 +27,10 @@ const EXPIRES: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// After how long without a sign the request counts as lost.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// How long to wait, at most, for what the server is sending to a subscription that ends.
+const LEAVE: Duration = Duration::from_secs(1);
+/// How often to look for it.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Where messages are asked for and acknowledged.
 #[derive(Debug, Clone)]
@@ -53,38 +56,6 @@ pub(super) struct Session {
     pub(super) since: Instant,
     found: bool,
     state: Mutex<State>,
-}
-
-struct State {
-    /// `None` when nothing is to be read any more.
-    subscriber: Option<Subscriber>,
-    /// What was read and not handed out yet; it is in the window already.
-    ready: VecDeque<Arrived>,
-    window: Window,
-    /// Who waits for the next message.
-    waker: Option<Waker>,
-    heard: Instant,
-    lost: Option<Lost>,
-    /// The last place in the stream from which a message came.
-    seen: Option<u64>,
-}
-
-/// A message with its place in the window.
-#[derive(Debug)]
-pub(super) enum Arrived {
-    Delivered(Message, Tokens, usize),
-    Quarantined(Arc<Quarantined>, usize),
-}
-
-/// The session is over.
-#[derive(Debug)]
-pub(super) enum Lost {
-    /// Its connection is gone, or silent, and is being restored.
-    Connection,
-    /// Its client is gone for good.
-    Client,
-    /// The server ended it, and said why.
-    Ended(Error),
 }
 
 /// What a session is opened with.
@@ -115,13 +86,21 @@ impl Session {
         let ready: VecDeque<Arrived> = ready.collect();
         let replies = window.replies();
         let request = window.take_request(false);
-        let now = Instant::now();
-        let state =
-            State { subscriber: Some(subscriber), ready, window, waker: None, heard: now, lost: None, seen: None };
+        let state = State::new(subscriber, ready, window);
         let health = Health::of(client.clone());
         let state = Mutex::new(state);
-        let session =
-            Arc::new(Self { link, client, health, epoch, inbox, confirm, consumer, since: now, found, state });
+        let session = Arc::new(Self {
+            link,
+            client,
+            health,
+            epoch,
+            inbox,
+            confirm,
+            consumer,
+            since: Instant::now(),
+            found,
+            state,
+        });
         // The messages that were found are not to be delivered again from now on.
         session.extend(replies);
         session.ask_for(request);
@@ -188,7 +167,7 @@ impl Session {
         let again = Arc::new(Quarantined { attempt: message.attempt.saturating_add(1), ..message.clone() });
         let session = Arc::downgrade(self);
         tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
+            sleep(delay).await;
             if let Some(session) = session.upgrade() {
                 session.put_back(slot, again);
             }
@@ -206,17 +185,41 @@ impl Session {
         }
     }
 
-    /// Ends reading: what nobody has seen yet goes back to the group at once. What is out can still be settled.
-    pub(super) fn stop_reading(&self) {
-        let mut state = self.state.lock();
-        state.read_ahead();
-        state.subscriber = None;
-        let ready = std::mem::take(&mut state.ready);
-        let unseen: Vec<_> = ready.into_iter().filter_map(|arrived| state.window.close(arrived.slot())).collect();
-        let waker = state.waker.take();
-        drop(state);
+    /// Ends reading: what nobody has seen goes back to the group at once. What is out can still be settled.
+    ///
+    /// The server may be sending right now. So first a message to ourselves goes there and back: all that was sent before it is
+    /// here then. What comes between that and the end of the subscription is delivered again when the server has waited for it.
+    pub(super) async fn leave(&self) {
+        self.state.lock().leaving = true;
+        let deadline = Instant::now() + LEAVE;
+        while Instant::now() < deadline && self.health.is_same(self.epoch) && self.echo(deadline).await {}
+        let (unseen, waker) = {
+            let mut state = self.state.lock();
+            (state.take_unseen(), state.waker.take())
+        };
         self.give_back(unseen);
+        // Failing that, the same as above happens to them.
+        let _ = timeout(LEAVE, self.client.flush()).await;
         waker.inspect(Waker::wake_by_ref);
+    }
+
+    /// Sends a message to ourselves and reads until it is back. Whether anything else came, and more may be to come.
+    async fn echo(&self, deadline: Instant) -> bool {
+        let (echoes, received) = {
+            let state = self.state.lock();
+            (state.echoes, state.received)
+        };
+        let empty = OutboundMessage { subject: self.inbox.clone(), payload: Bytes::new(), reply: None, headers: None };
+        let mut waits = send(&self.client, empty).is_ok();
+        while waits && Instant::now() < deadline {
+            let more = self.state.lock().look_for_echo(echoes, received);
+            if let Some(more) = more {
+                return more;
+            }
+            sleep(LOOK).await;
+            waits = self.health.is_same(self.epoch);
+        }
+        false
     }
 
     /// Ends the session: everything unsettled goes back to the group at once, and its handles are of no more use.
@@ -225,9 +228,7 @@ impl Session {
     pub(super) fn end(&self) -> Option<u64> {
         let (out, seen) = {
             let mut state = self.state.lock();
-            state.read_ahead();
-            state.subscriber = None;
-            state.ready.clear();
+            state.take_unseen();
             (state.window.close_all(), state.seen)
         };
         let unsettled =
@@ -236,11 +237,17 @@ impl Session {
         unsettled.or(seen.map(|seen| seen.saturating_add(1)))
     }
 
-    fn give_back(&self, unsettled: Vec<super::window::Unsettled>) {
+    /// Tells the server to hand out again, after the end of the subscription on the same connection: else it could be to us.
+    fn give_back(&self, unsettled: Vec<Unsettled>) {
+        let again = payload(Disposition::Retry(Duration::ZERO));
         // What the client cannot read is not asked for again; it comes back when its time at the server is up.
         for out in unsettled.into_iter().filter(|out| out.quarantined.is_none()) {
-            // Where this fails, the same holds.
-            let _ = self.link.tell(out.reply, payload(Disposition::Retry(Duration::ZERO)));
+            let message =
+                OutboundMessage { subject: out.reply.clone(), payload: again.clone(), reply: None, headers: None };
+            if send(&self.client, message).is_err() {
+                // Where this fails too, the same holds.
+                let _ = self.link.tell(out.reply, again.clone());
+            }
         }
     }
 
@@ -267,6 +274,9 @@ impl Session {
             if state.waker.is_none() {
                 state.read_ahead();
             }
+            if !self.health.is_same(self.epoch) {
+                return;
+            }
             state.window.next_round()
         };
         self.extend(due);
@@ -288,90 +298,10 @@ impl Session {
 /// Keeps what is out from being delivered elsewhere, for as long as anybody holds it.
 async fn keep(session: Weak<Session>, period: Duration) {
     loop {
-        tokio::time::sleep(period).await;
+        sleep(period).await;
         match session.upgrade() {
             Some(session) => session.renew(),
             None => return,
-        }
-    }
-}
-
-impl State {
-    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrived, Lost>> {
-        loop {
-            if let Some(arrived) = self.ready.pop_front() {
-                return Poll::Ready(Ok(arrived));
-            }
-            if let Some(lost) = self.lost.take() {
-                return Poll::Ready(Err(lost));
-            }
-            let Some(subscriber) = &mut self.subscriber else {
-                // Closed: there is nothing more to come.
-                return Poll::Pending;
-            };
-            match subscriber.poll_next_unpin(cx) {
-                Poll::Ready(Some(message)) => self.take_in(message),
-                Poll::Ready(None) => self.lost = Some(Lost::Client),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-
-    fn take_in(&mut self, mut message: Message) {
-        self.heard = Instant::now();
-        // By the subject to acknowledge on, not by the status: anyone can write a status into a message.
-        match message.reply.as_deref().and_then(Tokens::read).zip(message.reply.take()) {
-            Some((tokens, reply)) => {
-                self.seen = self.seen.max(Some(tokens.stream_sequence));
-                self.window.arrived();
-                let slot = self.window.open(reply, None);
-                self.ready.push_back(Arrived::Delivered(message, tokens, slot));
-            }
-            None => self.take_notice(&message),
-        }
-    }
-
-    /// The server says something about a request.
-    fn take_notice(&mut self, message: &Message) {
-        let pending = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
-        let pending = pending.and_then(|value| value.as_str().parse().ok());
-        match (message.status, pending) {
-            (Some(StatusCode::IDLE_HEARTBEAT), _) | (None, _) => {}
-            (Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND), pending) => {
-                self.window.expired(pending.unwrap_or(usize::MAX));
-            }
-            (Some(status), _) => {
-                let description = message.description.as_deref().unwrap_or("no description");
-                let error = Error::new(ErrorKind::Unavailable, "the server ended the subscription; it is opened again")
-                    .with_context("status", status)
-                    .with_context("description", description);
-                self.lost = Some(Lost::Ended(error));
-            }
-        }
-    }
-
-    /// Reads everything that has come, so that the window knows it. Only for when nobody is being waited for by the subscriber.
-    fn read_ahead(&mut self) {
-        let mut nobody = Context::from_waker(Waker::noop());
-        while let Some(Poll::Ready(Some(message))) =
-            self.subscriber.as_mut().map(|subscriber| subscriber.poll_next_unpin(&mut nobody))
-        {
-            self.take_in(message);
-        }
-    }
-
-    fn take_request(&mut self) -> Option<usize> {
-        if self.subscriber.is_none() {
-            return None;
-        }
-        self.window.take_request(self.waker.is_some())
-    }
-}
-
-impl Arrived {
-    fn slot(&self) -> usize {
-        match self {
-            Self::Delivered(_, _, slot) | Self::Quarantined(_, slot) => *slot,
         }
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use traced_broker::driver::{AttributeValue, Driver, Inbound, Source};
 use traced_broker::{Start, Subscription};
 
-use crate::kit::{self, ack, assert_quiet, message, next, next_within, publish, publish_numbers, subscribe, text, topic};
+use crate::kit::{
+    self, ack, assert_quiet, message, next, next_within, publish, publish_numbers, subscribe, text, topic,
+};
 
 fn number(inbound: &Inbound) -> u32 {
     text(inbound).parse().unwrap()

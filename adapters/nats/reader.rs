@@ -109,7 +109,7 @@ impl Reader {
         // What was out goes back before anything new is asked for.
         self.end_last();
         let epoch = Health::of(client.clone()).epoch();
-        let info = self.consumer().await?;
+        let info = self.consumer(again).await?;
         let quarantined = match again {
             true => quarantine::find(&self.link, &names::subject(&self.topic), &info).await?,
             false => Vec::new(),
@@ -134,7 +134,7 @@ impl Reader {
     }
 
     /// The consumer, made again where it was if it is gone.
-    async fn consumer(&self) -> Result<consumer::Info> {
+    async fn consumer(&self, again: bool) -> Result<consumer::Info> {
         let stream = topology::stream(&self.link, &self.config, &self.topic).await?;
         let begin = {
             let mut place = self.place.lock();
@@ -146,7 +146,8 @@ impl Reader {
             place.stream = Some(stream.config.name.clone());
             place.begin
         };
-        let wanted = Wanted { stream: &stream, topic: &self.topic, name: &self.name, durable: self.durable, begin };
+        let (topic, name, durable) = (&self.topic, &self.name, self.durable);
+        let wanted = Wanted { stream: &stream, topic, name, durable, may_exist: durable || again, begin };
         let info = topology::consumer(&self.link, &self.config, &wanted).await?;
         if let Begin::Start(_) = begin {
             self.place.lock().begin = Begin::Sequence(info.ack_floor.stream_sequence.saturating_add(1));

@@ -177,7 +177,7 @@ impl Session {
     fn put_back(&self, slot: usize, message: Arc<Quarantined>) {
         let mut state = self.state.lock();
         // Closed in the meantime: the server will deliver it again, to whoever reads next.
-        if state.subscriber.is_some() && state.window.get(slot).is_some() {
+        if state.subscriber.is_some() && state.window.renew(slot, &message) {
             state.ready.push_back(Arrived::Quarantined(message, slot));
             if let Some(waker) = state.waker.take() {
                 waker.wake();

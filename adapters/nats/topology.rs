@@ -66,6 +66,8 @@ pub(super) struct Wanted<'a> {
     pub(super) name: &'a str,
     /// Whether it is a group, which stays, or a reader of its own.
     pub(super) durable: bool,
+    /// Whether to look for it first.
+    pub(super) may_exist: bool,
     pub(super) begin: Begin,
 }
 
@@ -79,11 +81,11 @@ pub(super) enum Begin {
 /// Makes sure that the consumer exists and is one that can be pulled from and acknowledged to.
 pub(super) async fn consumer(link: &Link, config: &Config, wanted: &Wanted<'_>) -> Result<consumer::Info> {
     let stream = &wanted.stream.config.name;
-    if wanted.durable {
+    if wanted.may_exist {
         match api::consumer(link, stream, wanted.name).await {
             Ok(info) => return wanted.check(info),
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            Err(missing) if config.topology == Topology::Check => {
+            Err(missing) if wanted.durable && config.topology == Topology::Check => {
                 let message = "the group does not exist, and topology=check forbids to create it";
                 return Err(Error::new(ErrorKind::NotFound, message)
                     .with_context("consumer", wanted.name)

@@ -89,6 +89,12 @@ impl Window {
         self.slots.get(slot)?.as_ref()
     }
 
+    /// Enters the next attempt at a delivery that is still out.
+    pub(super) fn renew(&mut self, slot: usize, message: &Arc<Quarantined>) -> bool {
+        let out = self.slots.get_mut(slot).and_then(Option::as_mut);
+        out.map(|out| out.quarantined = Some(Arc::clone(message))).is_some()
+    }
+
     /// Takes a delivery out, which makes room for another.
     pub(super) fn close(&mut self, slot: usize) -> Option<Unsettled> {
         let unsettled = self.slots.get_mut(slot)?.take()?;

@@ -136,6 +136,9 @@ async fn what_is_too_large_is_refused_with_both_sizes() {
         assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::TooLarge, PublishOutcome::NotSent));
         assert!(error.to_string().contains(&limit.to_string()), "{error}");
     }
+    // JetStream has a limit of its own for headers.
+    let error = publish(&nats, &topic, with_headers("", [("a", &[b'x'; 65_536][..])])).await.unwrap_err();
+    assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::TooLarge, PublishOutcome::NotSent));
     assert_eq!(publish(&nats, &topic, message("x")).await.unwrap().offset, Some(2), "the connection lives");
 }
 

@@ -4,6 +4,8 @@ mod support;
 
 #[path = "nats/kit.rs"]
 mod kit;
+#[path = "nats/process.rs"]
+mod process;
 
 #[path = "nats/close.rs"]
 mod close;

@@ -63,10 +63,11 @@ impl Listener {
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Inbound>> {
-        stream::unfold(self, |mut listener| async move {
+        let next = |mut listener: Self| async move {
             let item = listener.next().await?;
             Some((item, listener))
-        })
+        };
+        stream::unfold(self, next).fuse()
     }
 
     async fn next(&mut self) -> Option<Result<Inbound>> {

@@ -69,35 +69,38 @@ fn owned(headers: &[(&str, &[u8])]) -> Vec<(String, Vec<u8>)> {
 
 #[tokio::test]
 async fn each_bad_block_is_delivered_with_what_can_be_read_of_it() {
+    let checks = bad_blocks().into_iter().map(|(block, left, unreadable)| check_bad_block(block, left, unreadable));
+    futures_util::future::join_all(checks).await;
+}
+
+async fn check_bad_block(block: &[u8], left: Vec<(&str, &[u8])>, unreadable: u32) {
     let nats = kit::connect_with("?ack_wait=1000").await;
-    for (number, (block, left, unreadable)) in bad_blocks().into_iter().enumerate() {
-        let topic = topic("bad");
-        publish_numbers(&nats, &topic, 0..3).await;
-        let mut socket = Socket::open().await;
-        socket.publish(&topic, block, "bad").await;
-        publish_numbers(&nats, &topic, 3..6).await;
-        let mut source = nats.subscribe(&Subscription::new(&*topic).group("workers")).await.unwrap();
-        let mut seen = BTreeMap::new();
-        while seen.len() < 7 {
-            let inbound = next_message(&mut source).await;
-            if text(&inbound) == "bad" {
-                assert_eq!(headers(&inbound), owned(&left), "block {number}");
-                assert_eq!(inbound.unreadable_headers, unreadable, "block {number}");
-                assert_eq!((inbound.offset, inbound.attempt), (Some(4), 1));
-                assert!(inbound.timestamp.is_some());
-            }
-            *seen.entry(text(&inbound).to_owned()).or_insert(0) += 1;
-            // What came from before the break can no longer be settled, and comes again.
-            let _ = settle(inbound, Disposition::Ack).await;
+    let topic = topic("bad");
+    publish_numbers(&nats, &topic, 0..3).await;
+    let mut socket = Socket::open().await;
+    socket.publish(&topic, block, "bad").await;
+    publish_numbers(&nats, &topic, 3..6).await;
+    let mut source = nats.subscribe(&Subscription::new(&*topic).group("workers")).await.unwrap();
+    let mut seen = BTreeMap::new();
+    while seen.len() < 7 {
+        let inbound = next_message(&mut source).await;
+        if text(&inbound) == "bad" {
+            assert_eq!(headers(&inbound), owned(&left), "{}", block.escape_ascii());
+            assert_eq!(inbound.unreadable_headers, unreadable, "{}", block.escape_ascii());
+            assert_eq!((inbound.offset, inbound.attempt), (Some(4), 1));
+            assert!(inbound.timestamp.is_some());
         }
-        // Nothing is left over, and the connection holds.
-        tokio::time::sleep(Duration::from_millis(1200)).await;
-        while let Some(Ok(inbound)) = kit::next_within(&mut source, kit::WHILE).await {
-            assert_ne!(text(&inbound), "bad", "block {number} came twice");
-            ack(inbound).await;
-        }
-        assert_settled(&topic, "workers").await;
+        *seen.entry(text(&inbound).to_owned()).or_insert(0) += 1;
+        // What came from before the break can no longer be settled, and comes again.
+        let _ = settle(inbound, Disposition::Ack).await;
     }
+    // Nothing is left over, and the connection holds.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    while let Some(Ok(inbound)) = kit::next_within(&mut source, kit::WHILE).await {
+        assert_ne!(text(&inbound), "bad", "{} came twice", block.escape_ascii());
+        ack(inbound).await;
+    }
+    assert_settled(&topic, "workers").await;
 }
 
 async fn assert_settled(topic: &Topic, group: &str) {

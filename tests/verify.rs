@@ -1,5 +1,7 @@
 //! Reading, checking and drawing exported spans, from OTLP/JSON text to the picture.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
+
 #[path = "verify/anything.rs"]
 mod anything;
 #[path = "verify/build.rs"]
@@ -10,7 +12,11 @@ mod checking;
 mod drawing;
 #[path = "verify/hops.rs"]
 mod hops;
+#[path = "verify/library.rs"]
+mod library;
 #[path = "verify/reading.rs"]
 mod reading;
 #[path = "verify/scenes.rs"]
 mod scenes;
+#[path = "verify/shape.rs"]
+mod shape;

@@ -32,10 +32,7 @@ impl Attributes {
     /// The value under this name; the first one if there are several.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value)
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
     /// The text under this name; `None` when it is absent or of another type.
@@ -56,7 +53,8 @@ impl Attributes {
         }
     }
 
-    /// The number under this name as a floating-point one; `None` when it is absent or not a number.
+    /// The number under this name as a floating-point one; `None` when it is absent or not a
+    /// number.
     ///
     /// JSON writers drop the fraction of round numbers, so a whole number is taken as well.
     #[must_use]
@@ -88,12 +86,7 @@ impl Attributes {
 
 impl<N: Into<String>> FromIterator<(N, Value)> for Attributes {
     fn from_iter<I: IntoIterator<Item = (N, Value)>>(pairs: I) -> Self {
-        Self(
-            pairs
-                .into_iter()
-                .map(|(name, value)| (name.into(), value))
-                .collect(),
-        )
+        Self(pairs.into_iter().map(|(name, value)| (name.into(), value)).collect())
     }
 }
 
@@ -115,11 +108,7 @@ impl fmt::Display for Value {
             Self::Map(attributes) => {
                 f.write_str("{")?;
                 for (position, (name, value)) in attributes.iter().enumerate() {
-                    write!(
-                        f,
-                        "{}{name}: {value}",
-                        if position == 0 { "" } else { ", " }
-                    )?;
+                    write!(f, "{}{name}: {value}", if position == 0 { "" } else { ", " })?;
                 }
                 f.write_str("}")
             }

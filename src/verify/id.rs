@@ -7,7 +7,8 @@ use std::str::FromStr;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TraceId(u128);
 
-/// Eight bytes that name a span within its trace, written as 16 hex digits (W3C Trace Context, section 3.2.2.4).
+/// Eight bytes that name a span within its trace, written as 16 hex digits (W3C Trace Context,
+/// section 3.2.2.4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpanId(u64);
 
@@ -60,9 +61,7 @@ impl FromStr for TraceId {
     /// Reads exactly 32 hex digits; either case, as the OTLP specification asks of JSON readers.
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let digits = hex_digits(text, 32)?;
-        u128::from_str_radix(digits, 16)
-            .map(Self)
-            .map_err(|_| InvalidId { digits: 32 })
+        u128::from_str_radix(digits, 16).map(Self).map_err(|_| InvalidId { digits: 32 })
     }
 }
 
@@ -72,13 +71,12 @@ impl FromStr for SpanId {
     /// Reads exactly 16 hex digits; either case, as the OTLP specification asks of JSON readers.
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let digits = hex_digits(text, 16)?;
-        u64::from_str_radix(digits, 16)
-            .map(Self)
-            .map_err(|_| InvalidId { digits: 16 })
+        u64::from_str_radix(digits, 16).map(Self).map_err(|_| InvalidId { digits: 16 })
     }
 }
 
-/// `text` when it is `digits` hex digits: `from_str_radix` alone would also take a sign and a shorter text.
+/// `text` when it is `digits` hex digits: `from_str_radix` alone would also take a sign and a
+/// shorter text.
 fn hex_digits(text: &str, digits: usize) -> Result<&str, InvalidId> {
     if text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         Ok(text)

@@ -15,13 +15,11 @@ impl Latencies {
     /// Redeliveries are left out: their wait since the send contains the attempts before them.
     #[must_use]
     pub fn of<'a>(hops: impl IntoIterator<Item = &'a Hop<'a>>) -> Self {
-        hops.into_iter()
-            .filter(|hop| !hop.is_redelivery())
-            .map(|hop| hop.queue)
-            .collect()
+        hops.into_iter().filter(|hop| !hop.is_redelivery()).map(|hop| hop.queue).collect()
     }
 
-    /// The smallest duration that at least the share `quantile` of all does not exceed (nearest rank); `None` without any.
+    /// The smallest duration that at least the share `quantile` of all does not exceed (nearest
+    /// rank); `None` without any.
     ///
     /// `quantile` lies between 0 and 1; anything outside is taken as the nearer end.
     #[must_use]
@@ -52,7 +50,8 @@ impl FromIterator<Duration> for Latencies {
     }
 }
 
-/// Writes a duration for people: three digits and a unit up to a minute, then two units; at most eight characters.
+/// Writes a duration for people: three digits and a unit up to a minute, then two units; at most
+/// eight characters.
 ///
 /// ```
 /// use std::time::Duration;
@@ -84,7 +83,8 @@ impl fmt::Display for HumanDuration {
     }
 }
 
-/// `nanos` in a unit of `unit` nanoseconds, with as many decimals as make three digits, rounded half up.
+/// `nanos` in a unit of `unit` nanoseconds, with as many decimals as make three digits, rounded
+/// half up.
 fn three_digits(nanos: u128, unit: u128, name: &str) -> String {
     let hundredths = (nanos * 100 + unit / 2) / unit;
     match hundredths {

@@ -1,19 +1,10 @@
-//! What the messaging conventions say about a span.
-//!
-//! The names are those of the OpenTelemetry semantic conventions for messaging; the ones under `traced_broker.` are this
-//! library's own, for what the conventions do not cover.
+//! What the messaging conventions, and this library's own attributes, say about a span.
 
 use std::time::Duration;
 
 use super::attributes::Attributes;
 use super::span::{Kind, Span};
-
-/// Seconds a message waited in the queue, by the broker's own clock: a double on the process span, or on the link to a
-/// message's creation context when one span processes several messages.
-pub const QUEUE_DURATION: &str = "traced_broker.queue.duration";
-
-/// Which delivery of the message a process span handled: a whole number, counted from 1.
-pub const DELIVERY_ATTEMPT: &str = "traced_broker.delivery.attempt";
+use crate::span::{DELIVERY_ATTEMPT, QUEUE_DURATION};
 
 const OPERATION_TYPE: &str = "messaging.operation.type";
 const DESTINATION_NAME: &str = "messaging.destination.name";
@@ -49,11 +40,13 @@ impl Operation {
         }
     }
 
-    /// The kinds a span of this operation may have (semantic conventions, messaging spans, "Span kind").
+    /// The kinds a span of this operation may have (semantic conventions, messaging spans, "Span
+    /// kind").
     #[must_use]
     pub const fn kinds(self) -> &'static [Kind] {
         match self {
-            // The context of these may be the one the message carries, or the message already has one.
+            // The context of these may be the one the message carries, or the message already has
+            // one.
             Self::Create | Self::Send => &[Kind::Producer, Kind::Client],
             // Versions of the conventions before the current one made this a consumer.
             Self::Receive => &[Kind::Client, Kind::Consumer],
@@ -64,14 +57,13 @@ impl Operation {
 }
 
 impl Span {
-    /// The messaging operation the span says it is; `None` without a known `messaging.operation.type`.
+    /// The messaging operation the span says it is; `None` without a known
+    /// `messaging.operation.type`.
     #[must_use]
     pub fn operation(&self) -> Option<Operation> {
         use Operation::{Create, Process, Receive, Send, Settle};
         let declared = self.attributes.text(OPERATION_TYPE)?;
-        [Create, Send, Receive, Process, Settle]
-            .into_iter()
-            .find(|operation| operation.as_str() == declared)
+        [Create, Send, Receive, Process, Settle].into_iter().find(|operation| operation.as_str() == declared)
     }
 
     /// The messaging operation the span amounts to: the declared one, else what its kind implies.
@@ -98,7 +90,8 @@ impl Span {
         self.role() == Some(Operation::Process)
     }
 
-    /// The topic: `messaging.destination.name`, else the span's name without its first word; empty when there is neither.
+    /// The topic: `messaging.destination.name`, else the span's name without its first word; empty
+    /// when there is neither.
     #[must_use]
     pub fn destination(&self) -> &str {
         let named = || self.name.split_once(' ').map_or("", |(_, rest)| rest);
@@ -114,31 +107,26 @@ impl Span {
     /// The delivery attempt the span says it handled, from 1.
     #[must_use]
     pub fn attempt(&self) -> Option<u32> {
-        self.attributes
-            .int(DELIVERY_ATTEMPT)
-            .and_then(|number| u32::try_from(number).ok())
-            .filter(|number| *number > 0)
+        self.attributes.int(DELIVERY_ATTEMPT).and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0)
     }
 
     /// How many messages the span says it handled at once; `None` when it is not a batch.
     #[must_use]
     pub fn batch_size(&self) -> Option<usize> {
-        self.attributes
-            .int(BATCH_COUNT)
-            .and_then(|number| usize::try_from(number).ok())
+        self.attributes.int(BATCH_COUNT).and_then(|number| usize::try_from(number).ok())
     }
 }
 
-/// The queue time written in `attributes`; `None` when it is absent, negative or not a number.
+/// The queue time written in `attributes`, of a process span or of its link to a message's creation context; `None` when
+/// it is absent, negative or not a number.
 pub(super) fn queue_duration(attributes: &Attributes) -> Option<Duration> {
     Duration::try_from_secs_f64(attributes.double(QUEUE_DURATION)?).ok()
 }
 
 /// Whether a message sent to `sent_to` can be read from `read_from`.
 ///
-/// For RabbitMQ the conventions let a consumer append its queue to the producer's `{exchange}:{routing key}`.
+/// For RabbitMQ the conventions let a consumer append its queue to the producer's
+/// `{exchange}:{routing key}`.
 pub(super) fn reaches(sent_to: &str, read_from: &str) -> bool {
-    read_from
-        .strip_prefix(sent_to)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    read_from.strip_prefix(sent_to).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }

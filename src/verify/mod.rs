@@ -1,11 +1,13 @@
 //! Proof that traces are whole: read exported spans, check them, draw them.
 //!
-//! Everything here works on spans as they were *exported*, by this library or by any other, in any language: what a
-//! backend shows is what counts. Nothing depends on an SDK, a broker or a network.
+//! Everything here works on spans as they were *exported*, by this library or by any other, in any
+//! language: what a backend shows is what counts. Nothing depends on an SDK, a broker or a network.
 //!
-//! - [`otlp`] reads the file a Collector's file exporter writes; [`Traces`] puts the spans together.
-//! - [`check`] says which traces are whole, and of the others where and why they broke.
-//! - [`Trace::hops`] pairs each processing with the send that caused it and tells the time in the queue between.
+//! - [`otlp`] reads the file a Collector's file exporter writes; [`Traces`] puts the spans
+//!   together.
+//! - [`check()`] says which traces are whole, and of the others where and why they broke.
+//! - [`Trace::hops`] pairs each processing with the send that caused it and tells the time in the
+//!   queue between.
 //! - [`Waterfall`] draws a trace for the terminal, the wait in the queue included.
 //!
 //! ```
@@ -40,7 +42,7 @@ pub use check::{Finding, FindingKind, Report, check};
 pub use hop::Hop;
 pub use id::{InvalidId, SpanId, SpanRef, TraceId};
 pub use latency::{HumanDuration, Latencies};
-pub use messaging::{DELIVERY_ATTEMPT, Operation, QUEUE_DURATION};
+pub use messaging::Operation;
 pub use span::{Event, Kind, Link, Span, Status};
 pub use trace::{Trace, Traces};
 pub use waterfall::Waterfall;

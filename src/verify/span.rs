@@ -105,7 +105,8 @@ pub enum Status {
 }
 
 impl Span {
-    /// A root span of kind internal with these ids and this name, in the service `unknown_service`, without times.
+    /// A root span of kind internal with these ids and this name, in the service `unknown_service`,
+    /// without times.
     ///
     /// For readers of other formats and for tests: set the public fields that matter afterwards.
     #[must_use]
@@ -130,19 +131,13 @@ impl Span {
     /// Where the span is to be found.
     #[must_use]
     pub const fn reference(&self) -> SpanRef {
-        SpanRef {
-            trace_id: self.trace_id,
-            span_id: self.span_id,
-        }
+        SpanRef { trace_id: self.trace_id, span_id: self.span_id }
     }
 
     /// The parent, named from anywhere.
     #[must_use]
     pub fn parent_reference(&self) -> Option<SpanRef> {
-        self.parent.map(|span_id| SpanRef {
-            trace_id: self.trace_id,
-            span_id,
-        })
+        self.parent.map(|span_id| SpanRef { trace_id: self.trace_id, span_id })
     }
 
     /// Its length in nanoseconds; zero when it never ended or ended before it started.

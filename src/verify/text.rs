@@ -1,8 +1,10 @@
 //! How many columns text takes in a terminal, and how to make it fit.
 //!
-//! Where a terminal may differ the wider answer is given, so that a line may come out short but never wraps.
+//! Where a terminal may differ the wider answer is given, so that a line may come out short but
+//! never wraps.
 
-/// Zero-width marks of the scripts that service and topic names are seen in; others count as one column.
+/// Zero-width marks of the scripts that service and topic names are seen in; others count as one
+/// column.
 const MARKS: &[(u32, u32)] = &[
     (0x0300, 0x036F), // combining diacritics
     (0x0483, 0x0489), // Cyrillic
@@ -17,7 +19,8 @@ const MARKS: &[(u32, u32)] = &[
     (0xFE20, 0xFE2F),
 ];
 
-/// Ranges with characters two columns wide (Unicode Standard Annex 11, "East Asian Width", W and F), and all emoji.
+/// Ranges with characters two columns wide (Unicode Standard Annex 11, "East Asian Width", W and
+/// F), and all emoji.
 const WIDE: &[(u32, u32)] = &[
     (0x1100, 0x115F), // Hangul initials
     (0x231A, 0x231B),
@@ -69,12 +72,10 @@ pub(super) fn columns(text: &str) -> usize {
 
 /// `text` on one line and without characters that a terminal acts upon: names come from anywhere.
 ///
-/// White space becomes a space, control characters become `replacement`, invisible ones go. With `ascii` whatever lies
-/// outside of it becomes `replacement`.
+/// White space becomes a space, control characters become `replacement`, invisible ones go. With
+/// `ascii` whatever lies outside of it becomes `replacement`.
 pub(super) fn printable(text: &str, ascii: bool, replacement: char) -> String {
-    let visible = text
-        .chars()
-        .filter(|c| c.is_ascii() || !within(INVISIBLE, *c));
+    let visible = text.chars().filter(|c| c.is_ascii() || !within(INVISIBLE, *c));
     visible
         .map(|c| match c {
             '\t' | '\n' | '\r' | '\u{a0}' | '\u{2028}' | '\u{2029}' => ' ',
@@ -135,9 +136,7 @@ fn char_columns(c: char) -> usize {
 fn within(ranges: &[(u32, u32)], c: char) -> bool {
     let code = u32::from(c);
     let position = ranges.partition_point(|(_, last)| *last < code);
-    ranges
-        .get(position)
-        .is_some_and(|(first, _)| *first <= code)
+    ranges.get(position).is_some_and(|(first, _)| *first <= code)
 }
 
 #[cfg(test)]
@@ -158,10 +157,7 @@ mod tests {
 
     #[test]
     fn nothing_a_terminal_acts_upon_is_left() {
-        assert_eq!(
-            printable("a\u{1b}[31mb\tc\nd\u{202e}e\u{9b}", false, '�'),
-            "a�[31mb c de�"
-        );
+        assert_eq!(printable("a\u{1b}[31mb\tc\nd\u{202e}e\u{9b}", false, '�'), "a�[31mb c de�");
         assert_eq!(printable("für 注文", true, '?'), "f?r ??");
     }
 
@@ -175,10 +171,7 @@ mod tests {
 
     #[test]
     fn wrapped_text_keeps_every_word() {
-        assert_eq!(
-            wrap("the parent was  sampled away", 10, '…'),
-            ["the parent", "was", "sampled", "away"]
-        );
+        assert_eq!(wrap("the parent was  sampled away", 10, '…'), ["the parent", "was", "sampled", "away"]);
         assert_eq!(wrap("abcdefghijkl", 5, '…'), ["abcd…"]);
     }
 }

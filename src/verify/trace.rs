@@ -18,8 +18,9 @@ pub struct Trace {
 
 /// Traces, by the start of their first span.
 ///
-/// Collects from any iterator of spans. A span exported twice, equal in everything, is kept once: exporters repeat
-/// what they could not confirm. Spans that share an id but differ are all kept, for the check to report.
+/// Collects from any iterator of spans. A span exported twice, equal in everything, is kept once:
+/// exporters repeat what they could not confirm. Spans that share an id but differ are all kept,
+/// for the check to report.
 #[derive(Clone, Debug, Default)]
 pub struct Traces {
     traces: Vec<Trace>,
@@ -54,32 +55,20 @@ impl Trace {
     #[must_use]
     pub fn services(&self) -> Vec<&str> {
         let mut seen = HashSet::new();
-        self.spans
-            .iter()
-            .map(|span| &*span.service)
-            .filter(|service| seen.insert(*service))
-            .collect()
+        self.spans.iter().map(|span| &*span.service).filter(|service| seen.insert(*service)).collect()
     }
 
-    /// When the first span started, in nanoseconds since the Unix epoch; unknown (zero) times are left out.
+    /// When the first span started, in nanoseconds since the Unix epoch; unknown (zero) times are
+    /// left out.
     #[must_use]
     pub fn start(&self) -> u64 {
-        self.spans
-            .iter()
-            .map(|span| span.start)
-            .filter(|time| *time > 0)
-            .min()
-            .unwrap_or(0)
+        self.spans.iter().map(|span| span.start).filter(|time| *time > 0).min().unwrap_or(0)
     }
 
     /// When the last span ended, or started if none ended later.
     #[must_use]
     pub fn end(&self) -> u64 {
-        self.spans
-            .iter()
-            .map(|span| span.start.max(span.end))
-            .max()
-            .unwrap_or(0)
+        self.spans.iter().map(|span| span.start.max(span.end)).max().unwrap_or(0)
     }
 
     /// From the first start to the last end.
@@ -88,7 +77,8 @@ impl Trace {
         Duration::from_nanos(self.end().saturating_sub(self.start()))
     }
 
-    /// Every way a message took through a queue into a process span of this trace, as far as this trace alone shows it.
+    /// Every way a message took through a queue into a process span of this trace, as far as this
+    /// trace alone shows it.
     ///
     /// A message sent in another trace is only found by [`Traces::hops`].
     #[must_use]
@@ -146,9 +136,7 @@ impl Traces {
     #[must_use]
     pub fn hops(&self) -> Vec<Hop<'_>> {
         let resolver = Resolver::new(self);
-        self.iter()
-            .flat_map(|trace| hop::into(trace, &resolver))
-            .collect()
+        self.iter().flat_map(|trace| hop::into(trace, &resolver)).collect()
     }
 }
 
@@ -158,16 +146,9 @@ impl FromIterator<Span> for Traces {
         for span in spans {
             groups.entry(span.trace_id).or_default().push(span);
         }
-        let mut traces: Vec<Trace> = groups
-            .into_iter()
-            .map(|(id, spans)| Trace::new(id, spans))
-            .collect();
+        let mut traces: Vec<Trace> = groups.into_iter().map(|(id, spans)| Trace::new(id, spans)).collect();
         traces.sort_by_key(|trace| (trace.start(), trace.id));
-        let by_id = traces
-            .iter()
-            .enumerate()
-            .map(|(position, trace)| (trace.id, position))
-            .collect();
+        let by_id = traces.iter().enumerate().map(|(position, trace)| (trace.id, position)).collect();
         Self { traces, by_id }
     }
 }

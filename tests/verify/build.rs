@@ -1,7 +1,7 @@
 //! Spans as OTLP/JSON text, written the way exporters write them.
 
 use serde_json::{Value, json};
-use traced_broker::verify::{self, Report, SpanId, TraceId, Traces};
+use traced_broker::verify::{self, FindingKind, Report, SpanId, Traces};
 
 /// The trace that spans belong to unless told otherwise.
 pub(crate) const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -18,13 +18,7 @@ pub(crate) struct Span {
 }
 
 /// A span of `service` from microsecond `start` to `end`; kinds are OTLP's numbers.
-pub(crate) fn span(
-    service: &'static str,
-    id: u64,
-    name: &str,
-    kind: u8,
-    (start, end): (u64, u64),
-) -> Span {
+pub(crate) fn span(service: &'static str, id: u64, name: &str, kind: u8, (start, end): (u64, u64)) -> Span {
     let json = json!({
         "traceId": TRACE,
         "spanId": span_id(id),
@@ -52,23 +46,13 @@ pub(crate) fn internal(service: &'static str, id: u64, name: &str, period: (u64,
 /// A `send` span whose context the message carries.
 pub(crate) fn send(service: &'static str, id: u64, topic: &str, period: (u64, u64)) -> Span {
     let span = span(service, id, &format!("send {topic}"), 4, period);
-    span.messaging("send", topic)
-        .text("messaging.message.id", "m-1")
+    span.messaging("send", topic).text("messaging.message.id", "m-1")
 }
 
 /// A `process` span, child of the span that sent its message and linked to it.
-pub(crate) fn process(
-    service: &'static str,
-    id: u64,
-    topic: &str,
-    sent_by: u64,
-    period: (u64, u64),
-) -> Span {
-    let span =
-        span(service, id, &format!("process {topic}"), 5, period).messaging("process", topic);
-    span.text("messaging.consumer.group.name", &format!("{service}s"))
-        .child_of(sent_by)
-        .links(sent_by)
+pub(crate) fn process(service: &'static str, id: u64, topic: &str, sent_by: u64, period: (u64, u64)) -> Span {
+    let span = span(service, id, &format!("process {topic}"), 5, period).messaging("process", topic);
+    span.text("messaging.consumer.group.name", &format!("{service}s")).child_of(sent_by).links(sent_by)
 }
 
 impl Span {
@@ -82,10 +66,7 @@ impl Span {
     }
 
     pub(crate) fn links_to(mut self, trace: &str, id: u64, attributes: &[(&str, Value)]) -> Self {
-        let attributes: Vec<_> = attributes
-            .iter()
-            .map(|(key, value)| json!({ "key": key, "value": value }))
-            .collect();
+        let attributes: Vec<_> = attributes.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
         let link = json!({ "traceId": trace, "spanId": span_id(id), "attributes": attributes });
         self.json["links"].as_array_mut().unwrap().push(link);
         self
@@ -113,7 +94,7 @@ impl Span {
         self.attribute(key, json!({ "doubleValue": value }))
     }
 
-    /// The wait by the broker's clock.
+    /// The wait that the consumer measured.
     pub(crate) fn queued(self, seconds: f64) -> Self {
         self.double("traced_broker.queue.duration", seconds)
     }
@@ -142,7 +123,8 @@ impl Span {
     }
 }
 
-/// The file a Collector writes: here one export request a span, the services taking turns as they do in life.
+/// The file a Collector writes: here one export request a span, the services taking turns as they
+/// do in life.
 pub(crate) fn file(spans: &[Span]) -> String {
     let line = |span: &Span| {
         let resource = json!({ "attributes": [
@@ -151,9 +133,7 @@ pub(crate) fn file(spans: &[Span]) -> String {
         ] });
         let scope = json!({ "name": "traced-broker", "version": "0.1.0" });
         let scope_spans = json!([{ "scope": scope, "spans": [span.json] }]);
-        json!({ "resourceSpans": [{ "resource": resource, "scopeSpans": scope_spans }] })
-            .to_string()
-            + "\n"
+        json!({ "resourceSpans": [{ "resource": resource, "scopeSpans": scope_spans }] }).to_string() + "\n"
     };
     spans.iter().map(line).collect()
 }
@@ -170,15 +150,9 @@ pub(crate) fn span_id(id: u64) -> String {
     SpanId::new(id).to_string()
 }
 
-pub(crate) fn trace_id(text: &str) -> TraceId {
-    text.parse().unwrap()
-}
-
 /// Puts another span in place of the one with its id.
 pub(crate) fn with(mut spans: Vec<Span>, changed: Span) -> Vec<Span> {
-    let position = spans
-        .iter()
-        .position(|span| span.json["spanId"] == changed.json["spanId"]);
+    let position = spans.iter().position(|span| span.json["spanId"] == changed.json["spanId"]);
     spans[position.unwrap()] = changed;
     spans
 }
@@ -187,4 +161,16 @@ pub(crate) fn with(mut spans: Vec<Span>, changed: Span) -> Vec<Span> {
 pub(crate) fn without(mut spans: Vec<Span>, id: u64) -> Vec<Span> {
     spans.retain(|span| span.json["spanId"] != span_id(id).as_str());
     spans
+}
+
+/// Asserts that exactly these findings are made, on the spans with these ids; gives their messages.
+#[track_caller]
+pub(crate) fn finds(spans: &[Span], expected: &[(FindingKind, u64)]) -> Vec<String> {
+    let report = check(spans);
+    let findings = report.findings();
+    let found: Vec<_> = findings.iter().map(|finding| (finding.kind, finding.span.to_string())).collect();
+    let expected: Vec<_> = expected.iter().map(|(kind, id)| (*kind, span_id(*id))).collect();
+    assert_eq!(found, expected, "{report}");
+    assert_eq!(report.is_whole(), expected.is_empty());
+    findings.iter().map(|finding| finding.message.clone()).collect()
 }

@@ -15,41 +15,20 @@ fn rows(spans: &[Span]) -> Vec<Row> {
     let row = |hop: &traced_broker::verify::Hop<'_>| {
         let send = hop.send.map_or_else(String::new, |send| send.name.clone());
         let (process, micros) = (hop.process.name.clone(), hop.queue.as_micros());
-        (
-            send,
-            process,
-            hop.attempt,
-            hop.is_redelivery(),
-            micros,
-            hop.measured,
-        )
+        (send, process, hop.attempt, hop.is_redelivery(), micros, hop.measured)
     };
     traces.hops().iter().map(row).collect()
 }
 
 fn row(send: &str, process: &str, attempt: u32, again: bool, micros: u128, measured: bool) -> Row {
-    (
-        send.into(),
-        process.into(),
-        attempt,
-        again,
-        micros,
-        measured,
-    )
+    (send.into(), process.into(), attempt, again, micros, measured)
 }
 
 #[test]
 fn the_broker_s_own_measure_comes_first() {
     let expected = [
         row("send orders", "process orders", 1, false, 12_300, true),
-        row(
-            "send notifications",
-            "process notifications",
-            1,
-            false,
-            12_650,
-            true,
-        ),
+        row("send notifications", "process notifications", 1, false, 12_650, true),
     ];
     assert_eq!(rows(&order()), expected);
 }
@@ -69,49 +48,24 @@ fn without_it_the_gap_between_the_spans_counts() {
 
 #[test]
 fn redeliveries_are_counted_and_kept_out_of_the_latencies() {
-    let attempt =
-        |number, again, micros| row("send orders", "process orders", number, again, micros, true);
+    let attempt = |number, again, micros| row("send orders", "process orders", number, again, micros, true);
     let spans = retried();
-    assert_eq!(
-        rows(&spans),
-        [
-            attempt(1, false, 7_200),
-            attempt(2, true, 67_200),
-            attempt(3, true, 179_200)
-        ]
-    );
+    assert_eq!(rows(&spans), [attempt(1, false, 7_200), attempt(2, true, 67_200), attempt(3, true, 179_200)]);
     let traces = traces(&spans);
     let latencies = Latencies::of(&traces.hops());
-    assert_eq!(
-        (latencies.len(), latencies.quantile(0.99)),
-        (1, Some(Duration::from_micros(7_200)))
-    );
+    assert_eq!((latencies.len(), latencies.quantile(0.99)), (1, Some(Duration::from_micros(7_200))));
 }
 
 #[test]
 fn a_dead_letter_waits_from_when_it_was_sent_on() {
     let rows = rows(&dead_lettered());
-    assert_eq!(
-        rows[1],
-        row("send orders", "process orders", 2, true, 30_000, false)
-    );
-    assert_eq!(
-        rows[2],
-        row(
-            "send orders.dead",
-            "process orders.dead",
-            1,
-            false,
-            17_500,
-            false
-        )
-    );
+    assert_eq!(rows[1], row("send orders", "process orders", 2, true, 30_000, false));
+    assert_eq!(rows[2], row("send orders.dead", "process orders.dead", 1, false, 17_500, false));
 }
 
 #[test]
 fn each_message_of_a_batch_has_its_hop() {
-    let expected = [7_000, 8_000, 9_000, 10_000]
-        .map(|us| row("send orders", "process orders", 1, false, us, true));
+    let expected = [7_000, 8_000, 9_000, 10_000].map(|us| row("send orders", "process orders", 1, false, us, true));
     assert_eq!(rows(&batch()), expected);
     // The batch was processed in another trace: that trace alone does not show who sent it.
     let traces = traces(&batch());
@@ -122,20 +76,13 @@ fn each_message_of_a_batch_has_its_hop() {
 #[test]
 fn an_unknown_sender_does_not_hide_the_wait() {
     let lost = process("worker", 3, "orders", 2, (30, 40)).queued(0.001);
-    assert_eq!(
-        rows(&[lost]),
-        [row("", "process orders", 1, false, 1_000, true)]
-    );
+    assert_eq!(rows(&[lost]), [row("", "process orders", 1, false, 1_000, true)]);
     assert!(rows(&[process("worker", 3, "orders", 2, (30, 40))]).is_empty());
 }
 
 #[test]
 fn rabbitmq_names_the_queue_after_the_routing_key() {
-    let forward = |id, topic, period| {
-        send("worker", id, topic, period)
-            .links(2)
-            .set("kind", serde_json::json!(3))
-    };
+    let forward = |id, topic, period| send("worker", id, topic, period).links(2).set("kind", serde_json::json!(3));
     let spans = [
         server("api", 1, "POST /", (0, 10)),
         send("api", 2, "events:orders", (2, 7)).child_of(1),
@@ -146,28 +93,16 @@ fn rabbitmq_names_the_queue_after_the_routing_key() {
         forward(7, "events:retry", (60, 61)).child_of(3),
         process("worker", 8, "events:retry:retries", 2, (50, 55)),
     ];
-    // Of the two before it the later one; neither the one to another topic nor the one that came afterwards.
-    assert_eq!(
-        rows(&spans),
-        [row(
-            "send events:retry",
-            "process events:retry:retries",
-            1,
-            false,
-            30,
-            false
-        )]
-    );
+    // Of the two before it the later one; neither the one to another topic nor the one that came
+    // afterwards.
+    assert_eq!(rows(&spans), [row("send events:retry", "process events:retry:retries", 1, false, 30, false)]);
 }
 
 #[test]
 fn quantiles_by_nearest_rank() {
     let latencies: Latencies = (1..=200).rev().map(Duration::from_millis).collect();
     let quantile = |share| latencies.quantile(share).unwrap().as_millis();
-    assert_eq!(
-        [0.0, 0.5, 0.99, 0.995, 1.0, 7.0].map(quantile),
-        [1, 100, 198, 199, 200, 200]
-    );
+    assert_eq!([0.0, 0.5, 0.99, 0.995, 1.0, 7.0].map(quantile), [1, 100, 198, 199, 200, 200]);
     assert_eq!(Latencies::default().quantile(0.5), None);
 }
 
@@ -192,10 +127,6 @@ fn durations_for_people() {
         (u64::MAX, "213503d"),
     ];
     for (nanos, text) in cases {
-        assert_eq!(
-            HumanDuration(Duration::from_nanos(nanos)).to_string(),
-            text,
-            "{nanos} ns"
-        );
+        assert_eq!(HumanDuration(Duration::from_nanos(nanos)).to_string(), text, "{nanos} ns");
     }
 }

@@ -87,22 +87,13 @@ impl fmt::Display for FindingKind {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "trace {}, span {}: {}: {}",
-            self.trace, self.span, self.kind, self.message
-        )
+        write!(f, "trace {}, span {}: {}: {}", self.trace, self.span, self.kind, self.message)
     }
 }
 
 impl Finding {
     pub(super) fn on(span: &Span, kind: FindingKind, message: String) -> Self {
-        Self {
-            kind,
-            trace: span.trace_id,
-            span: span.span_id,
-            message,
-        }
+        Self { kind, trace: span.trace_id, span: span.span_id, message }
     }
 }
 

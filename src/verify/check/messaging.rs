@@ -7,12 +7,7 @@ use crate::verify::resolve::Resolver;
 use crate::verify::span::{Kind, Span};
 use crate::verify::trace::Trace;
 
-pub(super) fn check(
-    trace: &Trace,
-    resolver: &Resolver<'_>,
-    hops: &[Hop<'_>],
-    findings: &mut Vec<Finding>,
-) {
+pub(super) fn check(trace: &Trace, resolver: &Resolver<'_>, hops: &[Hop<'_>], findings: &mut Vec<Finding>) {
     for span in trace.spans() {
         findings.extend(wrong_kind(span));
         if span.is_processing() {
@@ -25,13 +20,11 @@ pub(super) fn check(
 }
 
 fn wrong_kind(span: &Span) -> Option<Finding> {
-    let operation = span
-        .operation()
-        .filter(|operation| !operation.kinds().contains(&span.kind))?;
+    let operation = span.operation().filter(|operation| !operation.kinds().contains(&span.kind))?;
     let wanted: Vec<_> = operation.kinds().iter().map(|kind| kind.as_str()).collect();
     let message = format!(
-        "{} is a {} span of kind {} instead of {}: the instrumentation does not follow the messaging conventions, and \
-         backends will not see the queue",
+        "{} is a {} span of kind {} instead of {}: the instrumentation does not follow the \
+         messaging conventions, and backends will not see the queue",
         named(span),
         operation.as_str(),
         span.kind.as_str(),
@@ -45,7 +38,8 @@ fn empty(span: &Span) -> Option<Finding> {
         return None;
     }
     let message = format!(
-        "{} takes no time at all: it was ended before the handler ran, so that the work lies outside of it",
+        "{} takes no time at all: it was ended before the handler ran, so that the work lies \
+         outside of it",
         named(span)
     );
     Some(Finding::on(span, FindingKind::EmptyProcess, message))
@@ -66,8 +60,8 @@ fn creation(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
         ),
         (None, _) if span.links.is_empty() => (
             FindingKind::NoContext,
-            "is tied to no sender: the producer wrote no context header, the header was dropped on the way, or the \
-             consumer did not extract it"
+            "is tied to no sender: the producer wrote no context header, the header was dropped \
+             on the way, or the consumer did not extract it"
                 .to_owned(),
         ),
         (_, parent) => {
@@ -75,8 +69,9 @@ fn creation(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
             (
                 FindingKind::WrongContext,
                 format!(
-                    "continues {}, which neither sends nor creates a message: the producer injected the context around \
-                     the send instead of the send's own, or the consumer took its ambient context for the message's",
+                    "continues {}, which neither sends nor creates a message: the producer \
+                     injected the context around the send instead of the send's own, or the \
+                     consumer took its ambient context for the message's",
                     tied.map(named).unwrap_or_default()
                 ),
             )
@@ -85,16 +80,12 @@ fn creation(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
     Some(Finding::on(span, kind, format!("{} {what}", named(span))))
 }
 
-/// What a handler starts belongs between the start and the end of its process span. It may end later: work may be left
-/// running. Children in other services are not the handler's own, and their clocks differ.
+/// What a handler starts belongs between the start and the end of its process span. It may end
+/// later: work may be left running. Children in other services are not the handler's own, and their
+/// clocks differ.
 fn outside(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
-    let process = resolver
-        .parent(span)
-        .filter(|parent| parent.is_processing() && parent.duration() > 0)?;
-    if span.service != process.service
-        || span.start == 0
-        || matches!(span.kind, Kind::Consumer | Kind::Server)
-    {
+    let process = resolver.parent(span).filter(|parent| parent.is_processing() && parent.duration() > 0)?;
+    if span.service != process.service || span.start == 0 || matches!(span.kind, Kind::Consumer | Kind::Server) {
         return None;
     }
     let what = if span.start < process.start {
@@ -105,7 +96,8 @@ fn outside(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
         return None;
     };
     let message = format!(
-        "{} {what} {}: the process span does not last from before the handler until after it settled",
+        "{} {what} {}: the process span does not last from before the handler until after it \
+         settled",
         named(span),
         named(process)
     );
@@ -119,15 +111,11 @@ fn before_sent(hop: &Hop<'_>) -> Option<Finding> {
     }
     let early = std::time::Duration::from_nanos(send.start - process.start);
     let message = format!(
-        "{} starts {} before {}, which sent its message: the clocks of the two machines differ, or the link leads to \
-         the wrong message",
+        "{} starts {} before {}, which sent its message: the clocks of the two machines differ, \
+         or the link leads to the wrong message",
         named(process),
         HumanDuration(early),
         named(send)
     );
-    Some(Finding::on(
-        process,
-        FindingKind::ProcessedBeforeSent,
-        message,
-    ))
+    Some(Finding::on(process, FindingKind::ProcessedBeforeSent, message))
 }

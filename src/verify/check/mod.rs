@@ -16,8 +16,9 @@ use super::trace::{Trace, Traces};
 
 /// Checks every trace on its own and in what it links to.
 ///
-/// A link may lead into any of `traces`, so hand over all that were exported together. What is looked for is listed at
-/// [`FindingKind`]; a span whose work failed is not a finding, as errors do not break traces.
+/// A link may lead into any of `traces`, so hand over all that were exported together. What is
+/// looked for is listed at [`FindingKind`]; a span whose work failed is not a finding, as errors do
+/// not break traces.
 #[must_use]
 pub fn check(traces: &Traces) -> Report {
     let resolver = Resolver::new(traces);
@@ -79,9 +80,7 @@ impl Report {
     /// What was found in one trace; empty when it is whole, or was not checked.
     #[must_use]
     pub fn of(&self, trace: TraceId) -> &[Finding] {
-        self.broken
-            .get(&trace)
-            .map_or(&[], |range| &self.findings[range.clone()])
+        self.broken.get(&trace).map_or(&[], |range| &self.findings[range.clone()])
     }
 
     /// How long messages waited in queues before their first delivery, in all the traces.
@@ -105,21 +104,10 @@ impl Report {
 /// One line with the numbers, then one for each finding.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "traces: {} whole, {} broken",
-            self.whole(),
-            self.broken()
-        )?;
-        if let (Some(half), Some(most)) =
-            (self.latencies.quantile(0.5), self.latencies.quantile(0.99))
-        {
+        write!(f, "traces: {} whole, {} broken", self.whole(), self.broken())?;
+        if let (Some(half), Some(most)) = (self.latencies.quantile(0.5), self.latencies.quantile(0.99)) {
             let (half, most) = (HumanDuration(half), HumanDuration(most));
-            write!(
-                f,
-                " · queued: {} · p50 {half} · p99 {most}",
-                self.latencies.len()
-            )?;
+            write!(f, " · queued: {} · p50 {half} · p99 {most}", self.latencies.len())?;
         }
         for finding in &self.findings {
             write!(f, "\n{finding}")?;

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use super::ReadErrorKind;
-use super::wire::{
-    AnyValue, Hex, KeyValue, ResourceSpans, Scalar, WireEvent, WireLink, WireSpan, WireStatus,
-};
+use super::wire::{AnyValue, Hex, KeyValue, ResourceSpans, Scalar, WireEvent, WireLink, WireSpan, WireStatus};
 use crate::verify::attributes::{Attributes, Value};
 use crate::verify::id::{SpanId, SpanRef, TraceId};
 use crate::verify::span::{Event, Kind, Link, Span, Status};
@@ -52,18 +50,11 @@ fn span_id(from: Hex<SpanId>) -> Option<SpanId> {
 fn link(from: WireLink) -> Link {
     let trace_id = from.trace_id.0.unwrap_or(TraceId::new(0));
     let span_id = from.span_id.0.unwrap_or(SpanId::new(0));
-    Link {
-        target: SpanRef { trace_id, span_id },
-        attributes: attributes(from.attributes),
-    }
+    Link { target: SpanRef { trace_id, span_id }, attributes: attributes(from.attributes) }
 }
 
 fn event(from: WireEvent) -> Event {
-    Event {
-        time: from.time_unix_nano,
-        name: from.name,
-        attributes: attributes(from.attributes),
-    }
+    Event { time: from.time_unix_nano, name: from.name, attributes: attributes(from.attributes) }
 }
 
 /// OTLP, `Span.SpanKind`.
@@ -98,29 +89,14 @@ fn status(from: WireStatus) -> Status {
 }
 
 fn attributes(from: Vec<KeyValue>) -> Attributes {
-    from.into_iter()
-        .map(|pair| (pair.key, value(pair.value)))
-        .collect()
+    from.into_iter().map(|pair| (pair.key, value(pair.value))).collect()
 }
 
 fn value(from: AnyValue) -> Value {
-    let AnyValue {
-        string_value,
-        bool_value,
-        int_value,
-        double_value,
-        array_value,
-        kvlist_value,
-        bytes_value,
-    } = from;
+    let AnyValue { string_value, bool_value, int_value, double_value, array_value, kvlist_value, bytes_value } = from;
     let int = || int_value.and_then(|number| int(&number)).map(Value::Int);
-    let double = || {
-        double_value
-            .and_then(|number| double(&number))
-            .map(Value::Double)
-    };
-    let array =
-        || array_value.map(|list| Value::Array(list.values.into_iter().map(value).collect()));
+    let double = || double_value.and_then(|number| double(&number)).map(Value::Double);
+    let array = || array_value.map(|list| Value::Array(list.values.into_iter().map(value).collect()));
     let map = || kvlist_value.map(|list| Value::Map(attributes(list.values)));
     string_value
         .map(Value::String)

@@ -1,7 +1,9 @@
-//! Reads spans from OTLP/JSON: one `ExportTraceServiceRequest` a line, as the Collector's file exporter writes them.
+//! Reads spans from OTLP/JSON: one `ExportTraceServiceRequest` a line, as the Collector's file
+//! exporter writes them.
 //!
-//! Ids are hex, as the OTLP specification has it for JSON (section "JSON Protobuf Encoding"), 64-bit integers are strings
-//! or numbers, kinds and status codes are numbers or their protobuf names, and unknown fields are ignored.
+//! Ids are hex, as the OTLP specification has it for JSON (section "JSON Protobuf Encoding"),
+//! 64-bit integers are strings or numbers, kinds and status codes are numbers or their protobuf
+//! names, and unknown fields are ignored.
 
 mod convert;
 mod wire;
@@ -12,7 +14,8 @@ use std::io::{self, BufRead, Read};
 use super::span::Span;
 use super::trace::Traces;
 
-/// The longest line read, in bytes: 64 MiB. The Collector's receivers take requests of a few MiB at most.
+/// The longest line read, in bytes: 64 MiB. The Collector's receivers take requests of a few MiB at
+/// most.
 pub const MAX_LINE: usize = 64 << 20;
 
 /// Reads everything `input` holds.
@@ -26,7 +29,8 @@ pub const MAX_LINE: usize = 64 << 20;
 /// ```
 ///
 /// # Errors
-/// The first line that cannot be read ends it: see [`ReadErrorKind`]. To go on after a bad line, iterate over a [`Reader`].
+/// The first line that cannot be read ends it: see [`ReadErrorKind`]. To go on after a bad line,
+/// iterate over a [`Reader`].
 pub fn read<R: BufRead>(input: R) -> Result<Traces, ReadError> {
     let batches: Vec<Vec<Span>> = Reader::new(input).collect::<Result<_, _>>()?;
     Ok(batches.into_iter().flatten().collect())
@@ -34,8 +38,8 @@ pub fn read<R: BufRead>(input: R) -> Result<Traces, ReadError> {
 
 /// Reads the spans of one line at a time, holding no more than that line ([`MAX_LINE`] at most).
 ///
-/// Lines of white space are skipped. After a line that is not OTLP/JSON the iteration goes on with the next line; after
-/// an I/O error it is over.
+/// Lines of white space are skipped. After a line that is not OTLP/JSON the iteration goes on with
+/// the next line; after an I/O error it is over.
 #[derive(Debug)]
 pub struct Reader<R> {
     input: R,
@@ -71,13 +75,7 @@ pub enum ReadErrorKind {
 impl<R: BufRead> Reader<R> {
     /// A reader that starts at line 1.
     pub const fn new(input: R) -> Self {
-        Self {
-            input,
-            buffer: Vec::new(),
-            line: 0,
-            limit: MAX_LINE,
-            over: false,
-        }
+        Self { input, buffer: Vec::new(), line: 0, limit: MAX_LINE, over: false }
     }
 
     /// Refuses lines longer than `bytes` instead of those longer than [`MAX_LINE`].
@@ -94,12 +92,8 @@ impl<R: BufRead> Reader<R> {
             self.line += 1;
             // One byte more than the limit, for the line break.
             let most = (self.limit as u64).saturating_add(1);
-            let count = self
-                .input
-                .by_ref()
-                .take(most)
-                .read_until(b'\n', &mut self.buffer)
-                .map_err(ReadErrorKind::Io)?;
+            let count =
+                self.input.by_ref().take(most).read_until(b'\n', &mut self.buffer).map_err(ReadErrorKind::Io)?;
             if count == 0 {
                 return Ok(false);
             }
@@ -132,27 +126,15 @@ impl<R: BufRead> Iterator for Reader<R> {
                 Err(kind)
             }
         };
-        Some(spans.map_err(|kind| ReadError {
-            line: self.line,
-            kind,
-        }))
+        Some(spans.map_err(|kind| ReadError { line: self.line, kind }))
     }
 }
 
 /// The spans of one export request.
 fn spans(json: &[u8]) -> Result<Vec<Span>, ReadErrorKind> {
-    let request: wire::Request = serde_json::from_slice(json).map_err(|error| {
-        if error.is_eof() {
-            ReadErrorKind::Truncated
-        } else {
-            ReadErrorKind::Malformed(error)
-        }
-    })?;
-    request
-        .resource_spans
-        .into_iter()
-        .flat_map(convert::spans)
-        .collect()
+    let request: wire::Request = serde_json::from_slice(json)
+        .map_err(|error| if error.is_eof() { ReadErrorKind::Truncated } else { ReadErrorKind::Malformed(error) })?;
+    request.resource_spans.into_iter().flat_map(convert::spans).collect()
 }
 
 impl ReadError {
@@ -175,14 +157,10 @@ impl fmt::Display for ReadError {
         match &self.kind {
             ReadErrorKind::Io(_) => f.write_str(": cannot read the input"),
             ReadErrorKind::TooLong(limit) => write!(f, ": longer than {limit} bytes"),
-            ReadErrorKind::Truncated => {
-                f.write_str(": ends in the middle of a value: cut off, or still being written")
+            ReadErrorKind::Truncated => f.write_str(": ends in the middle of a value: cut off, or still being written"),
+            ReadErrorKind::Malformed(error) => {
+                write!(f, ", column {}: not an OTLP/JSON export request", error.column())
             }
-            ReadErrorKind::Malformed(error) => write!(
-                f,
-                ", column {}: not an OTLP/JSON export request",
-                error.column()
-            ),
             ReadErrorKind::MissingId(name) => {
                 write!(f, ": the span `{name}` has no trace id or no span id")
             }

@@ -1,7 +1,7 @@
 //! The shapes of OTLP in JSON.
 //!
-//! Every field may be absent or null (protobuf's JSON mapping takes both for the default), and fields not named here are
-//! ignored.
+//! Every field may be absent or null (protobuf's JSON mapping takes both for the default), and
+//! fields not named here are ignored.
 
 use std::fmt;
 use std::str::FromStr;
@@ -133,8 +133,8 @@ pub(super) struct List<T> {
 /// An id; none when the text is empty, which is how an absent one is written.
 pub(super) struct Hex<T>(pub(super) Option<T>);
 
-/// A number or the text of one: 64-bit integers are quoted because JavaScript has no room for them, enumerations may be
-/// named, and floating-point numbers that JSON lacks are words.
+/// A number or the text of one: 64-bit integers are quoted because JavaScript has no room for them,
+/// enumerations may be named, and floating-point numbers that JSON lacks are words.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum Scalar {
@@ -156,9 +156,7 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Hex<T> {
         if text.is_empty() {
             return Ok(Self(None));
         }
-        text.parse()
-            .map(|id| Self(Some(id)))
-            .map_err(D::Error::custom)
+        text.parse().map(|id| Self(Some(id))).map_err(D::Error::custom)
     }
 }
 
@@ -168,9 +166,7 @@ impl Default for Scalar {
     }
 }
 
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 

@@ -30,14 +30,11 @@ pub(super) enum Bar {
 
 impl Axis {
     pub(super) const fn new(start: u64, end: u64, columns: usize) -> Self {
-        Self {
-            start,
-            end,
-            columns,
-        }
+        Self { start, end, columns }
     }
 
-    /// The head of the bars: a rule with the time at its start, its end and, where there is room, its middle.
+    /// The head of the bars: a rule with the time at its start, its end and, where there is room,
+    /// its middle.
     pub(super) fn ruler(&self, glyphs: &Glyphs) -> String {
         let length = self.end.saturating_sub(self.start);
         let label = |nanos| glyphs.duration(Duration::from_nanos(nanos));
@@ -52,11 +49,7 @@ impl Axis {
             // The first gap is the wider one when they cannot be equal.
             let wide = room / gaps + usize::from(gap < room % gaps);
             let rule = glyphs.rule.repeat(wide.saturating_sub(2));
-            ruler.push_str(&if wide < 2 {
-                " ".repeat(wide)
-            } else {
-                format!(" {rule} ")
-            });
+            ruler.push_str(&if wide < 2 { " ".repeat(wide) } else { format!(" {rule} ") });
             ruler.push_str(label);
         }
         ruler
@@ -74,23 +67,12 @@ impl Axis {
         match kind {
             Bar::Span => bar_of_halves(first, last, glyphs),
             Bar::Instant => cells(first / 2, 1, glyphs.instant),
-            Bar::Open => {
-                cells(first / 2, 1, glyphs.full)
-                    + &cells(0, self.columns - first / 2 - 1, glyphs.open)
-            }
+            Bar::Open => cells(first / 2, 1, glyphs.full) + &cells(0, self.columns - first / 2 - 1, glyphs.open),
             Bar::Queue | Bar::Retry => {
-                let glyph = if kind == Bar::Queue {
-                    glyphs.queue
-                } else {
-                    glyphs.retry
-                };
+                let glyph = if kind == Bar::Queue { glyphs.queue } else { glyphs.retry };
                 let early = from < self.start;
                 let bar = cells(first / 2, (last.div_ceil(2) - first / 2).max(1), glyph);
-                if early {
-                    bar.replacen(glyph, &glyphs.earlier.to_string(), 1)
-                } else {
-                    bar
-                }
+                if early { bar.replacen(glyph, &glyphs.earlier.to_string(), 1) } else { bar }
             }
         }
     }

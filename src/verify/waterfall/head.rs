@@ -23,28 +23,17 @@ pub(super) fn title(waterfall: &Waterfall<'_>, glyphs: &Glyphs, mut line: Line) 
 }
 
 /// How many of what, how long, and how much of that was waiting in queues.
-pub(super) fn summary(
-    waterfall: &Waterfall<'_>,
-    rows: &[Row<'_>],
-    glyphs: &Glyphs,
-    mut line: Line,
-) -> Line {
+pub(super) fn summary(waterfall: &Waterfall<'_>, rows: &[Row<'_>], glyphs: &Glyphs, mut line: Line) -> Line {
     let trace = waterfall.trace;
     let errors = trace.spans().iter().filter(|span| span.is_error()).count();
     let dot = format!(" {} ", glyphs.dot);
     line.push(Style::Plain, &counted(trace.services().len(), "service"));
-    line.push(
-        Style::Plain,
-        &format!("{dot}{}", counted(trace.spans().len(), "span")),
-    );
+    line.push(Style::Plain, &format!("{dot}{}", counted(trace.spans().len(), "span")));
     if errors > 0 {
         line.push(Style::Plain, &dot);
         line.push(Style::Bad, &counted(errors, "error"));
     }
-    line.push(
-        Style::Plain,
-        &format!("{dot}{}", glyphs.duration(trace.duration())),
-    );
+    line.push(Style::Plain, &format!("{dot}{}", glyphs.duration(trace.duration())));
     let queued = queued(waterfall, rows);
     if queued > 0 {
         let share = u128::from(queued) * 100 / trace.duration().as_nanos().max(1);
@@ -56,33 +45,19 @@ pub(super) fn summary(
 }
 
 /// The findings in full, below everything else.
-pub(super) fn findings(
-    waterfall: &Waterfall<'_>,
-    glyphs: &Glyphs,
-    line: impl Fn() -> Line,
-    lines: &mut Vec<Line>,
-) {
+pub(super) fn findings(waterfall: &Waterfall<'_>, glyphs: &Glyphs, line: impl Fn() -> Line, lines: &mut Vec<Line>) {
     let findings = waterfall.findings.unwrap_or_default();
     for finding in findings.iter().take(MOST_FINDINGS) {
         lines.push(line());
         let mut head = line();
         head.push(Style::Bad, &format!("{} {}", glyphs.bad, finding.kind));
-        head.push(
-            Style::Faint,
-            &format!(" {} span {}", glyphs.dot, finding.span),
-        );
+        head.push(Style::Faint, &format!(" {} span {}", glyphs.dot, finding.span));
         lines.push(head);
         lines.extend(sentence(finding, waterfall.width, glyphs, &line));
     }
     if findings.len() > MOST_FINDINGS {
         let mut more = line();
-        more.push(
-            Style::Bad,
-            &format!(
-                "{} not shown",
-                counted(findings.len() - MOST_FINDINGS, "more finding")
-            ),
-        );
+        more.push(Style::Bad, &format!("{} not shown", counted(findings.len() - MOST_FINDINGS, "more finding")));
         lines.extend([line(), more]);
     }
 }
@@ -92,18 +67,8 @@ pub(super) fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-fn sentence(
-    finding: &Finding,
-    width: usize,
-    glyphs: &Glyphs,
-    line: impl Fn() -> Line,
-) -> Vec<Line> {
-    let parts = wrap(
-        &glyphs.printable(&finding.message),
-        width - 2,
-        glyphs.ellipsis,
-    )
-    .into_iter();
+fn sentence(finding: &Finding, width: usize, glyphs: &Glyphs, line: impl Fn() -> Line) -> Vec<Line> {
+    let parts = wrap(&glyphs.printable(&finding.message), width - 2, glyphs.ellipsis).into_iter();
     parts
         .map(|part| {
             let mut line = line();
@@ -119,9 +84,7 @@ fn queued(waterfall: &Waterfall<'_>, rows: &[Row<'_>]) -> u64 {
     let mut waits: Vec<(u64, u64)> = rows
         .iter()
         .filter_map(|row| match &row.body {
-            Body::Wait(wait) if wait.kind == Bar::Queue => {
-                Some((wait.from.max(start), wait.to.min(end)))
-            }
+            Body::Wait(wait) if wait.kind == Bar::Queue => Some((wait.from.max(start), wait.to.min(end))),
             _ => None,
         })
         .collect();

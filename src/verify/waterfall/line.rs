@@ -22,7 +22,8 @@ pub(super) enum Style {
 }
 
 impl Style {
-    /// The codes of "Select Graphic Rendition" (ECMA-48, 8.3.117), from the sixteen colours that follow the user's theme.
+    /// The codes of "Select Graphic Rendition" (ECMA-48, 8.3.117), from the sixteen colours that
+    /// follow the user's theme.
     fn codes(self) -> &'static str {
         // Red is kept for what is wrong and yellow for waiting.
         const SERVICES: [&str; 6] = ["36", "32", "35", "34", "96", "95"];
@@ -150,19 +151,12 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) const fn new(width: usize, glyphs: &'static Glyphs) -> Self {
-        Self {
-            pieces: Vec::new(),
-            used: 0,
-            width,
-            glyphs,
-        }
+        Self { pieces: Vec::new(), used: 0, width, glyphs }
     }
 
     /// Adds text, cut where the line ends.
     pub(super) fn push(&mut self, style: Style, text: &str) {
-        let fitted = self
-            .glyphs
-            .fit(&self.glyphs.printable(text), self.width - self.used);
+        let fitted = self.glyphs.fit(&self.glyphs.printable(text), self.width - self.used);
         self.used += columns(&fitted);
         self.pieces.push((style, fitted));
     }

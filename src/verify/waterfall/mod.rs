@@ -22,11 +22,12 @@ const MIN_WIDTH: usize = 40;
 ///
 /// Every span has a bar in the colour of its service. **The time a message spent in the queue is a row of its own**
 /// (`┊ in queue orders`, a shaded bar) between the send and the processing, as is the wait before a redelivery
-/// (`┊ retry of orders`). A wait that no broker's clock measured is marked `~`. Below a span stand its error, what it
-/// links to besides the context it continues, and what [`check`](super::check) found.
+/// (`┊ retry of orders`). A time in the queue that nobody measured, and that is only the gap between two spans, is marked
+/// `~`. Below a span stand its error, what it links to besides the context it continues, and what
+/// [`check`](super::check()) found.
 ///
-/// No line is longer than the width asked for: what does not fit ends in `…`. Names are shown without control
-/// characters, so that no span can change the terminal.
+/// No line is longer than the width asked for: what does not fit ends in `…`. Names are shown
+/// without control characters, so that no span can change the terminal.
 ///
 /// ```no_run
 /// # let (traces, report) = (traced_broker::verify::Traces::default(), traced_broker::verify::Report::default());
@@ -51,15 +52,7 @@ impl<'a> Waterfall<'a> {
     /// A drawing 100 columns wide, without colour, of at most 500 rows.
     #[must_use]
     pub const fn new(trace: &'a Trace) -> Self {
-        Self {
-            trace,
-            traces: None,
-            findings: None,
-            width: 100,
-            colour: false,
-            ascii: false,
-            max_rows: 500,
-        }
+        Self { trace, traces: None, findings: None, width: 100, colour: false, ascii: false, max_rows: 500 }
     }
 
     /// Also looks at these traces, to name what is linked in them and to show what links here.
@@ -79,11 +72,7 @@ impl<'a> Waterfall<'a> {
     /// The columns to draw on; at least 40.
     #[must_use]
     pub const fn width(mut self, columns: usize) -> Self {
-        self.width = if columns < MIN_WIDTH {
-            MIN_WIDTH
-        } else {
-            columns
-        };
+        self.width = if columns < MIN_WIDTH { MIN_WIDTH } else { columns };
         self
     }
 
@@ -94,7 +83,8 @@ impl<'a> Waterfall<'a> {
         self
     }
 
-    /// Whether to use ASCII characters only, for terminals and logs without Unicode; names in other scripts become `?`.
+    /// Whether to use ASCII characters only, for terminals and logs without Unicode; names in other
+    /// scripts become `?`.
     #[must_use]
     pub const fn ascii(mut self, ascii: bool) -> Self {
         self.ascii = ascii;

@@ -60,25 +60,13 @@ impl<'a> Notes<'a> {
             findings.entry(finding.span).or_default().push(finding);
         }
         let mut incoming: HashMap<_, Vec<_>> = HashMap::new();
-        let others = traces
-            .into_iter()
-            .flatten()
-            .filter(|other| other.id() != trace.id());
+        let others = traces.into_iter().flatten().filter(|other| other.id() != trace.id());
         for span in others.flat_map(Trace::spans) {
-            for link in span
-                .links
-                .iter()
-                .filter(|link| link.target.trace_id == trace.id())
-            {
+            for link in span.links.iter().filter(|link| link.target.trace_id == trace.id()) {
                 incoming.entry(link.target.span_id).or_default().push(span);
             }
         }
-        Self {
-            trace,
-            traces,
-            findings,
-            incoming,
-        }
+        Self { trace, traces, findings, incoming }
     }
 
     pub(super) fn under(&self, span: &Span) -> Vec<Note> {
@@ -86,11 +74,7 @@ impl<'a> Notes<'a> {
         for finding in self.findings.get(&span.span_id).into_iter().flatten() {
             let text = format!("broken: {}", finding.kind);
             if !notes.iter().any(|note| note.text == text) {
-                notes.push(Note {
-                    mark: Mark::Bad,
-                    text,
-                    trace: None,
-                });
+                notes.push(Note { mark: Mark::Bad, text, trace: None });
             }
         }
         let elsewhere = |target: &SpanRef| Some(*target) != span.parent_reference();
@@ -107,34 +91,22 @@ impl<'a> Notes<'a> {
 
     fn to(&self, target: SpanRef) -> Note {
         let here = target.trace_id == self.trace.id();
-        let span = if here {
-            self.trace.span(target.span_id)
-        } else {
-            self.traces.and_then(|traces| traces.span(target))
-        };
+        let span =
+            if here { self.trace.span(target.span_id) } else { self.traces.and_then(|traces| traces.span(target)) };
         let trace = Some(target.trace_id).filter(|_| !here);
         match span {
-            Some(span) => Note {
-                mark: Mark::To,
-                text: format!("linked to {} ({})", span.name, span.service),
-                trace,
-            },
+            Some(span) => Note { mark: Mark::To, text: format!("linked to {} ({})", span.name, span.service), trace },
             // Without the other traces at hand nothing can be said about what is in them.
-            None if here || self.traces.is_some() => Note {
-                mark: Mark::Nowhere,
-                text: format!("linked to {}, not exported", target.span_id),
-                trace,
-            },
-            None => Note {
-                mark: Mark::To,
-                text: format!("linked to {}", target.span_id),
-                trace,
-            },
+            None if here || self.traces.is_some() => {
+                Note { mark: Mark::Nowhere, text: format!("linked to {}, not exported", target.span_id), trace }
+            }
+            None => Note { mark: Mark::To, text: format!("linked to {}", target.span_id), trace },
         }
     }
 }
 
-/// Equal notes in a row as one with their number; of what then remains the first ones, and the number of the rest.
+/// Equal notes in a row as one with their number; of what then remains the first ones, and the
+/// number of the rest.
 fn some(notes: impl Iterator<Item = Note>) -> Vec<Note> {
     let mut kept: Vec<(Note, usize)> = Vec::new();
     for note in notes {
@@ -143,11 +115,7 @@ fn some(notes: impl Iterator<Item = Note>) -> Vec<Note> {
             _ => kept.push((note, 1)),
         }
     }
-    let shown = if kept.len() > MOST_LINKS + 1 {
-        MOST_LINKS
-    } else {
-        kept.len()
-    };
+    let shown = if kept.len() > MOST_LINKS + 1 { MOST_LINKS } else { kept.len() };
     let rest = kept.split_off(shown);
     let together = |(mut note, count): (Note, usize)| {
         if count > 1 {
@@ -156,11 +124,7 @@ fn some(notes: impl Iterator<Item = Note>) -> Vec<Note> {
         note
     };
     let more: usize = rest.iter().map(|(_, count)| count).sum();
-    let more = rest.first().map(|(note, _)| Note {
-        mark: note.mark,
-        text: format!("and {more} more"),
-        trace: None,
-    });
+    let more = rest.first().map(|(note, _)| Note { mark: note.mark, text: format!("and {more} more"), trace: None });
     kept.into_iter().map(together).chain(more).collect()
 }
 
@@ -169,26 +133,15 @@ fn error(span: &Span) -> Option<Note> {
     let Status::Error(message) = &span.status else {
         return None;
     };
-    let exception = span
-        .events
-        .iter()
-        .rev()
-        .find(|event| event.name == "exception");
+    let exception = span.events.iter().rev().find(|event| event.name == "exception");
     let recorded = |name: &str| exception.and_then(|event| event.attributes.text(name));
     let message = Some(message.as_str()).filter(|message| !message.is_empty());
     let message = message.or_else(|| recorded("exception.message"));
-    let class = span
-        .attributes
-        .text("error.type")
-        .or_else(|| recorded("exception.type"));
+    let class = span.attributes.text("error.type").or_else(|| recorded("exception.type"));
     let text = match (class, message) {
         (Some(class), Some(message)) if !message.contains(class) => format!("{class}: {message}"),
         (_, Some(text)) | (Some(text), None) => text.to_owned(),
         (None, None) => "failed without saying why".to_owned(),
     };
-    Some(Note {
-        mark: Mark::Bad,
-        text,
-        trace: None,
-    })
+    Some(Note { mark: Mark::Bad, text, trace: None })
 }

@@ -16,7 +16,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Gives the bars a quarter of the width, the texts what they need of the rest, and what is over to the bars.
+    /// Gives the bars a quarter of the width, the texts what they need of the rest, and what is
+    /// over to the bars.
     pub(super) fn new(rows: &[Row<'_>], width: usize, glyphs: &Glyphs) -> Self {
         // Two spaces after the service, one before the time, two after it.
         let room = width.saturating_sub(TIME + 5);
@@ -41,11 +42,7 @@ impl Plan {
             service = service.min((texts * 7 / 20).max(texts.saturating_sub(name)));
             name = name.min(texts - service);
         }
-        Self {
-            service,
-            name,
-            bars: room - service - name,
-        }
+        Self { service, name, bars: room - service - name }
     }
 
     /// Where the names begin.

@@ -28,7 +28,8 @@ pub(super) enum Body<'a> {
 pub(super) struct Place {
     /// How many ancestors the span has.
     pub(super) depth: usize,
-    /// Whether siblings follow: bit 0 for the span itself, bit n for the ancestor n levels above it.
+    /// Whether siblings follow: bit 0 for the span itself, bit n for the ancestor n levels above
+    /// it.
     lines: u64,
     joint: Joint,
 }
@@ -54,19 +55,10 @@ pub(super) fn of<'a>(waterfall: &Waterfall<'a>) -> (Vec<Row<'a>>, usize) {
         }
         let span = &trace.spans()[position];
         let at = |joint| Place { joint, ..place.0 };
-        rows.extend(waits.before(span).map(|wait| Row {
-            place: at(Joint::Wait),
-            body: Body::Wait(wait),
-        }));
-        rows.push(Row {
-            place: at(Joint::Span),
-            body: Body::Span(span, waits.attempt(span)),
-        });
+        rows.extend(waits.before(span).map(|wait| Row { place: at(Joint::Wait), body: Body::Wait(wait) }));
+        rows.push(Row { place: at(Joint::Span), body: Body::Span(span, waits.attempt(span)) });
         let below = at(Joint::Note { children: place.1 });
-        rows.extend(notes.under(span).into_iter().map(|note| Row {
-            place: below,
-            body: Body::Note(note),
-        }));
+        rows.extend(notes.under(span).into_iter().map(|note| Row { place: below, body: Body::Note(note) }));
         drawn += 1;
     }
     (rows, trace.spans().len() - drawn)
@@ -74,8 +66,8 @@ pub(super) fn of<'a>(waterfall: &Waterfall<'a>) -> (Vec<Row<'a>>, usize) {
 
 /// The spans in the order of the tree, each with its place and whether it has children.
 ///
-/// Whatever has no exported parent starts a tree; so does the first span met of a cycle. It is done without recursion,
-/// as nothing bounds the depth of a trace.
+/// Whatever has no exported parent starts a tree; so does the first span met of a cycle. It is done
+/// without recursion, as nothing bounds the depth of a trace.
 fn walk(trace: &Trace) -> impl Iterator<Item = (usize, (Place, bool))> {
     let spans = trace.spans();
     let mut children: HashMap<usize, Vec<usize>> = HashMap::new();
@@ -96,52 +88,28 @@ fn walk(trace: &Trace) -> impl Iterator<Item = (usize, (Place, bool))> {
         if stack.is_empty() {
             let start = starts.find(|position| !seen[*position])?;
             seen[start] = true;
-            stack.push((
-                start,
-                Place {
-                    depth: 0,
-                    lines: 0,
-                    joint: Joint::Span,
-                },
-            ));
+            stack.push((start, Place { depth: 0, lines: 0, joint: Joint::Span }));
         }
         let (position, place) = stack.pop()?;
         let mut below = children.remove(&position).unwrap_or_default();
         below.retain(|child| !std::mem::replace(&mut seen[*child], true));
         for (rank, child) in below.iter().rev().enumerate() {
             let lines = place.lines << 1 | u64::from(rank > 0);
-            stack.push((
-                *child,
-                Place {
-                    depth: place.depth + 1,
-                    lines,
-                    joint: Joint::Span,
-                },
-            ));
+            stack.push((*child, Place { depth: place.depth + 1, lines, joint: Joint::Span }));
         }
         Some((position, (place, !below.is_empty())))
     })
 }
 
 impl Place {
-    /// The lines of the tree before the row's text: those of the ancestors, of which only the `most` inner levels are
-    /// drawn, and what joins the row itself.
+    /// The lines of the tree before the row's text: those of the ancestors, of which only the
+    /// `most` inner levels are drawn, and what joins the row itself.
     pub(super) fn prefix(self, most: usize, glyphs: &Glyphs) -> (String, &'static str) {
         let hidden = self.depth.saturating_sub(most);
-        let mut stems = if hidden > 0 {
-            format!("{} ", glyphs.ellipsis)
-        } else {
-            String::new()
-        };
+        let mut stems = if hidden > 0 { format!("{} ", glyphs.ellipsis) } else { String::new() };
         let ancestor = |level: usize| {
-            let follows = self
-                .lines
-                .checked_shr(u32::try_from(self.depth - level).unwrap_or(u32::MAX));
-            if follows.unwrap_or(0) & 1 == 1 {
-                glyphs.stem
-            } else {
-                "  "
-            }
+            let follows = self.lines.checked_shr(u32::try_from(self.depth - level).unwrap_or(u32::MAX));
+            if follows.unwrap_or(0) & 1 == 1 { glyphs.stem } else { "  " }
         };
         stems.extend((hidden + 1..self.depth).map(ancestor));
         let joint = match self.joint {

@@ -29,41 +29,18 @@ pub(super) struct Sheet<'w, 'a> {
 
 impl<'w, 'a> Sheet<'w, 'a> {
     pub(super) fn of(waterfall: &'w Waterfall<'a>) -> Self {
-        let glyphs = if waterfall.ascii {
-            &Glyphs::ASCII
-        } else {
-            &Glyphs::UNICODE
-        };
+        let glyphs = if waterfall.ascii { &Glyphs::ASCII } else { &Glyphs::UNICODE };
         let (rows, left_out) = rows::of(waterfall);
         let plan = Plan::new(&rows, waterfall.width, glyphs);
         let (start, end) = period(waterfall, &rows);
         let axis = Axis::new(start, end, plan.bars);
-        let services = waterfall
-            .trace
-            .services()
-            .into_iter()
-            .enumerate()
-            .map(|(rank, name)| (name, rank))
-            .collect();
-        Self {
-            waterfall,
-            rows,
-            left_out,
-            glyphs,
-            plan,
-            axis,
-            services,
-        }
+        let services = waterfall.trace.services().into_iter().enumerate().map(|(rank, name)| (name, rank)).collect();
+        Self { waterfall, rows, left_out, glyphs, plan, axis, services }
     }
 
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = vec![head::title(self.waterfall, self.glyphs, self.line())];
-        lines.push(head::summary(
-            self.waterfall,
-            &self.rows,
-            self.glyphs,
-            self.line(),
-        ));
+        lines.push(head::summary(self.waterfall, &self.rows, self.glyphs, self.line()));
         lines.push(self.line());
         lines.push(self.ruler());
         let mut above = None;
@@ -83,17 +60,11 @@ impl<'w, 'a> Sheet<'w, 'a> {
         }
         if self.left_out > 0 {
             let mut line = self.line();
-            line.push(
-                Style::Faint,
-                &format!("{} not shown", counted(self.left_out, "more span")),
-            );
+            line.push(Style::Faint, &format!("{} not shown", counted(self.left_out, "more span")));
             lines.push(line);
         }
         head::findings(self.waterfall, self.glyphs, || self.line(), &mut lines);
-        lines
-            .into_iter()
-            .map(|line| line.finish(self.waterfall.colour))
-            .collect()
+        lines.into_iter().map(|line| line.finish(self.waterfall.colour)).collect()
     }
 
     fn line(&self) -> Line {
@@ -118,18 +89,11 @@ impl<'w, 'a> Sheet<'w, 'a> {
         let mut line = self.line();
         if !repeated {
             let name = self.glyphs.printable(&span.service);
-            line.push(
-                Style::Service(service),
-                &self.glyphs.fit(&name, self.plan.service),
-            );
+            line.push(Style::Service(service), &self.glyphs.fit(&name, self.plan.service));
         }
         self.tree(&mut line, place, Style::Faint);
         self.name(&mut line, span, attempt);
-        let style = if span.is_error() {
-            Style::Bad
-        } else {
-            Style::Service(service)
-        };
+        let style = if span.is_error() { Style::Bad } else { Style::Service(service) };
         match (span.start, span.end) {
             (0, _) => self.time(&mut line, Style::Bad, "?"),
             (start, 0) => {
@@ -137,14 +101,9 @@ impl<'w, 'a> Sheet<'w, 'a> {
                 line.push(style, &self.axis.bar(Bar::Open, start, start, self.glyphs));
             }
             (start, end) => {
-                let length = self
-                    .glyphs
-                    .duration(Duration::from_nanos(start.abs_diff(end)));
-                let (time_style, length) = if end < start {
-                    (Style::Bad, format!("-{length}"))
-                } else {
-                    (Style::Plain, length)
-                };
+                let length = self.glyphs.duration(Duration::from_nanos(start.abs_diff(end)));
+                let (time_style, length) =
+                    if end < start { (Style::Bad, format!("-{length}")) } else { (Style::Plain, length) };
                 self.time(&mut line, time_style, &length);
                 let kind = if end > start { Bar::Span } else { Bar::Instant };
                 line.push(style, &self.axis.bar(kind, start, end, self.glyphs));
@@ -158,16 +117,9 @@ impl<'w, 'a> Sheet<'w, 'a> {
         self.tree(&mut line, place, Style::Wait);
         self.cell(&mut line, Style::Wait, &wait.label(), "");
         let mark = if wait.estimated { "~" } else { "" };
-        self.time(
-            &mut line,
-            Style::Wait,
-            &format!("{mark}{}", self.glyphs.duration(wait.duration)),
-        );
+        self.time(&mut line, Style::Wait, &format!("{mark}{}", self.glyphs.duration(wait.duration)));
         if !wait.duration.is_zero() {
-            line.push(
-                Style::Wait,
-                &self.axis.bar(wait.kind, wait.from, wait.to, self.glyphs),
-            );
+            line.push(Style::Wait, &self.axis.bar(wait.kind, wait.from, wait.to, self.glyphs));
         }
         line
     }
@@ -188,11 +140,7 @@ impl<'w, 'a> Sheet<'w, 'a> {
             text = if columns(&self.glyphs.printable(&whole)) <= line.left() {
                 whole
             } else {
-                let short = format!(
-                    ", trace {}{}",
-                    &trace.to_string()[..8],
-                    self.glyphs.ellipsis
-                );
+                let short = format!(", trace {}{}", &trace.to_string()[..8], self.glyphs.ellipsis);
                 let room = line.left().saturating_sub(columns(&short));
                 self.glyphs.fit(&self.glyphs.printable(&text), room) + &short
             };
@@ -213,11 +161,7 @@ impl<'w, 'a> Sheet<'w, 'a> {
         let attempt = attempt.map_or(String::new(), |attempt| {
             let name = self.glyphs.printable(&span.name);
             let long = long_attempt(attempt);
-            if columns(&name) + columns(&long) <= room {
-                long
-            } else {
-                short_attempt(attempt)
-            }
+            if columns(&name) + columns(&long) <= room { long } else { short_attempt(attempt) }
         });
         self.cell(line, name_style(span), &span.name, &attempt);
     }
@@ -226,10 +170,7 @@ impl<'w, 'a> Sheet<'w, 'a> {
     fn cell(&self, line: &mut Line, style: Style, text: &str, suffix: &str) {
         let text = self.glyphs.printable(text);
         let room = self.plan.name_end().saturating_sub(line.used());
-        line.push(
-            style,
-            &self.glyphs.fit(&text, room.saturating_sub(columns(suffix))),
-        );
+        line.push(style, &self.glyphs.fit(&text, room.saturating_sub(columns(suffix))));
         line.push(Style::Faint, suffix);
     }
 
@@ -241,7 +182,8 @@ impl<'w, 'a> Sheet<'w, 'a> {
     }
 }
 
-/// What the axis covers: the spans, and the waits before them unless those would leave the spans too small to see.
+/// What the axis covers: the spans, and the waits before them unless those would leave the spans
+/// too small to see.
 fn period(waterfall: &Waterfall<'_>, rows: &[Row<'_>]) -> (u64, u64) {
     let (start, end) = (waterfall.trace.start(), waterfall.trace.end());
     let most = 2 * u128::from(end.saturating_sub(start));

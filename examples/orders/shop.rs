@@ -26,9 +26,9 @@ use crate::{dead_letters, fulfillment, notification};
 
 /// How long a broker may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(20);
-/// How long it may take until *something* happens to the orders that are still open. Kafka alone takes up to ten seconds to
-/// give a group its partitions.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long nothing may happen to the orders that are still open. After a run that was killed, Kafka waits 45 seconds for its
+/// readers to come back before others get their partitions.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The running system. Every service has its own connection to the broker and its own tracer provider.
 #[derive(Debug)]

@@ -217,6 +217,14 @@ async fn only_a_callers_own_span_may_be_missing() {
         true
     };
     assert_broken(&remains.verdict_with(called), "a parent that nobody exported");
+    let refused = |span: &mut Value| {
+        let known = remains.books.accounts.values().any(|account| span["traceId"] == account.trace_id.to_string());
+        if !known && span["name"] == "POST /orders" {
+            span["parentSpanId"] = Value::from("00f067aa0ba902b7");
+        }
+        true
+    };
+    assert_broken(&remains.verdict_with(refused), "the same for an order that was refused");
     remains.books.callers.insert(trace.parse().unwrap());
     assert!(remains.verdict_with(called).holds());
     assert_broken(&remains.verdict_with(|span| span["name"] != "send orders"), "a span of ours in a caller's trace");

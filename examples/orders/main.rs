@@ -26,6 +26,8 @@ mod notification;
 mod order;
 mod outside_world;
 mod progress;
+#[cfg(test)]
+mod proof;
 mod reconciliation;
 mod refusal;
 mod run;

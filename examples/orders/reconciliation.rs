@@ -15,7 +15,8 @@ use traced_broker::w3c::TraceParent;
 use crate::books::Books;
 
 pub(crate) const SERVICE: &str = "reconciliation-job";
-const JOB: &str = "daily.reconciliation";
+/// The name of the job's root span.
+pub(crate) const JOB: &str = "daily.reconciliation";
 
 /// A row of the job table.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -51,9 +51,12 @@ impl Screen {
 
     /// Shows one order's way, and the sums.
     pub(crate) fn conclude(self, summary: &Summary<'_>) {
-        if let Some((heading, trace)) = summary.example() {
-            println!("{}", self.heading(&heading));
-            let waterfall = Waterfall::new(trace).within(&summary.exported.traces).report(&summary.verdict.report);
+        if let Some(example) = summary.example() {
+            println!("{}", self.heading(&example.title));
+            let mut waterfall = Waterfall::new(example.trace).within(&summary.exported.traces);
+            if !example.began_elsewhere {
+                waterfall = waterfall.report(&summary.verdict.report);
+            }
             println!("{}", waterfall.width(self.width).colour(self.colour));
         }
         for line in summary.lines(self) {
@@ -105,9 +108,13 @@ pub(crate) fn log_if_asked() {
 }
 
 fn curl(shop: &Shop) -> String {
-    let order = r#"{"id":"ORD-1","placed_at":"2026-11-23T08:00:00Z","currency":"EUR","carrier":"dhl",
-     "customer":{"id":"C-1","name":"Ada","email":"ada@example.org"},
-     "items":[{"sku":"TEA-SENCHA-100","quantity":2,"unit_price_minor":1180}],
-     "ship_to":{"street":"Hauptstraße 1","city":"Ulm","postal_code":"89073","country":"DE"}}"#;
+    let order = r#"{
+    "id": "ORD-1", "placed_at": "2026-11-23T08:00:00Z", "currency": "EUR",
+    "customer": {"id": "C-1", "name": "Ada", "email": "ada@example.org"},
+    "items": [{"sku": "TEA-SENCHA-100", "quantity": 2, "unit_price_minor": 1180}],
+    "ship_to": {"street": "Hauptstraße 1", "city": "Ulm",
+                "postal_code": "89073", "country": "DE"},
+    "carrier": "dhl"
+  }"#;
     format!("  curl -i http://{}/orders -d '{order}'", shop.address())
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use futures_util::future::join_all;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tokio::net::TcpListener;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use traced_broker::driver::Driver as _;
-use traced_broker::{Broker, TracedBroker as _, connect};
+use traced_broker::{Broker, ErrorKind, TracedBroker as _, connect};
 
 use crate::api::{self, Api};
 use crate::books::Books;
@@ -26,9 +26,9 @@ use crate::{dead_letters, fulfillment, notification};
 
 /// How long a broker may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(20);
-/// How long it may take until *something* happens to the orders that are still open. Kafka alone takes up to ten seconds to
-/// give a group its partitions.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long nothing may happen to the orders that are still open. After a run that was killed, Kafka waits 45 seconds for its
+/// readers to come back before others get their partitions.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The running system. Every service has its own connection to the broker and its own tracer provider.
 #[derive(Debug)]
@@ -143,7 +143,7 @@ impl Shop {
         telemetry: &mut Telemetry,
     ) -> Result<(Broker, SdkTracer)> {
         let provider = telemetry.service(name)?;
-        let broker = connected(url, &provider).await.with_context(|| format!("{name} cannot use the broker"))?;
+        let broker = connected(url, &provider).await.context("cannot connect to the broker")?;
         self.brokers.push(broker.clone());
         Ok((broker, tracer(&provider)))
     }
@@ -165,7 +165,15 @@ impl Shop {
 
 async fn connected(url: &str, provider: &SdkTracerProvider) -> Result<Broker> {
     let connected = timeout(CONNECT, connect(url)).await;
-    let broker = connected.with_context(|| format!("no connection within {} s", CONNECT.as_secs()))??;
+    let connected = connected.with_context(|| format!("no answer within {} s", CONNECT.as_secs()))?;
+    let broker = connected.map_err(|error| match error.kind() {
+        ErrorKind::FeatureDisabled => {
+            let feature = url.split(':').next().unwrap_or_default();
+            anyhow!(error)
+                .context(format!("this program was built without it: cargo run --features {feature} --example orders"))
+        }
+        _ => anyhow!(error),
+    })?;
     Ok(broker.with_tracer_provider(provider))
 }
 

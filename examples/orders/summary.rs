@@ -1,5 +1,7 @@
 //! The sums at the end.
 
+use std::cmp::Reverse;
+
 use traced_broker::verify::{HumanDuration, Latencies, Trace};
 
 use crate::books::Books;
@@ -21,27 +23,38 @@ pub(crate) struct Summary<'a> {
     pub(crate) verdict: &'a Verdict,
 }
 
+/// One order, to be drawn.
+#[derive(Debug)]
+pub(crate) struct Example<'a> {
+    pub(crate) title: String,
+    pub(crate) trace: &'a Trace,
+    /// Its root is a caller's, so that the general check misses it.
+    pub(crate) began_elsewhere: bool,
+}
+
 impl<'a> Summary<'a> {
-    /// The trace that shows most: of the orders that were fulfilled the one with the most attempts, and its title.
-    pub(crate) fn example(&self) -> Option<(String, &'a Trace)> {
+    /// The order whose trace shows most: of those that were fulfilled the one with the most attempts.
+    pub(crate) fn example(&self) -> Option<Example<'a>> {
         let fulfilled = self.books.accepted().filter(|(_, account)| account.fulfilled && account.sampled);
-        let (order, account) =
-            fulfilled.max_by_key(|(order, account)| (account.attempts, std::cmp::Reverse(*order)))?;
-        let trace = self.exported.traces.get(account.trace_id)?;
+        let (order, account) = fulfilled.max_by_key(|(order, account)| (account.attempts, Reverse(*order)))?;
         let times = match account.attempts {
             0 | 1 => String::new(),
             2 => ", fulfilled at the second attempt".to_owned(),
             3 => ", fulfilled at the third attempt".to_owned(),
             more => format!(", fulfilled at attempt {more}"),
         };
-        Some((format!("order {order}{times}"), trace))
+        Some(Example {
+            title: format!("order {order}{times}"),
+            trace: self.exported.traces.get(account.trace_id)?,
+            began_elsewhere: self.books.callers.contains(&account.trace_id),
+        })
     }
 
     /// Everything else.
     pub(crate) fn lines(&self, screen: Screen) -> Vec<String> {
         let mut lines = Vec::new();
         let refused = self.posted.refused.iter().map(|(line, why)| format!("line {line:>4}  {why}"));
-        lines.extend(list(screen, "refused orders", Tone::Faint, refused.collect()));
+        lines.extend(list(screen, "what the API refused", Tone::Faint, refused.collect()));
         lines.push(screen.heading("summary"));
         lines.extend(self.counts(screen));
         lines.push(String::new());
@@ -58,6 +71,7 @@ impl<'a> Summary<'a> {
     /// Orders on the left, traces on the right.
     fn counts(&self, screen: Screen) -> Vec<String> {
         let (tally, verdict) = (&self.books.tally, self.verdict);
+        let broken = verdict.broken.len();
         let bad_if = |number| if number > 0 { Tone::Bad } else { Tone::Plain };
         let written = self.exported.file.written();
         let left = [
@@ -69,12 +83,8 @@ impl<'a> Summary<'a> {
             ("unaccounted for", verdict.unaccounted, bad_if(verdict.unaccounted)),
         ];
         let right = [
-            (
-                "traces whole",
-                verdict.traces - verdict.broken,
-                if verdict.broken == 0 { Tone::Good } else { Tone::Plain },
-            ),
-            ("traces broken", verdict.broken, bad_if(verdict.broken)),
+            ("traces whole", verdict.traces.saturating_sub(broken), if broken == 0 { Tone::Good } else { Tone::Plain }),
+            ("traces broken", broken, bad_if(broken)),
             ("spans exported", written.spans, Tone::Plain),
         ];
         let cell = |(name, number, tone): (&str, usize, Tone)| {
@@ -125,10 +135,12 @@ impl<'a> Summary<'a> {
         let file = self.exported.file.path().map(|path| format!("  spans are in {}", path.display()));
         let leftovers = self.books.tally.leftovers;
         let leftovers = (leftovers > 0).then(|| format!("  {leftovers} messages of other runs were passed over"));
-        let result = if verdict.holds() {
+        let result = if verdict.traces == 0 && verdict.holds() {
+            "  nothing was posted".to_owned()
+        } else if verdict.holds() {
             screen.paint(Tone::Good, "  ✓ every trace is whole and every order accounted for")
         } else {
-            let broken = format!("{} of {} traces broken", verdict.broken, verdict.traces);
+            let broken = format!("{} of {} traces broken", verdict.broken.len(), verdict.traces);
             screen.paint(Tone::Bad, &format!("  ✗ {broken}, {} orders unaccounted for", verdict.unaccounted))
         };
         let rest = leftovers.into_iter().chain(file).map(|line| screen.paint(Tone::Faint, &line));

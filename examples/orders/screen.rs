@@ -93,9 +93,14 @@ impl Screen {
 
 /// Says why the program could not run.
 pub(crate) fn complain(error: &anyhow::Error) {
-    eprintln!("error: {error}");
-    for cause in error.chain().skip(1) {
-        eprintln!("  because: {cause}");
+    let mut last = error.to_string();
+    eprintln!("error: {last}");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Clients wrap an error in one that says the same and a word more.
+        if !last.contains(&cause) {
+            eprintln!("  because: {cause}");
+            last = cause;
+        }
     }
 }
 

@@ -41,7 +41,7 @@ const RESERVED: [&str; 14] = [
 ///     .credentials("app", Secret::new("s3cret"))
 ///     .partitions(12)
 ///     .delivery_timeout(Duration::from_secs(10))
-///     .property("compression.type", "lz4")
+///     .property("compression.type", "gzip")
 ///     .connect()
 ///     .await?;
 /// let broker = Traced::new(kafka);
@@ -109,6 +109,9 @@ impl KafkaBuilder {
         }
         if let Some(publishes) = options.take("max_in_flight")? {
             builder = builder.max_in_flight(publishes);
+        }
+        if let Some(milliseconds) = options.take::<u32>("linger")? {
+            builder = builder.property("linger.ms", milliseconds.to_string());
         }
         if let Some(mechanism) = options.take::<String>("mechanism")? {
             builder = builder.property("sasl.mechanism", mechanism);

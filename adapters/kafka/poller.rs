@@ -104,7 +104,7 @@ impl Poller {
             topic: subscription.topic().into(),
             grouped: subscription.group_name().is_some(),
             at_most_once: subscription.guarantee() == Guarantee::AtMostOnce,
-            batch_limit: (limit / 4).clamp(1, BATCH),
+            batch_limit: (limit / 2).clamp(1, BATCH),
             limit,
             full_since: None,
             stored: Instant::now(),
@@ -136,7 +136,7 @@ impl Poller {
 
     /// Takes what is there, at most `limit` messages; waits for the first.
     fn take(&self, limit: usize) -> Vec<Item> {
-        let mut batch = Vec::new();
+        let mut batch = Vec::with_capacity(limit);
         let mut wait = POLL;
         while batch.len() < limit {
             match self.consumer.poll(wait) {

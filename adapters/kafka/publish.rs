@@ -120,6 +120,11 @@ fn configuration(settings: &KafkaBuilder) -> ClientConfig {
         .set("allow.auto.create.topics", "false")
         .set("message.timeout.ms", settings.delivery_timeout.as_millis().to_string());
     default(&mut client, "partitioner", "murmur2_random");
+    // A message waits for others, so long or until they make a batch: half of what may be in flight, so that one batch is filled
+    // while the other is on its way. Those without a key go to one partition for a while, or there would be no batches.
+    default(&mut client, "linger.ms", "1");
+    default(&mut client, "batch.num.messages", (settings.max_in_flight / 2).clamp(1, 10_000).to_string());
+    default(&mut client, "sticky.partitioning.linger.ms", "10");
     // A message counts until its report has been dealt with together with the others of the same answer, while those confirmed
     // first make room for new ones: so the queue is never full for who keeps to `max_in_flight`.
     let messages = 2 * settings.max_in_flight;

@@ -1,5 +1,4 @@
 #![doc = include_str!("../README.md")]
-
 // One small module of the Kafka adapter is the exception.
 #![cfg_attr(not(feature = "kafka"), forbid(unsafe_code))]
 

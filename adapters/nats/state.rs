@@ -36,6 +36,7 @@ pub(super) struct State {
 
 /// A message with its place in the window.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "all but very few are of the large kind")]
 pub(super) enum Arrived {
     Delivered(Message, Tokens, usize),
     Quarantined(Arc<Quarantined>, usize),

@@ -1,5 +1,6 @@
 //! The NATS adapter against a real server, at the level of the driver.
 
+mod contract;
 mod support;
 
 #[path = "nats/kit.rs"]
@@ -25,3 +26,12 @@ mod restart;
 mod settle;
 #[path = "nats/topology.rs"]
 mod topology;
+
+contract::contract!(crate::support::shared(crate::support::Kind::Nats));
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn core_is_described_in_the_readme() {
+    let url = format!("{}?mode=core", support::shared(support::Kind::Nats));
+    let world = contract::World::new(&url, "core").await;
+    contract::delivery::is_described_in_the_readme(&world).await;
+}

@@ -28,6 +28,12 @@ async fn restart(server: &Arc<Server>) {
     spawn_blocking(move || server.restart()).await.unwrap();
 }
 
+async fn pause(server: &Arc<Server>) {
+    server.pause();
+    // The signal takes a moment to reach every thread of the server.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settling_after_a_restart_is_lost_and_touches_nothing() {
     let server = start().await;
@@ -69,7 +75,7 @@ async fn publishes_without_an_answer_are_unknown_and_later_ones_not_sent() {
     let nats = connect_to(&server.url()).await.unwrap();
     let topic = topic("unknown");
     nats.declare(&topic).await.unwrap();
-    server.pause();
+    pause(&server).await;
     let unanswered = nats.publish(&topic, message("x"));
     tokio::time::sleep(Duration::from_millis(100)).await;
     kill(&server).await;
@@ -95,7 +101,7 @@ async fn a_server_that_stands_still_makes_publishes_time_out_as_unknown() {
     let topic = topic("still");
     nats.declare(&topic).await.unwrap();
     let mut source = subscribe(&nats, &topic, "workers").await;
-    server.pause();
+    pause(&server).await;
     let begun = Instant::now();
     let error = publish(&nats, &topic, message("x")).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Timeout, PublishOutcome::Unknown));

@@ -41,7 +41,7 @@ struct Arguments {
     bench: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 enum Contender {
     Raw { headers: bool, name: &'static str },
     Ours { sampling: Option<f64>, name: &'static str },

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -93,57 +93,48 @@ impl Lane {
         }
         let lane = Arc::clone(self);
         let mut answer = async move {
-            let answer = lane.publish(exchange, publication).await;
-            answer.map_err(|error| match error {
-                NotConfirmed::Refused(error) => error,
-                NotConfirmed::Client(error) => {
+            let Publication { routing_key, properties, payload, number, place } = publication;
+            let options = BasicPublishOptions { mandatory: number.is_some(), ..BasicPublishOptions::default() };
+            let sent = lane.channel.basic_publish(exchange, routing_key, options, &payload, properties).await;
+            let confirm = match sent {
+                Ok(confirm) => confirm.await,
+                Err(error) => Err(error),
+            };
+            // Free before the answer is known, so that whoever waits for it finds the place free.
+            drop(place);
+            match confirm {
+                Ok(confirm) => lane.judge(&confirm, number),
+                Err(error) => {
                     refused(&error);
-                    lost(error)
+                    Err(lost(error))
                 }
-            })
+            }
         }
         .boxed();
         Ok(match answer.poll_unpin(&mut Context::from_waker(Waker::noop())) {
-            std::task::Poll::Ready(answer) => Confirmation::ready(answer),
-            std::task::Poll::Pending => Confirmation::running(Pending::new(answer)),
+            Poll::Ready(answer) => Confirmation::ready(answer),
+            Poll::Pending => Confirmation::running(Pending::new(answer)),
         })
     }
 
-    async fn publish(&self, exchange: ShortString, publication: Publication) -> Result<Receipt, NotConfirmed> {
-        let Publication { routing_key, properties, payload, number, place } = publication;
-        let options = BasicPublishOptions { mandatory: number.is_some(), ..BasicPublishOptions::default() };
-        let sent = self.channel.basic_publish(exchange, routing_key, options, &payload, properties).await;
-        let confirm = sent.map_err(NotConfirmed::Client)?.await;
-        // Free before the answer is known, so that whoever waits for it finds the place free.
-        drop(place);
-        match confirm.map_err(NotConfirmed::Client)? {
-            Confirm::Ack(_) if self.was_returned(number) => Err(NotConfirmed::Refused(Error::new(
-                ErrorKind::Rejected,
-                "no queue takes the message: nobody has subscribed to the topic",
-            ))),
-            Confirm::Ack(_) => Ok(Receipt::confirmed()),
-            // One queue of several may have taken it.
-            Confirm::Nack(_) => Err(NotConfirmed::Refused(
-                Error::new(ErrorKind::Rejected, "the broker refused the message, as a full queue does")
-                    .with_unknown_outcome(),
-            )),
-            Confirm::NotRequested => {
-                let message = "the channel does not confirm";
-                Err(NotConfirmed::Refused(Error::new(ErrorKind::Unexpected, message).with_unknown_outcome()))
+    fn judge(&self, confirm: &Confirm, number: Option<i64>) -> Result<Receipt> {
+        Err(match confirm {
+            Confirm::Ack(_) if self.was_returned(number) => {
+                Error::new(ErrorKind::Rejected, "no queue takes the message: nobody has subscribed to the topic")
             }
-        }
+            Confirm::Ack(_) => return Ok(Receipt::confirmed()),
+            // One queue of several may have taken it.
+            Confirm::Nack(_) => Error::new(ErrorKind::Rejected, "the broker refused the message, as a full queue does")
+                .with_unknown_outcome(),
+            Confirm::NotRequested => {
+                Error::new(ErrorKind::Unexpected, "the channel does not confirm").with_unknown_outcome()
+            }
+        })
     }
 
     fn was_returned(&self, number: Option<i64>) -> bool {
         number.zip(self.returned.as_ref()).is_some_and(|(number, returned)| returned.take(number))
     }
-}
-
-enum NotConfirmed {
-    /// By the broker, for this message.
-    Refused(Error),
-    /// The client gave up: connection or channel ended.
-    Client(lapin::Error),
 }
 
 /// The error of a publish whose channel ended.

@@ -46,7 +46,7 @@ impl Batch {
         let handle = Box::new(Held::new(Arc::clone(&self.generation), id, self.received));
         let fields = headers::read(fields);
         Some(Inbound {
-            payload: Some(fields.payload.unwrap_or_else(Bytes::new)),
+            payload: Some(fields.payload.unwrap_or_default()),
             key: fields.key,
             id: Some(fields.id.unwrap_or_else(|| id.to_string())),
             headers: fields.headers,

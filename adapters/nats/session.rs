@@ -11,6 +11,7 @@ use async_nats::{Client, Subject, Subscriber};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::driver::{Confirmation, Disposition};
 
@@ -56,6 +57,7 @@ pub(super) struct Session {
     pub(super) since: Instant,
     found: bool,
     state: Mutex<State>,
+    _keeper: AbortOnDropHandle<()>,
 }
 
 /// What a session is opened with.
@@ -89,7 +91,9 @@ impl Session {
         let state = State::new(subscriber, ready, window);
         let health = Health::of(client.clone());
         let state = Mutex::new(state);
-        let session = Arc::new(Self {
+        let period = period(consumer.ack_wait);
+        let session = Arc::new_cyclic(|this| Self {
+            _keeper: AbortOnDropHandle::new(tokio::spawn(keep(Weak::clone(this), period))),
             link,
             client,
             health,
@@ -104,7 +108,6 @@ impl Session {
         // The messages that were found are not to be delivered again from now on.
         session.extend(replies);
         session.ask_for(request);
-        tokio::spawn(keep(Arc::downgrade(&session), session.period()));
         session
     }
 
@@ -288,11 +291,11 @@ impl Session {
             let _ = self.link.tell(reply, Bytes::from_static(b"+WPI"));
         }
     }
+}
 
-    /// A third of the time the server waits: an extension may come late, or be lost once.
-    fn period(&self) -> Duration {
-        (self.consumer.ack_wait / 3).clamp(Duration::from_millis(20), HEARTBEAT)
-    }
+/// A third of the time the server waits: an extension may come late, or be lost once.
+fn period(ack_wait: Duration) -> Duration {
+    (ack_wait / 3).clamp(Duration::from_millis(20), HEARTBEAT)
 }
 
 /// Keeps what is out from being delivered elsewhere, for as long as anybody holds it.

@@ -91,11 +91,13 @@ impl Lane {
                 self.channel.exchange_declare(exchange.clone(), kind, options, FieldTable::default()).now_or_never();
             topics.insert(topic.clone());
         }
-        let lane = Arc::clone(self);
+        let (lane, topic) = (Arc::clone(self), topic.clone());
         let mut answer = async move {
             let Publication { routing_key, properties, payload, number, place } = publication;
+            let size = payload.len();
             let options = BasicPublishOptions { mandatory: number.is_some(), ..BasicPublishOptions::default() };
             let sent = lane.channel.basic_publish(exchange, routing_key, options, &payload, properties).await;
+            drop(payload);
             let confirm = match sent {
                 Ok(confirm) => confirm.await,
                 Err(error) => Err(error),
@@ -106,7 +108,7 @@ impl Lane {
                 Ok(confirm) => lane.judge(&confirm, number),
                 Err(error) => {
                     refused(&error);
-                    Err(lost(error))
+                    Err(lost(error, &topic, size))
                 }
             }
         }
@@ -138,11 +140,26 @@ impl Lane {
 }
 
 /// The error of a publish whose channel ended.
-fn lost(error: lapin::Error) -> Error {
+fn lost(error: lapin::Error, topic: &Topic, size: usize) -> Error {
     // Only a channel that was seen to be closed beforehand takes nothing; this is what the client says then.
-    let untouched = matches!(error.kind(), ClientErrorKind::InvalidChannelState(_, "basic.publish"));
-    let error = client_error(error, During::Publish);
-    if untouched { error } else { error.with_unknown_outcome() }
+    if matches!(error.kind(), ClientErrorKind::InvalidChannelState(_, "basic.publish")) {
+        return client_error(error, During::Publish);
+    }
+    let error = if is_about_another(&error, topic, size) {
+        Error::new(ErrorKind::Unavailable, "the broker ended the channel over another message").with_source(error)
+    } else {
+        client_error(error, During::Publish)
+    };
+    error.with_unknown_outcome()
+}
+
+/// A message that the broker refuses ends the channel for all; its words say by exchange or size which one it was.
+fn is_about_another(error: &lapin::Error, topic: &Topic, size: usize) -> bool {
+    let ClientErrorKind::ProtocolError(refusal) = error.kind() else { return false };
+    let words = refusal.get_message().as_str();
+    error.is_amqp_soft_error()
+        && !words.contains(&format!("exchange '{topic}'"))
+        && !words.contains(&format!("message size {size} "))
 }
 
 impl fmt::Debug for Lane {

@@ -295,8 +295,11 @@ async fn a_topic_that_is_deleted_does_not_stop_the_others() {
     let amqp = connect("?topology=check").await.unwrap();
     let channel = raw().await.create_channel().await.unwrap();
     channel.exchange_delete(gone.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
-    let error = confirmed(amqp.publish(&gone, outbound("x"))).await.unwrap_err();
+    let [refused, beside] = [amqp.publish(&gone, outbound("x")), amqp.publish(&good, outbound("x"))];
+    let error = confirmed(refused).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::NotFound, PublishOutcome::Unknown));
+    let error = confirmed(beside).await.unwrap_err();
+    assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::Unknown));
     until_published(&amqp, &good).await;
     for _ in 0..20 {
         let error = confirmed(amqp.publish(&gone, outbound("x"))).await.unwrap_err();

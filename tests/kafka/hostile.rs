@@ -23,7 +23,11 @@ async fn hostile_headers_neither_crash_nor_lose_anything() {
         (&[(b"\xff\xfe", Some(b"v")), (b"ok", Some(b"1"))], &[("ok", b"1")], 1),
         (&[(b"traceparent\0", Some(b"v")), (b"a\0b", Some(b"")), (b"ok", Some(b"1"))], &[("ok", b"1")], 2),
         (&[(b"\0", Some(b"\0\0")), (b"", Some(b"")), (b"", Some(b"x"))], &[("", b""), ("", b"x")], 1),
-        (&[(b"null", None), (b"\xc0\x80", None), (b"ok", Some(b"\0\r\n\xff"))], &[("null", b""), ("ok", b"\0\r\n\xff")], 1),
+        (
+            &[(b"null", None), (b"\xc0\x80", None), (b"ok", Some(b"\0\r\n\xff"))],
+            &[("null", b""), ("ok", b"\0\r\n\xff")],
+            1,
+        ),
         (&[(b"\xf0\x9f\x92\xa9", Some(b"v"))], &[("💩", b"v")], 0),
         (&[(&long, Some(&long))], &[(std::str::from_utf8(&long).unwrap(), &long)], 0),
         (&truncated, &[], 10_000),

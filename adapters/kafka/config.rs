@@ -155,7 +155,7 @@ impl KafkaBuilder {
         self
     }
 
-    /// How long connecting, subscribing, creating a topic and a ping may take. Default 10 seconds.
+    /// How long connecting, subscribing, creating a topic, a ping and closing may take. Default 10 seconds.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
         self

@@ -37,7 +37,8 @@ pub(super) fn open(
 ) -> Result<(Source, Arc<Control>)> {
     let partitions = topology::ensure(client, settings, subscription.topic())?;
     let assignment = Arc::new(Assignment::new(subscription.max_unsettled()));
-    let member = Member::new(Arc::clone(&assignment));
+    let settled = subscription.guarantee() == Guarantee::AtMostOnce;
+    let member = Member::new(Arc::clone(&assignment), subscription.group_name().is_some() && !settled);
     let configuration = configuration(settings, subscription);
     let consumer: BaseConsumer<Member> = configuration.create_with_context(member).map_err(error::from_client)?;
     match (subscription.group_name(), subscription.start_position()) {
@@ -48,7 +49,6 @@ pub(super) fn open(
     if subscription.group_name().is_some() {
         consumer.subscribe(&[subscription.topic()]).map_err(error::from_client)?;
     }
-    let settled = subscription.guarantee() == Guarantee::AtMostOnce;
     let (sender, receiver) = mpsc::channel(subscription.max_unsettled() + ERROR_ITEMS);
     let window = Arc::clone(&assignment.window);
     let control = Poller::start(consumer, assignment, sender, subscription)?;

@@ -28,7 +28,7 @@ pub(super) struct Taken {
     headers: Headers,
     unreadable_headers: u32,
     timestamp: Option<Timestamp>,
-    offset: i64,
+    pub(super) offset: i64,
     pub(super) partition: Arc<Partition>,
 }
 

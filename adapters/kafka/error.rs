@@ -27,10 +27,18 @@ pub(super) fn from_client(error: KafkaError) -> Error {
         KafkaError::ClientCreation(_) => {
             invalid("the kafka client cannot be made with this configuration").with_source(error)
         }
-        other => match other.rdkafka_error_code() {
+        other => match code_of(&other) {
             Some(code) => from_code(code).with_source(other),
             None => Error::new(ErrorKind::Unexpected, "the kafka client failed").with_source(other),
         },
+    }
+}
+
+/// The code of the client's error; rdkafka keeps that of an administrative operation to itself.
+pub(super) fn code_of(error: &KafkaError) -> Option<Code> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        other => other.rdkafka_error_code(),
     }
 }
 

@@ -14,14 +14,16 @@ use super::log::Listener;
 /// Keeps the assignment up to date.
 pub(super) struct Member {
     assignment: Arc<Assignment>,
+    /// Whether positions are stored to be committed.
+    stores: bool,
     /// Whether partitions that come now must not be fetched from.
     paused: AtomicBool,
     listener: Listener,
 }
 
 impl Member {
-    pub(super) fn new(assignment: Arc<Assignment>) -> Self {
-        Self { assignment, paused: AtomicBool::new(false), listener: Listener::default() }
+    pub(super) fn new(assignment: Arc<Assignment>, stores: bool) -> Self {
+        Self { assignment, stores, paused: AtomicBool::new(false), listener: Listener::default() }
     }
 
     /// Whether the poller has paused fetching.
@@ -43,7 +45,7 @@ impl Member {
                 add(&mut positions, partition.topic(), partition.partition(), position);
             }
         }
-        if positions.count() > 0 {
+        if self.stores && positions.count() > 0 {
             // Committed by librdkafka as it gives the partitions back.
             note("store", consumer.store_offsets(&positions));
         }

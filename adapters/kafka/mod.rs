@@ -15,7 +15,6 @@ mod topology;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -40,9 +39,6 @@ use publish::Publisher;
 
 /// The port of a broker unless the URL says otherwise.
 pub const DEFAULT_PORT: u16 = 9092;
-
-/// How long closing waits for the broker: once for the publishes, once for the subscriptions.
-const CLOSE: Duration = Duration::from_secs(10);
 
 /// A connection to Kafka; see the [module](self).
 #[derive(Debug)]
@@ -98,7 +94,8 @@ impl Kafka {
             closed: AtomicBool::new(false),
         });
         let asked = Arc::clone(&shared);
-        let answer = blocking(move || topology::ping(asked.publisher.client(), asked.settings.connect_timeout)).await;
+        let answer =
+            blocking(move || topology::ping(asked.publisher.running()?.client(), asked.settings.connect_timeout)).await;
         answer.map_err(|error| unreachable(error, &shared.settings, &trouble))?;
         Ok(Self { identity: identity(&shared.settings), capabilities: capabilities(&shared.settings), shared })
     }
@@ -121,22 +118,20 @@ impl Driver for Kafka {
     async fn declare(&self, topic: &Topic) -> Result<Destination> {
         self.check_open()?;
         let (shared, topic) = (Arc::clone(&self.shared), topic.clone());
-        blocking(move || topology::ensure(shared.publisher.client(), &shared.settings, &topic)).await?;
+        blocking(move || topology::ensure(shared.publisher.running()?.client(), &shared.settings, &topic)).await?;
         Ok(Destination::new())
     }
 
     fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
-        match self.check_open() {
-            Ok(()) => self.shared.publisher.publish(topic, &message),
-            Err(error) => Confirmation::ready(Err(error)),
-        }
+        self.shared.publisher.publish(topic, &message)
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
         self.check_open()?;
         let (shared, subscription) = (Arc::clone(&self.shared), subscription.clone());
         blocking(move || {
-            let (source, control) = consume::open(shared.publisher.client(), &shared.settings, &subscription)?;
+            let running = shared.publisher.running()?;
+            let (source, control) = consume::open(running.client(), &shared.settings, &subscription)?;
             let mut subscriptions = shared.subscriptions.lock();
             if shared.closed.load(Ordering::Acquire) {
                 return Err(closed());
@@ -151,7 +146,7 @@ impl Driver for Kafka {
     async fn ping(&self) -> Result<()> {
         self.check_open()?;
         let shared = Arc::clone(&self.shared);
-        blocking(move || topology::ping(shared.publisher.client(), shared.settings.connect_timeout)).await
+        blocking(move || topology::ping(shared.publisher.running()?.client(), shared.settings.connect_timeout)).await
     }
 
     async fn close(&self) -> Result<()> {

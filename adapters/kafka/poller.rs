@@ -23,6 +23,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// A taken message, or trouble to report.
 pub(super) type Item = Result<Taken>;
 
+/// Where a batch is handed over.
+pub(super) type Sender = mpsc::Sender<Vec<Item>>;
+
 /// How long to wait for a message at a time, hence how soon the end of the subscription is noticed.
 const POLL: Duration = Duration::from_millis(100);
 /// How long to wait for room in the window at a time.
@@ -69,7 +72,6 @@ impl Control {
 pub(super) struct Poller {
     consumer: BaseConsumer<Member>,
     assignment: Arc<Assignment>,
-    sender: mpsc::Sender<Vec<Item>>,
     control: Arc<Control>,
     topic: Arc<str>,
     /// Whether positions are committed at all.
@@ -86,7 +88,7 @@ impl Poller {
     pub(super) fn start(
         consumer: BaseConsumer<Member>,
         assignment: Arc<Assignment>,
-        sender: mpsc::Sender<Vec<Item>>,
+        sender: Sender,
         subscription: &Subscription,
     ) -> Result<Arc<Control>> {
         let (answer, ended) = oneshot::channel();
@@ -99,7 +101,6 @@ impl Poller {
         let poller = Self {
             consumer,
             assignment,
-            sender,
             control: Arc::clone(&control),
             topic: subscription.topic().into(),
             grouped: subscription.group_name().is_some(),
@@ -111,7 +112,7 @@ impl Poller {
         };
         let run = move || {
             // Nobody waits when the subscription was dropped.
-            let _ = answer.send(poller.run());
+            let _ = answer.send(poller.run(sender));
         };
         thread::Builder::new().name("kafka-consumer".to_owned()).spawn(run).map_err(|error| {
             Error::new(ErrorKind::Unexpected, "no thread can be started for the kafka consumer").with_source(error)
@@ -119,18 +120,20 @@ impl Poller {
         Ok(control)
     }
 
-    fn run(mut self) -> Result<()> {
+    fn run(mut self, sender: Sender) -> Result<()> {
         while !self.control.is_ending() {
             match self.assignment.window.room() {
-                0 => self.wait_for_room(),
+                0 => self.wait_for_room(&sender),
                 room => {
                     self.resume();
                     let batch = self.take(room.min(self.batch_limit));
-                    self.hand_over(batch);
+                    self.hand_over(batch, &sender);
                 }
             }
             self.store_positions();
         }
+        // The stream ends here, whatever the broker does.
+        drop(sender);
         self.finish()
     }
 
@@ -161,48 +164,62 @@ impl Poller {
         Some(Taken::copy(message, partition))
     }
 
-    fn hand_over(&mut self, batch: Vec<Item>) {
+    fn hand_over(&self, mut batch: Vec<Item>, sender: &Sender) {
+        if self.at_most_once && self.grouped {
+            self.commit_ahead(&mut batch);
+        }
         if batch.is_empty() {
-            if self.sender.is_closed() {
+            if sender.is_closed() {
                 self.control.end();
             }
             return;
         }
-        if self.at_most_once && self.grouped && !self.commit_ahead() {
-            return;
-        }
         // The channel has room for as many batches as the window for messages, and a few for trouble alone.
-        if batch.iter().all(Result::is_err) && self.sender.capacity() <= self.limit {
+        if batch.iter().all(Result::is_err) && sender.capacity() <= self.limit {
             return;
         }
-        if self.sender.try_send(batch).is_err() {
+        if sender.try_send(batch).is_err() {
             self.control.end();
         }
     }
 
-    /// At most once: what was taken is committed before it is handed out. `false` when it must not be.
-    fn commit_ahead(&mut self) -> bool {
-        let positions = self.positions(self.assignment.moved());
-        while !self.control.is_ending() {
+    /// At most once: what was taken is committed before it is handed out. Leaves in the batch what may be handed out.
+    fn commit_ahead(&self, batch: &mut Vec<Item>) {
+        loop {
+            let positions = self.positions(positions_after(batch));
+            if positions.count() == 0 {
+                return;
+            }
             match self.consumer.commit(&positions, CommitMode::Sync) {
-                Ok(()) => return true,
-                Err(error) if is_lost(&error) => return false,
+                Ok(()) => return,
+                // Not committed: another consumer gets it.
+                Err(_) if self.control.is_ending() => return batch.clear(),
+                Err(error) if is_lost(&error) => {
+                    // Lets the rebalance go on without taking more, and gives up what was revoked in it.
+                    self.pause();
+                    drop(self.consumer.poll(PAUSED));
+                    batch.retain(|item| {
+                        let revoked = item.as_ref().is_ok_and(|taken| taken.partition.is_ended());
+                        if revoked {
+                            self.assignment.window.release();
+                        }
+                        !revoked
+                    });
+                }
                 Err(error) => {
                     tracing::warn!(%error, "kafka: messages wait until it is committed that they are handed out");
                     thread::sleep(POLL);
                 }
             }
         }
-        false
     }
 
-    fn wait_for_room(&mut self) {
+    fn wait_for_room(&mut self, sender: &Sender) {
         let since = *self.full_since.get_or_insert_with(Instant::now);
         if !self.consumer.context().is_paused() {
             self.assignment.window.wait(ROOM);
             if since.elapsed() > PATIENCE && self.assignment.window.room() == 0 {
-                self.consumer.context().set_paused(true);
-                note("pause", self.consumer.assignment().and_then(|all| self.consumer.pause(&all)));
+                self.pause();
             }
             return;
         }
@@ -210,7 +227,14 @@ impl Poller {
         // Nothing is fetched while paused, so that this is rebalancing, or trouble.
         if let Some(Err(error)) = self.consumer.poll(Duration::ZERO) {
             let report = report(error).into_iter().map(Err).collect();
-            self.hand_over(report);
+            self.hand_over(report, sender);
+        }
+    }
+
+    fn pause(&self) {
+        if !self.consumer.context().is_paused() {
+            self.consumer.context().set_paused(true);
+            note("pause", self.consumer.assignment().and_then(|all| self.consumer.pause(&all)));
         }
     }
 
@@ -224,7 +248,7 @@ impl Poller {
 
     /// Hands librdkafka the positions to commit, from time to time.
     fn store_positions(&mut self) {
-        if self.grouped && self.stored.elapsed() >= STORE {
+        if self.grouped && !self.at_most_once && self.stored.elapsed() >= STORE {
             self.stored = Instant::now();
             let moved = self.assignment.moved();
             if !moved.is_empty() {
@@ -242,7 +266,8 @@ impl Poller {
     /// Commits what is settled, ends every assignment, and leaves the group.
     fn finish(self) -> Result<()> {
         let positions = self.positions(self.assignment.revoke_all());
-        let committed = if self.grouped && positions.count() > 0 { self.commit_last(positions) } else { Ok(()) };
+        let commits = self.grouped && !self.at_most_once && positions.count() > 0;
+        let committed = if commits { self.commit_last(positions) } else { Ok(()) };
         // Blocks while it leaves the group, and calls back: that is why it is done here.
         drop(self.consumer);
         committed
@@ -278,6 +303,19 @@ impl Poller {
         }
         left
     }
+}
+
+/// The position after the messages of a batch, of each partition in it.
+fn positions_after(batch: &[Item]) -> Vec<(i32, i64)> {
+    let mut positions: Vec<(i32, i64)> = Vec::new();
+    for taken in batch.iter().flatten() {
+        let (number, next) = (taken.partition.number, taken.offset + 1);
+        match positions.iter_mut().find(|(partition, _)| *partition == number) {
+            Some((_, position)) => *position = next,
+            None => positions.push((number, next)),
+        }
+    }
+    positions
 }
 
 /// Whether a commit failed since the assignment changed.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 use rdkafka::ClientConfig;
 use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -15,7 +15,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 
 use super::config::{KafkaBuilder, default};
 use super::log::{Listener, Trouble};
-use super::{error, headers, native};
+use super::{closed, error, headers, native};
 use crate::driver::{Confirmation, Confirmer, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Receipt;
@@ -23,39 +23,45 @@ use crate::message::Receipt;
 /// How long the polling thread waits for a delivery report at a time, hence how soon it notices that it is to end.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The producer and the thread that polls it.
+const UNKNOWN_TOPIC: Duration = Duration::from_secs(5);
+
+/// The producer, until it is closed.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    running: Arc<Running>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    configuration: ClientConfig,
+    trouble: Arc<Trouble>,
+    polled: RwLock<Option<Polled>>,
     max_message: usize,
 }
 
-struct Running {
+/// A producer and the thread that polls it.
+#[derive(Debug)]
+struct Polled {
+    running: Arc<Running>,
+    thread: JoinHandle<()>,
+}
+
+/// A producer that is polled.
+pub(super) struct Running {
     producer: BaseProducer<Listener>,
     ended: AtomicBool,
 }
 
+type Record<'a> = BaseRecord<'a, [u8], [u8], Box<Confirmer<Receipt>>>;
+
 impl Publisher {
     pub(super) fn new(settings: &KafkaBuilder, trouble: Arc<Trouble>) -> Result<Self> {
-        let listener = Listener { trouble };
-        let producer = configuration(settings).create_with_context(listener).map_err(error::from_client)?;
-        let running = Arc::new(Running { producer, ended: AtomicBool::new(false) });
-        let polled = Arc::clone(&running);
-        let poll = move || {
-            while !polled.ended.load(Ordering::Relaxed) {
-                polled.producer.poll(POLL);
-            }
-        };
-        let thread = thread::Builder::new().name("kafka-producer".to_owned()).spawn(poll).map_err(|error| {
-            Error::new(ErrorKind::Unexpected, "no thread can be started for the kafka producer").with_source(error)
-        })?;
-        Ok(Self { running, thread: Mutex::new(Some(thread)), max_message: settings.max_message() })
+        let configuration = configuration(settings);
+        let polled = Polled::start(&configuration, Arc::clone(&trouble))?;
+        Ok(Self { configuration, trouble, polled: RwLock::new(Some(polled)), max_message: settings.max_message() })
     }
 
-    /// The producer's client, for metadata.
-    pub(super) fn client(&self) -> &Client<Listener> {
-        self.running.producer.client()
+    /// The producer, to ask its client for metadata.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] after [`close`](Self::close).
+    pub(super) fn running(&self) -> Result<Arc<Running>> {
+        self.polled.read().as_ref().map(|polled| Arc::clone(&polled.running)).ok_or_else(closed)
     }
 
     /// Enqueues a message; its report gives the confirmation.
@@ -65,14 +71,44 @@ impl Publisher {
             Err(error) => return Confirmation::ready(Err(error)),
         };
         let (confirmer, confirmation) = Confirmation::pending();
-        let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, Box::new(confirmer));
+        let mut record = Record::with_opaque_to(topic, Box::new(confirmer));
         record.headers = headers;
         record.payload = message.payload.as_deref();
         record.key = message.key.as_deref();
-        match self.running.producer.send(record) {
+        let sent = match self.send(record) {
+            Err((error, Some(record))) if error.rdkafka_error_code() == Some(Code::Fatal) => match self.renew() {
+                Ok(()) => self.send(record),
+                Err(error) => return Confirmation::ready(Err(error)),
+            },
+            sent => sent,
+        };
+        match sent {
             Ok(()) => confirmation,
-            Err((error, _)) => Confirmation::ready(Err(self.refused(error, message))),
+            Err((_, None)) => Confirmation::ready(Err(closed())),
+            Err((error, Some(_))) => Confirmation::ready(Err(self.refused(error, message))),
         }
+    }
+
+    /// Gives the record to librdkafka, or it back; no record is given back after closing.
+    fn send<'a>(&self, record: Record<'a>) -> Result<(), (KafkaError, Option<Record<'a>>)> {
+        match &*self.polled.read() {
+            Some(polled) => polled.running.producer.send(record).map_err(|(error, record)| (error, Some(record))),
+            None => Err((KafkaError::Canceled, None)),
+        }
+    }
+
+    /// Replaces a producer that can send nothing more, which happens when the broker has forgotten what it had confirmed.
+    fn renew(&self) -> Result<()> {
+        let mut polled = self.polled.write();
+        let Some(old) = polled.as_ref() else { return Err(closed()) };
+        // Another caller may have been faster.
+        if let Some((code, reason)) = old.running.client().fatal_error() {
+            tracing::warn!(%code, reason, "kafka: the producer is made anew");
+            let new = Polled::start(&self.configuration, Arc::clone(&self.trouble))?;
+            old.running.end();
+            *polled = Some(new);
+        }
+        Ok(())
     }
 
     /// The error of a message that librdkafka did not take.
@@ -87,22 +123,51 @@ impl Publisher {
         }
     }
 
-    /// Waits until every message has its report, then ends the thread. Blocks; a second call finds nothing left to do.
+    /// Waits until every message has its report, then ends producer and thread. Blocks; a second call does nothing.
     pub(super) fn close(&self, limit: Duration) -> Result<()> {
-        let flushed = self.running.producer.flush(limit);
-        self.running.ended.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.lock().take() {
-            // It cannot have panicked but in a callback, and then there is nothing to do about it here.
-            let _ = thread.join();
-        }
+        let Some(Polled { running, thread }) = self.polled.write().take() else { return Ok(()) };
+        let flushed = running.producer.flush(limit);
+        running.end();
+        drop(running);
+        // It cannot have panicked but in a callback, and then there is nothing to do about it here.
+        let _ = thread.join();
         flushed.map_err(|error| error::from_client(error).with_unknown_outcome())
     }
 }
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        // The thread drops the producer, which blocks while it tells of every message that was not confirmed.
-        self.running.ended.store(true, Ordering::Relaxed);
+        if let Some(polled) = self.polled.get_mut() {
+            polled.running.end();
+        }
+    }
+}
+
+impl Polled {
+    fn start(configuration: &ClientConfig, trouble: Arc<Trouble>) -> Result<Self> {
+        let producer = configuration.create_with_context(Listener { trouble }).map_err(error::from_client)?;
+        let running = Arc::new(Running { producer, ended: AtomicBool::new(false) });
+        let polled = Arc::clone(&running);
+        let poll = move || {
+            while !polled.ended.load(Ordering::Relaxed) {
+                polled.producer.poll(POLL);
+            }
+        };
+        let thread = thread::Builder::new().name("kafka-producer".to_owned()).spawn(poll).map_err(|error| {
+            Error::new(ErrorKind::Unexpected, "no thread can be started for the kafka producer").with_source(error)
+        })?;
+        Ok(Self { running, thread })
+    }
+}
+
+impl Running {
+    /// Has the thread end soon. It drops the producer, which blocks while it tells of every message that was not confirmed.
+    fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn client(&self) -> &Client<Listener> {
+        self.producer.client()
     }
 }
 
@@ -119,6 +184,9 @@ fn configuration(settings: &KafkaBuilder) -> ClientConfig {
         .set("acks", "all")
         .set("allow.auto.create.topics", "false")
         .set("message.timeout.ms", settings.delivery_timeout.as_millis().to_string());
+    // How long a topic may be unknown before its messages fail. It was there when it was declared.
+    let unknown = (settings.delivery_timeout / 2).min(UNKNOWN_TOPIC);
+    default(&mut client, "topic.metadata.propagation.max.ms", unknown.as_millis().to_string());
     default(&mut client, "partitioner", "murmur2_random");
     // A message waits for others, so long or until they make a batch: half of what may be in flight, so that one batch is filled
     // while the other is on its way. Those without a key go to one partition for a while, or there would be no batches.
@@ -152,7 +220,7 @@ impl ProducerContext for Listener {
 fn undelivered(error: &KafkaError, may_be_stored: bool) -> Error {
     let mapped = match error.rdkafka_error_code() {
         Some(Code::MessageTimedOut) if !may_be_stored => {
-            let message = "the broker could not be reached within the delivery timeout";
+            let message = "no broker took the message within the delivery timeout";
             Error::new(ErrorKind::Unavailable, message).with_source(error.clone())
         }
         _ => error::from_client(error.clone()),

@@ -1,6 +1,8 @@
 //! Publishing: confirmations, order, and what is refused.
 
 use bytes::Bytes;
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use traced_broker::driver::{Driver, Outbound};
 use traced_broker::{ErrorKind, Headers, PublishOutcome, Topic};
 
@@ -96,7 +98,7 @@ async fn what_cannot_be_carried_is_refused_and_not_sent() {
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::InvalidMessage, PublishOutcome::NotSent));
 
     let missing = Topic::new(&unique("never-declared")).unwrap();
-    let quick = connect(&url_with("delivery_timeout=2000")).await.unwrap();
+    let quick = connect(&url_with("delivery_timeout=3000")).await.unwrap();
     let error = quick.publish(&missing, outbound("x")).await.unwrap_err();
     assert_eq!(error.publish_outcome(), PublishOutcome::NotSent, "{error}");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
@@ -144,5 +146,21 @@ async fn the_bound_of_what_is_in_flight_never_fills_the_queue() {
         }
     }
     assert!(refused > 0, "two hundred at once fit in a queue of thirty-two");
+    kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_cannot_go_on_is_made_anew() {
+    // librdkafka's own stand-in for a cluster: a real broker cannot be told to lose what it had stored.
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("fatal", 1, 1).unwrap();
+    let kafka = connect(&format!("kafka://{}", cluster.bootstrap_servers())).await.unwrap();
+    let topic = Topic::new("fatal").unwrap();
+    publish_numbers(&kafka, &topic, 0..10).await;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
+    let error = kafka.publish(&topic, outbound("x")).await.unwrap_err();
+    assert_eq!(error.publish_outcome(), PublishOutcome::Unknown, "{error}");
+    let receipts = publish_numbers(&kafka, &topic, 10..20).await;
+    assert_eq!(receipts.len(), 10);
     kafka.close().await.unwrap();
 }

@@ -1,1 +1,179 @@
-//! wip
+//! A broker that dies, comes back, or does not answer. Each test has a server of its own.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use traced_broker::driver::{Disposition, Driver};
+use traced_broker::{ErrorKind, PublishOutcome, Subscription};
+
+use crate::harness::*;
+use crate::support::{Kind, Server};
+
+async fn server() -> Arc<Server> {
+    spawn_blocking(|| Arc::new(Server::start(Kind::Kafka))).await.unwrap()
+}
+
+/// Lets the server do something that blocks.
+async fn on(server: &Arc<Server>, act: impl FnOnce(&Server) + Send + 'static) {
+    let server = Arc::clone(server);
+    spawn_blocking(move || act(&server)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
+    const MESSAGES: u32 = 6000;
+    let server = server().await;
+    let kafka = Arc::new(connect(&format!("{}?max_in_flight=64", server.url())).await.unwrap());
+    let topic = topic(&kafka, "killed").await;
+    let mut source = subscribe(&kafka, &topic, "g").await;
+    let published = Arc::new(AtomicBool::new(false));
+    let publishing = tokio::spawn({
+        let (kafka, topic, published) = (Arc::clone(&kafka), topic.clone(), Arc::clone(&published));
+        async move {
+            let (mut confirmed, mut waiting) = (BTreeSet::new(), std::collections::VecDeque::new());
+            for number in 0..MESSAGES + 64 {
+                if waiting.len() == 64 || number >= MESSAGES {
+                    let (number, confirmation): (u32, traced_broker::driver::Confirmation<_>) =
+                        waiting.pop_front().unwrap();
+                    if confirmation.await.is_ok() {
+                        confirmed.insert(number);
+                    }
+                    // Slow enough that the server dies in the middle.
+                    if number % 20 == 0 {
+                        sleep(Duration::from_millis(10)).await;
+                    }
+                }
+                if number < MESSAGES {
+                    waiting.push_back((number, kafka.publish(&topic, keyed(&number.to_string(), number.to_string()))));
+                }
+            }
+            published.store(true, Ordering::Relaxed);
+            confirmed
+        }
+    });
+    let killing = tokio::spawn({
+        let server = Arc::clone(&server);
+        async move {
+            for _ in 0..2 {
+                sleep(Duration::from_millis(800)).await;
+                on(&server, Server::kill).await;
+                sleep(Duration::from_millis(200)).await;
+                on(&server, Server::restart).await;
+            }
+        }
+    });
+    let mut received = BTreeSet::new();
+    let mut quiet = false;
+    while !(quiet && publishing.is_finished() && killing.is_finished()) {
+        match tokio::time::timeout(Duration::from_secs(3), next_item(&mut source)).await {
+            Ok(item) => {
+                quiet = false;
+                let inbound = item.unwrap().unwrap();
+                received.insert(number(&inbound));
+                // Lost when the assignment is: then it comes again.
+                let _ = inbound.handle.settle(Disposition::Ack).await;
+            }
+            Err(_) => quiet = true,
+        }
+    }
+    assert!(published.load(Ordering::Relaxed));
+    killing.await.unwrap();
+    let confirmed = publishing.await.unwrap();
+    assert!(confirmed.len() > 5000, "{} of {MESSAGES} confirmed", confirmed.len());
+    let lost: Vec<_> = confirmed.difference(&received).collect();
+    assert!(lost.is_empty(), "confirmed and never delivered: {lost:?}");
+    kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_unsettled_before_the_restart_settles_itself_or_nothing() {
+    let server = server().await;
+    let kafka = connect(&format!("{}?partitions=1&commit_interval=50", server.url())).await.unwrap();
+    let topic = topic(&kafka, "unsettled").await;
+    publish_numbers(&kafka, &topic, 0..10).await;
+    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut reader = kafka.subscribe(&Subscription::new(&*topic)).await.unwrap();
+    let first = next(&mut source).await;
+    drain(&mut source, 9).await;
+    on(&server, |server| {
+        server.kill();
+        server.restart();
+    })
+    .await;
+    publish_numbers(&kafka, &topic, 10..12).await;
+    assert_eq!(drain(&mut reader, 2).await, [10, 11], "a reader without a group goes on where it was");
+
+    let settled = first.handle.settle(Disposition::Ack).await;
+    let mut expected: BTreeSet<u32> = as_set(10..12);
+    if let Err(error) = settled {
+        assert_eq!(error.kind(), ErrorKind::SettlementLost);
+        expected.extend(0..10);
+    }
+    let mut received = BTreeSet::new();
+    while !received.is_superset(&expected) {
+        let inbound = next(&mut source).await;
+        received.insert(number(&inbound));
+        ack(inbound).await;
+    }
+    kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_outcome_says_whether_bytes_had_left() {
+    let server = server().await;
+    let url = format!("{}?partitions=1&delivery_timeout=1500&connect_timeout=1000", server.url());
+    let kafka = connect(&url).await.unwrap();
+    let topic = topic(&kafka, "outcome").await;
+    publish_numbers(&kafka, &topic, 0..3).await;
+
+    // It takes the bytes and does not answer.
+    on(&server, Server::pause).await;
+    let error = kafka.publish(&topic, outbound("3")).await.unwrap_err();
+    assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Timeout, PublishOutcome::Unknown), "{error}");
+    let begun = Instant::now();
+    let error = kafka.ping().await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(3));
+    on(&server, Server::resume).await;
+
+    // Unknown was the right word: it may be there. What comes after is sent again.
+    let deadline = Instant::now() + LONG;
+    while kafka.publish(&topic, outbound("4")).await.is_err() {
+        assert!(Instant::now() < deadline, "it never recovers");
+    }
+
+    on(&server, Server::kill).await;
+    sleep(Duration::from_millis(300)).await;
+    let error = kafka.publish(&topic, outbound("5")).await.unwrap_err();
+    assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::NotSent), "{error}");
+
+    on(&server, Server::restart).await;
+    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut received = Vec::new();
+    while received.last() != Some(&4) {
+        received.push(number(&next(&mut source).await));
+    }
+    assert!(is_quiet(&mut source).await, "what was not sent is there");
+    kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_without_a_server_ends_in_time() {
+    let server = server().await;
+    let kafka = connect(&format!("{}?connect_timeout=3000", server.url())).await.unwrap();
+    let topic = topic(&kafka, "gone").await;
+    publish_numbers(&kafka, &topic, 0..10).await;
+    let mut source = subscribe(&kafka, &topic, "g").await;
+    drain(&mut source, 10).await;
+    on(&server, Server::kill).await;
+    let begun = Instant::now();
+    // The acknowledgements of the last moment cannot be brought anywhere, and closing says so.
+    let error = kafka.close().await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(error.is_retryable(), "{error}");
+    assert!(next_item(&mut source).await.is_none());
+}

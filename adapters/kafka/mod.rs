@@ -1,4 +1,50 @@
 //! Apache Kafka, through rdkafka.
+//!
+//! # URLs
+//! `kafka://[user:password@]host[:9092][,host…]`; the hosts are where to ask for the rest of the cluster. User and password mean
+//! SASL over a plain connection.
+//!
+//! | option | meaning | default |
+//! |---|---|---|
+//! | `topology` | `create` missing topics, or only `check` | `create` |
+//! | `partitions` | partitions of a created topic, -1 for the broker's default | 6 |
+//! | `replication` | replicas of a created topic, -1 for the broker's default | -1 |
+//! | `max_in_flight` | publishes that may be unconfirmed at a time | 1024 |
+//! | `connect_timeout` | ms for connecting, subscribing, creating, pinging, closing | 10000 |
+//! | `delivery_timeout` | ms a publish may wait for its confirm, across reconnections | 30000 |
+//! | `commit_interval` | ms between commits of what was acknowledged | 1000 |
+//! | `linger` | ms to wait for a fuller batch | librdkafka's |
+//! | `mechanism` | SASL mechanism | `PLAIN` |
+//! | `client_id` | name in the broker's logs and quotas | librdkafka's |
+//!
+//! [`Kafka::builder`] takes the same, and any property of librdkafka that the semantics below do not rest on.
+//!
+//! # Delivery semantics
+//! A message is confirmed once all in-sync replicas have it (`acks=all`, idempotent): it survives the death of a broker process, and of a
+//! broker's disk or power only with replicas. A publish that times out after it was sent is unknown.
+//!
+//! A group is a consumer group. Members share the partitions; messages of one key are in one partition, the same that Java clients
+//! choose, and come in order. Deliveries may be settled in any order: a partition's position is committed up to the
+//! oldest one that is not settled, so that after a crash everything from there on comes again, later messages that were settled included.
+//! Before a partition moves to another member, its position is committed; what was unsettled goes to the new member, and
+//! settling it late fails with `SettlementLost`. Without a group, a reader has all partitions to itself and commits nothing.
+//!
+//! Kafka cannot bring one message back: a retried delivery stays unsettled and is handed out again from memory. Hence attempts are counted
+//! while the consumer lives and start at 1 after its end, and a message that is retried for long holds the commits of its
+//! partition back. The timestamp is the record's: the producer's time, or the broker's where the topic says `LogAppendTime`.
+//!
+//! A thread apart polls for each subscription, so that slow handlers do not cost the membership of the group. It hands out at most as
+//! many messages as the prefetch allows to be unsettled and pauses the partitions beyond; what librdkafka fetches ahead is bounded by it.
+//!
+//! # Headers
+//! Names and values are carried as they are, repeated names too. A name that holds a NUL byte is refused, since clients on librdkafka would
+//! read it cut short. Of a foreign message, a null value reads as empty, and a name that is not UTF-8 is left out and counted. The
+//! message id, for which Kafka has no field, is the header `message-id`. The key is the record's key; a message without payload
+//! is a tombstone.
+//!
+//! # Escape hatch
+//! [`Kafka::from_client`] starts from a client configuration of rdkafka's, and [`Kafka::as_client`] gives the one a connection was made
+//! with, to make admin clients and the like.
 
 mod assignment;
 mod config;

@@ -205,8 +205,8 @@ impl Driver for Kafka {
         };
         subscriptions.iter().for_each(|control| control.end());
         let ends = join_all(subscriptions.iter().filter_map(|control| control.ended()));
-        let shared = Arc::clone(&self.shared);
-        let (flushed, ended) = tokio::join!(blocking(move || shared.publisher.close(CLOSE)), timeout(CLOSE, ends));
+        let (shared, limit) = (Arc::clone(&self.shared), self.shared.settings.connect_timeout);
+        let (flushed, ended) = tokio::join!(blocking(move || shared.publisher.close(limit)), timeout(limit, ends));
         let Ok(ended) = ended else {
             return Err(Error::new(ErrorKind::Timeout, "acknowledgements may not have reached the broker"));
         };

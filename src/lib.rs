@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// One small module of the Kafka adapter is the exception.
+#![cfg_attr(not(feature = "kafka"), forbid(unsafe_code))]
 
 pub mod address;
 #[cfg_attr(feature = "tracing", path = "ambient_tracing.rs")]

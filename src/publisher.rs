@@ -145,7 +145,7 @@ impl<D: Driver> Publisher<D> {
         checked.map_err(|error| self.annotate(error, topic))?;
         // Unconstrained: a task out of its budget would be queued not now but in an order of the scheduler's.
         let place = unconstrained(self.in_flight.acquire()).await;
-        let _place = place.map_err(|_| self.annotate(Error::new(ErrorKind::Closed, "the broker is closed"), topic))?;
+        let _place = place.map_err(|_| self.annotate(closed(), topic))?;
         let Message { payload, key, id, headers, context: _ } = message;
         let confirmation = self.driver.publish(topic, Outbound { payload, key, id, headers });
         confirmation.await.map_err(|error| self.annotate(error, topic))
@@ -183,6 +183,8 @@ impl<D: Driver> Publisher<D> {
     async fn declare<'a>(&self, cell: &'a OnceCell<Channel>, topic: &str) -> Result<&'a Channel> {
         let declare = || async {
             let topic = Topic::new(topic)?;
+            // A place in flight, so that closing waits for it.
+            let _place = self.in_flight.acquire().await.map_err(|_| closed())?;
             let destination = self.driver.declare(&topic).await?;
             let identity = self.driver.identity();
             let template = |operation| SpanTemplate::new(operation, identity, &topic.to_shared(), &destination, None);
@@ -214,4 +216,8 @@ impl<D: Driver> Publisher<D> {
     fn annotate(&self, error: Error, topic: &Topic) -> Error {
         error.with_system(self.driver.identity().system).with_operation("publish").with_context("topic", topic)
     }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the broker is closed")
 }

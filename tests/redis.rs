@@ -5,6 +5,29 @@
 mod contract;
 mod support;
 
-use contract::contract;
+#[path = "redis/harness.rs"]
+mod harness;
 
-contract!(crate::support::shared(crate::support::Kind::Redis));
+#[path = "redis/close.rs"]
+mod close;
+#[path = "redis/connect.rs"]
+mod connect;
+#[path = "redis/consume.rs"]
+mod consume;
+#[path = "redis/groups.rs"]
+mod groups;
+#[path = "redis/hostile.rs"]
+mod hostile;
+#[path = "redis/publish.rs"]
+mod publish;
+#[path = "redis/restart.rs"]
+mod restart;
+#[path = "redis/settle.rs"]
+mod settle;
+
+/// What every broker must do alike.
+mod alike {
+    use crate::contract::contract;
+
+    contract!(crate::support::shared(crate::support::Kind::Redis));
+}

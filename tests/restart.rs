@@ -22,6 +22,9 @@ const PUBLISHERS: usize = 100;
 /// How long nothing may happen before the run counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 const TOPIC: &str = "restarted";
+/// RabbitMQ enters a new quorum queue in a register that it writes to disk every five seconds; killed before that, the queue finds no
+/// leader when it comes back. Nothing a client does changes that.
+const REGISTRATION: Duration = Duration::from_secs(6);
 
 /// What became of every attempt at publishing, and what was delivered, by the payload that is unique to the attempt.
 #[derive(Default)]
@@ -31,6 +34,7 @@ struct Recorder {
     not_sent: Mutex<BTreeSet<String>>,
     delivered: Mutex<BTreeMap<String, usize>>,
     settled: AtomicUsize,
+    last_error: Mutex<String>,
 }
 
 #[cfg(feature = "kafka")]
@@ -70,6 +74,9 @@ async fn loses_nothing_confirmed(kind: Kind) {
     let broker = connect(server.url()).await.unwrap();
     let recorder = Arc::new(Recorder::default());
     let deliveries = broker.subscribe(Subscription::new(TOPIC).group("g").prefetch(500)).await.unwrap();
+    if kind == Kind::RabbitMq {
+        tokio::time::sleep(REGISTRATION).await;
+    }
     let consumer = tokio::spawn(consume(deliveries, Arc::clone(&recorder)));
     let next = Arc::new(AtomicUsize::new(0));
     let publishers: Vec<_> = (0..PUBLISHERS)
@@ -77,7 +84,7 @@ async fn loses_nothing_confirmed(kind: Kind) {
         .collect();
 
     for threshold in [MESSAGES / 3, MESSAGES / 2] {
-        progress("publishing", || recorder.confirmed.lock().len(), threshold).await;
+        progress("publishing", &recorder, || recorder.confirmed.lock().len(), threshold).await;
         let server = Arc::clone(&server);
         blocking(move || {
             server.kill();
@@ -89,7 +96,7 @@ async fn loses_nothing_confirmed(kind: Kind) {
         publisher.await.unwrap();
     }
     let all = recorder.confirmed.lock().len();
-    progress("delivering what was confirmed", || all - recorder.missing().len(), all).await;
+    progress("delivering what was confirmed", &recorder, || all - recorder.missing().len(), all).await;
     consumer.abort();
     let _ = consumer.await;
     broker.close().await.unwrap();
@@ -127,6 +134,7 @@ async fn publish(broker: Broker, next: Arc<AtomicUsize>, recorder: Arc<Recorder>
                         _ => &recorder.unknown,
                     };
                     set.lock().insert(payload);
+                    *recorder.last_error.lock() = format!("{error:?}");
                     assert!(error.is_retryable(), "an outage passes: {error:?}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -181,7 +189,7 @@ impl Recorder {
 }
 
 /// Waits until `count` reaches `goal`, as long as it grows.
-async fn progress(what: &str, count: impl Fn() -> usize, goal: usize) {
+async fn progress(what: &str, recorder: &Recorder, count: impl Fn() -> usize, goal: usize) {
     let mut last = (count(), tokio::time::Instant::now());
     while last.0 < goal {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -189,7 +197,11 @@ async fn progress(what: &str, count: impl Fn() -> usize, goal: usize) {
         if now > last.0 {
             last = (now, tokio::time::Instant::now());
         }
-        assert!(last.1.elapsed() < PATIENCE, "stuck while {what}: {now} of {goal}");
+        assert!(
+            last.1.elapsed() < PATIENCE,
+            "stuck while {what}: {now} of {goal}; last: {}",
+            recorder.last_error.lock()
+        );
     }
 }
 

@@ -112,6 +112,14 @@ fn client_types_are_public_in_escape_hatches_only() {
 }
 
 #[test]
+fn unsafe_code_is_in_one_module() {
+    forbid(&library(), "unsafe code stands in adapters/kafka/native.rs only", |path, line| {
+        path != "adapters/kafka/native.rs"
+            && (line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl"))
+    });
+}
+
+#[test]
 fn nothing_is_unbounded() {
     forbid(&library(), "every queue has a bound", |_, line| line.contains("unbounded"));
 }

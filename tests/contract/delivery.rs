@@ -124,10 +124,10 @@ async fn a_new_group_starts_where_it_is_made(world: &World) {
 pub(crate) async fn starts_an_ephemeral_reader_at_the_latest(world: &World) {
     let broker = world.broker().await;
     let mut keeper = broker.subscribe(world.group("keeper")).await.unwrap();
-    broker.publish(&world.topic, Message::new("before")).await.unwrap();
+    broker.publish(&world.topic, Message::new("before").key("one")).await.unwrap();
     let mut one = broker.subscribe(Subscription::new(&world.topic)).await.unwrap();
     let mut two = broker.subscribe(Subscription::new(&world.topic)).await.unwrap();
-    broker.publish(&world.topic, Message::new("after")).await.unwrap();
+    broker.publish(&world.topic, Message::new("after").key("one")).await.unwrap();
     assert_eq!(drain(&mut one, 1).await, ["after"]);
     assert_eq!(drain(&mut two, 1).await, ["after"], "each reader gets its own copy");
     assert_eq!(drain(&mut keeper, 2).await, ["before", "after"]);

@@ -12,7 +12,9 @@ pub(crate) use world::World;
 /// Makes one test of each case for the broker whose URL the expression gives.
 macro_rules! contract {
     ($url:expr) => {
-        contract!(@cases $url, delivery:
+        /// What this broker does as all do.
+        mod alike {
+        crate::contract::contract!(@cases $url, delivery:
             confirms_and_delivers_exactly_what_was_sent
             keeps_the_callers_order_with_many_in_flight
             shares_within_a_group_and_copies_to_each_group
@@ -24,7 +26,7 @@ macro_rules! contract {
             closes_once_and_for_all
             is_described_in_the_readme
         );
-        contract!(@cases $url, settlement:
+        crate::contract::contract!(@cases $url, settlement:
             counts_attempts_until_acknowledged
             delays_a_retry
             hands_out_again_what_was_dropped
@@ -36,7 +38,7 @@ macro_rules! contract {
             contains_a_panic
             treats_at_most_once_as_handled
         );
-        contract!(@cases $url, telemetry:
+        crate::contract::contract!(@cases $url, telemetry:
             makes_one_trace_of_send_and_process
             keeps_retries_in_the_trace
             gives_each_message_of_a_batch_its_own_context
@@ -50,9 +52,10 @@ macro_rules! contract {
             keeps_the_receiving_loop_out_of_the_trace
             links_instead_of_parenting_when_asked
         );
-        contract!(@cases $url, hostile:
+        crate::contract::contract!(@cases $url, hostile:
             delivers_messages_with_hostile_context
         );
+        }
     };
     (@cases $url:expr, $module:ident: $($case:ident)*) => {
         mod $module {

@@ -133,11 +133,17 @@ pub(crate) async fn retries_when_the_dead_letter_cannot_be_published(world: &Wor
 
     let strict = world.connect_with("topology=check").await;
     let dead = format!("{}.dead", world.topic);
-    let mut deliveries = strict.subscribe(world.group("g").dead_letter(&dead)).await.unwrap();
-    let error = next(&mut deliveries).await.reject("the dead-letter topic does not exist").await.unwrap_err();
+    let mut deliveries = match strict.subscribe(world.group("g").dead_letter(&dead)).await {
+        Ok(deliveries) => deliveries,
+        // Some brokers can tell before the first message is rejected.
+        Err(error) => return assert_eq!(error.kind(), ErrorKind::NotFound, "{error}"),
+    };
+    let delivery = next(&mut deliveries).await;
+    let attempt = delivery.message().attempt();
+    let error = delivery.reject("the dead-letter topic does not exist").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     let delivery = next(&mut deliveries).await;
-    assert_eq!((delivery.message().payload(), delivery.message().attempt()), (&"kept".into(), 2), "not lost");
+    assert_eq!((delivery.message().payload(), delivery.message().attempt()), (&"kept".into(), attempt + 1), "not lost");
     delivery.ack().await.unwrap();
     strict.close().await.unwrap();
     broker.close().await.unwrap();

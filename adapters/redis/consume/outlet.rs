@@ -119,7 +119,7 @@ impl Outage {
             return false;
         }
         if self.reported.replace(error.kind()) != Some(error.kind()) {
-            outlet.report(error);
+            outlet.report(explain(error));
         }
         tokio::select! {
             () = outlet.stopped() => false,
@@ -130,5 +130,16 @@ impl Outage {
     /// Notes that the connection works.
     pub(super) fn over(&mut self) {
         self.restored = Some(Instant::now());
+    }
+}
+
+/// A lost connection is said to be one, whatever was under way when it broke.
+fn explain(error: Error) -> Error {
+    match error.kind() {
+        kind @ (ErrorKind::Unavailable | ErrorKind::Timeout) => {
+            let message = "the connection is lost and is being restored; what is unsettled comes again";
+            Error::new(kind, message).with_source(error)
+        }
+        _ => error,
     }
 }

@@ -9,7 +9,14 @@
 //! - `R2`: the raw client, messages with a `traceparent` of their own, encoded by hand: the bound
 //! - `R2'`: the same again, to show the noise
 //! - `no sdk`, `0 %`, `10 %`, `100 %`: this library, without an OpenTelemetry SDK or with that share of traces sampled
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a benchmark")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "a benchmark"
+)]
 
 mod measure;
 mod raw;
@@ -41,7 +48,7 @@ struct Arguments {
     bench: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 enum Contender {
     Raw { headers: bool, name: &'static str },
     Ours { sampling: Option<f64>, name: &'static str },

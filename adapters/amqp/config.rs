@@ -1,0 +1,227 @@
+//! The options: from the URL, and from the builder.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::Amqp;
+use crate::broker_url::{BrokerUrl, Secret, Topology};
+use crate::driver::DEFAULT_MAX_IN_FLIGHT;
+use crate::error::{Error, ErrorKind, Result};
+
+/// RabbitMQ's port.
+const DEFAULT_PORT: u16 = 5672;
+/// The largest message that RabbitMQ 4 takes unless told otherwise, its `max_message_size`.
+pub(super) const DEFAULT_MAX_PAYLOAD: usize = 16 * 1024 * 1024;
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
+const DEFAULT_NAME: &str = "traced-broker";
+
+/// What becomes of a message that no queue takes, because nobody has subscribed to the topic yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Unroutable {
+    /// The broker confirms and drops it, as publish and subscribe means it: the URL option `unroutable=drop`.
+    #[default]
+    Drop,
+    /// The publish fails with [`ErrorKind::Rejected`], certainly not sent: the URL option `unroutable=reject`.
+    Reject,
+}
+
+impl FromStr for Unroutable {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "drop" => Ok(Self::Drop),
+            "reject" => Ok(Self::Reject),
+            _ => Err(Error::new(ErrorKind::InvalidConfig, "the option unroutable is drop or reject")),
+        }
+    }
+}
+
+/// What messages have as routing key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum RoutingKey {
+    /// Nothing; the message's key travels in a header: the URL option `routing_key=none`.
+    #[default]
+    None,
+    /// The message's key, so that queues of other programs can bind by it: the URL option `routing_key=key`.
+    Key,
+}
+
+impl FromStr for RoutingKey {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "none" => Ok(Self::None),
+            "key" => Ok(Self::Key),
+            _ => Err(Error::new(ErrorKind::InvalidConfig, "the option routing_key is none or key")),
+        }
+    }
+}
+
+/// Everything there is to know before connecting.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) hosts: Vec<(String, u16)>,
+    pub(super) username: String,
+    pub(super) password: Secret,
+    pub(super) virtual_host: String,
+    pub(super) name: String,
+    pub(super) topology: Topology,
+    pub(super) unroutable: Unroutable,
+    pub(super) routing_key: RoutingKey,
+    pub(super) connect_timeout: Duration,
+    pub(super) heartbeat: Duration,
+    pub(super) max_in_flight: usize,
+    pub(super) max_payload: usize,
+}
+
+impl Settings {
+    pub(super) fn from_url(url: &BrokerUrl) -> Result<Self> {
+        if url.scheme() != "amqp" {
+            return Err(Error::new(ErrorKind::InvalidConfig, "the URL of a RabbitMQ server begins with amqp://")
+                .with_context("scheme", url.scheme()));
+        }
+        let mut options = url.options();
+        let settings = Self {
+            hosts: url.hosts(DEFAULT_PORT),
+            username: url.username().unwrap_or("guest").to_owned(),
+            password: url.password().cloned().unwrap_or_else(|| Secret::new("guest")),
+            virtual_host: if url.path().is_empty() { "/" } else { url.path() }.to_owned(),
+            name: options.take("name")?.unwrap_or_else(|| DEFAULT_NAME.to_owned()),
+            topology: options.take("topology")?.unwrap_or_default(),
+            unroutable: options.take("unroutable")?.unwrap_or_default(),
+            routing_key: options.take("routing_key")?.unwrap_or_default(),
+            connect_timeout: options.take("connect_timeout")?.map_or(DEFAULT_CONNECT_TIMEOUT, Duration::from_millis),
+            heartbeat: options.take("heartbeat")?.map_or(DEFAULT_HEARTBEAT, Duration::from_secs),
+            max_in_flight: options.take("max_in_flight")?.unwrap_or(DEFAULT_MAX_IN_FLIGHT),
+            max_payload: options.take("max_payload")?.unwrap_or(DEFAULT_MAX_PAYLOAD),
+        };
+        options.finish()?;
+        settings.check()
+    }
+
+    fn check(self) -> Result<Self> {
+        let invalid = |message: &'static str| Err(Error::new(ErrorKind::InvalidConfig, message));
+        if self.connect_timeout.is_zero() {
+            return invalid("connect_timeout is at least 1 millisecond");
+        }
+        if !(1..=u64::from(u16::MAX)).contains(&self.heartbeat.as_secs()) {
+            return invalid("heartbeat is 1 to 65535 seconds");
+        }
+        if self.max_in_flight == 0 {
+            return invalid("max_in_flight is at least 1");
+        }
+        if self.virtual_host.len() > 255 {
+            return invalid("the name of the virtual host is longer than 255 bytes");
+        }
+        Ok(self)
+    }
+}
+
+/// Connects with options that a URL is not made for. Setters never fail, [`connect`](Self::connect) does.
+///
+/// ```no_run
+/// # async fn example(password: String) -> traced_broker::Result<()> {
+/// use traced_broker::adapters::amqp::{Amqp, Unroutable};
+///
+/// let amqp = Amqp::builder("amqp://rabbit-1,rabbit-2/shop")
+///     .credentials("orders", password)
+///     .unroutable(Unroutable::Reject)
+///     .connect()
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[must_use]
+pub struct AmqpBuilder {
+    url: String,
+    changes: Vec<Change>,
+}
+
+type Change = Box<dyn FnOnce(&mut Settings) + Send>;
+
+impl AmqpBuilder {
+    pub(super) fn new(url: String) -> Self {
+        Self { url, changes: Vec::new() }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings) + Send + 'static) -> Self {
+        self.changes.push(Box::new(change));
+        self
+    }
+
+    /// User name and password, in place of the URL's.
+    pub fn credentials(self, username: impl Into<String>, password: impl Into<String>) -> Self {
+        let (username, password) = (username.into(), Secret::new(password));
+        self.with(|settings| (settings.username, settings.password) = (username, password))
+    }
+
+    /// The virtual host, in place of the URL's path.
+    pub fn virtual_host(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.with(|settings| settings.virtual_host = name)
+    }
+
+    /// What the connections are called in the server's management pages.
+    pub fn name(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.with(|settings| settings.name = name)
+    }
+
+    /// Whether missing exchanges and queues are created.
+    pub fn topology(self, topology: Topology) -> Self {
+        self.with(move |settings| settings.topology = topology)
+    }
+
+    /// What becomes of messages that no queue takes.
+    pub fn unroutable(self, unroutable: Unroutable) -> Self {
+        self.with(move |settings| settings.unroutable = unroutable)
+    }
+
+    /// What messages have as routing key.
+    pub fn routing_key(self, routing_key: RoutingKey) -> Self {
+        self.with(move |settings| settings.routing_key = routing_key)
+    }
+
+    /// How long one attempt to connect to one host may take, and one request to the server.
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        self.with(move |settings| settings.connect_timeout = timeout)
+    }
+
+    /// After twice this time without a sign of life the connection is given up; in whole seconds.
+    pub fn heartbeat(self, interval: Duration) -> Self {
+        self.with(move |settings| settings.heartbeat = interval)
+    }
+
+    /// How many publishes may be unconfirmed at a time.
+    pub fn max_in_flight(self, publishes: usize) -> Self {
+        self.with(move |settings| settings.max_in_flight = publishes)
+    }
+
+    /// The largest payload in bytes; the server's `max_message_size`, since it closes the channel on a larger one.
+    pub fn max_payload(self, bytes: usize) -> Self {
+        self.with(move |settings| settings.max_payload = bytes)
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// As [`Amqp::connect`].
+    pub async fn connect(self) -> Result<Amqp> {
+        let mut settings = Settings::from_url(&BrokerUrl::parse(&self.url)?)?;
+        for change in self.changes {
+            change(&mut settings);
+        }
+        Amqp::open(settings.check()?).await
+    }
+}
+
+impl fmt::Debug for AmqpBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AmqpBuilder")
+    }
+}

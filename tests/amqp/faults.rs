@@ -1,0 +1,197 @@
+//! Servers that die, hang and come back.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::spawn_blocking;
+use traced_broker::adapters::amqp::Amqp;
+use traced_broker::driver::{Disposition, Driver, Inbound, Source};
+use traced_broker::{ErrorKind, PublishOutcome, Topic};
+
+use crate::driving::*;
+use crate::support::{Kind, Server};
+
+/// How long a restart and all that follows may take.
+const RECOVERY: Duration = Duration::from_secs(60);
+/// A new queue is entered in a register that RabbitMQ 3.10 writes to disk every few seconds only. Killed before, it comes back without
+/// the queue's messages.
+const REGISTRATION: Duration = Duration::from_secs(4);
+
+async fn start() -> Arc<Server> {
+    spawn_blocking(|| Arc::new(Server::start(Kind::RabbitMq))).await.unwrap()
+}
+
+/// Does something to a server that blocks until it is done.
+async fn with(server: &Arc<Server>, act: impl FnOnce(&Server) + Send + 'static) {
+    let server = Arc::clone(server);
+    spawn_blocking(move || act(&server)).await.unwrap();
+}
+
+/// Publishes numbered messages until told to stop; those that were confirmed, and those that may have been.
+struct Sender {
+    confirmed: HashSet<u32>,
+    unknown: HashSet<u32>,
+}
+
+/// Keeps 64 publishes in flight and gives no number twice. Goes on until told to stop, and until a few thousand are confirmed.
+async fn send(amqp: Arc<Amqp>, topic: Topic, stop: Arc<AtomicBool>) -> Sender {
+    let mut sender = Sender { confirmed: HashSet::new(), unknown: HashSet::new() };
+    let mut next = 0;
+    while !stop.load(Ordering::Relaxed) || sender.confirmed.len() < 3000 {
+        let batch: Vec<_> = (next..next + 64).map(|n| (n, amqp.publish(&topic, outbound(n.to_string())))).collect();
+        next += 64;
+        let mut sent = true;
+        for (n, confirmation) in batch {
+            match tokio::time::timeout(RECOVERY, confirmation).await.expect("an answer") {
+                Ok(receipt) => {
+                    assert!(receipt.confirmed && sender.confirmed.insert(n));
+                }
+                Err(error) if error.publish_outcome() == PublishOutcome::Unknown => {
+                    assert!(sender.unknown.insert(n));
+                }
+                Err(error) => {
+                    assert!(error.is_retryable(), "{error}");
+                    sent = false;
+                }
+            }
+        }
+        if !sent {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    sender
+}
+
+/// Acknowledges until nothing has come for a while after `done`.
+async fn drain(mut source: Source, done: impl Fn() -> bool) -> Vec<u32> {
+    let mut received = Vec::new();
+    loop {
+        let item = std::future::poll_fn(|cx| source.poll_next(cx));
+        match tokio::time::timeout(Duration::from_secs(2), item).await {
+            Ok(item) => {
+                let inbound = item.expect("the source goes on").unwrap();
+                received.push(text(&inbound).parse().unwrap());
+                match settle(inbound, Disposition::Ack).await {
+                    Ok(()) => {}
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::SettlementLost),
+                }
+            }
+            Err(_) if done() => return received,
+            Err(_) => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_confirmed_survives_the_death_of_the_server() {
+    let server = start().await;
+    let topic = Topic::new("survivors").unwrap();
+    let amqp = Arc::new(connect_to(&server.url()).await.unwrap());
+    let source = subscribe(&amqp, group(&topic, "g")).await;
+    tokio::time::sleep(REGISTRATION).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let sending = tokio::spawn(send(Arc::clone(&amqp), topic.clone(), Arc::clone(&stop)));
+    let begin = Instant::now();
+    let receiving = {
+        let done = sending.abort_handle();
+        tokio::spawn(drain(source, move || {
+            assert!(begin.elapsed() < 2 * RECOVERY, "the sender makes no progress");
+            done.is_finished()
+        }))
+    };
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        with(&server, Server::kill).await;
+        with(&server, Server::restart).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let sent = sending.await.unwrap();
+    let received: HashSet<u32> = receiving.await.unwrap().into_iter().collect();
+    let lost: Vec<_> = sent.confirmed.difference(&received).collect();
+    assert!(lost.is_empty(), "{} lost: {lost:?}", lost.len());
+    let invented: Vec<_> =
+        received.iter().filter(|n| !sent.confirmed.contains(n) && !sent.unknown.contains(n)).collect();
+    assert!(invented.is_empty(), "certainly not sent, but there: {invented:?}");
+    assert!(!sent.unknown.is_empty(), "the kills hit publishes under way, or this test proves nothing");
+    amqp.close().await.unwrap();
+}
+
+/// Delivery tags begin at 1 on every connection: those of the old one must not settle messages of the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_reconnection_old_deliveries_settle_nothing() {
+    let server = start().await;
+    let topic = Topic::new("stale").unwrap();
+    let amqp = connect_to(&server.url()).await.unwrap();
+    let mut source = subscribe(&amqp, group(&topic, "g").prefetch(20)).await;
+    for n in 0..20 {
+        confirmed(amqp.publish(&topic, outbound(n.to_string()))).await.unwrap();
+    }
+    let mut old: Vec<Inbound> = Vec::new();
+    for _ in 0..10 {
+        old.push(next(&mut source).await);
+    }
+    tokio::time::sleep(REGISTRATION).await;
+    with(&server, Server::kill).await;
+    let stale = old.split_off(5);
+    let gone = Instant::now();
+    while settle_first(&mut old).await != Some(ErrorKind::SettlementLost) {
+        assert!(gone.elapsed() < PATIENCE && !old.is_empty(), "the loss of the connection is noticed");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    with(&server, Server::restart).await;
+
+    let first = tokio::time::timeout(RECOVERY, next(&mut source)).await.unwrap();
+    let mut new = vec![first];
+    for inbound in stale {
+        assert_eq!(settle(inbound, Disposition::Ack).await.unwrap_err().kind(), ErrorKind::SettlementLost);
+    }
+    for _ in 1..20 {
+        new.push(next(&mut source).await);
+    }
+    let texts: HashSet<_> = new.iter().map(text).collect();
+    assert_eq!(texts.len(), 20, "all of them came back: {texts:?}");
+    drop(new);
+    amqp.close().await.unwrap();
+
+    let amqp = connect_to(&server.url()).await.unwrap();
+    let mut source = subscribe(&amqp, group(&topic, "g")).await;
+    let mut still_there = HashSet::new();
+    for _ in 0..20 {
+        still_there.insert(next_text(&mut source).await);
+    }
+    assert_eq!(still_there, texts, "no old acknowledgement took one of them away");
+}
+
+async fn settle_first(held: &mut Vec<Inbound>) -> Option<ErrorKind> {
+    settle(held.remove(0), Disposition::Ack).await.err().map(|error| error.kind())
+}
+
+/// A server that hangs is noticed by its missing heartbeats; what was on its way is unknown, and later both sides go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_is_given_up_and_found_again() {
+    let server = start().await;
+    let topic = Topic::new("hanging").unwrap();
+    let amqp = connect_to(&format!("{}?heartbeat=1&connect_timeout=1000", server.url())).await.unwrap();
+    let mut source = subscribe(&amqp, group(&topic, "g")).await;
+    confirmed(amqp.publish(&topic, outbound("before"))).await.unwrap();
+    assert_eq!(next_text(&mut source).await, "before");
+
+    with(&server, Server::pause).await;
+    let error = confirmed(amqp.publish(&topic, outbound("meanwhile"))).await.unwrap_err();
+    assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::Unknown), "{error:?}");
+    let error = confirmed(amqp.publish(&topic, outbound("too late"))).await.unwrap_err();
+    assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::NotSent), "{error:?}");
+    assert!(error.is_retryable());
+    amqp.ping().await.unwrap_err();
+    with(&server, Server::resume).await;
+
+    let begin = Instant::now();
+    while let Err(error) = confirmed(amqp.publish(&topic, outbound("after"))).await {
+        assert!(error.is_retryable() && begin.elapsed() < RECOVERY, "{error:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let received = async { while next_text(&mut source).await != "after" {} };
+    tokio::time::timeout(RECOVERY, received).await.unwrap();
+}

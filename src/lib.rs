@@ -1,4 +1,4 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
 
 pub mod address;
 #[cfg_attr(feature = "tracing", path = "ambient_tracing.rs")]
@@ -22,6 +22,7 @@ pub mod propagation;
 mod publisher;
 mod received;
 pub mod span;
+mod tracer;
 pub mod verify;
 pub mod w3c;
 

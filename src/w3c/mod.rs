@@ -51,7 +51,7 @@ mod traceparent;
 pub mod tracestate;
 
 pub use decode::{Extracted, decode, decode_all};
-pub use encode::encode_context;
+pub use encode::{encode_context, encode_span};
 pub use malformed::{Issues, Malformed};
 pub use propagator::W3cPropagator;
 pub use traceparent::TraceParent;

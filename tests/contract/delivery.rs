@@ -225,3 +225,31 @@ pub(crate) async fn closes_once_and_for_all(world: &World) {
     assert_eq!(drain(&mut deliveries, confirmed).await.len(), confirmed, "what was confirmed is there");
     again.close().await.unwrap();
 }
+
+/// The README's table of what each broker can do, column of this broker.
+pub(crate) async fn is_described_in_the_readme(world: &World) {
+    let broker = world.broker().await;
+    let readme = include_str!("../../README.md");
+    let rows: Vec<Vec<&str>> = readme
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let column = if world.url.contains("mode=core") { "core NATS" } else { readme_name(broker.system()) };
+    let header = rows.iter().position(|row| row.contains(&column)).expect("a column for this broker");
+    let index = rows[header].iter().position(|name| *name == column).unwrap();
+    let told: Vec<(&str, &str)> = rows[header + 2..].iter().take(10).map(|row| (row[0], row[index])).collect();
+    assert_eq!(told, broker.capabilities().in_words(), "the README's column {column}");
+    broker.close().await.unwrap();
+}
+
+fn readme_name(system: &str) -> &'static str {
+    match system {
+        "memory" => "memory",
+        "kafka" => "Kafka",
+        "rabbitmq" => "RabbitMQ",
+        "nats" => "JetStream",
+        "redis" => "Redis Streams",
+        other => panic!("the README has no column for {other}"),
+    }
+}

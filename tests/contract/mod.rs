@@ -22,6 +22,7 @@ macro_rules! contract {
             carries_a_tombstone_or_says_unsupported
             refuses_bad_names_and_bounds
             closes_once_and_for_all
+            is_described_in_the_readme
         );
         contract!(@cases $url, settlement:
             counts_attempts_until_acknowledged

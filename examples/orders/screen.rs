@@ -47,8 +47,6 @@ impl Screen {
         say(format_args!("{title} on {}, API at http://{}/orders", shop.place(), shop.address()));
         if serve {
             say(format_args!("\nTry it from another terminal; Ctrl-C ends it and sums up:\n\n{}\n", curl(shop)));
-        } else {
-            say(format_args!(""));
         }
     }
 

@@ -7,7 +7,8 @@ use crate::ledger::Account;
 
 /// What is missing or wrong in the trace of an accepted order; empty when it is as it must be.
 ///
-/// The rules that hold for any trace are [`verify::check`](traced_broker::verify::check)'s; these are the ones of this system:
+/// The rules that hold for any trace are [`verify::check`](traced_broker::verify::check)'s; these are the ones of this
+/// system:
 ///
 /// ```text
 /// POST /orders                 the root, unless a caller sent its context along

@@ -7,7 +7,8 @@ use traced_broker::{Deliveries, Delivery, HandlerError, Received, Result};
 
 use crate::run::Run;
 
-/// Hands this run's messages to `handler`, so many at a time, until the run is told to stop; then lets those in hand end.
+/// Hands this run's messages to `handler`, so many at a time, until the run is told to stop; then lets those in hand
+/// end.
 pub(crate) async fn consume<H, F>(deliveries: Deliveries, run: Run, at_a_time: usize, handler: H)
 where
     H: Fn(Received) -> F,

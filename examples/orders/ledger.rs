@@ -68,7 +68,8 @@ impl Account {
 }
 
 impl Ledger {
-    /// Opens an account for an order that arrived within this span, unless there is one: `false` for the same order again.
+    /// Opens an account for an order that arrived within this span, unless there is one: `false` for the same order
+    /// again.
     pub(crate) fn open(&self, order: &str, span: &SpanContext) -> bool {
         let mut accounts = self.accounts.lock();
         if accounts.contains_key(order) {

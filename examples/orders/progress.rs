@@ -65,6 +65,9 @@ struct Bars {
 impl Bars {
     /// Where the number of orders is not known beforehand there is nothing to be filled, only counts.
     fn new(known: bool) -> Self {
+        if known {
+            eprintln!();
+        }
         let template = if known {
             "  {prefix:10} {bar:36.cyan/dim} {pos:>5}/{len}  {msg:.dim}"
         } else {

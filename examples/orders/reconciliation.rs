@@ -1,8 +1,8 @@
 //! `daily.reconciliation`: goes through the books once a day.
 //!
-//! The first order of a day puts the job into the job table. It runs long after that request was answered, in another service,
-//! so that it gets a trace of its own: a root span **linked** to who enqueued it. All that the table has to hold for this
-//! is one string, the `traceparent`.
+//! The first order of a day puts the job into the job table. It runs long after that request was answered, in another
+//! service, so that it gets a trace of its own: a root span **linked** to who enqueued it. All that the table has to
+//! hold for this is one string, the `traceparent`.
 
 use opentelemetry::trace::{
     Link, Span as _, SpanContext, SpanKind, Status, TraceContextExt as _, TraceState, Tracer as _,

@@ -20,8 +20,9 @@ const RUN_ID: &str = "run-id";
 
 /// One run of the system. Cheap to clone.
 ///
-/// A durable broker may still hold messages of a run that was cut short. They are nobody's business now: their orders are
-/// in no book and their traces in no file, so that readers pass over whatever is not [stamped](Self::stamp) with this run.
+/// A durable broker may still hold messages of a run that was cut short. They are nobody's business now: their orders
+/// are in no book and their traces in no file, so that readers pass over whatever is not [stamped](Self::stamp) with
+/// this run.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
     id: Arc<str>,

@@ -1,5 +1,8 @@
 //! Standard output: a terminal with colours, or plain lines.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what the program has to say")]
+#![expect(clippy::print_stderr, reason = "what the program has to say")]
+
+use std::fmt;
+use std::io::{self, Write as _};
 
 use console::{Style, Term};
 use traced_broker::verify::Waterfall;
@@ -41,26 +44,24 @@ impl Screen {
     /// Says that the system is up, and how to use it.
     pub(crate) fn opened(self, shop: &Shop, serve: bool) {
         let title = self.paint(Tone::Strong, "traced-broker order system");
-        println!("{title} on {}, API at http://{}/orders", shop.place(), shop.address());
+        say(format_args!("{title} on {}, API at http://{}/orders", shop.place(), shop.address()));
         if serve {
-            println!("\nTry it from another terminal; Ctrl-C ends it and sums up:\n\n{}\n", curl(shop));
-        } else {
-            println!();
+            say(format_args!("\nTry it from another terminal; Ctrl-C ends it and sums up:\n\n{}\n", curl(shop)));
         }
     }
 
     /// Shows one order's way, and the sums.
     pub(crate) fn conclude(self, summary: &Summary<'_>) {
         if let Some(example) = summary.example() {
-            println!("{}", self.heading(&example.title));
+            say(format_args!("{}", self.heading(&example.title)));
             let mut waterfall = Waterfall::new(example.trace).within(&summary.exported.traces);
             if !example.began_elsewhere {
                 waterfall = waterfall.report(&summary.verdict.report);
             }
-            println!("{}", waterfall.width(self.width).colour(self.colour));
+            say(format_args!("{}", waterfall.width(self.width).colour(self.colour)));
         }
         for line in summary.lines(self) {
-            println!("{line}");
+            say(format_args!("{line}"));
         }
     }
 
@@ -89,6 +90,11 @@ impl Screen {
         let room = self.width.saturating_sub(indent);
         console::truncate_str(&printable, room, "…").into_owned()
     }
+}
+
+/// Writes a line. Whoever reads them may have read enough: `| head` is no reason to fail.
+fn say(line: fmt::Arguments<'_>) {
+    let _nobody_reads_on = writeln!(io::stdout().lock(), "{line}");
 }
 
 /// Says why the program could not run.

@@ -28,7 +28,8 @@ const METHODS: [Method; 9] = [
     Method::CONNECT,
 ];
 
-/// Runs the request inside a SERVER span, child of the caller's if the caller sent its context, and answers with its trace id.
+/// Runs the request inside a SERVER span, child of the caller's if the caller sent its context, and answers with its
+/// trace id.
 pub(crate) async fn server_span(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let caller = callers_context(request.headers());
     let tracer = &api.tracer;

@@ -26,8 +26,8 @@ use crate::{dead_letters, fulfillment, notification};
 
 /// How long a broker may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(20);
-/// How long nothing may happen to the orders that are still open. After a run that was killed, Kafka waits 45 seconds for its
-/// readers to come back before others get their partitions.
+/// How long nothing may happen to the orders that are still open. After a run that was killed, Kafka waits 45 seconds
+/// for its readers to come back before others get their partitions.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The running system. Every service has its own connection to the broker and its own tracer provider.
@@ -47,7 +47,8 @@ pub(crate) struct Shop {
 impl Shop {
     /// Connects every service and starts it, the API last.
     ///
-    /// Readers subscribe before anything is published: where a topic is a set of queues, what no queue is there for is not kept.
+    /// Readers subscribe before anything is published: where a topic is a set of queues, what no queue is there for is
+    /// not kept.
     pub(crate) async fn open(url: &str, port: u16, telemetry: &mut Telemetry) -> Result<Self> {
         let listening = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
         let listener = listening.with_context(|| format!("cannot listen on port {port}; --port takes another"))?;

@@ -119,3 +119,95 @@ fn outside(number: i64, allowed: RangeInclusive<i64>) -> Option<String> {
 fn quoted(text: &str) -> String {
     format!("{:?}", text.chars().take(40).collect::<String>())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::parse;
+
+    fn order() -> Value {
+        json!({
+            "id": "ORD-1", "placed_at": "2026-11-23T08:00:00Z", "currency": "EUR", "carrier": "dhl",
+            "customer": { "id": "C-1", "name": "Ада", "email": "ada@example.org" },
+            "items": [{ "sku": "TEA-1", "quantity": 999, "unit_price_minor": 0 }],
+            "ship_to": { "street": "Hauptstraße 1", "city": "Ulm", "postal_code": "89073", "country": "DE" },
+            "note": "🎁".repeat(500),
+        })
+    }
+
+    #[test]
+    fn a_valid_order_is_read() {
+        let order = parse(format!("\n{}\r\n", order()).as_bytes()).unwrap();
+        assert_eq!((order.items[0].quantity, order.customer.name.as_str()), (999, "Ада"));
+    }
+
+    #[test]
+    fn every_field_is_checked_and_every_problem_told() {
+        let items = json!([{ "sku": "TEA-1", "quantity": 1, "unit_price_minor": 1 }]);
+        let many: Vec<_> = items.as_array().unwrap().iter().cycle().take(51).collect();
+        let cases = [
+            ("/id", json!("")),
+            ("/id", json!("a".repeat(41))),
+            ("/id", json!("ORD 1")),
+            ("/placed_at", json!("2026-11-23 08:00:00Z")),
+            ("/placed_at", json!("yesterday")),
+            ("/customer/id", json!("C/1")),
+            ("/customer/name", json!("")),
+            ("/customer/name", json!("A\r\nB: c")),
+            ("/customer/email", json!("ada@localhost")),
+            ("/customer/email", json!("ada lovelace@example.org")),
+            ("/currency", json!("eur")),
+            ("/items", json!([])),
+            ("/items", json!(many)),
+            ("/items/0/sku", json!("тea")),
+            ("/items/0/quantity", json!(0)),
+            ("/items/0/quantity", json!(1000)),
+            ("/items/0/unit_price_minor", json!(-1)),
+            ("/items/0/unit_price_minor", json!(10_000_001)),
+            ("/ship_to/street", json!("x".repeat(121))),
+            ("/ship_to/city", json!("")),
+            ("/ship_to/postal_code", json!("\u{7f}")),
+            ("/ship_to/country", json!("D")),
+            ("/ship_to/country", json!("de")),
+            ("/carrier", json!("")),
+            ("/note", json!("x".repeat(501))),
+        ];
+        let mut all = order();
+        for (field, value) in cases {
+            let mut one = order();
+            *one.pointer_mut(field).unwrap() = value.clone();
+            let name = field[1..].replace("/0/", "[0].").replace('/', ".");
+            let problems = parse(one.to_string().as_bytes()).unwrap_err().problems;
+            assert!(
+                problems.len() == 1 && problems[0].starts_with(&format!("{name}: ")),
+                "{field} {value}: {problems:?}"
+            );
+            if field != "/items" {
+                *all.pointer_mut(field).unwrap() = value;
+            }
+        }
+        assert_eq!(parse(all.to_string().as_bytes()).unwrap_err().problems.len(), 15);
+    }
+
+    #[test]
+    fn what_is_no_order_is_told_from_what_is_no_json() {
+        for (body, start) in [
+            ("", "JSON that is cut off"),
+            ("{\"id\":", "JSON that is cut off"),
+            ("id=1", "not JSON"),
+            ("\u{feff}{}", "not JSON"),
+            ("{}", "not an order: missing field"),
+            ("{\"id\":1}", "not an order: invalid type"),
+            ("{\"key\":1}", "not an order: unknown field"),
+            ("null", "not an order"),
+            (" [1]", "not an order: a JSON array"),
+        ] {
+            let error = parse(body.as_bytes()).unwrap_err().error;
+            assert!(error.starts_with(start), "{body}: {error}");
+        }
+        assert!(parse(b"{\"id\":\"\xff\"}").unwrap_err().error.starts_with("not JSON"));
+        assert!(parse("[".repeat(100_000).as_bytes()).is_err());
+        assert!(parse("{\"id\":".repeat(50_000).as_bytes()).is_err());
+    }
+}

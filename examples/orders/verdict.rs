@@ -65,7 +65,8 @@ impl Verdict {
         }
     }
 
-    /// The job runs in a trace of its own, and links what enqueued it, unless that was a request its caller did not want traced.
+    /// The job runs in a trace of its own, and links what enqueued it, unless that was a request its caller did not
+    /// want traced.
     fn the_job(&mut self, books: &Books, traces: &Traces) {
         let mut roots = traces.iter().flat_map(|trace| trace.roots());
         let job = roots.find(|root| root.name == reconciliation::JOB && root.kind == Kind::Internal);
@@ -91,7 +92,8 @@ impl Verdict {
     }
 }
 
-/// A caller's own span is in the caller's backend, not in our file: the API's span that continues it is no broken trace.
+/// A caller's own span is in the caller's backend, not in our file: the API's span that continues it is no broken
+/// trace.
 fn begins_at_a_caller(finding: &Finding, traces: &Traces, books: &Books) -> bool {
     let span = || traces.get(finding.trace).and_then(|trace| trace.span(finding.span));
     finding.kind == FindingKind::MissingParent

@@ -20,8 +20,8 @@ pub(crate) use evidence::{Evidence, Kind, Span};
 /// A run takes seconds; brokers that wait for vanished readers take longer.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Runs the orders of the repository over the broker at this URL and checks that it exits with 0 and that its exported spans
-/// tell of every order what must have happened to it.
+/// Runs the orders of the repository over the broker at this URL and checks that it exits with 0 and that its exported
+/// spans tell of every order what must have happened to it.
 ///
 /// Blocks until the run is over. The program is built with the features of the test that calls this.
 pub(crate) fn check_orders_on(url: &str) {

@@ -106,8 +106,10 @@ fn work_outside_the_process_span() {
     // Work left running is the handler's own affair, and another service has other clocks.
     let long = internal("fulfillment-worker", 4, "reserve stock", (14_300, 90_000)).child_of(3);
     finds(&with(order(), long), &[]);
-    let remote = server("stock", 4, "POST /reserve", (14_000, 15_000)).child_of(3);
+    let remote = internal("stock", 4, "reserve", (14_000, 15_000)).child_of(3);
     finds(&with(order(), remote), &[]);
+    let called_itself = server("fulfillment-worker", 4, "POST /reserve", (24_000, 25_000)).child_of(3);
+    finds(&with(order(), called_itself), &[]);
 }
 
 #[test]

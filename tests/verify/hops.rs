@@ -67,6 +67,16 @@ fn a_dead_letter_waits_from_when_it_was_sent_on() {
 fn each_message_of_a_batch_has_its_hop() {
     let expected = [7_000, 8_000, 9_000, 10_000].map(|us| row("send orders", "process orders", 1, false, us, true));
     assert_eq!(rows(&batch()), expected);
+    // What the span says as a whole is about no single message.
+    let mut spans = batch();
+    let process = spans.pop().unwrap().queued(9.0);
+    let links: Vec<_> = process.json["links"].as_array().unwrap().clone();
+    let bare = links.into_iter().map(|mut link| {
+        link["attributes"] = serde_json::json!([]);
+        link
+    });
+    spans.push(process.clone().set("links", bare.collect()));
+    assert_eq!(rows(&spans), [8_500; 4].map(|us| row("send orders", "process orders", 1, false, us, false)));
     // The batch was processed in another trace: that trace alone does not show who sent it.
     let traces = traces(&batch());
     let trace = traces.get(crate::build::JOB.parse().unwrap()).unwrap();

@@ -12,8 +12,9 @@ struct Entered {
 
 /// The innermost of the OpenTelemetry context and the current `tracing` span.
 ///
-/// The bridge usually makes the context of an entered span current by itself. Where it is set up not to, the
-/// span counts if it was entered after the handler's context, and the handler's context counts if not.
+/// The bridge by default makes the context of an entered span current by itself. Where it is set up not to, it knows
+/// nothing of a handler's context, so that spans made in the handler belong to a span around the receiving loop if there
+/// is one; the span counts if it was entered after the handler's context, and the handler's context counts if not.
 pub(crate) fn current() -> Context {
     let context = Context::current();
     let span = tracing::Span::current();
@@ -27,6 +28,11 @@ pub(crate) fn current() -> Context {
     }
     let bridged = span.context();
     if bridged.span().span_context().is_valid() { bridged } else { context }
+}
+
+/// The current context if a span is active in it.
+pub(crate) fn active() -> Option<Context> {
+    Some(current()).filter(TraceContextExt::has_active_span)
 }
 
 /// Marks `context` as entered for a handler, over the `tracing` span that is current now.

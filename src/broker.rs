@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use opentelemetry::Context;
 use opentelemetry::global::BoxedTracer;
 use opentelemetry::propagation::TextMapPropagator;
-use opentelemetry::trace::{Tracer, TracerProvider};
+use opentelemetry::trace::{TraceContextExt, TraceId, Tracer, TracerProvider};
 
 use crate::address::{Guarantee, Subscription, Topic};
 use crate::ambient;
@@ -21,7 +21,8 @@ use crate::held::Held;
 use crate::message::{Message, Receipt};
 use crate::propagation::Propagation;
 use crate::publisher::Publisher;
-use crate::span::{Operation, SpanTemplate, Telemetry};
+use crate::span::{Operation, SpanTemplate};
+use crate::tracer::Telemetry;
 
 /// A message broker whose traces do not break: what applications program against.
 ///
@@ -29,8 +30,9 @@ use crate::span::{Operation, SpanTemplate, Telemetry};
 /// over whichever broker the URL names.
 ///
 /// # Context
-/// A message travels with the OpenTelemetry context that is current where `publish` is *called*, or the one
-/// [set on it](Message::context). With the cargo feature `tracing`, the current context is that of the current `tracing` span.
+/// A message travels with the context [set on it](Message::context); else with the OpenTelemetry context that is current where
+/// `publish` is *called*, or the one where its future is first polled if that is in the same trace or no span is active at the
+/// call. With the cargo feature `tracing`, the current context is that of the current `tracing` span.
 ///
 /// # Order
 /// Messages reach a topic in the order in which the futures of their publishes are first polled, however many are in flight.
@@ -207,17 +209,24 @@ impl<D: Driver> TracedBroker for Traced<D> {
     }
 
     fn publish<'a>(&'a self, topic: &'a str, mut message: Message) -> BoxFuture<'a, Result<Receipt>> {
-        let context = message.context.take().unwrap_or_else(ambient::current);
-        Box::pin(self.publisher.publish(topic, message, context))
+        let (given, called) = (message.context.take(), ambient::active());
+        Box::pin(async move {
+            let context = given.unwrap_or_else(|| made_in(called));
+            self.publisher.publish(topic, message, context).await
+        })
     }
 
     fn publish_batch<'a>(&'a self, topic: &'a str, messages: Vec<Message>) -> BoxFuture<'a, Vec<Result<Receipt>>> {
-        Box::pin(self.publisher.publish_batch(topic, messages, ambient::current()))
+        let called = ambient::active();
+        Box::pin(async move { self.publisher.publish_batch(topic, messages, made_in(called)).await })
     }
 
     fn forward<'a>(&'a self, topic: &'a str, mut message: Message) -> BoxFuture<'a, Result<Receipt>> {
-        let context = message.context.take().unwrap_or_else(ambient::current);
-        Box::pin(self.publisher.forward_within(topic, message, context))
+        let (given, called) = (message.context.take(), ambient::active());
+        Box::pin(async move {
+            let context = given.unwrap_or_else(|| made_in(called));
+            self.publisher.forward_within(topic, message, context).await
+        })
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<Deliveries> {
@@ -288,6 +297,22 @@ impl<B: TracedBroker + ?Sized> TracedBroker for Arc<B> {
     async fn close(&self) -> Result<()> {
         (**self).close().await
     }
+}
+
+/// Which context a publish is made in: decided when it is first polled, knowing where it was called.
+///
+/// The two differ when the future is handed to someone else to drive. If that is a span of the same trace
+/// (`publish(…).instrument(span)`), it is the closer one; if not, it is a bystander.
+fn made_in(called: Option<Context>) -> Context {
+    let polled = ambient::current();
+    match called {
+        Some(called) if trace_of(&called) != trace_of(&polled) => called,
+        _ => polled,
+    }
+}
+
+fn trace_of(context: &Context) -> TraceId {
+    context.span().span_context().trace_id()
 }
 
 /// Refuses at subscribe what would fail at the first settlement.

@@ -20,7 +20,8 @@ use crate::held::{Held, HeldDelivery};
 use crate::latency::time_in_queue;
 use crate::propagation::TracePolicy;
 use crate::received::{Parts, Received};
-use crate::span::{SpanTemplate, Telemetry};
+use crate::span::SpanTemplate;
+use crate::tracer::Telemetry;
 
 /// What the deliveries of one subscription share.
 #[derive(Debug)]

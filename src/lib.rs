@@ -1,4 +1,6 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
+// One small module of the Kafka adapter is the exception.
+#![cfg_attr(not(feature = "kafka"), forbid(unsafe_code))]
 
 pub mod address;
 #[cfg_attr(feature = "tracing", path = "ambient_tracing.rs")]
@@ -22,6 +24,8 @@ pub mod propagation;
 mod publisher;
 mod received;
 pub mod span;
+mod tracer;
+pub mod verify;
 pub mod w3c;
 
 #[path = "../adapters/mod.rs"]

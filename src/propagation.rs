@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{SpanContext, TraceContextExt};
 
 use crate::carrier::{HeaderExtractor, HeaderInjector};
 use crate::headers::Headers;
@@ -43,17 +44,23 @@ impl Propagation {
         Self { custom: Some(propagator), fields }
     }
 
-    /// Replaces whatever context the headers hold by that of `context`.
-    pub(crate) fn inject(&self, context: &Context, headers: &mut Headers) {
+    /// Replaces whatever context the headers hold by that of `span`, which was started under `context`; or of
+    /// `context` itself where no span could be made.
+    pub(crate) fn inject(&self, span: Option<&SpanContext>, context: &Context, headers: &mut Headers) {
         if !headers.is_empty() {
             for field in self.fields.iter() {
                 headers.remove(field);
             }
         }
         match &self.custom {
-            Some(propagator) => propagator.inject_context(context, &mut HeaderInjector::new(headers)),
+            Some(propagator) => {
+                let made = span.map(|span| context.with_remote_span_context(span.clone()));
+                propagator.inject_context(made.as_ref().unwrap_or(context), &mut HeaderInjector::new(headers));
+            }
             None => {
-                w3c::encode_context(context, |name, value| headers.append(name, value));
+                let current = context.span();
+                let span = span.unwrap_or(current.span_context());
+                w3c::encode_span(span, context, |name, value| headers.append(name, value));
             }
         }
     }

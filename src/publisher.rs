@@ -2,24 +2,30 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use parking_lot::RwLock;
 use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::coop::unconstrained;
 
 use crate::address::Topic;
 use crate::driver::{Destination, Driver, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Message, Receipt};
-use crate::span::{Operation, SendSpan, SpanTemplate, Telemetry};
+use crate::span::{Operation, SendSpan, SpanTemplate};
+use crate::tracer::Telemetry;
 
 /// How many topics are remembered as declared; beyond it all are forgotten, and declared again when next used.
 const MAX_CHANNELS: usize = 4096;
 
 /// OpenTelemetry's SDK keeps that many links per span and drops the rest without a word.
 const MAX_LINKS: usize = 128;
+
+/// How long closing waits for publishes in flight.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What publishing needs: the driver, its telemetry, and what is known of each topic.
 #[derive(Debug)]
@@ -52,9 +58,8 @@ impl<D: Driver> Publisher<D> {
             Ok(channel) => channel,
             Err(error) => return self.refuse(topic, &parent, error),
         };
-        let mut span = SendSpan::start(&channel.send, &self.telemetry, &parent);
-        span.describe(&message);
-        self.telemetry.propagation.inject(&span.context(&parent), &mut message.headers);
+        let span = SendSpan::start(&channel.send, &self.telemetry, &parent, &message);
+        self.telemetry.propagation.inject(span.span_context(), &parent, &mut message.headers);
         let result = self.hand_over(&channel.topic, message).await;
         span.finish(&result);
         result
@@ -72,10 +77,9 @@ impl<D: Driver> Publisher<D> {
             Ok(channel) => channel,
             Err(error) => return self.refuse(topic, &parent, error),
         };
-        let mut span = SendSpan::start_linked(&channel.transfer, &self.telemetry, &parent, vec![created], None);
-        span.describe(&message);
+        let span = SendSpan::start_linked(&channel.transfer, &self.telemetry, &parent, vec![created], None);
         // Written anew rather than left as received: one header each, and nothing that was not valid.
-        self.telemetry.propagation.inject(&creation, &mut message.headers);
+        self.telemetry.propagation.inject(None, &creation, &mut message.headers);
         let result = self.hand_over(&channel.topic, message).await;
         span.finish(&result);
         result
@@ -113,7 +117,7 @@ impl<D: Driver> Publisher<D> {
         parent: &Context,
     ) -> Vec<Result<Receipt>> {
         let creates: Vec<SendSpan> = chunk.iter_mut().map(|message| self.create(channel, message, parent)).collect();
-        let links: Vec<SpanContext> = creates.iter().map(SendSpan::span_context).collect();
+        let links: Vec<SpanContext> = creates.iter().filter_map(SendSpan::span_context).cloned().collect();
         let count = Some(chunk.len());
         let span = SendSpan::start_linked(&channel.transfer, &self.telemetry, parent, links, count);
         let sends = chunk.into_iter().zip(creates).map(|(message, create)| async move {
@@ -130,30 +134,30 @@ impl<D: Driver> Publisher<D> {
     fn create(&self, channel: &Channel, message: &mut Message, parent: &Context) -> SendSpan {
         let own = message.context.take();
         let parent = own.as_ref().unwrap_or(parent);
-        let mut span = SendSpan::start(&channel.create, &self.telemetry, parent);
-        span.describe(message);
-        self.telemetry.propagation.inject(&span.context(parent), &mut message.headers);
+        let span = SendSpan::start(&channel.create, &self.telemetry, parent, message);
+        self.telemetry.propagation.inject(span.span_context(), parent, &mut message.headers);
         span
     }
 
     /// Waits for a place among the publishes in flight, first come first served, enqueues, and awaits the answer.
     async fn hand_over(&self, topic: &Topic, message: Message) -> Result<Receipt> {
-        let Message { payload, key, id, headers, context: _ } = message;
-        let checked = self.driver.capabilities().check_payload(payload.as_deref());
+        let checked = self.driver.capabilities().check_payload(message.payload.as_deref());
         checked.map_err(|error| self.annotate(error, topic))?;
-        let place = self.in_flight.acquire().await;
-        let _place = place.map_err(|_| self.annotate(Error::new(ErrorKind::Closed, "the broker is closed"), topic))?;
+        // Unconstrained: a task out of its budget would be queued not now but in an order of the scheduler's.
+        let place = unconstrained(self.in_flight.acquire()).await;
+        let _place = place.map_err(|_| self.annotate(closed(), topic))?;
+        let Message { payload, key, id, headers, context: _ } = message;
         let confirmation = self.driver.publish(topic, Outbound { payload, key, id, headers });
         confirmation.await.map_err(|error| self.annotate(error, topic))
     }
 
     /// Lets what is in flight end, and nothing more in.
+    ///
+    /// A publish whose future is kept and not polled cannot end; it is not waited for longer than [`STOP_PATIENCE`].
     pub(crate) async fn stop(&self) {
         let all = u32::try_from(self.driver.identity().max_in_flight).unwrap_or(u32::MAX);
-        // An error means that another call has closed it already.
-        if let Ok(_places) = self.in_flight.acquire_many(all).await {
-            self.in_flight.close();
-        }
+        let _places = tokio::time::timeout(STOP_PATIENCE, self.in_flight.acquire_many(all)).await;
+        self.in_flight.close();
     }
 
     fn channel(&self, topic: &str) -> Arc<OnceCell<Channel>> {
@@ -167,10 +171,20 @@ impl<D: Driver> Publisher<D> {
         Arc::clone(channels.entry(topic.into()).or_default())
     }
 
-    /// Declares the topic at the broker unless that was done; a failure is tried again by the next publish.
+    /// The channel of a topic, declared at the broker if it is not yet; a failure is tried again by the next publish.
     async fn declared<'a>(&self, cell: &'a OnceCell<Channel>, topic: &str) -> Result<&'a Channel> {
+        match cell.get() {
+            Some(channel) => Ok(channel),
+            // Boxed, so that not every publish carries room for what happens once per topic.
+            None => Box::pin(self.declare(cell, topic)).await,
+        }
+    }
+
+    async fn declare<'a>(&self, cell: &'a OnceCell<Channel>, topic: &str) -> Result<&'a Channel> {
         let declare = || async {
             let topic = Topic::new(topic)?;
+            // A place in flight, so that closing waits for it.
+            let _place = self.in_flight.acquire().await.map_err(|_| closed())?;
             let destination = self.driver.declare(&topic).await?;
             let identity = self.driver.identity();
             let template = |operation| SpanTemplate::new(operation, identity, &topic.to_shared(), &destination, None);
@@ -181,7 +195,8 @@ impl<D: Driver> Publisher<D> {
                 topic: topic.clone(),
             })
         };
-        cell.get_or_try_init(declare).await.map_err(|error: Error| {
+        // Unconstrained for the sake of order, as for the places in flight.
+        unconstrained(cell.get_or_try_init(declare)).await.map_err(|error: Error| {
             error.with_system(self.driver.identity().system).with_operation("publish").with_context("topic", topic)
         })
     }
@@ -194,11 +209,15 @@ impl<D: Driver> Publisher<D> {
         let identity = self.driver.identity();
         let template = SpanTemplate::new(Operation::Send, identity, &shown.into(), &Destination::new(), None);
         let result = Err(error);
-        SendSpan::start(&template, &self.telemetry, parent).finish(&result);
+        SendSpan::start_linked(&template, &self.telemetry, parent, Vec::new(), None).finish(&result);
         result
     }
 
     fn annotate(&self, error: Error, topic: &Topic) -> Error {
         error.with_system(self.driver.identity().system).with_operation("publish").with_context("topic", topic)
     }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the broker is closed")
 }

@@ -1,17 +1,18 @@
 //! The spans of a message's way: names, kinds, attributes and status, as the messaging conventions of
 //! OpenTelemetry 1.44 have them.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use opentelemetry::global::BoxedTracer;
-use opentelemetry::trace::{Link, Span, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, Tracer};
-use opentelemetry::{Context, InstrumentationScope, KeyValue, Value, global};
+use opentelemetry::global::BoxedSpan;
+use opentelemetry::trace::{Link, Span, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt};
+use opentelemetry::{Context, KeyValue, Value};
 
 use crate::driver::{AttributeValue, Destination, Identity};
 use crate::error::{Error, Result};
 use crate::message::{Message, Receipt};
-use crate::propagation::{Propagation, TracePolicy};
+use crate::propagation::TracePolicy;
 use crate::received::Received;
+use crate::tracer::Telemetry;
 
 /// The version of the semantic conventions that spans follow.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
@@ -24,32 +25,6 @@ pub const QUEUE_CLOCK: &str = "traced_broker.queue.clock";
 pub const DELIVERY_ATTEMPT: &str = "traced_broker.delivery.attempt";
 /// Attribute of process spans: how the delivery was settled, `ack`, `retry`, `reject` or `none`.
 pub const SETTLEMENT: &str = "traced_broker.settlement";
-
-/// Makes spans and moves contexts; shared by all that one broker publishes and consumes.
-#[derive(Debug)]
-pub(crate) struct Telemetry {
-    tracer: OnceLock<BoxedTracer>,
-    pub(crate) propagation: Propagation,
-}
-
-impl Telemetry {
-    /// Spans go to the tracer, or to the global provider as it is set when the first span is made.
-    pub(crate) fn new(tracer: Option<BoxedTracer>, propagation: Propagation) -> Self {
-        Self { tracer: tracer.map(OnceLock::from).unwrap_or_default(), propagation }
-    }
-
-    /// The instrumentation scope of every span of this library.
-    pub(crate) fn scope() -> InstrumentationScope {
-        InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .with_schema_url(SCHEMA_URL)
-            .build()
-    }
-
-    fn tracer(&self) -> &BoxedTracer {
-        self.tracer.get_or_init(|| global::tracer_with_scope(Self::scope()))
-    }
-}
 
 /// An operation of the messaging conventions, with the span kind it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,46 +97,37 @@ impl SpanTemplate {
         }
     }
 
-    fn start(
-        &self,
-        telemetry: &Telemetry,
-        parent: &Context,
-        links: Vec<Link>,
-        extra: impl IntoIterator<Item = KeyValue>,
-    ) -> global::BoxedSpan {
+    fn builder(&self, links: Vec<Link>, extra: Option<KeyValue>) -> SpanBuilder {
         // One allocation with room for what is set later.
         let mut attributes = Vec::with_capacity(self.attributes.len() + 8);
         attributes.extend_from_slice(&self.attributes);
         attributes.extend(extra);
-        let builder = SpanBuilder {
+        SpanBuilder {
             span_kind: Some(self.kind.clone()),
             attributes: Some(attributes),
             links: (!links.is_empty()).then_some(links),
             ..SpanBuilder::from_name(self.name.clone())
-        };
-        telemetry.tracer().build_with_context(builder, parent)
+        }
     }
 }
 
-/// A `send` or `create` span: lasts until the broker answered.
+/// A `send` or `create` span: lasts until the broker answered. Empty where no SDK is installed.
 pub(crate) struct SendSpan {
-    span: global::BoxedSpan,
-    key_attribute: Option<&'static str>,
+    span: Option<BoxedSpan>,
     offset_attribute: Option<&'static str>,
-    open: bool,
 }
 
 impl SendSpan {
-    pub(crate) fn start(template: &SpanTemplate, telemetry: &Telemetry, parent: &Context) -> Self {
-        Self::over(template, template.start(telemetry, parent, Vec::new(), None))
+    /// Starts the span of one message.
+    pub(crate) fn start(template: &SpanTemplate, telemetry: &Telemetry, parent: &Context, message: &Message) -> Self {
+        let mut span = telemetry.start(parent, || template.builder(Vec::new(), None));
+        if let Some(span) = span.as_mut().filter(|span| span.is_recording()) {
+            describe_message(span, template, message);
+        }
+        Self { span, offset_attribute: template.offset_attribute }
     }
 
-    fn over(template: &SpanTemplate, span: global::BoxedSpan) -> Self {
-        let SpanTemplate { key_attribute, offset_attribute, .. } = *template;
-        Self { span, key_attribute, offset_attribute, open: true }
-    }
-
-    /// A span of a batch or forward, linked to the creation contexts of what it moves.
+    /// Starts the span of a batch or forward, linked to the creation contexts of what it moves.
     pub(crate) fn start_linked(
         template: &SpanTemplate,
         telemetry: &Telemetry,
@@ -169,76 +135,70 @@ impl SendSpan {
         links: Vec<SpanContext>,
         batch: Option<usize>,
     ) -> Self {
-        let links = links.into_iter().filter(SpanContext::is_valid).map(Link::with_context).collect();
-        let count = batch.map(|count| KeyValue::new("messaging.batch.message_count", count as i64));
-        Self::over(template, template.start(telemetry, parent, links, count))
+        let span = telemetry.start(parent, || {
+            let links = links.into_iter().filter(SpanContext::is_valid).map(Link::with_context).collect();
+            let count = batch.map(|count| KeyValue::new("messaging.batch.message_count", count as i64));
+            template.builder(links, count)
+        });
+        Self { span, offset_attribute: template.offset_attribute }
     }
 
-    /// The context a message travels with: this span's, or the parent's where no span could be made.
-    pub(crate) fn context(&self, parent: &Context) -> Context {
-        let own = self.span.span_context();
-        if own.is_valid() { parent.with_remote_span_context(own.clone()) } else { parent.clone() }
-    }
-
-    pub(crate) fn span_context(&self) -> SpanContext {
-        self.span.span_context().clone()
-    }
-
-    /// Adds what is particular to the message, if the span is recorded.
-    pub(crate) fn describe(&mut self, message: &Message) {
-        if !self.span.is_recording() {
-            return;
-        }
-        if let Some(id) = &message.id {
-            self.span.set_attribute(KeyValue::new("messaging.message.id", id.clone()));
-        }
-        let key = message.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-        if let (Some(name), Some(key)) = (self.key_attribute, key) {
-            self.span.set_attribute(KeyValue::new(name, key.to_owned()));
-        }
+    /// The identity a message travels with; `None` where no span could be made, so that it travels with the parent's.
+    pub(crate) fn span_context(&self) -> Option<&SpanContext> {
+        self.span.as_ref().map(Span::span_context).filter(|context| context.is_valid())
     }
 
     /// Ends the span with what the broker answered.
     pub(crate) fn finish(mut self, result: &Result<Receipt>) {
-        if self.span.is_recording() {
+        let Some(mut span) = self.span.take() else { return };
+        if span.is_recording() {
             match result {
-                Ok(receipt) => self.describe_receipt(receipt),
-                Err(error) => fail(&mut self.span, error.kind().as_str(), error.to_string()),
+                Ok(receipt) => describe_receipt(&mut span, self.offset_attribute, receipt),
+                Err(error) => fail(&mut span, error.kind().as_str(), error.to_string()),
             }
         }
-        self.open = false;
-        self.span.end();
-    }
-
-    fn describe_receipt(&mut self, receipt: &Receipt) {
-        if let Some(partition) = receipt.partition {
-            self.span.set_attribute(KeyValue::new("messaging.destination.partition.id", partition.to_string()));
-        }
-        if let (Some(name), Some(offset)) = (self.offset_attribute, receipt.offset) {
-            self.span.set_attribute(KeyValue::new(name, offset));
-        }
-        if let Some(id) = &receipt.id {
-            self.span.set_attribute(KeyValue::new("messaging.message.id", id.clone()));
-        }
+        span.end();
     }
 
     /// Ends the span of a batch, with the first of its failures if there was one.
     pub(crate) fn finish_batch(mut self, first_error: Option<&Error>) {
+        let Some(mut span) = self.span.take() else { return };
         if let Some(error) = first_error {
-            fail(&mut self.span, error.kind().as_str(), error.to_string());
+            fail(&mut span, error.kind().as_str(), error.to_string());
         }
-        self.open = false;
-        self.span.end();
+        span.end();
     }
 }
 
 impl Drop for SendSpan {
     /// A publish that was cancelled: the message may or may not have been stored.
     fn drop(&mut self) {
-        if self.open {
-            fail(&mut self.span, "cancelled", "the publish was cancelled before the broker answered".to_owned());
-            self.span.end();
+        if let Some(span) = &mut self.span {
+            fail(span, "cancelled", "the publish was cancelled before the broker answered".to_owned());
+            span.end();
         }
+    }
+}
+
+fn describe_message(span: &mut BoxedSpan, template: &SpanTemplate, message: &Message) {
+    if let Some(id) = &message.id {
+        span.set_attribute(KeyValue::new("messaging.message.id", id.clone()));
+    }
+    let key = message.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+    if let (Some(name), Some(key)) = (template.key_attribute, key) {
+        span.set_attribute(KeyValue::new(name, key.to_owned()));
+    }
+}
+
+fn describe_receipt(span: &mut BoxedSpan, offset_attribute: Option<&'static str>, receipt: &Receipt) {
+    if let Some(partition) = receipt.partition {
+        span.set_attribute(KeyValue::new("messaging.destination.partition.id", partition.to_string()));
+    }
+    if let (Some(name), Some(offset)) = (offset_attribute, receipt.offset) {
+        span.set_attribute(KeyValue::new(name, offset));
+    }
+    if let Some(id) = &receipt.id {
+        span.set_attribute(KeyValue::new("messaging.message.id", id.clone()));
     }
 }
 
@@ -257,12 +217,19 @@ impl ProcessSpan {
         ambient: &Context,
         message: &Received,
     ) -> Self {
-        let (parent, links) = correlate(policy, creation, ambient);
-        let partition =
-            message.partition().map(|id| KeyValue::new("messaging.destination.partition.id", id.to_string()));
-        let span = template.start(telemetry, &parent, links, partition);
-        let context = if span.span_context().is_valid() { parent.with_span(span) } else { parent };
-        Self { context, open: true }
+        let parent = match policy {
+            TracePolicy::Parent => creation.clone(),
+            TracePolicy::Link | TracePolicy::Ignore => Context::new(),
+        };
+        let span = telemetry.start(&parent, || {
+            let partition = message.partition().map(|id| id.to_string());
+            let partition = partition.map(|id| KeyValue::new("messaging.destination.partition.id", id));
+            template.builder(links(policy, creation, ambient), partition)
+        });
+        match span.filter(|span| span.span_context().is_valid()) {
+            Some(span) => Self { context: parent.with_span(span), open: true },
+            None => Self { context: parent, open: false },
+        }
     }
 
     /// The context to work in: the span is current, the sender's baggage is there.
@@ -293,6 +260,9 @@ impl ProcessSpan {
     }
 
     pub(crate) fn fail(&self, error_type: &'static str, description: String) {
+        if !self.is_recording() {
+            return;
+        }
         let span = self.context.span();
         span.set_attribute(KeyValue::new("error.type", error_type));
         span.set_status(Status::error(description));
@@ -300,10 +270,11 @@ impl ProcessSpan {
 
     /// Ends the span after settling.
     pub(crate) fn finish(mut self, settlement: &'static str) {
-        self.open = false;
-        let span = self.context.span();
-        span.set_attribute(KeyValue::new(SETTLEMENT, settlement));
-        span.end();
+        if std::mem::take(&mut self.open) {
+            let span = self.context.span();
+            span.set_attribute(KeyValue::new(SETTLEMENT, settlement));
+            span.end();
+        }
     }
 }
 
@@ -319,25 +290,15 @@ impl Drop for ProcessSpan {
     }
 }
 
-/// The parent and the links of a process span (messaging conventions, "Trace structure").
+/// The links of a process span (messaging conventions, "Trace structure").
 ///
 /// The creation context stays a link even when it is the parent. The context that happens to be current where the message is
 /// processed, such as a span around the receiving loop, is never the parent: unrelated messages would share its trace.
-fn correlate(policy: TracePolicy, creation: &Context, ambient: &Context) -> (Context, Vec<Link>) {
-    let created = creation.span().span_context().clone();
-    let around = ambient.span().span_context().clone();
-    let mut links = Vec::new();
-    if created.is_valid() && policy != TracePolicy::Ignore {
-        links.push(Link::with_context(created));
-    }
-    if around.is_valid() {
-        links.push(Link::with_context(around));
-    }
-    let parent = match policy {
-        TracePolicy::Parent => creation.clone(),
-        TracePolicy::Link | TracePolicy::Ignore => Context::new(),
-    };
-    (parent, links)
+fn links(policy: TracePolicy, creation: &Context, ambient: &Context) -> Vec<Link> {
+    let creation = (policy != TracePolicy::Ignore).then_some(creation);
+    let linked = [creation, Some(ambient)].into_iter().flatten();
+    let spans = linked.map(|context| context.span().span_context().clone());
+    spans.filter(SpanContext::is_valid).map(Link::with_context).collect()
 }
 
 fn fail(span: &mut impl Span, error_type: &'static str, description: String) {

@@ -1,5 +1,8 @@
-//! The RabbitMQ adapter against a real server, at the level of its driver.
+//! The RabbitMQ adapter against a real server: the contract of all brokers, and at the level of the driver what is
+//! particular to it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
+mod contract;
 mod support;
 
 #[path = "amqp/connecting.rs"]
@@ -16,3 +19,5 @@ mod hostile;
 mod publishing;
 #[path = "amqp/wire.rs"]
 mod wire;
+
+contract::contract!(crate::support::shared(crate::support::Kind::RabbitMq));

@@ -78,26 +78,10 @@ pub struct Encoded {
 
 /// Writes a header value. The members are in the order of their keys, so that equal baggage gives equal bytes.
 pub fn encode(baggage: &Baggage) -> Encoded {
-    let mut members: Vec<_> = baggage.iter().map(|(key, (value, properties))| (key, value, properties)).collect();
-    members.sort_unstable_by_key(|(key, ..)| key.as_str());
-    let (mut text, mut kept) = (String::new(), 0);
-    for (key, value, properties) in &members {
-        let end = text.len();
-        if end > 0 {
-            text.push(',');
-        }
-        text.push_str(key.as_str());
-        text.push('=');
-        percent_encode(value.as_str(), PLAIN, &mut text);
-        write_properties(properties.as_str(), &mut text);
-        // The type admits nothing but tokens as keys; a header must not depend on that.
-        if all(key.as_str().as_bytes(), TOKEN) && kept < MAX_MEMBERS && text.len() <= MAX_BYTES {
-            kept += 1;
-        } else {
-            text.truncate(end);
-        }
-    }
-    Encoded { dropped: members.len() - kept, text }
+    let mut members: Vec<_> =
+        baggage.iter().map(|(key, (value, properties))| [key.as_str(), value.as_str(), properties.as_str()]).collect();
+    members.sort_unstable();
+    write_list(&members)
 }
 
 /// A member of the list, its value decoded, its properties as they are to be written again.
@@ -132,9 +116,36 @@ fn pair(text: &[u8]) -> Option<(&str, Option<&str>)> {
         Some((key, value)) => (key.trim_end_matches(WHITE_SPACE), Some(value.trim_start_matches(WHITE_SPACE))),
         None => (text, None),
     };
-    let is_legal =
-        !key.is_empty() && all(key.as_bytes(), TOKEN) && value.is_none_or(|value| all(value.as_bytes(), BAGGAGE_OCTET));
+    let is_legal = is_key(key) && value.is_none_or(|value| all(value.as_bytes(), BAGGAGE_OCTET));
     is_legal.then_some((key, value))
+}
+
+fn is_key(key: &str) -> bool {
+    !key.is_empty() && all(key.as_bytes(), TOKEN)
+}
+
+/// Writes the members, each a key, a value and properties. OpenTelemetry's type has a limit on their number, and
+/// has only tokens as keys; what is sent must not depend on that.
+fn write_list(members: &[[&str; 3]]) -> Encoded {
+    // Enough when nothing needs to be encoded.
+    let bytes = members.iter().flatten().map(|part| part.len() + 1).sum();
+    let (mut text, mut kept) = (String::with_capacity(bytes), 0);
+    for [key, value, properties] in members {
+        let end = text.len();
+        if end > 0 {
+            text.push(',');
+        }
+        text.push_str(key);
+        text.push('=');
+        percent_encode(value, PLAIN, &mut text);
+        write_properties(properties, &mut text);
+        if is_key(key) && kept < MAX_MEMBERS && text.len() <= MAX_BYTES {
+            kept += 1;
+        } else {
+            text.truncate(end);
+        }
+    }
+    Encoded { dropped: members.len() - kept, text }
 }
 
 /// Writes what the application, or a member read before, has as metadata: any text at all.
@@ -161,3 +172,25 @@ fn write_property(key: &str, value: Option<&str>, out: &mut String) {
 }
 
 const WHITE_SPACE: [char; 2] = [' ', '\t'];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_members_than_allowed_are_written() {
+        let keys: Vec<_> = (0..MAX_MEMBERS + 3).map(|at| format!("k{at:02}")).collect();
+        let members: Vec<_> = keys.iter().map(|key| [key, "v", ""]).collect();
+        let written = write_list(&members);
+        assert_eq!((written.text.split(',').count(), written.dropped), (MAX_MEMBERS, 3));
+        assert!(written.text.ends_with(",k63=v"));
+    }
+
+    #[test]
+    fn a_key_that_is_no_token_is_not_written() {
+        for key in ["", "a b", "a\r\nb", "a,b", "a=b", "a;b", "caf\u{e9}"] {
+            let written = write_list(&[["a", "1", ""], [key, "2", ""], ["b", "3", ""]]);
+            assert_eq!((written.text.as_str(), written.dropped), ("a=1,b=3", 1), "{key:?}");
+        }
+    }
+}

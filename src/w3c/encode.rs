@@ -20,10 +20,15 @@ use super::{BAGGAGE, TRACEPARENT, TRACESTATE, baggage, tracestate};
 ///
 /// # Allocations
 /// None for a `traceparent` alone.
-pub fn encode_context(context: &Context, mut emit: impl FnMut(&'static str, &[u8])) -> Issues {
+pub fn encode_context(context: &Context, emit: impl FnMut(&'static str, &[u8])) -> Issues {
+    encode_span(context.span().span_context(), context, emit)
+}
+
+/// Writes the headers for a span that is not the context's own but was started under it, as [`encode_context`] does.
+///
+/// Saves the context that would have to be made to hold the span.
+pub fn encode_span(span: &SpanContext, context: &Context, mut emit: impl FnMut(&'static str, &[u8])) -> Issues {
     let mut issues = Issues::default();
-    let span = context.span();
-    let span = span.span_context();
     if let Ok(parent) = TraceParent::from_span_context(span) {
         let beside = Beside::find(context, span);
         let is_random = beside.is_some_and(Beside::is_random);

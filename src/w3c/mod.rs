@@ -6,7 +6,7 @@
 //!
 //! | to do | use |
 //! |---|---|
-//! | read the three headers of a message into a [`Context`] | [`decode`], or [`decode_all`] where a header may occur more than once |
+//! | read the three headers of a message into a [`Context`] | [`decode()`], or [`decode_all`] where a header may occur more than once |
 //! | write the headers for a [`Context`] | [`encode_context`] |
 //! | plug the codec into OpenTelemetry | [`W3cPropagator`] |
 //! | read or write one header | [`TraceParent`], [`tracestate`], [`baggage`] |
@@ -51,7 +51,7 @@ mod traceparent;
 pub mod tracestate;
 
 pub use decode::{Extracted, decode, decode_all};
-pub use encode::encode_context;
+pub use encode::{encode_context, encode_span};
 pub use malformed::{Issues, Malformed};
 pub use propagator::W3cPropagator;
 pub use traceparent::TraceParent;

@@ -40,6 +40,10 @@ pub(super) fn percent_decode(encoded: &[u8]) -> String {
 
 /// Appends text, with every byte outside the class percent-encoded.
 pub(super) fn percent_encode(text: &str, class: u8, out: &mut String) {
+    if all(text.as_bytes(), class) && !text.contains('%') {
+        out.push_str(text);
+        return;
+    }
     for byte in text.bytes() {
         push(byte, class, out);
     }

@@ -145,12 +145,14 @@ impl fmt::Display for TraceParent {
     }
 }
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// What a byte stands for as a lower-case hexadecimal digit; `NO_DIGIT` for every other byte.
 const DIGITS: [u8; 256] = {
     let mut digits = [NO_DIGIT; 256];
     let mut value = 0;
     while value < 16 {
-        digits[b"0123456789abcdef"[value] as usize] = value as u8;
+        digits[HEX[value] as usize] = value as u8;
         value += 1;
     }
     digits
@@ -170,11 +172,19 @@ fn decode_hex<const N: usize>(digits: &[u8]) -> Result<[u8; N], Malformed> {
     if seen == NO_DIGIT { Err(Malformed::Character) } else { Ok(bytes) }
 }
 
-/// Writes two lower-case digits for each byte. Arithmetic, not a table, so that it becomes vector code.
+/// The two lower-case digits of every byte.
+const PAIRS: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [HEX[byte >> 4], HEX[byte & 0x0f]];
+        byte += 1;
+    }
+    pairs
+};
+
 fn encode_hex(bytes: &[u8], digits: &mut [u8]) {
-    let digit = |value: u8| value + if value < 10 { b'0' } else { b'a' - 10 };
     for (byte, pair) in bytes.iter().zip(digits.chunks_exact_mut(2)) {
-        pair[0] = digit(byte >> 4);
-        pair[1] = digit(byte & 0x0f);
+        pair.copy_from_slice(&PAIRS[usize::from(*byte)]);
     }
 }

@@ -91,7 +91,8 @@ pub struct Encoded {
 /// Its members may come from the application and are not checked by their own type, which takes even line
 /// breaks: each that the grammar forbids is left out.
 pub fn encode(state: &TraceState) -> Encoded {
-    let mut encoded = Encoded::default();
+    let bytes = state.into_iter().map(|(key, value)| key.len() + value.len() + "=,".len()).sum();
+    let mut encoded = Encoded { text: String::with_capacity(bytes), dropped: 0 };
     let mut keys = Keys::new();
     for (key, value) in state {
         let value = value.trim_end_matches([' ', '\t']);
@@ -114,9 +115,6 @@ pub fn encode(state: &TraceState) -> Encoded {
 /// The type refuses some keys that Level 2 allows; the members with other keys are still worth having, because
 /// samplers look there for theirs.
 pub(super) fn to_trace_state(text: &str) -> (TraceState, bool) {
-    if text.is_empty() {
-        return (TraceState::NONE, true);
-    }
     if let Ok(state) = text.parse() {
         return (state, true);
     }

@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports, reason = "every test target uses its own part")]
 
 mod kind;
+pub(crate) mod orders;
 mod place;
 mod server;
 

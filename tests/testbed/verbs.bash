@@ -73,7 +73,7 @@ debian_package() {
     say "installing the distribution's $1 (once)"
     "${root[@]}" apt-get update -qq >&2 || fail "apt-get update failed: see above"
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$1" >&2 ||
+        apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$1" >&2 ||
         fail "apt-get install $1 failed: see above"
     exec 9>&-
     # The package may have started a service on the usual port; the testbed runs servers of its own.

@@ -203,6 +203,9 @@ fn there_are_64_members_at_most() {
     let parsed = parse(members(70).as_bytes());
     assert_eq!(parsed.dropped, 6);
     assert_eq!(encode(&parsed.baggage).text, members(64), "the first ones stay");
+
+    let parsed = parse(format!("{},key00=again", members(64)).as_bytes());
+    assert_eq!(encode(&parsed.baggage).text, members(64), "nothing is read after them");
 }
 
 #[test]

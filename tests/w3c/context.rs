@@ -99,6 +99,8 @@ fn white_space_around_a_traceparent_is_no_part_of_it() {
     let valid = traceparent("01");
     for padded in [format!(" {valid}"), format!("\t{valid}"), format!("{valid} "), format!("\t {valid} \t")] {
         assert_eq!(header(&read(&padded, None, None).context, "traceparent"), Some(valid.clone()));
+        let twice = decode_all([padded.as_bytes(), valid.as_bytes()], [], [], &Context::new());
+        assert_eq!(header(&twice.context, "traceparent"), Some(valid.clone()));
     }
     for (value, reason) in
         [(format!("{valid}\r\n"), Malformed::Length), (format!("\u{a0}{valid}"), Malformed::Delimiter)]

@@ -1,0 +1,294 @@
+//! What a consumer has taken and not settled: per partition and assignment, and in all.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+/// The partitions that are assigned now.
+#[derive(Debug)]
+pub(super) struct Assignment {
+    /// By number.
+    partitions: Mutex<Vec<Option<Arc<Partition>>>>,
+    pub(super) window: Arc<Window>,
+}
+
+impl Assignment {
+    /// None yet, with a window of `limit` unsettled deliveries in all.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { partitions: Mutex::default(), window: Arc::new(Window::new(limit)) }
+    }
+
+    /// Begins with a partition.
+    pub(super) fn grant(&self, partition: i32) {
+        let Ok(index) = usize::try_from(partition) else { return };
+        let mut partitions = self.partitions.lock();
+        if partitions.len() <= index {
+            partitions.resize(index + 1, None);
+        }
+        let granted = Partition { number: partition, offsets: Mutex::default(), window: Arc::clone(&self.window) };
+        partitions[index] = Some(Arc::new(granted));
+    }
+
+    /// Ends with a partition: what is unsettled of it can no longer be settled. Returns the position to commit, if there is one.
+    pub(super) fn revoke(&self, partition: i32) -> Option<i64> {
+        let index = usize::try_from(partition).ok()?;
+        let revoked = self.partitions.lock().get_mut(index)?.take()?;
+        revoked.end()
+    }
+
+    /// Ends with every partition and returns the positions to commit.
+    pub(super) fn revoke_all(&self) -> Vec<(i32, i64)> {
+        let revoked = std::mem::take(&mut *self.partitions.lock());
+        revoked.into_iter().flatten().filter_map(|partition| Some((partition.number, partition.end()?))).collect()
+    }
+
+    /// The partition of that number, if it is assigned, to take the message at `offset` from.
+    ///
+    /// Offsets only go back when the topic was deleted and made again: then what was taken before is of another topic.
+    pub(super) fn partition(&self, partition: i32, offset: i64) -> Option<Arc<Partition>> {
+        let index = usize::try_from(partition).ok()?;
+        let assigned = self.partitions.lock().get(index)?.clone()?;
+        if !assigned.is_past(offset) {
+            return Some(assigned);
+        }
+        self.revoke(partition);
+        self.grant(partition);
+        self.partitions.lock().get(index)?.clone()
+    }
+
+    /// The positions that have moved since they were asked for last.
+    pub(super) fn moved(&self) -> Vec<(i32, i64)> {
+        let partitions = self.partitions.lock();
+        partitions.iter().flatten().filter_map(|partition| Some((partition.number, partition.moved()?))).collect()
+    }
+}
+
+/// One partition during one assignment of it.
+#[derive(Debug)]
+pub(super) struct Partition {
+    pub(super) number: i32,
+    offsets: Mutex<Offsets>,
+    window: Arc<Window>,
+}
+
+#[derive(Debug, Default)]
+struct Offsets {
+    /// Ascending; the window bounds their number.
+    unsettled: VecDeque<i64>,
+    /// The offset after the last one taken, once one was taken.
+    next: Option<i64>,
+    /// The position that [`Partition::moved`] told last.
+    told: Option<i64>,
+    ended: bool,
+}
+
+impl Offsets {
+    /// Up to where everything is settled: the contiguous low-water mark.
+    fn position(&self) -> Option<i64> {
+        self.unsettled.front().copied().or(self.next)
+    }
+}
+
+impl Partition {
+    /// Takes the message at `offset`, to be settled.
+    pub(super) fn take(&self, offset: i64) {
+        let mut offsets = self.offsets.lock();
+        offsets.unsettled.push_back(offset);
+        offsets.next = Some(offset + 1);
+        self.window.occupy();
+    }
+
+    /// Takes the message at `offset` as settled. It occupies the window until [`Window::release`] says that it was handed out.
+    pub(super) fn pass(&self, offset: i64) {
+        self.offsets.lock().next = Some(offset + 1);
+        self.window.occupy();
+    }
+
+    /// Settles the message at `offset`; `false` when the partition is no longer assigned.
+    pub(super) fn settle(&self, offset: i64) -> bool {
+        let mut offsets = self.offsets.lock();
+        if offsets.ended {
+            return false;
+        }
+        // Mostly the first: then this is found at once and nothing has to be moved.
+        let index = match offsets.unsettled.front() {
+            Some(first) if *first == offset => Ok(0),
+            _ => offsets.unsettled.binary_search(&offset),
+        };
+        if index.is_ok_and(|index| offsets.unsettled.remove(index).is_some()) {
+            self.window.release();
+        }
+        true
+    }
+
+    /// Whether the partition was revoked, or its subscription ended.
+    pub(super) fn is_ended(&self) -> bool {
+        self.offsets.lock().ended
+    }
+
+    fn is_past(&self, offset: i64) -> bool {
+        self.offsets.lock().next.is_some_and(|next| offset < next)
+    }
+
+    fn moved(&self) -> Option<i64> {
+        let mut offsets = self.offsets.lock();
+        let position = offsets.position();
+        if position == offsets.told {
+            return None;
+        }
+        offsets.told = position;
+        position
+    }
+
+    fn end(&self) -> Option<i64> {
+        let mut offsets = self.offsets.lock();
+        let position = offsets.position();
+        offsets.ended = true;
+        for _ in offsets.unsettled.drain(..) {
+            self.window.release();
+        }
+        position
+    }
+}
+
+/// How many deliveries of one subscription are unsettled, and the thread that waits while they are too many.
+#[derive(Debug)]
+pub(super) struct Window {
+    limit: usize,
+    occupied: AtomicUsize,
+    waiting: AtomicBool,
+    waiter: OnceLock<Thread>,
+}
+
+impl Window {
+    fn new(limit: usize) -> Self {
+        Self { limit, occupied: AtomicUsize::new(0), waiting: AtomicBool::new(false), waiter: OnceLock::new() }
+    }
+
+    /// How many more may be taken.
+    pub(super) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.occupied.load(Ordering::SeqCst))
+    }
+
+    /// Waits until half of the window is free, or for `limit`. Only ever called by one thread.
+    pub(super) fn wait(&self, limit: Duration) {
+        self.waiter.get_or_init(thread::current);
+        self.waiting.store(true, Ordering::SeqCst);
+        if self.occupied.load(Ordering::SeqCst) > self.limit / 2 {
+            thread::park_timeout(limit);
+        }
+        self.waiting.store(false, Ordering::SeqCst);
+    }
+
+    /// Ends a wait, now.
+    pub(super) fn wake(&self) {
+        if let Some(waiter) = self.waiter.get() {
+            waiter.unpark();
+        }
+    }
+
+    fn occupy(&self) {
+        self.occupied.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One less.
+    pub(super) fn release(&self) {
+        let left = self.occupied.fetch_sub(1, Ordering::SeqCst) - 1;
+        if left <= self.limit / 2 && self.waiting.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assigned(limit: usize) -> (Assignment, Arc<Partition>) {
+        let assignment = Assignment::new(limit);
+        assignment.grant(3);
+        let partition = assignment.partition(3, 0).unwrap();
+        (assignment, partition)
+    }
+
+    #[test]
+    fn the_position_never_passes_what_is_unsettled() {
+        let (assignment, partition) = assigned(8);
+        assert_eq!(assignment.moved(), [], "nothing taken, nothing to commit");
+        // Offsets have gaps where the broker compacted or a transaction ended.
+        for offset in [10, 11, 15, 16] {
+            partition.take(offset);
+        }
+        assert_eq!(assignment.moved(), [(3, 10)]);
+        assert!(partition.settle(11) && partition.settle(16));
+        assert_eq!(assignment.moved(), []);
+        assert!(partition.settle(10));
+        assert_eq!(assignment.moved(), [(3, 15)]);
+        assert!(partition.settle(15));
+        assert_eq!(assignment.moved(), [(3, 17)]);
+        assert_eq!(assignment.window.room(), 8);
+    }
+
+    #[test]
+    fn an_ended_partition_settles_nothing_and_frees_the_window() {
+        let (assignment, partition) = assigned(4);
+        partition.take(5);
+        partition.take(6);
+        assert!(partition.settle(5));
+        assert_eq!(assignment.revoke(3), Some(6));
+        assert_eq!(assignment.window.room(), 4);
+        assert!(!partition.settle(6), "the assignment is gone");
+        assert_eq!(assignment.window.room(), 4, "a stale settle frees nothing twice");
+
+        assignment.grant(3);
+        let again = assignment.partition(3, 0).unwrap();
+        again.take(6);
+        assert!(!partition.settle(6), "the old handle touches nothing of the new assignment");
+        assert_eq!(assignment.revoke_all(), [(3, 6)]);
+    }
+
+    #[test]
+    fn offsets_that_begin_again_are_another_assignment() {
+        let (assignment, partition) = assigned(4);
+        partition.take(100);
+        assert!(Arc::ptr_eq(&partition, &assignment.partition(3, 101).unwrap()));
+        let again = assignment.partition(3, 0).unwrap();
+        again.take(0);
+        assert!(!partition.settle(100));
+        assert!(again.settle(0));
+        assert_eq!((assignment.moved(), assignment.window.room()), (vec![(3, 1)], 4));
+    }
+
+    #[test]
+    fn what_was_passed_is_settled_and_occupies_the_window() {
+        let (assignment, partition) = assigned(2);
+        partition.pass(0);
+        partition.pass(1);
+        assert_eq!(assignment.window.room(), 0);
+        assert_eq!(assignment.moved(), [(3, 2)]);
+        assignment.window.release();
+        assert_eq!(assignment.window.room(), 1);
+    }
+
+    #[test]
+    fn settling_wakes_who_waits_for_room() {
+        let (assignment, partition) = assigned(2);
+        partition.take(0);
+        partition.take(1);
+        let window = Arc::clone(&assignment.window);
+        let waiter = thread::spawn(move || {
+            let begun = std::time::Instant::now();
+            window.wait(Duration::from_secs(20));
+            begun.elapsed()
+        });
+        while !assignment.window.waiting.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        assert!(partition.settle(1));
+        assert!(waiter.join().unwrap() < Duration::from_secs(10));
+    }
+}

@@ -1,0 +1,185 @@
+//! Subscribing: the consumer, where it begins, and the stream of what its thread takes.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use std::vec;
+
+use futures_core::Stream;
+use rdkafka::client::Client;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+
+use super::assignment::{Assignment, Window};
+use super::config::{KafkaBuilder, default};
+use super::delivery::Taken;
+use super::member::Member;
+use super::poller::{Control, Item, Poller};
+use super::{error, topology};
+use crate::address::{Guarantee, Start, Subscription};
+use crate::driver::{Destination, Inbound, Source};
+use crate::error::Result;
+
+/// The group in whose name readers without a group fetch; they neither join it nor commit to it.
+const READERS: &str = "traced-broker-reader";
+
+/// What an error item may occupy of the channel beside the deliveries.
+const ERROR_ITEMS: usize = 8;
+
+/// Starts a subscription: makes sure of the topic and of where to begin, and starts the thread. Blocks.
+pub(super) fn open(
+    client: &Client<impl ClientContext>,
+    settings: &KafkaBuilder,
+    subscription: &Subscription,
+) -> Result<(Source, Arc<Control>)> {
+    let partitions = topology::ensure(client, settings, subscription.topic())?;
+    let assignment = Arc::new(Assignment::new(subscription.max_unsettled()));
+    let member = Member::new(Arc::clone(&assignment));
+    let configuration = configuration(settings, subscription);
+    let consumer: BaseConsumer<Member> = configuration.create_with_context(member).map_err(error::from_client)?;
+    match (subscription.group_name(), subscription.start_position()) {
+        (Some(_), Start::Earliest) => {}
+        (Some(_), Start::Latest) => position_group(&consumer, subscription.topic(), partitions, settings)?,
+        (None, start) => assign_reader(&consumer, &assignment, subscription.topic(), partitions, start, settings)?,
+    }
+    if subscription.group_name().is_some() {
+        consumer.subscribe(&[subscription.topic()]).map_err(error::from_client)?;
+    }
+    let settled = subscription.guarantee() == Guarantee::AtMostOnce;
+    let (sender, receiver) = mpsc::channel(subscription.max_unsettled() + ERROR_ITEMS);
+    let window = Arc::clone(&assignment.window);
+    let control = Poller::start(consumer, assignment, sender, subscription)?;
+    let ending = Ending(Arc::clone(&control));
+    let deliveries = Deliveries { receiver, batch: Vec::new().into_iter(), settled, window, _ending: ending };
+    Ok((Source::new(Destination::new(), deliveries), control))
+}
+
+fn configuration(settings: &KafkaBuilder, subscription: &Subscription) -> ClientConfig {
+    let mut client = settings.shared_client();
+    let grouped = subscription.group_name().is_some();
+    client
+        .set("group.id", subscription.group_name().unwrap_or(READERS))
+        // Only positions that the poller stores are committed: in intervals, on revocation and on leaving the group.
+        .set("enable.auto.commit", grouped.to_string())
+        .set("auto.commit.interval.ms", settings.commit_interval.as_millis().to_string())
+        .set("enable.auto.offset.store", "false")
+        // Where a group begins at the latest message is committed before it joins, so that nothing after that is left out.
+        .set("auto.offset.reset", "earliest");
+    // Members that stay keep their partitions, and with them what they are working on, when others come and go.
+    default(&mut client, "partition.assignment.strategy", "cooperative-sticky");
+    default(&mut client, "session.timeout.ms", "20000");
+    default(&mut client, "heartbeat.interval.ms", "1000");
+    // The bound of what is fetched ahead; when it was reached, fetch again soon, not in a second.
+    default(&mut client, "queued.max.messages.kbytes", "16384");
+    default(&mut client, "fetch.queue.backoff.ms", "20");
+    client
+}
+
+/// Lets a group that has no position yet begin at the end of each partition, as of now.
+fn position_group(
+    consumer: &BaseConsumer<Member>,
+    topic: &str,
+    partitions: i32,
+    settings: &KafkaBuilder,
+) -> Result<()> {
+    let mut all = TopicPartitionList::new();
+    all.add_partition_range(topic, 0, partitions - 1);
+    let committed = consumer.committed_offsets(all, settings.connect_timeout).map_err(error::from_client)?;
+    let mut begin = TopicPartitionList::new();
+    for partition in committed.elements().iter().filter(|partition| partition.offset() == Offset::Invalid) {
+        let end = end_of(consumer, topic, partition.partition(), settings.connect_timeout)?;
+        begin.add_partition_offset(topic, partition.partition(), Offset::Offset(end)).map_err(error::from_client)?;
+    }
+    if begin.count() == 0 {
+        return Ok(());
+    }
+    match consumer.commit(&begin, CommitMode::Sync) {
+        // The group has members already: where it begins was theirs to say.
+        Err(error) if matches!(error.rdkafka_error_code(), Some(Code::UnknownMemberId | Code::RebalanceInProgress)) => {
+            Ok(())
+        }
+        other => other.map_err(error::from_client),
+    }
+}
+
+/// Assigns every partition of the topic to a reader of its own.
+fn assign_reader(
+    consumer: &BaseConsumer<Member>,
+    assignment: &Assignment,
+    topic: &str,
+    partitions: i32,
+    start: Start,
+    settings: &KafkaBuilder,
+) -> Result<()> {
+    let mut all = TopicPartitionList::new();
+    for partition in 0..partitions {
+        let offset = match start {
+            Start::Earliest => Offset::Beginning,
+            // Asked for now: librdkafka would ask later, and leave out what is published meanwhile.
+            Start::Latest => Offset::Offset(end_of(consumer, topic, partition, settings.connect_timeout)?),
+        };
+        all.add_partition_offset(topic, partition, offset).map_err(error::from_client)?;
+        assignment.grant(partition);
+    }
+    consumer.assign(&all).map_err(error::from_client)
+}
+
+fn end_of(consumer: &BaseConsumer<Member>, topic: &str, partition: i32, limit: Duration) -> Result<i64> {
+    consumer.fetch_watermarks(topic, partition, limit).map(|(_, end)| end).map_err(error::from_client)
+}
+
+/// What the poller took, one by one.
+struct Deliveries {
+    /// Its capacity is that of the window, so that the poller never waits for it.
+    receiver: mpsc::Receiver<Vec<Item>>,
+    batch: vec::IntoIter<Item>,
+    /// At most once: what arrives here is committed.
+    settled: bool,
+    window: Arc<Window>,
+    _ending: Ending,
+}
+
+impl Deliveries {
+    fn hand_out(&self, taken: Taken) -> Option<Inbound> {
+        if self.settled {
+            self.window.release();
+        } else if taken.partition.is_ended() {
+            // Revoked before it was handed out: whoever has the partition now gets it.
+            return None;
+        }
+        Some(taken.into_inbound(self.settled))
+    }
+}
+
+impl Stream for Deliveries {
+    type Item = Result<Inbound>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match self.batch.next() {
+                Some(Ok(taken)) => {
+                    if let Some(inbound) = self.hand_out(taken) {
+                        return Poll::Ready(Some(Ok(inbound)));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => match ready!(self.receiver.poll_recv(cx)) {
+                    Some(batch) => self.batch = batch.into_iter(),
+                    None => return Poll::Ready(None),
+                },
+            }
+        }
+    }
+}
+
+/// Ends the subscription when the stream is dropped.
+struct Ending(Arc<Control>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}

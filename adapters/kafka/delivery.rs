@@ -1,0 +1,153 @@
+//! One message taken from a partition: copied out of librdkafka's buffer, to be settled.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use rdkafka::Timestamp as NativeTimestamp;
+use rdkafka::message::{BorrowedMessage, Message as _};
+
+use super::assignment::Partition;
+use super::headers::{self, MESSAGE_ID};
+use crate::capability::TimestampSource;
+use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Timestamp};
+use crate::error::{Error, ErrorKind};
+use crate::headers::Headers;
+
+/// The span attribute of the record's key.
+pub(super) const KEY_ATTRIBUTE: &str = "messaging.kafka.message.key";
+/// The span attribute of the record's offset.
+pub(super) const OFFSET_ATTRIBUTE: &str = "messaging.kafka.offset";
+const TOMBSTONE_ATTRIBUTE: &str = "messaging.kafka.message.tombstone";
+
+/// A message that is out of librdkafka's hands and not yet handed out.
+#[derive(Debug)]
+pub(super) struct Taken {
+    payload: Option<Bytes>,
+    key: Option<Bytes>,
+    headers: Headers,
+    unreadable_headers: u32,
+    timestamp: Option<Timestamp>,
+    offset: i64,
+    pub(super) partition: Arc<Partition>,
+}
+
+impl Taken {
+    /// Copies the message: as long as it is borrowed, the buffer it was fetched in cannot be freed.
+    pub(super) fn copy(mut message: BorrowedMessage<'_>, partition: Arc<Partition>) -> Self {
+        let (payload, key) = copy_body(message.payload(), message.key());
+        let (headers, unreadable_headers) = headers::from_native(&mut message);
+        let (timestamp, offset) = (timestamp(message.timestamp()), message.offset());
+        Self { payload, key, headers, unreadable_headers, timestamp, offset, partition }
+    }
+
+    /// The delivery to hand out; `settled` when there is nothing left to settle.
+    pub(super) fn into_inbound(self, settled: bool) -> Inbound {
+        let partition = self.partition.number;
+        let handle = Handle {
+            partition: self.partition,
+            offset: self.offset,
+            key: self.key.clone(),
+            tombstone: self.payload.is_none(),
+            settled,
+        };
+        Inbound {
+            payload: self.payload,
+            key: self.key,
+            id: self.headers.get_str(MESSAGE_ID).map(str::to_owned),
+            headers: self.headers,
+            unreadable_headers: self.unreadable_headers,
+            attempt: 1,
+            timestamp: self.timestamp,
+            partition: Some(partition),
+            offset: Some(self.offset),
+            handle: Box::new(handle),
+        }
+    }
+}
+
+/// Payload and key in one allocation, which the handle's copy of the key shares too.
+fn copy_body(payload: Option<&[u8]>, key: Option<&[u8]>) -> (Option<Bytes>, Option<Bytes>) {
+    let Some(key) = key else { return (payload.map(Bytes::copy_from_slice), None) };
+    let mut both = Vec::with_capacity(key.len() + payload.map_or(0, <[u8]>::len));
+    both.extend_from_slice(key);
+    both.extend_from_slice(payload.unwrap_or_default());
+    let mut body = Bytes::from(both);
+    let key = body.split_to(key.len());
+    (payload.map(|_| body), Some(key))
+}
+
+/// The record's timestamp, unless it is before 1970 or beyond what can be represented.
+fn timestamp(native: NativeTimestamp) -> Option<Timestamp> {
+    let (milliseconds, source) = match native {
+        NativeTimestamp::NotAvailable => return None,
+        NativeTimestamp::CreateTime(milliseconds) => (milliseconds, TimestampSource::Producer),
+        NativeTimestamp::LogAppendTime(milliseconds) => (milliseconds, TimestampSource::Broker),
+    };
+    let since = Duration::from_millis(u64::try_from(milliseconds).ok()?);
+    let time: SystemTime = UNIX_EPOCH.checked_add(since)?;
+    Some(Timestamp { time, source })
+}
+
+/// Settles one delivery in the assignment it came from.
+#[derive(Debug)]
+struct Handle {
+    partition: Arc<Partition>,
+    offset: i64,
+    key: Option<Bytes>,
+    tombstone: bool,
+    settled: bool,
+}
+
+impl DeliveryHandle for Handle {
+    fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
+        let result = match disposition {
+            Disposition::Retry(_) => {
+                Err(Error::new(ErrorKind::Unsupported, "kafka has no way to hand one message out again"))
+            }
+            _ if self.settled || self.partition.settle(self.offset) => Ok(()),
+            _ => {
+                let message = "the partition is no longer assigned to this consumer; the message comes again";
+                Err(Error::new(ErrorKind::SettlementLost, message)
+                    .with_context("partition", self.partition.number)
+                    .with_context("offset", self.offset))
+            }
+        };
+        Confirmation::ready(result)
+    }
+
+    fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
+        visit(OFFSET_ATTRIBUTE, self.offset.into());
+        // A key that is not text has no canonical form, and then the conventions leave it out.
+        if let Some(key) = self.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()) {
+            visit(KEY_ATTRIBUTE, key.into());
+        }
+        if self.tombstone {
+            visit(TOMBSTONE_ATTRIBUTE, true.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_and_empty_differ() {
+        let bytes = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+        assert_eq!(copy_body(None, None), (None, None));
+        assert_eq!(copy_body(Some(b""), Some(b"")), (bytes(""), bytes("")));
+        assert_eq!(copy_body(None, Some(b"k")), (None, bytes("k")));
+        assert_eq!(copy_body(Some(b"payload"), Some(b"k")), (bytes("payload"), bytes("k")));
+    }
+
+    #[test]
+    fn absurd_timestamps_are_none() {
+        assert_eq!(timestamp(NativeTimestamp::CreateTime(-1)), None);
+        assert_eq!(timestamp(NativeTimestamp::LogAppendTime(i64::MIN)), None);
+        let far = timestamp(NativeTimestamp::CreateTime(i64::MAX));
+        assert!(far.is_none_or(|far| far.time > SystemTime::now()));
+        let known = timestamp(NativeTimestamp::LogAppendTime(1_500)).unwrap();
+        assert_eq!((known.time, known.source), (UNIX_EPOCH + Duration::from_millis(1_500), TimestampSource::Broker));
+    }
+}

@@ -1,0 +1,96 @@
+//! What a consumer hears from librdkafka: partitions coming and going. Called by the thread that polls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+use super::assignment::Assignment;
+use super::log::Listener;
+
+/// Keeps the assignment up to date.
+pub(super) struct Member {
+    assignment: Arc<Assignment>,
+    /// Whether partitions that come now must not be fetched from.
+    paused: AtomicBool,
+    listener: Listener,
+}
+
+impl Member {
+    pub(super) fn new(assignment: Arc<Assignment>) -> Self {
+        Self { assignment, paused: AtomicBool::new(false), listener: Listener::default() }
+    }
+
+    /// Whether the poller has paused fetching.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    fn revoke(&self, consumer: &BaseConsumer<Self>, revoked: &TopicPartitionList) {
+        // Then others may have been assigned these partitions already, and gone further.
+        let lost = consumer.assignment_lost();
+        let mut positions = TopicPartitionList::new();
+        for partition in revoked.elements() {
+            let position = self.assignment.revoke(partition.partition());
+            if let (Some(position), false) = (position, lost) {
+                add(&mut positions, partition.topic(), partition.partition(), position);
+            }
+        }
+        if positions.count() > 0 {
+            // Committed by librdkafka as it gives the partitions back.
+            note("store", consumer.store_offsets(&positions));
+        }
+    }
+}
+
+/// Adds a position; one that does not fit is left out, which only means that messages come again.
+pub(super) fn add(positions: &mut TopicPartitionList, topic: &str, partition: i32, position: i64) {
+    note("position", positions.add_partition_offset(topic, partition, Offset::Offset(position)));
+}
+
+/// Logs the failure of a call that need not succeed.
+pub(super) fn note(what: &str, result: KafkaResult<()>) {
+    if let Err(error) = result {
+        tracing::debug!(what, %error, "kafka");
+    }
+}
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.listener.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.listener.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Member {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(assigned) => {
+                assigned.elements().iter().for_each(|partition| self.assignment.grant(partition.partition()));
+            }
+            Rebalance::Revoke(revoked) => self.revoke(consumer, revoked),
+            Rebalance::Error(_) => {}
+        }
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let (Rebalance::Assign(assigned), true) = (rebalance, self.is_paused()) {
+            note("pause", consumer.pause(assigned));
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        // Committed again with the next interval; what is not by the end of the subscription is reported then.
+        note("commit", result);
+    }
+}

@@ -1,0 +1,295 @@
+//! The thread of a subscription: it polls librdkafka without a pause, so that the consumer stays a member of its group, takes
+//! messages while the window has room, and brings acknowledgements to the broker.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::{mpsc, oneshot};
+
+use super::assignment::{Assignment, Window};
+use super::delivery::Taken;
+use super::error;
+use super::member::{Member, add, note};
+use crate::address::{Guarantee, Subscription};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A taken message, or trouble to report.
+pub(super) type Item = Result<Taken>;
+
+/// How long to wait for a message at a time, hence how soon the end of the subscription is noticed.
+const POLL: Duration = Duration::from_millis(100);
+/// How long to wait for room in the window at a time.
+const ROOM: Duration = Duration::from_millis(5);
+/// How long the window may stay full before fetching is paused. Until then librdkafka is not polled, which it takes for minutes
+/// and rebalancing has to wait for; pausing throws away what was fetched ahead.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait for room at a time while fetching is paused, in between polls.
+const PAUSED: Duration = Duration::from_millis(50);
+/// How often the positions to commit are handed to librdkafka.
+const STORE: Duration = Duration::from_millis(100);
+/// The most messages handed over at a time: enough that the cost of a wake-up is shared, few enough to work side by side.
+const BATCH: usize = 128;
+/// How long the last commit of a subscription is tried again while the group rebalances.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
+
+/// Ends a subscription and tells how it ended.
+#[derive(Debug)]
+pub(super) struct Control {
+    ending: AtomicBool,
+    window: Arc<Window>,
+    /// Taken by who waits for the end.
+    ended: Mutex<Option<oneshot::Receiver<Result<()>>>>,
+}
+
+impl Control {
+    /// Has the subscription ended soon.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+        self.window.wake();
+    }
+
+    /// What to wait for: the thread is done, and the acknowledgements are at the broker or not.
+    pub(super) fn ended(&self) -> Option<oneshot::Receiver<Result<()>>> {
+        self.ended.lock().take()
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+}
+
+/// The consumer and what its thread works on.
+pub(super) struct Poller {
+    consumer: BaseConsumer<Member>,
+    assignment: Arc<Assignment>,
+    sender: mpsc::Sender<Vec<Item>>,
+    control: Arc<Control>,
+    topic: Arc<str>,
+    /// Whether positions are committed at all.
+    grouped: bool,
+    at_most_once: bool,
+    batch_limit: usize,
+    limit: usize,
+    full_since: Option<Instant>,
+    stored: Instant,
+}
+
+impl Poller {
+    /// Starts the thread.
+    pub(super) fn start(
+        consumer: BaseConsumer<Member>,
+        assignment: Arc<Assignment>,
+        sender: mpsc::Sender<Vec<Item>>,
+        subscription: &Subscription,
+    ) -> Result<Arc<Control>> {
+        let (answer, ended) = oneshot::channel();
+        let control = Arc::new(Control {
+            ending: AtomicBool::new(false),
+            window: Arc::clone(&assignment.window),
+            ended: Mutex::new(Some(ended)),
+        });
+        let limit = subscription.max_unsettled();
+        let poller = Self {
+            consumer,
+            assignment,
+            sender,
+            control: Arc::clone(&control),
+            topic: subscription.topic().into(),
+            grouped: subscription.group_name().is_some(),
+            at_most_once: subscription.guarantee() == Guarantee::AtMostOnce,
+            batch_limit: (limit / 2).clamp(1, BATCH),
+            limit,
+            full_since: None,
+            stored: Instant::now(),
+        };
+        let run = move || {
+            // Nobody waits when the subscription was dropped.
+            let _ = answer.send(poller.run());
+        };
+        thread::Builder::new().name("kafka-consumer".to_owned()).spawn(run).map_err(|error| {
+            Error::new(ErrorKind::Unexpected, "no thread can be started for the kafka consumer").with_source(error)
+        })?;
+        Ok(control)
+    }
+
+    fn run(mut self) -> Result<()> {
+        while !self.control.is_ending() {
+            match self.assignment.window.room() {
+                0 => self.wait_for_room(),
+                room => {
+                    self.resume();
+                    let batch = self.take(room.min(self.batch_limit));
+                    self.hand_over(batch);
+                }
+            }
+            self.store_positions();
+        }
+        self.finish()
+    }
+
+    /// Takes what is there, at most `limit` messages; waits for the first.
+    fn take(&self, limit: usize) -> Vec<Item> {
+        let mut batch = Vec::with_capacity(limit);
+        let mut wait = POLL;
+        while batch.len() < limit {
+            match self.consumer.poll(wait) {
+                Some(Ok(message)) => batch.extend(self.copy(message).map(Ok)),
+                Some(Err(error)) => batch.extend(report(error).map(Err)),
+                None => break,
+            }
+            wait = Duration::ZERO;
+        }
+        batch
+    }
+
+    /// `None` when the partition was revoked meanwhile.
+    fn copy(&self, message: BorrowedMessage<'_>) -> Option<Taken> {
+        let offset = message.offset();
+        let partition = self.assignment.partition(message.partition(), offset)?;
+        if self.at_most_once {
+            partition.pass(offset)
+        } else {
+            partition.take(offset)
+        }
+        Some(Taken::copy(message, partition))
+    }
+
+    fn hand_over(&mut self, batch: Vec<Item>) {
+        if batch.is_empty() {
+            if self.sender.is_closed() {
+                self.control.end();
+            }
+            return;
+        }
+        if self.at_most_once && self.grouped && !self.commit_ahead() {
+            return;
+        }
+        // The channel has room for as many batches as the window for messages, and a few for trouble alone.
+        if batch.iter().all(Result::is_err) && self.sender.capacity() <= self.limit {
+            return;
+        }
+        if self.sender.try_send(batch).is_err() {
+            self.control.end();
+        }
+    }
+
+    /// At most once: what was taken is committed before it is handed out. `false` when it must not be.
+    fn commit_ahead(&mut self) -> bool {
+        let positions = self.positions(self.assignment.moved());
+        while !self.control.is_ending() {
+            match self.consumer.commit(&positions, CommitMode::Sync) {
+                Ok(()) => return true,
+                Err(error) if is_lost(&error) => return false,
+                Err(error) => {
+                    tracing::warn!(%error, "kafka: messages wait until it is committed that they are handed out");
+                    thread::sleep(POLL);
+                }
+            }
+        }
+        false
+    }
+
+    fn wait_for_room(&mut self) {
+        let since = *self.full_since.get_or_insert_with(Instant::now);
+        if !self.consumer.context().is_paused() {
+            self.assignment.window.wait(ROOM);
+            if since.elapsed() > PATIENCE && self.assignment.window.room() == 0 {
+                self.consumer.context().set_paused(true);
+                note("pause", self.consumer.assignment().and_then(|all| self.consumer.pause(&all)));
+            }
+            return;
+        }
+        self.assignment.window.wait(PAUSED);
+        // Nothing is fetched while paused, so that this is rebalancing, or trouble.
+        if let Some(Err(error)) = self.consumer.poll(Duration::ZERO) {
+            let report = report(error).into_iter().map(Err).collect();
+            self.hand_over(report);
+        }
+    }
+
+    fn resume(&mut self) {
+        self.full_since = None;
+        if self.consumer.context().is_paused() {
+            self.consumer.context().set_paused(false);
+            note("resume", self.consumer.assignment().and_then(|all| self.consumer.resume(&all)));
+        }
+    }
+
+    /// Hands librdkafka the positions to commit, from time to time.
+    fn store_positions(&mut self) {
+        if self.grouped && self.stored.elapsed() >= STORE {
+            self.stored = Instant::now();
+            let moved = self.assignment.moved();
+            if !moved.is_empty() {
+                note("store", self.consumer.store_offsets(&self.positions(moved)));
+            }
+        }
+    }
+
+    fn positions(&self, moved: Vec<(i32, i64)>) -> TopicPartitionList {
+        let mut positions = TopicPartitionList::with_capacity(moved.len());
+        moved.into_iter().for_each(|(partition, position)| add(&mut positions, &self.topic, partition, position));
+        positions
+    }
+
+    /// Commits what is settled, ends every assignment, and leaves the group.
+    fn finish(self) -> Result<()> {
+        let positions = self.positions(self.assignment.revoke_all());
+        let committed = if self.grouped && positions.count() > 0 { self.commit_last(positions) } else { Ok(()) };
+        // Blocks while it leaves the group, and calls back: that is why it is done here.
+        drop(self.consumer);
+        committed
+    }
+
+    fn commit_last(&self, mut positions: TopicPartitionList) -> Result<()> {
+        let deadline = Instant::now() + LAST_COMMIT;
+        loop {
+            note("store", self.consumer.store_offsets(&positions));
+            match self.consumer.commit(&positions, CommitMode::Sync) {
+                Ok(()) => return Ok(()),
+                Err(error) if is_lost(&error) && Instant::now() < deadline => {
+                    // Lets the rebalance go on; what is taken away in it is committed by librdkafka.
+                    drop(self.consumer.poll(POLL));
+                    positions = self.still_assigned(&positions);
+                    if positions.count() == 0 {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error::from_client(error)),
+            }
+        }
+    }
+
+    fn still_assigned(&self, positions: &TopicPartitionList) -> TopicPartitionList {
+        let assigned = self.consumer.assignment().unwrap_or_default();
+        let mut left = TopicPartitionList::new();
+        for position in positions.elements() {
+            let found = assigned.find_partition(position.topic(), position.partition()).is_some();
+            if let (true, Offset::Offset(offset)) = (found, position.offset()) {
+                add(&mut left, position.topic(), position.partition(), offset);
+            }
+        }
+        left
+    }
+}
+
+/// Whether a commit failed since the assignment changed.
+fn is_lost(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(|code| error::from_code(code).kind() == ErrorKind::SettlementLost)
+}
+
+/// What the application should hear of; what librdkafka gets over by itself is only logged.
+fn report(error: KafkaError) -> Option<Error> {
+    match error.rdkafka_error_code() {
+        None | Some(Code::NoError | Code::PartitionEOF) => None,
+        Some(code) if error::is_connection(code) => None,
+        Some(_) => Some(error::from_client(error)),
+    }
+}

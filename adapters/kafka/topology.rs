@@ -1,0 +1,86 @@
+//! Topics: whether they are there, and making those that are not. Everything here blocks.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::Client;
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::util::Timeout;
+use tokio::runtime::Handle;
+
+use super::config::KafkaBuilder;
+use super::error;
+use super::log::Listener;
+use crate::broker_url::Topology;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A topic that is on most clusters; asking for one topic is cheaper than asking for all, as asking for none is not possible.
+const PROBE: &str = "__consumer_offsets";
+
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A round trip to the broker.
+pub(super) fn ping(client: &Client<impl ClientContext>, limit: Duration) -> Result<()> {
+    client.fetch_metadata(Some(PROBE), limit).map(drop).map_err(error::from_client)
+}
+
+/// Makes sure that the topic is there and tells how many partitions it has.
+pub(super) fn ensure(client: &Client<impl ClientContext>, settings: &KafkaBuilder, topic: &str) -> Result<i32> {
+    let deadline = Instant::now() + settings.connect_timeout;
+    if let Some(partitions) = look_up(client, topic, deadline)? {
+        return Ok(partitions);
+    }
+    if settings.topology == Topology::Check {
+        let message = "the topic does not exist and topology=check forbids to create it";
+        return Err(Error::new(ErrorKind::NotFound, message).with_context("topic", topic));
+    }
+    create(settings, topic, deadline)?;
+    loop {
+        // The broker asked may not have heard of it yet.
+        if let Some(partitions) = look_up(client, topic, deadline)? {
+            return Ok(partitions);
+        }
+        if Instant::now() > deadline {
+            let message = "the topic was created and is not available yet; try again";
+            return Err(Error::new(ErrorKind::Unavailable, message).with_context("topic", topic));
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// How many partitions the topic has, all with a leader; `None` if there is no such topic.
+fn look_up(client: &Client<impl ClientContext>, topic: &str, deadline: Instant) -> Result<Option<i32>> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).max(PAUSE);
+        let metadata = client.fetch_metadata(Some(topic), left).map_err(error::from_client)?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let code = found.and_then(|found| found.error()).map(Code::from);
+        match (found, code) {
+            (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => return Ok(None),
+            (Some(found), None) if found.partitions().iter().all(|partition| partition.leader() >= 0) => {
+                return Ok(i32::try_from(found.partitions().len()).ok().filter(|count| *count > 0));
+            }
+            // Partitions without a leader, for now.
+            (_, None | Some(Code::LeaderNotAvailable)) if Instant::now() < deadline => thread::sleep(PAUSE),
+            (_, code) => {
+                return Err(error::from_code(code.unwrap_or(Code::LeaderNotAvailable)).with_context("topic", topic));
+            }
+        }
+    }
+}
+
+fn create(settings: &KafkaBuilder, topic: &str, deadline: Instant) -> Result<()> {
+    let client = settings.shared_client();
+    let admin: AdminClient<Listener> = client.create_with_context(Listener::default()).map_err(error::from_client)?;
+    let left = deadline.saturating_duration_since(Instant::now()).max(PAUSE);
+    let options =
+        AdminOptions::new().request_timeout(Some(Timeout::After(left))).operation_timeout(Some(Timeout::After(left)));
+    let new = NewTopic::new(topic, settings.partitions, TopicReplication::Fixed(settings.replication));
+    let results = Handle::current().block_on(admin.create_topics([&new], &options)).map_err(error::from_client)?;
+    match results.into_iter().next() {
+        None | Some(Ok(_) | Err((_, Code::TopicAlreadyExists))) => Ok(()),
+        Some(Err((name, code))) => Err(error::from_code(code).with_source(code).with_context("topic", name)),
+    }
+}

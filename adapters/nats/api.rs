@@ -1,0 +1,118 @@
+//! Requests to JetStream's API: JSON there and back, with one way of reading errors.
+
+use async_nats::jetstream::{consumer, stream};
+use async_nats::{StatusCode, Subject};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::error::{self, Refusal};
+use super::link::Link;
+
+const API: &str = "$JS.API";
+
+/// Asks whether there is a JetStream to talk to.
+pub(super) async fn check_enabled(link: &Link) -> Result<()> {
+    call::<serde::de::IgnoredAny>(link, "INFO", &json!({})).await.map(drop).map_err(|error| match error.kind() {
+        ErrorKind::Unsupported | ErrorKind::Unavailable
+            if error.publish_outcome() == crate::PublishOutcome::NotSent =>
+        {
+            let message =
+                "the server has no JetStream for this account: enable it (nats-server --jetstream), or use ?mode=core";
+            Error::new(ErrorKind::Unsupported, message).with_source(error)
+        }
+        _ => error,
+    })
+}
+
+/// The stream that takes a subject, if there is one.
+pub(super) async fn stream_of(link: &Link, subject: &str) -> Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Names {
+        streams: Option<Vec<String>>,
+    }
+    let names: Names = call(link, "STREAM.NAMES", &json!({ "subject": subject })).await?;
+    Ok(names.streams.and_then(|streams| streams.into_iter().next()))
+}
+
+pub(super) async fn stream(link: &Link, name: &str) -> Result<stream::Info> {
+    call(link, &format!("STREAM.INFO.{name}"), &json!({})).await
+}
+
+pub(super) async fn create_stream(link: &Link, config: &stream::Config) -> Result<stream::Info> {
+    call(link, &format!("STREAM.CREATE.{}", config.name), config).await
+}
+
+pub(super) async fn consumer(link: &Link, stream: &str, name: &str) -> Result<consumer::Info> {
+    call(link, &format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await
+}
+
+/// Creates a consumer; one that exists with the same configuration is as good as created.
+pub(super) async fn create_consumer(link: &Link, stream: &str, config: &consumer::Config) -> Result<consumer::Info> {
+    let name = config.name.as_deref().unwrap_or_default();
+    let endpoint = format!("CONSUMER.CREATE.{stream}.{name}.{}", config.filter_subject);
+    call(link, &endpoint, &json!({ "stream_name": stream, "config": config, "action": "create" })).await
+}
+
+/// Deletes a consumer without waiting: it is one that the server would delete by itself later.
+pub(super) fn delete_consumer(link: &Link, stream: &str, name: &str) {
+    let _ = link.tell(format!("{API}.CONSUMER.DELETE.{stream}.{name}").into(), "".into());
+}
+
+/// The subject to ask for the next messages of a consumer on.
+pub(super) fn next_of(stream: &str, consumer: &str) -> Subject {
+    format!("{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}").into()
+}
+
+/// A message as the stream holds it, its header block untouched.
+#[derive(Debug, Deserialize)]
+pub(super) struct StoredMessage {
+    pub(super) subject: String,
+    #[serde(rename = "seq")]
+    pub(super) sequence: u64,
+    /// When it was stored, in RFC 3339.
+    pub(super) time: String,
+    #[serde(default, rename = "hdrs", deserialize_with = "base64")]
+    pub(super) headers: Vec<u8>,
+    #[serde(default, rename = "data", deserialize_with = "base64")]
+    pub(super) payload: Vec<u8>,
+}
+
+/// Reads one message of a stream; `None` when it is no longer there.
+pub(super) async fn stored_message(link: &Link, stream: &str, sequence: u64) -> Result<Option<StoredMessage>> {
+    #[derive(Deserialize)]
+    struct Found {
+        message: StoredMessage,
+    }
+    let found = call::<Found>(link, &format!("STREAM.MSG.GET.{stream}"), &json!({ "seq": sequence })).await;
+    match found {
+        Ok(found) => Ok(Some(found.message)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn base64<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<u8>, D::Error> {
+    STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+async fn call<T: DeserializeOwned>(link: &Link, endpoint: &str, request: &impl Serialize) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Refused {
+        error: Option<Refusal>,
+    }
+    let payload = serde_json::to_vec(request).map_err(error::unreadable)?;
+    let answer = link.request(format!("{API}.{endpoint}").into(), payload.into()).await?;
+    if answer.status == Some(StatusCode::NO_RESPONDERS) {
+        return Err(Error::new(ErrorKind::Unavailable, "JetStream does not answer: it is off, or starting"));
+    }
+    let refused: Refused = serde_json::from_slice(&answer.payload).map_err(error::unreadable)?;
+    if let Some(refusal) = refused.error {
+        return Err(refusal.into());
+    }
+    serde_json::from_slice(&answer.payload).map_err(error::unreadable)
+}

@@ -1,0 +1,297 @@
+//! What a connection is made of: the options of the URL and of the builder.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::broker_url::{BrokerUrl, Secret, Topology, UrlOptions};
+use crate::error::{Error, ErrorKind, Result};
+
+use super::Nats;
+
+const DEFAULT_PORT: u16 = 4222;
+
+/// Which of the two messagings of NATS to use; the URL option `mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Messages are stored in streams and confirmed; `mode=jetstream`.
+    #[default]
+    JetStream,
+    /// Messages go to whoever listens at that moment, and nothing is confirmed; `mode=core`.
+    Core,
+}
+
+impl FromStr for Mode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "jetstream" => Ok(Self::JetStream),
+            "core" => Ok(Self::Core),
+            _ => Err(invalid("the option mode is jetstream or core")),
+        }
+    }
+}
+
+/// When a settled delivery counts as settled; the URL option `ack`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Acknowledge {
+    /// As soon as it is on its way to the server; `ack=send`. If the connection is lost at that moment, the message comes again.
+    #[default]
+    Send,
+    /// When the server has answered; `ack=confirm`. One small message more for each delivery.
+    Confirm,
+}
+
+impl FromStr for Acknowledge {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "send" => Ok(Self::Send),
+            "confirm" => Ok(Self::Confirm),
+            _ => Err(invalid("the option ack is send or confirm")),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    pub(super) hosts: Vec<(String, u16)>,
+    pub(super) credentials: Credentials,
+    pub(super) tls: Tls,
+    pub(super) mode: Mode,
+    pub(super) topology: Topology,
+    pub(super) acknowledge: Acknowledge,
+    pub(super) ack_wait: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) confirm_timeout: Duration,
+    pub(super) replicas: usize,
+    pub(super) max_age: Duration,
+}
+
+/// Who connects; at most one of them is used, the last one that is set here first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Credentials {
+    pub(super) user: Option<(String, Secret)>,
+    pub(super) token: Option<Secret>,
+    pub(super) nkey: Option<Secret>,
+    pub(super) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tls {
+    pub(super) required: bool,
+    pub(super) authorities: Option<PathBuf>,
+    pub(super) identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl Config {
+    pub(super) fn read(url: &BrokerUrl) -> Result<Self> {
+        if !url.path().is_empty() {
+            return Err(invalid("a NATS URL has no path: nats://host:port?option=value"));
+        }
+        let mut options = url.options();
+        let config = Self {
+            hosts: url.hosts(DEFAULT_PORT),
+            credentials: Credentials::read(url),
+            tls: Tls {
+                required: options.take("tls")?.unwrap_or_default(),
+                authorities: options.take("tls_ca")?,
+                identity: None,
+            },
+            mode: options.take("mode")?.unwrap_or_default(),
+            topology: options.take("topology")?.unwrap_or_default(),
+            acknowledge: options.take("ack")?.unwrap_or_default(),
+            ack_wait: milliseconds(&mut options, "ack_wait", 10_000)?,
+            connect_timeout: milliseconds(&mut options, "connect_timeout", 10_000)?,
+            confirm_timeout: milliseconds(&mut options, "confirm_timeout", 10_000)?,
+            replicas: options.take("replicas")?.unwrap_or(1),
+            max_age: milliseconds(&mut options, "max_age", 0)?,
+        };
+        options.finish()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.ack_wait < Duration::from_millis(100) {
+            return Err(invalid("the option ack_wait is at least 100 milliseconds"));
+        }
+        if self.connect_timeout.is_zero() || self.confirm_timeout.is_zero() {
+            return Err(invalid("a time-out is at least 1 millisecond"));
+        }
+        if !(1..=5).contains(&self.replicas) {
+            return Err(invalid("the option replicas is 1 to 5"));
+        }
+        Ok(())
+    }
+
+    /// The servers as `host:port,…`, for messages to people.
+    pub(super) fn shown_hosts(&self) -> String {
+        self.addresses().join(",")
+    }
+
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let address = |(host, port): &(String, u16)| {
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        };
+        self.hosts.iter().map(address).collect()
+    }
+}
+
+impl Credentials {
+    /// `user:password@` is just that; a user without a password is a token, as everywhere with NATS.
+    fn read(url: &BrokerUrl) -> Self {
+        match (url.username(), url.password()) {
+            (Some(user), Some(password)) => Self { user: Some((user.to_owned(), password.clone())), ..Self::default() },
+            (Some(token), None) => Self { token: Some(Secret::new(token)), ..Self::default() },
+            (None, _) => Self::default(),
+        }
+    }
+}
+
+fn milliseconds(options: &mut UrlOptions, name: &'static str, default: u64) -> Result<Duration> {
+    Ok(Duration::from_millis(options.take(name)?.unwrap_or(default)))
+}
+
+fn invalid(message: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message)
+}
+
+/// Everything a connection can be told. Setters never fail; [`connect`](Self::connect) does.
+///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use std::time::Duration;
+/// use traced_broker::{Traced, adapters::nats::Nats};
+///
+/// let nats = Nats::builder("nats://n1,n2,n3").credentials_file("/run/secrets/orders.creds").replicas(3);
+/// let broker = Traced::new(nats.max_age(Duration::from_secs(7 * 86_400)).connect().await?);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "a builder does nothing until connect"]
+pub struct NatsBuilder {
+    config: Result<Config>,
+}
+
+impl NatsBuilder {
+    pub(super) fn new(url: &str) -> Self {
+        let read = |url: BrokerUrl| match url.scheme() {
+            "nats" => Config::read(&url),
+            _ => Err(invalid("the scheme of a NATS URL is nats://")),
+        };
+        Self { config: BrokerUrl::parse(url).and_then(read) }
+    }
+
+    pub(super) fn from_url(url: &BrokerUrl) -> Self {
+        Self { config: Config::read(url) }
+    }
+
+    /// JetStream, the default, or core NATS.
+    pub fn mode(self, mode: Mode) -> Self {
+        self.with(|config| config.mode = mode)
+    }
+
+    /// Whether missing streams and consumers are created, the default, or only checked.
+    pub fn topology(self, topology: Topology) -> Self {
+        self.with(|config| config.topology = topology)
+    }
+
+    /// When a settled delivery counts as settled. Default [`Acknowledge::Send`].
+    pub fn acknowledge(self, acknowledge: Acknowledge) -> Self {
+        self.with(|config| config.acknowledge = acknowledge)
+    }
+
+    /// After how long the server hands out again what a consumer that has vanished left unsettled, at least 100 ms; default 10 s.
+    ///
+    /// It is no limit for handlers: while this process lives, it asks for more time. Applies to groups and readers that are
+    /// created; one that exists keeps its own.
+    pub fn ack_wait(self, wait: Duration) -> Self {
+        self.with(|config| config.ack_wait = wait)
+    }
+
+    /// How long connecting may take, all servers together; default 10 s.
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        self.with(|config| config.connect_timeout = timeout)
+    }
+
+    /// How long the server may take to answer a publish or request; default 10 s. Then the outcome is unknown.
+    pub fn confirm_timeout(self, timeout: Duration) -> Self {
+        self.with(|config| config.confirm_timeout = timeout)
+    }
+
+    /// On how many servers of a cluster a stream that is created is kept, 1 to 5; default 1.
+    pub fn replicas(self, replicas: usize) -> Self {
+        self.with(|config| config.replicas = replicas)
+    }
+
+    /// For how long a stream that is created keeps messages; default zero, for ever.
+    pub fn max_age(self, age: Duration) -> Self {
+        self.with(|config| config.max_age = age)
+    }
+
+    /// Authenticates by user and password.
+    pub fn user(self, user: impl Into<String>, password: Secret) -> Self {
+        self.with(|config| {
+            config.credentials = Credentials { user: Some((user.into(), password)), ..Default::default() }
+        })
+    }
+
+    /// Authenticates by token.
+    pub fn token(self, token: Secret) -> Self {
+        self.with(|config| config.credentials = Credentials { token: Some(token), ..Default::default() })
+    }
+
+    /// Authenticates by the seed of an nkey, `SU…`.
+    pub fn nkey(self, seed: Secret) -> Self {
+        self.with(|config| config.credentials = Credentials { nkey: Some(seed), ..Default::default() })
+    }
+
+    /// Authenticates by the JWT and seed in a `.creds` file.
+    pub fn credentials_file(self, path: impl AsRef<Path>) -> Self {
+        let file = Some(path.as_ref().to_owned());
+        self.with(|config| config.credentials = Credentials { file, ..Default::default() })
+    }
+
+    /// Whether to refuse connections without TLS; default `false`, which uses TLS when the server asks for it.
+    pub fn tls(self, required: bool) -> Self {
+        self.with(|config| config.tls.required = required)
+    }
+
+    /// Trusts the certificate authorities in this PEM file, and requires TLS.
+    pub fn certificate_authorities(self, path: impl AsRef<Path>) -> Self {
+        self.with(|config| {
+            config.tls = Tls { required: true, authorities: Some(path.as_ref().to_owned()), ..config.tls.clone() };
+        })
+    }
+
+    /// Presents this certificate, with its key, both PEM files, and requires TLS.
+    pub fn client_certificate(self, certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
+        let identity = Some((certificate.as_ref().to_owned(), key.as_ref().to_owned()));
+        self.with(|config| config.tls = Tls { required: true, identity, ..config.tls.clone() })
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] when the URL or an option is not valid, [`ErrorKind::Unavailable`] when no server answers in
+    /// time, [`ErrorKind::Unauthenticated`] when it refuses the credentials, [`ErrorKind::Unsupported`] when it has no
+    /// JetStream and [`Mode::Core`] is not set.
+    pub async fn connect(self) -> Result<Nats> {
+        Nats::open(self.checked()?).await
+    }
+
+    pub(super) fn checked(self) -> Result<Config> {
+        let config = self.config?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Config)) -> Self {
+        if let Ok(config) = &mut self.config {
+            set(config);
+        }
+        self
+    }
+}

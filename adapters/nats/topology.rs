@@ -1,0 +1,149 @@
+//! Streams and consumers: found, checked, and created where that is allowed.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy};
+use async_nats::jetstream::stream::{self, RetentionPolicy, StorageType};
+
+use crate::address::Start;
+use crate::broker_url::Topology;
+use crate::error::{Error, ErrorKind, Result};
+
+use super::config::Config;
+use super::link::Link;
+use super::{api, names};
+
+/// How many messages of one group may be unsettled, all members together. Members bound themselves by their prefetch; this
+/// only bounds what the server remembers.
+const MAX_ACK_PENDING: i64 = 65_536;
+/// How long the server keeps a reader without a group that nobody reads from. It is made again where it was if it is still wanted.
+const READER_LIFE: Duration = Duration::from_secs(60);
+
+/// Makes sure that a stream takes the topic. One that exists keeps its name and configuration.
+pub(super) async fn stream(link: &Link, config: &Config, topic: &str) -> Result<stream::Info> {
+    let subject = names::subject(topic);
+    if let Some(name) = api::stream_of(link, &subject).await? {
+        return usable(api::stream(link, &name).await?);
+    }
+    let name = names::object(topic);
+    if config.topology == Topology::Check {
+        let message = "no stream takes this topic, and topology=check forbids to create it";
+        return Err(Error::new(ErrorKind::NotFound, message).with_context("subject", &subject));
+    }
+    let wanted = stream::Config {
+        name,
+        subjects: vec![subject.to_string()],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        num_replicas: config.replicas,
+        max_age: config.max_age,
+        ..stream::Config::default()
+    };
+    match api::create_stream(link, &wanted).await {
+        Ok(info) => usable(info),
+        // Somebody else, with another configuration, was quicker.
+        Err(conflict) if conflict.kind() == ErrorKind::Conflict => match api::stream_of(link, &subject).await? {
+            Some(name) => usable(api::stream(link, &name).await?),
+            None => Err(conflict.with_context("stream", wanted.name)),
+        },
+        Err(error) => Err(error.with_context("stream", wanted.name)),
+    }
+}
+
+fn usable(info: stream::Info) -> Result<stream::Info> {
+    if info.config.no_ack {
+        let message = "the stream does not confirm publishes (no_ack), so that none could end";
+        return Err(Error::new(ErrorKind::Conflict, message).with_context("stream", info.config.name));
+    }
+    Ok(info)
+}
+
+/// A consumer to be found or created.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) stream: &'a stream::Info,
+    pub(super) topic: &'a str,
+    pub(super) name: &'a str,
+    /// Whether it is a group, which stays, or a reader of its own.
+    pub(super) durable: bool,
+    /// Whether to look for it first.
+    pub(super) may_exist: bool,
+    pub(super) begin: Begin,
+}
+
+/// Where a consumer that is created begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    Start(Start),
+    Sequence(u64),
+}
+
+/// Makes sure that the consumer exists and is one that can be pulled from and acknowledged to.
+pub(super) async fn consumer(link: &Link, config: &Config, wanted: &Wanted<'_>) -> Result<consumer::Info> {
+    let stream = &wanted.stream.config.name;
+    if wanted.may_exist {
+        match api::consumer(link, stream, wanted.name).await {
+            Ok(info) => return wanted.check(info),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Err(missing) if wanted.durable && config.topology == Topology::Check => {
+                let message = "the group does not exist, and topology=check forbids to create it";
+                return Err(Error::new(ErrorKind::NotFound, message)
+                    .with_context("consumer", wanted.name)
+                    .with_source(missing));
+            }
+            Err(_) => {}
+        }
+    }
+    match api::create_consumer(link, stream, &wanted.config(config)).await {
+        Ok(info) => wanted.check(info),
+        // Another member, with another configuration, was quicker.
+        Err(error) if error.kind() == ErrorKind::Conflict && wanted.durable => {
+            let info = api::consumer(link, stream, wanted.name).await.map_err(|_| error)?;
+            wanted.check(info)
+        }
+        Err(error) => Err(error.with_context("consumer", wanted.name)),
+    }
+}
+
+impl Wanted<'_> {
+    fn config(&self, config: &Config) -> consumer::Config {
+        let deliver_policy = match self.begin {
+            Begin::Start(Start::Earliest) => DeliverPolicy::All,
+            Begin::Start(Start::Latest) => DeliverPolicy::New,
+            Begin::Sequence(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
+        };
+        consumer::Config {
+            name: Some(self.name.to_owned()),
+            durable_name: self.durable.then(|| self.name.to_owned()),
+            inactive_threshold: if self.durable { Duration::ZERO } else { READER_LIFE },
+            deliver_policy,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: config.ack_wait,
+            max_ack_pending: MAX_ACK_PENDING,
+            filter_subject: names::subject(self.topic).to_string(),
+            ..consumer::Config::default()
+        }
+    }
+
+    fn check(&self, info: consumer::Info) -> Result<consumer::Info> {
+        let config = &info.config;
+        let subject = names::subject(self.topic);
+        let filter_fits = match (config.filter_subject.as_str(), config.filter_subjects.as_slice()) {
+            ("", []) => self.stream.config.subjects == [subject.as_str()],
+            ("", [only]) => only == subject.as_str(),
+            (filter, _) => filter == subject.as_str(),
+        };
+        let trouble = if config.deliver_subject.is_some() {
+            "the group exists as a push consumer; delete it, or use another name"
+        } else if config.ack_policy != AckPolicy::Explicit {
+            "the group exists without explicit acknowledgement; delete it, or use another name"
+        } else if !filter_fits {
+            "the group exists for another topic of the same stream; use another name"
+        } else if config.headers_only {
+            "the group exists for headers only; use another name"
+        } else {
+            return Ok(info);
+        };
+        Err(Error::new(ErrorKind::Conflict, trouble).with_context("consumer", self.name))
+    }
+}

@@ -1,0 +1,227 @@
+//! What a connection needs to know: from the URL, the builder, or a client of the user's own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
+
+use crate::broker_url::{BrokerUrl, Secret, Topology};
+use crate::error::{Error, ErrorKind, Result};
+
+use super::error::SYSTEM;
+use super::{DEFAULT_PORT, Redis};
+
+/// How long connecting may take unless `connect_timeout` says otherwise.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the server may take to answer a command unless `response_timeout` says otherwise.
+pub const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a member of a group may be silent about a message before others take it over, unless `claim_idle` says otherwise.
+pub const DEFAULT_CLAIM_IDLE: Duration = Duration::from_secs(20);
+
+/// The shortest `claim_idle`: below it a busy machine could not renew in time.
+pub const MIN_CLAIM_IDLE: Duration = Duration::from_millis(100);
+
+/// Settings that all connections of one broker share.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    pub(super) client: Client,
+    pub(super) connect_timeout: Duration,
+    pub(super) response_timeout: Duration,
+    pub(super) topology: Topology,
+    pub(super) max_len: Option<u64>,
+    pub(super) claim_idle: Duration,
+}
+
+impl Config {
+    fn from_url(url: &BrokerUrl) -> Result<Self> {
+        if url.scheme() != "redis" {
+            return Err(invalid(
+                "the scheme of a Redis URL is redis; for TLS or a socket file, hand in a client of your own",
+            )
+            .with_context("scheme", url.scheme()));
+        }
+        let mut config = Self::over(client_for(url)?);
+        let mut options = url.options();
+        let milliseconds = |given: Option<u64>, default| given.map_or(default, Duration::from_millis);
+        config.topology = options.take("topology")?.unwrap_or_default();
+        config.connect_timeout = milliseconds(options.take("connect_timeout")?, config.connect_timeout);
+        config.response_timeout = milliseconds(options.take("response_timeout")?, config.response_timeout);
+        config.claim_idle = milliseconds(options.take("claim_idle")?, config.claim_idle);
+        config.max_len = options.take("maxlen")?;
+        options.finish()?;
+        Ok(config)
+    }
+
+    fn over(client: Client) -> Self {
+        Self {
+            client,
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            response_timeout: DEFAULT_RESPONSE_TIMEOUT,
+            topology: Topology::default(),
+            max_len: None,
+            claim_idle: DEFAULT_CLAIM_IDLE,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.connect_timeout.is_zero() || self.response_timeout.is_zero() {
+            return Err(invalid("a time-out of zero leaves no time at all"));
+        }
+        if self.claim_idle < MIN_CLAIM_IDLE {
+            return Err(invalid("claim_idle is at least 100 ms"));
+        }
+        if self.max_len == Some(0) {
+            return Err(invalid("maxlen is at least 1: a stream of length 0 loses every message"));
+        }
+        Ok(())
+    }
+
+    /// Where the server is, for errors: `host:port`, or the path of a socket file.
+    pub(super) fn address(&self) -> String {
+        match self.client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => format!("{host}:{port}"),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// Builds a [`Redis`] with settings that a URL may hold too, and with those it cannot. Setters never fail; connecting checks.
+///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use std::time::Duration;
+/// use traced_broker::adapters::redis::Redis;
+/// use traced_broker::{Broker, Secret, Traced};
+///
+/// let redis = Redis::builder("redis://cache.example:6379/2")
+///     .credentials("shop", Secret::new(std::env::var("REDIS_PASSWORD").unwrap_or_default()))
+///     .claim_idle(Duration::from_secs(60))
+///     .connect()
+///     .await?;
+/// let broker: Traced<Redis> = Traced::new(redis);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it connects"]
+pub struct RedisBuilder {
+    config: Result<Config>,
+}
+
+impl RedisBuilder {
+    pub(super) fn from_url(url: &BrokerUrl) -> Self {
+        Self { config: Config::from_url(url) }
+    }
+
+    pub(super) fn from_text(url: &str) -> Self {
+        Self { config: BrokerUrl::parse(url).and_then(|url| Config::from_url(&url)) }
+    }
+
+    pub(super) fn from_client(client: Client) -> Self {
+        // Without it, a small command waits for the answer to the one before it.
+        let info = client.get_connection_info().clone();
+        let settings = info.tcp_settings().clone().set_nodelay(true);
+        let info = info.set_tcp_settings(settings);
+        Self { config: Ok(Config::over(Client::open(watched(info)).unwrap_or(client))) }
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Config)) -> Self {
+        if let Ok(config) = &mut self.config {
+            set(config);
+        }
+        self
+    }
+
+    /// Sets user and password of the server's ACL, in place of those of the URL.
+    pub fn credentials(self, username: &str, password: Secret) -> Self {
+        self.with(|config| {
+            let info = config.client.get_connection_info().clone();
+            let settings = info.redis_settings().clone().set_username(username).set_password(password.expose());
+            if let Ok(client) = Client::open(info.set_redis_settings(settings)) {
+                config.client = client;
+            }
+        })
+    }
+
+    /// Whether to create missing consumer groups and streams. Default: [`Topology::Create`].
+    pub fn topology(self, topology: Topology) -> Self {
+        self.with(|config| config.topology = topology)
+    }
+
+    /// How long connecting may take, and how long publishes wait for a lost connection. Default: 10 s.
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        self.with(|config| config.connect_timeout = timeout)
+    }
+
+    /// How long the server may take to answer; after that the connection counts as lost. Default: 30 s.
+    pub fn response_timeout(self, timeout: Duration) -> Self {
+        self.with(|config| config.response_timeout = timeout)
+    }
+
+    /// How long a member of a group may be silent about a message before others take it over, at least 100 ms. Default: 20 s.
+    ///
+    /// Members renew what they hold, so that it bounds the time after a crash and not that of a handler.
+    pub fn claim_idle(self, idle: Duration) -> Self {
+        self.with(|config| config.claim_idle = idle)
+    }
+
+    /// Trims a stream at every publish to about that many entries, **whether they were handled or not**. Default: no trimming.
+    pub fn max_len(self, entries: u64) -> Self {
+        self.with(|config| config.max_len = Some(entries))
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] when URL or settings are not valid; [`ErrorKind::Unavailable`] when the server
+    /// cannot be reached within the connect time-out or is still loading its data; [`ErrorKind::Unauthenticated`] when it
+    /// wants other credentials.
+    pub async fn connect(self) -> Result<Redis> {
+        let connected = async {
+            let config = self.config?;
+            config.check()?;
+            Redis::start(Arc::new(config)).await
+        };
+        connected.await.map_err(|error| error.with_system(SYSTEM).with_operation("connect"))
+    }
+}
+
+fn client_for(url: &BrokerUrl) -> Result<Client> {
+    let mut hosts = url.hosts(DEFAULT_PORT);
+    let Some(address) = hosts.pop().filter(|_| hosts.is_empty()) else {
+        return Err(invalid("a Redis URL names one host: clusters and sentinels are not supported"));
+    };
+    let mut settings = RedisConnectionInfo::default().set_db(database(url.path())?);
+    if let Some(username) = url.username().filter(|name| !name.is_empty()) {
+        settings = settings.set_username(username);
+    }
+    if let Some(password) = url.password() {
+        settings = settings.set_password(password.expose());
+    }
+    let info = ConnectionAddr::Tcp(address.0, address.1).into_connection_info();
+    info.and_then(|info| Client::open(info.set_redis_settings(settings)))
+        .map_err(|error| invalid("the client does not take the Redis URL").with_source(error))
+}
+
+fn database(path: &str) -> Result<i64> {
+    let number = path.trim_end_matches('/');
+    if number.is_empty() {
+        return Ok(0);
+    }
+    let parsed = number.parse().ok().filter(|number| *number >= 0);
+    parsed.ok_or_else(|| invalid("the path of a Redis URL is the number of a database").with_context("path", path))
+}
+
+/// Over TLS or a socket file the client owns the connection; RESP3 makes it tell when that is lost.
+fn watched(info: ConnectionInfo) -> ConnectionInfo {
+    if matches!(info.addr(), ConnectionAddr::Tcp(..)) {
+        return info;
+    }
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    info.set_redis_settings(settings)
+}
+
+fn invalid(message: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message).with_system(SYSTEM)
+}

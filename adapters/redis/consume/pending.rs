@@ -1,0 +1,160 @@
+//! What was handed out and is not acknowledged: read again, renewed, claimed, and given back at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::{Pipeline, Value};
+use tokio::time::Instant;
+
+use crate::error::Result;
+
+use super::super::commands::{Member, PAGE};
+use super::super::connection::Connection;
+use super::super::entry::{Entries, EntryId, Pending};
+use super::super::error::{command_failed, unexpected_reply};
+use super::super::topology::tidy;
+use super::CONSUMER_PREFIX;
+use super::delivery::Generation;
+use super::outlet::Outlet;
+
+/// How often consumers that are gone are removed, and for how long they must have been silent, in `claim_idle`s.
+const TIDY_AFTER: u32 = 10;
+
+/// Keeps the pending entries of one generation.
+pub(super) struct Keeper<'a> {
+    member: &'a Member,
+    outlet: &'a Outlet,
+    generation: &'a Arc<Generation>,
+    claim_idle: Duration,
+    next_tidy: Instant,
+}
+
+impl<'a> Keeper<'a> {
+    pub(super) fn new(
+        member: &'a Member,
+        outlet: &'a Outlet,
+        generation: &'a Arc<Generation>,
+        claim_idle: Duration,
+    ) -> Self {
+        Self { member, outlet, generation, claim_idle, next_tidy: Instant::now() }
+    }
+
+    /// Reads again what this member has pending after `after`. Also says after which entry to go on, if there may be more.
+    pub(super) async fn read_own(
+        &self,
+        connection: &mut Connection,
+        count: usize,
+        after: EntryId,
+    ) -> Result<(Entries, Option<EntryId>)> {
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.add_command(self.member.read_own(count, after));
+        // Asked second, so that it counts this delivery as well.
+        pipeline.add_command(self.member.list_own(Duration::ZERO, after, None, count));
+        let answers = connection.call_all(&pipeline).await;
+        let [read, listed] = answers
+            .and_then(|answers| answers.into_iter().map(Value::extract_error).collect::<Result<Vec<_>, _>>())
+            .map_err(|error| command_failed("read what is pending", error))?
+            .try_into()
+            .map_err(|_| unexpected_reply("read what is pending"))?;
+        let mut entries = Entries::of_read(read)?;
+        entries.count_attempts(&Pending::of_answer(listed)?);
+        let last = entries.present.iter().map(|entry| entry.id).chain(entries.missing.iter().copied()).max();
+        self.forget(connection, &entries.missing).await?;
+        Ok((entries, last))
+    }
+
+    /// Tells the server that this member still works on what it holds, as far as it was idle for `idle`.
+    pub(super) async fn renew(&self, connection: &mut Connection, idle: Duration) -> Result<()> {
+        let is_held = |id: EntryId| !self.generation.is_abandoned(id);
+        set_idle_of_own(connection, self.member, idle, Duration::ZERO, is_held).await
+    }
+
+    /// Takes over what any member was silent about for too long, as far as there is room.
+    pub(super) async fn claim(&mut self, connection: &mut Connection) -> Result<()> {
+        if Instant::now() >= self.next_tidy {
+            let silent = self.claim_idle * TIDY_AFTER;
+            tidy(connection, self.member, CONSUMER_PREFIX, silent).await?;
+            self.next_tidy = Instant::now() + silent;
+        }
+        let mut cursor = EntryId::ZERO;
+        loop {
+            let room = self.outlet.window().room().min(PAGE);
+            if room == 0 {
+                return Ok(());
+            }
+            let claim = self.member.claim(self.claim_idle, cursor, room);
+            let answer = connection.call(&claim).await;
+            let (next, mut entries) =
+                Entries::of_claim(answer.map_err(|error| command_failed("claim what is pending", error))?)?;
+            self.count_claimed(connection, &mut entries).await?;
+            self.outlet.report_missing(&entries.missing);
+            for entry in &entries.present {
+                self.generation.reclaim(entry.id);
+            }
+            self.outlet.hand_over(self.generation, entries.present).await;
+            if next == EntryId::ZERO {
+                return Ok(());
+            }
+            cursor = next;
+        }
+    }
+
+    async fn count_claimed(&self, connection: &mut Connection, entries: &mut Entries) -> Result<()> {
+        if entries.present.is_empty() {
+            return Ok(());
+        }
+        let mut pipeline = Pipeline::with_capacity(entries.present.len());
+        for entry in &entries.present {
+            pipeline.add_command(self.member.look_up(entry.id));
+        }
+        let answers = connection.call_all(&pipeline).await;
+        let answers = answers.map_err(|error| command_failed("count deliveries", error))?;
+        let mut pending = Vec::with_capacity(answers.len());
+        for answer in answers {
+            let answer = answer.extract_error().map_err(|error| command_failed("count deliveries", error))?;
+            pending.extend(Pending::of_answer(answer)?);
+        }
+        entries.count_attempts(&pending);
+        Ok(())
+    }
+
+    /// Reports entries that are pending and no longer in the stream, and ends their being pending.
+    async fn forget(&self, connection: &mut Connection, missing: &[EntryId]) -> Result<()> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.outlet.report_missing(missing);
+        let acknowledged = connection.call(&self.member.acknowledge(missing.iter().copied())).await;
+        acknowledged.map(drop).map_err(|error| command_failed("forget what was trimmed", error))
+    }
+}
+
+/// Ends a membership: what is still pending may be claimed by others at once, and the consumer is removed if nothing is.
+pub(super) async fn leave(connection: &mut Connection, member: &Member, claim_idle: Duration) -> Result<()> {
+    set_idle_of_own(connection, member, Duration::ZERO, claim_idle, |_| true).await?;
+    tidy(connection, member, &member.consumer, Duration::ZERO).await
+}
+
+/// Sets how long entries have been idle that this member has pending: those idle for `at_least` that are `chosen`.
+async fn set_idle_of_own(
+    connection: &mut Connection,
+    member: &Member,
+    at_least: Duration,
+    idle: Duration,
+    chosen: impl Fn(EntryId) -> bool,
+) -> Result<()> {
+    let failed = |error| command_failed("renew what is pending", error);
+    let mut after = EntryId::ZERO;
+    loop {
+        let listed = connection.call(&member.list_own(at_least, after, None, PAGE)).await.map_err(failed)?;
+        let listed = Pending::of_answer(listed)?;
+        let ids: Vec<EntryId> = listed.iter().map(|pending| pending.id).filter(|id| chosen(*id)).collect();
+        if !ids.is_empty() {
+            connection.call(&member.set_idle(&ids, idle)).await.map_err(failed)?;
+        }
+        match listed.last() {
+            Some(last) if listed.len() == PAGE => after = last.id,
+            _ => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Subscriptions without acknowledgement: readers without a group, and at-most-once members of one.
+
+use std::sync::Arc;
+
+use ::redis::Cmd;
+
+use crate::error::{Error, Result};
+
+use super::super::commands::{Member, read_after};
+use super::super::config::Config;
+use super::super::connection::Connection;
+use super::super::entry::{Entries, EntryId};
+use super::super::error::command_failed;
+use super::super::topology::ensure_group;
+use super::LONGEST_WAIT;
+use super::delivery::Generation;
+use super::outlet::{Outage, Outlet};
+
+/// Where a reader is.
+pub(super) enum Position {
+    /// After an entry that it knows itself, so that nothing between two reads is missed.
+    After { stream: String, last: EntryId },
+    /// Where the server says that the group is.
+    Group { member: Member, start: EntryId },
+}
+
+impl Position {
+    pub(super) fn after(stream: &str, last: EntryId) -> Self {
+        Self::After { stream: stream.to_owned(), last }
+    }
+
+    pub(super) fn of_group(member: Member, start: EntryId) -> Self {
+        Self::Group { member, start }
+    }
+
+    fn read(&self, count: usize) -> Cmd {
+        match self {
+            Self::After { stream, last } => read_after(stream, *last, count, LONGEST_WAIT),
+            Self::Group { member, .. } => member.read_new(count, LONGEST_WAIT, true),
+        }
+    }
+
+    fn advance(&mut self, entries: &Entries) {
+        if let (Self::After { last, .. }, Some(entry)) = (self, entries.present.last()) {
+            *last = entry.id;
+        }
+    }
+}
+
+/// Reads for one subscription until it ends.
+pub(super) struct ReaderTask {
+    config: Arc<Config>,
+    outlet: Outlet,
+    position: Position,
+    generation: Arc<Generation>,
+}
+
+impl ReaderTask {
+    pub(super) fn new(config: Arc<Config>, outlet: Outlet, position: Position) -> Self {
+        let generation = Arc::new(Generation::new(Arc::clone(outlet.window()), None));
+        Self { config, outlet, position, generation }
+    }
+
+    pub(super) async fn run(mut self, mut connection: Connection) {
+        let mut outage = Outage::none();
+        while let Err(error) = self.read(connection).await {
+            match self.restore(&mut outage, error).await {
+                Some(restored) => connection = restored,
+                None => return,
+            }
+        }
+    }
+
+    /// Reads until the subscription ends.
+    async fn read(&mut self, mut connection: Connection) -> Result<()> {
+        loop {
+            let room = self.outlet.window().worth_reading();
+            if room == 0 {
+                tokio::select! {
+                    () = self.outlet.stopped() => return Ok(()),
+                    () = self.outlet.window().changed() => continue,
+                }
+            }
+            let command = self.position.read(room);
+            // A read that is given up takes nothing along: nothing is pending afterwards that anybody waits for.
+            let answer = tokio::select! {
+                () = self.outlet.stopped() => return Ok(()),
+                answer = connection.call(&command) => answer.map_err(|error| command_failed("read the stream", error))?,
+            };
+            let entries = Entries::of_read(answer)?;
+            self.position.advance(&entries);
+            self.outlet.hand_over(&self.generation, entries.present).await;
+        }
+    }
+
+    async fn restore(&self, outage: &mut Outage, mut error: Error) -> Option<Connection> {
+        while outage.pause(&self.outlet, error).await {
+            match self.reopen().await {
+                Ok(connection) => {
+                    outage.over();
+                    return Some(connection);
+                }
+                Err(again) => error = again,
+            }
+        }
+        None
+    }
+
+    async fn reopen(&self) -> Result<Connection> {
+        let mut connection = Connection::open(&self.config, LONGEST_WAIT).await?;
+        if let Position::Group { member, start } = &self.position {
+            ensure_group(&mut connection, self.config.topology, member, *start).await?;
+        }
+        Ok(connection)
+    }
+}

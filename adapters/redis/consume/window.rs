@@ -1,0 +1,107 @@
+//! How many deliveries of a subscription are unsettled, and when to read more.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+/// Counts what was read and is not settled, up to the subscription's prefetch.
+#[derive(Debug)]
+pub(super) struct Window {
+    limit: usize,
+    /// Read and neither settled nor given back.
+    unsettled: AtomicUsize,
+    /// Of these, read and not yet handed out.
+    waiting: AtomicUsize,
+    changed: Notify,
+}
+
+impl Window {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, unsettled: AtomicUsize::new(0), waiting: AtomicUsize::new(0), changed: Notify::new() }
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How many more may be unsettled.
+    pub(super) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.unsettled.load(Ordering::Acquire))
+    }
+
+    /// How many to read now: none while there is something to hand out and less than half of the window is free, for a
+    /// few large reads cost far less than many small ones.
+    pub(super) fn worth_reading(&self) -> usize {
+        let room = self.room();
+        let enough = room * 2 >= self.limit || self.waiting.load(Ordering::Acquire) == 0;
+        if enough { room } else { 0 }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.unsettled.load(Ordering::Acquire) == 0
+    }
+
+    /// Counts entries that were read.
+    pub(super) fn take(&self, entries: usize) {
+        self.unsettled.fetch_add(entries, Ordering::AcqRel);
+        self.waiting.fetch_add(entries, Ordering::AcqRel);
+    }
+
+    /// Counts entries that were handed out.
+    pub(super) fn hand_out(&self, entries: usize) {
+        self.waiting.fetch_sub(entries, Ordering::AcqRel);
+        self.announce();
+    }
+
+    /// Counts entries that were settled or given back.
+    pub(super) fn release(&self, entries: usize) {
+        self.unsettled.fetch_sub(entries, Ordering::AcqRel);
+        self.announce();
+    }
+
+    /// Completes once it may be worth reading; one change is remembered while nobody waits.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    fn announce(&self) {
+        if self.worth_reading() > 0 {
+            self.changed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_when_half_is_free_or_nothing_waits() {
+        let window = Window::new(10);
+        assert_eq!(window.worth_reading(), 10);
+        window.take(10);
+        assert_eq!((window.room(), window.worth_reading()), (0, 0));
+        window.hand_out(4);
+        window.release(4);
+        assert_eq!((window.room(), window.worth_reading()), (4, 0), "six wait to be handed out");
+        window.hand_out(1);
+        window.release(1);
+        assert_eq!(window.worth_reading(), 5, "half is free");
+        window.take(5);
+        window.hand_out(10);
+        window.release(1);
+        assert_eq!(window.worth_reading(), 1, "nothing waits");
+        window.release(9);
+        assert!(window.is_idle());
+    }
+
+    #[tokio::test]
+    async fn remembers_one_change() {
+        let window = Window::new(1);
+        window.take(1);
+        window.hand_out(1);
+        window.release(1);
+        window.changed().await;
+    }
+}

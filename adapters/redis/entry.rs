@@ -1,0 +1,217 @@
+//! Stream entries and their ids, as the server's answers hold them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ::redis::Value;
+
+use crate::capability::TimestampSource;
+use crate::driver::Timestamp;
+use crate::error::Result;
+
+use super::error::unexpected_reply;
+
+/// The id of an entry: milliseconds of the server's clock, and a number within them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct EntryId {
+    pub(super) milliseconds: u64,
+    pub(super) sequence: u64,
+}
+
+impl EntryId {
+    /// Before every entry.
+    pub(super) const ZERO: Self = Self { milliseconds: 0, sequence: 0 };
+
+    /// Reads `milliseconds-sequence`.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let (milliseconds, sequence) = std::str::from_utf8(text).ok()?.split_once('-')?;
+        Some(Self { milliseconds: milliseconds.parse().ok()?, sequence: sequence.parse().ok()? })
+    }
+
+    /// When the server stored the entry, if the id is one the server gave.
+    pub(super) fn timestamp(self) -> Option<Timestamp> {
+        let time: SystemTime = UNIX_EPOCH.checked_add(Duration::from_millis(self.milliseconds))?;
+        Some(Timestamp { time, source: TimestampSource::Broker })
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.milliseconds, self.sequence)
+    }
+}
+
+/// An entry to hand out.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: EntryId,
+    /// Names and values in turn, as the client parsed them.
+    pub(super) fields: Vec<Value>,
+    /// How often the server has handed it out, this time included.
+    pub(super) attempt: u32,
+}
+
+/// The entries of an answer, and the ids of those that are pending and no longer in the stream.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    pub(super) present: Vec<Entry>,
+    pub(super) missing: Vec<EntryId>,
+}
+
+impl Entries {
+    /// The entries of the one stream that `XREAD` or `XREADGROUP` was asked for; none when it waited in vain.
+    pub(super) fn of_read(answer: Value) -> Result<Self> {
+        let entries = match answer {
+            Value::Nil => return Ok(Self::default()),
+            Value::Map(streams) => streams.into_iter().next().map(|(_, entries)| entries),
+            answer => list(answer)?.into_iter().next().map(list).transpose()?.and_then(|mut stream| stream.pop()),
+        };
+        entries.map_or_else(|| Ok(Self::default()), Self::of_list)
+    }
+
+    /// The entries and the cursor to go on at that `XAUTOCLAIM` answered.
+    pub(super) fn of_claim(answer: Value) -> Result<(EntryId, Self)> {
+        let mut parts = list(answer)?.into_iter();
+        let cursor = parts.next().as_ref().and_then(id).ok_or_else(unreadable)?;
+        let mut entries = parts.next().map_or_else(|| Ok(Self::default()), Self::of_list)?;
+        let missing = parts.next().map(list).transpose()?.unwrap_or_default();
+        entries.missing.extend(missing.iter().filter_map(id));
+        Ok((cursor, entries))
+    }
+
+    fn of_list(answer: Value) -> Result<Self> {
+        let answer = list(answer)?;
+        let mut entries = Self { present: Vec::with_capacity(answer.len()), missing: Vec::new() };
+        for entry in answer {
+            // A release before 7.0 answers nil, without an id, for what XAUTOCLAIM finds trimmed.
+            if entry == Value::Nil {
+                continue;
+            }
+            let mut parts = list(entry)?.into_iter();
+            let id = parts.next().as_ref().and_then(id).ok_or_else(unreadable)?;
+            match parts.next() {
+                Some(Value::Array(fields)) => entries.present.push(Entry { id, fields, attempt: 1 }),
+                _ => entries.missing.push(id),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Sets the attempts by what `XPENDING` answered; what it does not list was handed out once before at least.
+    pub(super) fn count_attempts(&mut self, pending: &[Pending]) {
+        let counts: HashMap<EntryId, u32> = pending.iter().map(|pending| (pending.id, pending.attempt)).collect();
+        for entry in &mut self.present {
+            entry.attempt = counts.get(&entry.id).copied().unwrap_or(2);
+        }
+    }
+}
+
+/// A line of `XPENDING`: an entry that was handed out and not acknowledged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pending {
+    pub(super) id: EntryId,
+    pub(super) attempt: u32,
+}
+
+impl Pending {
+    /// The lines of an answer.
+    pub(super) fn of_answer(answer: Value) -> Result<Vec<Self>> {
+        list(answer)?.into_iter().map(|line| Self::of_line(&list(line)?).ok_or_else(unreadable)).collect()
+    }
+
+    /// Id, consumer, milliseconds of idleness, number of deliveries.
+    fn of_line(line: &[Value]) -> Option<Self> {
+        let Some(Value::Int(deliveries)) = line.get(3) else { return None };
+        let attempt = u32::try_from(*deliveries).unwrap_or(u32::MAX).max(1);
+        Some(Self { id: line.first().and_then(id)?, attempt })
+    }
+}
+
+/// The value of a name in an answer that is a map, or in the older protocol a list of names and values in turn.
+pub(super) fn named<'a>(answer: &'a Value, name: &str) -> Option<&'a Value> {
+    let is_named = |key: &Value| matches!(key, Value::BulkString(key) if key == name.as_bytes());
+    match answer {
+        Value::Map(pairs) => pairs.iter().find(|(key, _)| is_named(key)).map(|(_, value)| value),
+        Value::Array(pairs) => pairs.chunks_exact(2).find(|pair| is_named(&pair[0])).map(|pair| &pair[1]),
+        _ => None,
+    }
+}
+
+/// The id that a value holds.
+pub(super) fn id(value: &Value) -> Option<EntryId> {
+    if let Value::BulkString(text) = value { EntryId::parse(text) } else { None }
+}
+
+fn list(value: Value) -> Result<Vec<Value>> {
+    if let Value::Array(items) = value { Ok(items) } else { Err(unreadable()) }
+}
+
+fn unreadable() -> crate::error::Error {
+    unexpected_reply("read the stream")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(wire: &str) -> Value {
+        ::redis::parse_redis_value(wire.replace(' ', "\r\n").as_bytes()).unwrap()
+    }
+
+    fn ids(entries: &Entries) -> (Vec<String>, Vec<String>) {
+        let present = entries.present.iter().map(|entry| entry.id.to_string()).collect();
+        (present, entries.missing.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn reads_ids() {
+        let id = EntryId::parse(b"1732300000000-7").unwrap();
+        assert_eq!(id, EntryId { milliseconds: 1_732_300_000_000, sequence: 7 });
+        assert_eq!(id.to_string(), "1732300000000-7");
+        let largest = EntryId::parse(b"18446744073709551615-18446744073709551615").unwrap();
+        assert!(largest > id && EntryId::ZERO < id);
+        let _no_panic = largest.timestamp();
+        for wrong in [&b""[..], b"-", b"1", b"1-", b"-1", b"1-x", b"\xff-1", b"1-1-1", b"18446744073709551616-0"] {
+            assert_eq!(EntryId::parse(wrong), None);
+        }
+    }
+
+    #[test]
+    fn reads_entries_in_both_protocols() {
+        let entries = "*2 *2 $3 1-1 *2 $1 a $1 b *2 $3 2-0 *-1 ";
+        let second = parse(&format!("*1 *2 $1 s {entries}"));
+        let third = parse(&format!("%1 $1 s {entries}"));
+        for answer in [second, third] {
+            let read = Entries::of_read(answer).unwrap();
+            assert_eq!(ids(&read), (vec!["1-1".to_owned()], vec!["2-0".to_owned()]));
+            assert_eq!(read.present[0].fields.len(), 2);
+        }
+        assert!(Entries::of_read(parse("*-1 ")).unwrap().present.is_empty());
+        assert!(Entries::of_read(parse("_ ")).unwrap().present.is_empty());
+    }
+
+    #[test]
+    fn reads_what_was_claimed() {
+        let (cursor, entries) = Entries::of_claim(parse("*3 $3 5-0 *2 *2 $3 1-1 *2 $1 a $1 b *-1 *1 $3 3-3 ")).unwrap();
+        assert_eq!(cursor.to_string(), "5-0");
+        assert_eq!(ids(&entries), (vec!["1-1".to_owned()], vec!["3-3".to_owned()]));
+    }
+
+    #[test]
+    fn counts_attempts() {
+        let (_, mut entries) = Entries::of_claim(parse("*2 $3 0-0 *2 *2 $3 1-1 *0 *2 $3 2-2 *0 ")).unwrap();
+        let pending = Pending::of_answer(parse("*1 *4 $3 1-1 $1 c :5 :7 ")).unwrap();
+        entries.count_attempts(&pending);
+        assert_eq!(entries.present.iter().map(|entry| entry.attempt).collect::<Vec<_>>(), [7, 2]);
+    }
+
+    #[test]
+    fn refuses_other_answers() {
+        for answer in ["+OK ", "*1 :1 ", "*1 *2 $1 s :1 ", "*1 *2 $1 s *1 *2 $1 x *0 "] {
+            assert!(Entries::of_read(parse(answer)).is_err(), "{answer}");
+        }
+        assert!(Entries::of_claim(parse("*1 $1 x ")).is_err());
+        assert!(Pending::of_answer(parse("*1 *4 $3 1-1 $1 c :5 $1 x ")).is_err());
+    }
+}

@@ -1,0 +1,259 @@
+//! How a message lies in a stream entry, and how it is read back.
+
+use ::redis::{Cmd, RedisWrite, Value};
+use bytes::Bytes;
+
+use crate::driver::Outbound;
+use crate::headers::Headers;
+
+/// The field that holds the payload.
+pub const PAYLOAD: &str = "payload";
+
+/// The field that holds the key.
+pub const KEY: &str = "key";
+
+/// The header that holds the sender's id of the message.
+pub const MESSAGE_ID: &str = "message-id";
+
+/// What stands before the name of a header that could be mistaken for something else: one named `payload` or `key`, or one
+/// whose name begins with this text.
+pub const ESCAPE: &str = "header:";
+
+/// What an `XADD` says beside the entry.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Append {
+    /// Trims the stream to about that many entries.
+    pub(super) max_len: Option<u64>,
+    /// Does not make a stream that is not there.
+    pub(super) must_exist: bool,
+}
+
+/// The command that appends a message to a stream.
+pub(super) fn append(stream: &str, how: Append, message: &Outbound) -> Cmd {
+    let Outbound { payload, key, id, headers } = message;
+    let payload = payload.as_deref().unwrap_or_default();
+    // The same id may be among the headers, left there by a broker that has no other place for it.
+    let id = id.as_deref().filter(|id| headers.get_str(MESSAGE_ID) != Some(id));
+    let bytes = stream.len() + payload.len() + key.as_ref().map_or(0, Bytes::len) + headers.byte_len() + 64;
+    let mut command = Cmd::with_capacity(16 + 2 * headers.len(), bytes);
+    command.write_arg(b"XADD");
+    command.write_arg(stream.as_bytes());
+    if how.must_exist {
+        command.write_arg(b"NOMKSTREAM");
+    }
+    if let Some(entries) = how.max_len {
+        command.arg("MAXLEN").arg("~").arg(entries);
+    }
+    command.write_arg(b"*");
+    put(&mut command, PAYLOAD.as_bytes(), payload);
+    if let Some(key) = key {
+        put(&mut command, KEY.as_bytes(), key);
+    }
+    if let Some(id) = id {
+        put(&mut command, MESSAGE_ID.as_bytes(), id.as_bytes());
+    }
+    for (name, value) in headers.iter() {
+        let replaced = id.is_some() && name.eq_ignore_ascii_case(MESSAGE_ID);
+        if needs_escape(name) {
+            put(&mut command, [ESCAPE, name].concat().as_bytes(), value);
+        } else if !replaced {
+            put(&mut command, name.as_bytes(), value);
+        }
+    }
+    command
+}
+
+/// The size of the largest field of a message, in bytes.
+pub(super) fn largest_field(message: &Outbound) -> usize {
+    let sizes = [message.payload.as_deref(), message.key.as_deref(), message.id.as_deref().map(str::as_bytes)];
+    let headers = message.headers.iter().map(|(name, value)| (ESCAPE.len() + name.len()).max(value.len()));
+    sizes.into_iter().flatten().map(<[u8]>::len).chain(headers).max().unwrap_or_default()
+}
+
+/// What the fields of an entry hold.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    pub(super) payload: Option<Bytes>,
+    pub(super) key: Option<Bytes>,
+    pub(super) id: Option<String>,
+    pub(super) headers: Headers,
+    /// Fields whose name is not UTF-8, or that have no value.
+    pub(super) unreadable: u32,
+}
+
+/// Reads the fields of an entry: names and values in turn. The payload is not copied.
+pub(super) fn read(fields: Vec<Value>) -> Fields {
+    let mut read = Fields { headers: room_for(&fields), ..Fields::default() };
+    let mut fields = fields.into_iter();
+    while let Some(name) = fields.next() {
+        match (name, fields.next()) {
+            (Value::BulkString(name), Some(Value::BulkString(value))) => read.take(&name, value),
+            _ => read.unreadable += 1,
+        }
+    }
+    read.id = read.headers.get_str(MESSAGE_ID).map(str::to_owned);
+    read
+}
+
+impl Fields {
+    fn take(&mut self, name: &[u8], value: Vec<u8>) {
+        // The first one counts; were there another, it is kept as a header.
+        if name == PAYLOAD.as_bytes() && self.payload.is_none() {
+            self.payload = Some(value.into());
+        } else if name == KEY.as_bytes() && self.key.is_none() {
+            self.key = Some(value.into());
+        } else if let Ok(name) = std::str::from_utf8(name) {
+            self.headers.append(name.strip_prefix(ESCAPE).unwrap_or(name), value);
+        } else {
+            self.unreadable += 1;
+        }
+    }
+}
+
+fn put(command: &mut Cmd, name: &[u8], value: &[u8]) {
+    command.write_arg(name);
+    command.write_arg(value);
+}
+
+fn needs_escape(name: &str) -> bool {
+    name == PAYLOAD || name == KEY || name.starts_with(ESCAPE)
+}
+
+/// Headers with room for what the fields hold, so that they are filled without growing.
+fn room_for(fields: &[Value]) -> Headers {
+    let length = |value: &Value| if let Value::BulkString(bytes) = value { bytes.len() } else { 0 };
+    let is_native =
+        |name: &Value| matches!(name, Value::BulkString(name) if name == PAYLOAD.as_bytes() || name == KEY.as_bytes());
+    let headers = || fields.chunks(2).filter(|pair| !is_native(&pair[0]));
+    match headers().count() {
+        0 => Headers::new(),
+        count => Headers::with_capacity(count, headers().flatten().map(length).sum()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Append = Append { max_len: None, must_exist: false };
+
+    fn arguments(command: &Cmd) -> Vec<Vec<u8>> {
+        let arguments = command.args_iter().map(|argument| match argument {
+            ::redis::Arg::Simple(bytes) => bytes.to_vec(),
+            _ => Vec::new(),
+        });
+        arguments.collect()
+    }
+
+    fn round_trip(message: &Outbound) -> Fields {
+        let fields = arguments(&append("s", PLAIN, message)).split_off(3);
+        read(fields.into_iter().map(Value::BulkString).collect())
+    }
+
+    fn message(headers: &[(&str, &[u8])]) -> Outbound {
+        let headers = headers.iter().copied().collect();
+        Outbound { payload: Some(Bytes::from_static(b"x")), key: None, id: None, headers }
+    }
+
+    #[test]
+    fn writes_headers_under_their_own_names() {
+        let mut message = message(&[("traceparent", b"00-ab"), ("payload", b"p"), ("header:a", b""), ("Key", b"k")]);
+        message.key = Some(Bytes::from_static(b"\xff"));
+        let how = Append { max_len: Some(9), must_exist: true };
+        let words = arguments(&append("orders", how, &message));
+        let expected: [&[u8]; 18] = [
+            b"XADD",
+            b"orders",
+            b"NOMKSTREAM",
+            b"MAXLEN",
+            b"~",
+            b"9",
+            b"*",
+            b"payload",
+            b"x",
+            b"key",
+            b"\xff",
+            b"traceparent",
+            b"00-ab",
+            b"header:payload",
+            b"p",
+            b"header:header:a",
+            b"",
+            b"Key",
+        ];
+        assert_eq!(words[..18], expected);
+        assert_eq!(words[18..], [b"k"]);
+    }
+
+    #[test]
+    fn reads_back_what_was_written() {
+        let headers: [(&str, &[u8]); 7] = [
+            ("payload", b"1"),
+            ("key", b"\0\r\n"),
+            ("header:", b"2"),
+            ("header:header:", b"3"),
+            ("", b"4"),
+            ("a", b"5"),
+            ("a", b"6"),
+        ];
+        let mut message = message(&headers);
+        message.payload = Some(Bytes::new());
+        message.key = Some(Bytes::new());
+        let read = round_trip(&message);
+        assert_eq!(read.headers, message.headers);
+        assert_eq!((read.payload, read.key, read.id, read.unreadable), (message.payload, message.key, None, 0));
+    }
+
+    #[test]
+    fn writes_one_id() {
+        let mut message = message(&[("Message-Id", b"old"), ("a", b"1")]);
+        message.id = Some("new".to_owned());
+        let read = round_trip(&message);
+        assert_eq!(read.id.as_deref(), Some("new"));
+        assert_eq!(read.headers, [("message-id", "new"), ("a", "1")].into_iter().collect());
+        message.headers = read.headers;
+        assert_eq!(round_trip(&message).headers, message.headers, "the same id is left where it is");
+    }
+
+    #[test]
+    fn reads_what_others_write() {
+        let text = |bytes: &[u8]| Value::BulkString(bytes.to_vec());
+        let fields = [
+            text(b"payload"),
+            text(b"first"),
+            text(b"payload"),
+            text(b"second"),
+            text(b"\xff\xfe"),
+            text(b"x"),
+            text(b"nil"),
+            Value::Nil,
+            text(b"alone"),
+        ];
+        let read = read(fields.to_vec());
+        assert_eq!(read.payload.as_deref(), Some(&b"first"[..]));
+        assert_eq!(read.headers, [("payload", "second")].into_iter().collect());
+        assert_eq!(read.unreadable, 3);
+    }
+
+    #[test]
+    fn reserves_what_the_headers_need() {
+        let headers: Vec<(String, Vec<u8>)> = (0..50).map(|n| (format!("name-{n}"), vec![7; n])).collect();
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        let message = Outbound { payload: Some(Bytes::from_static(b"x")), key: None, id: None, headers };
+        let fields = arguments(&append("s", PLAIN, &message)).split_off(3);
+        let fields: Vec<Value> = fields.into_iter().map(Value::BulkString).collect();
+        let mut counted = None;
+        let allocations = allocation_counter::measure(|| counted = Some(read(fields.clone())));
+        let cloning = allocation_counter::measure(|| drop(fields.clone()));
+        assert_eq!(counted.unwrap().headers, message.headers);
+        assert_eq!(allocations.count_total - cloning.count_total, 1, "one for all headers, none for the payload");
+    }
+
+    #[test]
+    fn measures_the_largest_field() {
+        let mut message = message(&[("a", &[0; 10])]);
+        assert_eq!(largest_field(&message), 10);
+        message.key = Some(vec![0; 11].into());
+        assert_eq!(largest_field(&message), 11);
+    }
+}

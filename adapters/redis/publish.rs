@@ -1,0 +1,323 @@
+//! The way out: one task that appends what is queued, many messages to a pipeline, over a connection of its own.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Cmd, Pipeline, RedisResult, Value};
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::task::coop::unconstrained;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::address::Topic;
+use crate::broker_url::Topology;
+use crate::driver::{Confirmation, Confirmer, DEFAULT_MAX_IN_FLIGHT, Outbound};
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::Receipt;
+
+use super::backoff::Backoff;
+use super::config::Config;
+use super::connection::Connection;
+use super::error::{SYSTEM, command_failed};
+use super::headers::{Append, append, largest_field};
+
+/// The largest field Redis takes unless it is configured otherwise (`proto-max-bulk-len`), in bytes.
+pub const MAX_FIELD: usize = 512 * 1024 * 1024;
+
+/// How many pipelines may be unanswered. With two, one is on its way while the server works on the other; more would only
+/// make them smaller.
+const MAX_FLIGHTS: usize = 2;
+
+/// How many commands one pipeline holds at most.
+const MAX_BATCH: usize = 512;
+
+/// Beyond that many bytes of payload a pipeline takes no further message.
+const MAX_BATCH_BYTES: usize = 256 * 1024;
+
+/// The queue to the task that writes. Its bound is that of the unconfirmed publishes, so that a publish always finds room.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    queue: mpsc::Sender<Request>,
+}
+
+/// Something to send, and whom to tell.
+enum Request {
+    Publish {
+        topic: Topic,
+        message: Outbound,
+        confirmer: Confirmer<Receipt>,
+    },
+    Command {
+        command: Cmd,
+        confirmer: Confirmer<Value>,
+    },
+    /// What is queued before it is still sent; nothing after it.
+    Close,
+}
+
+impl Publisher {
+    /// A queue, and the task that empties it over `connection` and those that follow it.
+    pub(super) fn new(
+        config: Arc<Config>,
+        connection: Connection,
+        closing: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        // One more for the command that a `ping` or `declare` may add.
+        let (queue, requests) = mpsc::channel(DEFAULT_MAX_IN_FLIGHT + 1);
+        let writer = Writer { config, requests, closing, flights: VecDeque::new() };
+        (Self { queue }, writer.run(connection))
+    }
+
+    pub(super) fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+        if let Err(error) = check(&message) {
+            return Confirmation::ready(Err(error));
+        }
+        let (confirmer, confirmation) = Confirmation::pending();
+        match self.queue.try_send(Request::Publish { topic: topic.clone(), message, confirmer }) {
+            Ok(()) => confirmation,
+            Err(mpsc::error::TrySendError::Closed(_)) => Confirmation::ready(Err(closed())),
+            Err(mpsc::error::TrySendError::Full(_)) => Confirmation::ready(Err(Error::new(
+                ErrorKind::Busy,
+                "more publishes are unconfirmed than there may be; await some first",
+            ))),
+        }
+    }
+
+    /// Sends a command behind the messages that are queued, and waits for its answer.
+    pub(super) async fn command(&self, command: Cmd) -> Result<Value> {
+        let (confirmer, confirmation) = Confirmation::pending();
+        self.queue.send(Request::Command { command, confirmer }).await.map_err(|_| closed())?;
+        confirmation.await
+    }
+
+    /// Lets what is queued be sent and nothing after it; the task ends when all is answered.
+    pub(super) async fn close(&self) {
+        // An error means that it has ended already.
+        let _ = self.queue.send(Request::Close).await;
+    }
+}
+
+fn check(message: &Outbound) -> Result<()> {
+    if message.payload.is_none() {
+        return Err(Error::new(ErrorKind::Unsupported, "Redis Streams have no message without a payload"));
+    }
+    let size = largest_field(message);
+    if size > MAX_FIELD {
+        return Err(Error::new(ErrorKind::TooLarge, "a field of the message is larger than Redis takes")
+            .with_context("size", size)
+            .with_context("limit", MAX_FIELD));
+    }
+    Ok(())
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the broker is closed").with_system(SYSTEM)
+}
+
+struct Writer {
+    config: Arc<Config>,
+    requests: mpsc::Receiver<Request>,
+    /// Ends the attempts at connecting again.
+    closing: CancellationToken,
+    flights: VecDeque<Flight>,
+}
+
+/// A pipeline on its way, and whom to tell about each of its commands.
+struct Flight {
+    answers: BoxFuture<'static, RedisResult<Vec<Value>>>,
+    waiting: Vec<Waiting>,
+}
+
+enum Waiting {
+    Publish(Confirmer<Receipt>),
+    Command(Confirmer<Value>),
+}
+
+/// Why a connection is no longer written to.
+enum End {
+    Closed,
+    Lost,
+}
+
+impl Writer {
+    async fn run(mut self, mut connection: Connection) {
+        while let End::Lost = self.serve(connection).await {
+            tracing::warn!(server = %self.config.address(), "the connection for publishing is lost and is restored");
+            match self.reconnect().await {
+                Some(restored) => connection = restored,
+                None => return,
+            }
+        }
+    }
+
+    async fn serve(&mut self, mut connection: Connection) -> End {
+        let mut open = true;
+        let mut usable = true;
+        while usable && (open || !self.flights.is_empty()) {
+            tokio::select! {
+                biased;
+                request = self.requests.recv(), if open && self.flights.len() < MAX_FLIGHTS => match request {
+                    Some(Request::Close) | None => {
+                        self.requests.close();
+                        open = !self.requests.is_empty();
+                    }
+                    Some(request) => self.take_off(connection.handle(), request).await,
+                },
+                () = connection.lost() => usable = false,
+                usable_still = land(&mut self.flights) => usable = usable_still,
+            }
+        }
+        // Dropped first: what was not answered by now fails at once.
+        drop(connection);
+        while !self.flights.is_empty() {
+            land(&mut self.flights).await;
+        }
+        if usable { End::Closed } else { End::Lost }
+    }
+
+    /// Sends `first` and what else is queued as one pipeline.
+    async fn take_off(&mut self, mut handle: MultiplexedConnection, first: Request) {
+        let mut pipeline = Pipeline::with_capacity(self.requests.len().min(MAX_BATCH) + 1);
+        let mut waiting = Vec::with_capacity(self.requests.len().min(MAX_BATCH) + 1);
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(request) = next.take() {
+            match request {
+                Request::Publish { topic, message, confirmer } => {
+                    bytes += message.payload.as_ref().map_or(0, bytes::Bytes::len);
+                    pipeline.add_command(append(&topic, self.append(), &message));
+                    waiting.push(Waiting::Publish(confirmer));
+                }
+                Request::Command { command, confirmer } => {
+                    pipeline.add_command(command);
+                    waiting.push(Waiting::Command(confirmer));
+                }
+                Request::Close => self.requests.close(),
+            }
+            if waiting.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
+                next = self.requests.try_recv().ok();
+            }
+        }
+        // Unconstrained: a pipeline that was put off because this task is out of its budget would be overtaken by the next.
+        let mut answers: BoxFuture<'static, _> = Box::pin(unconstrained(async move {
+            let count = pipeline.len();
+            handle.send_packed_commands(&pipeline, 0, count).await
+        }));
+        // The first poll hands it to the client.
+        let answers: BoxFuture<'static, _> = match poll_fn(|cx| Poll::Ready(answers.as_mut().poll(cx))).await {
+            Poll::Pending => answers,
+            Poll::Ready(result) => Box::pin(std::future::ready(result)),
+        };
+        self.flights.push_back(Flight { answers, waiting });
+    }
+
+    fn append(&self) -> Append {
+        Append { max_len: self.config.max_len, must_exist: self.config.topology == Topology::Check }
+    }
+
+    /// Connects again, until it works or the broker is closed. Publishes wait meanwhile, as long as connecting may take;
+    /// after that they fail with each failed attempt.
+    async fn reconnect(&mut self) -> Option<Connection> {
+        let lost = Instant::now();
+        let mut backoff = Backoff::new();
+        let closing = self.closing.clone();
+        while !self.requests.is_closed() {
+            let attempt = tokio::select! {
+                () = closing.cancelled() => break,
+                attempt = Connection::open(&self.config, Duration::ZERO) => attempt,
+            };
+            match attempt {
+                Ok(connection) => return Some(connection),
+                Err(error) if lost.elapsed() >= self.config.connect_timeout => self.refuse_queued(&error),
+                Err(_) => {}
+            }
+            tokio::select! {
+                () = closing.cancelled() => break,
+                () = tokio::time::sleep(backoff.pause()) => {}
+            }
+        }
+        self.requests.close();
+        self.refuse_queued(&closed());
+        None
+    }
+
+    /// Fails what is queued: it was certainly not sent.
+    fn refuse_queued(&mut self, error: &Error) {
+        while let Ok(request) = self.requests.try_recv() {
+            match request {
+                Request::Publish { confirmer, .. } => confirmer.confirm(Err(error.without_source())),
+                Request::Command { confirmer, .. } => confirmer.confirm(Err(error.without_source())),
+                Request::Close => self.requests.close(),
+            }
+        }
+    }
+}
+
+/// Waits for the answers to the oldest pipeline and passes them on. Whether the connection can still be written to.
+async fn land(flights: &mut VecDeque<Flight>) -> bool {
+    let answers = match flights.front_mut() {
+        Some(flight) => flight.answers.as_mut().await,
+        None => std::future::pending().await,
+    };
+    let Some(flight) = flights.pop_front() else { return true };
+    match answers {
+        Ok(answers) if answers.len() == flight.waiting.len() => {
+            let mut writable = true;
+            for (waiting, answer) in flight.waiting.into_iter().zip(answers) {
+                writable &= waiting.tell(answer);
+            }
+            writable
+        }
+        Ok(_) => false,
+        Err(error) => {
+            for waiting in flight.waiting {
+                waiting.fail(&error);
+            }
+            false
+        }
+    }
+}
+
+impl Waiting {
+    /// Passes an answer on. Whether the server still takes what is written: a master that became a replica does not.
+    fn tell(self, answer: Value) -> bool {
+        let answer = answer.extract_error();
+        let writable = !answer.as_ref().is_err_and(|error| error.code() == Some("READONLY"));
+        match self {
+            Self::Publish(confirmer) => confirmer.confirm(receipt(answer)),
+            Self::Command(confirmer) => {
+                confirmer.confirm(answer.map_err(|error| command_failed("ask the server", error)))
+            }
+        }
+        writable
+    }
+
+    /// Reports that no answer came.
+    fn fail(self, error: &::redis::RedisError) {
+        match self {
+            Self::Publish(confirmer) => {
+                confirmer.confirm(Err(command_failed("publish", error.clone()).with_unknown_outcome()));
+            }
+            Self::Command(confirmer) => confirmer.confirm(Err(command_failed("ask the server", error.clone()))),
+        }
+    }
+}
+
+fn receipt(answer: RedisResult<Value>) -> Result<Receipt> {
+    match answer {
+        Ok(Value::BulkString(id)) => match String::from_utf8(id) {
+            Ok(id) => Ok(Receipt::confirmed().with_id(id)),
+            Err(_) => Ok(Receipt::confirmed()),
+        },
+        Ok(Value::Nil) => {
+            Err(Error::new(ErrorKind::NotFound, "the stream does not exist and topology=check forbids to create it"))
+        }
+        Ok(_) => Ok(Receipt::confirmed()),
+        Err(error) => Err(command_failed("publish", error)),
+    }
+}

@@ -1,0 +1,98 @@
+//! Streams and consumer groups: looked up, and made where they are missing and may be made.
+
+use std::time::Duration;
+
+use ::redis::{Value, cmd};
+
+use crate::address::{Start, Topic};
+use crate::broker_url::Topology;
+use crate::error::{Error, ErrorKind, Result};
+
+use super::commands::Member;
+use super::connection::Connection;
+use super::entry::{EntryId, id, named};
+use super::error::{SYSTEM, command_failed, kind_of, unexpected_reply};
+use super::publish::Publisher;
+
+/// Checks that the key is a stream, or free to become one with its first message.
+pub(super) async fn declare(publisher: &Publisher, topology: Topology, topic: &Topic) -> Result<()> {
+    let mut question = cmd("TYPE");
+    question.arg(topic.as_str());
+    match publisher.command(question).await? {
+        Value::SimpleString(kind) if kind == "stream" => Ok(()),
+        Value::SimpleString(kind) if kind == "none" => match topology {
+            Topology::Create => Ok(()),
+            Topology::Check => Err(missing(topic)),
+        },
+        Value::SimpleString(kind) => {
+            let message = "the key of that name holds something other than a stream";
+            Err(Error::new(ErrorKind::Conflict, message).with_context("holds", kind))
+        }
+        _ => Err(unexpected_reply("look up the stream")),
+    }
+}
+
+/// The entry after which a reader begins that has no position yet.
+pub(super) async fn start(
+    connection: &mut Connection,
+    topology: Topology,
+    stream: &str,
+    start: Start,
+) -> Result<EntryId> {
+    if start == Start::Earliest && topology == Topology::Create {
+        return Ok(EntryId::ZERO);
+    }
+    let mut question = cmd("XINFO");
+    question.arg("STREAM").arg(stream);
+    match connection.call(&question).await {
+        Ok(_) if start == Start::Earliest => Ok(EntryId::ZERO),
+        Ok(answer) => {
+            named(&answer, "last-generated-id").and_then(id).ok_or_else(|| unexpected_reply("look up the stream"))
+        }
+        Err(error) if error.detail().is_some_and(|detail| detail.contains("no such key")) => match topology {
+            Topology::Create => Ok(EntryId::ZERO),
+            Topology::Check => Err(missing(stream)),
+        },
+        Err(error) => Err(command_failed("look up the stream", error)),
+    }
+}
+
+/// Makes sure that the group is there.
+pub(super) async fn ensure_group(
+    connection: &mut Connection,
+    topology: Topology,
+    member: &Member,
+    start: EntryId,
+) -> Result<()> {
+    let command = match topology {
+        Topology::Create => member.create_group(start),
+        Topology::Check => member.look_up_group(),
+    };
+    match connection.call(&command).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
+        Err(error) if kind_of(&error) == ErrorKind::NotFound => {
+            Err(missing(&member.stream).with_context("group", &member.group).with_source(error))
+        }
+        Err(error) => Err(command_failed("look up the consumer group", error)),
+    }
+}
+
+/// Removes the consumers that programs left behind which are gone: all of ours that were silent for `idle`.
+///
+/// Housekeeping: where the server does not allow scripts, they stay, and nothing is wrong.
+pub(super) async fn tidy(connection: &mut Connection, member: &Member, names: &str, idle: Duration) -> Result<()> {
+    match connection.call(&member.tidy(names, idle)).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.code().is_some() => {
+            tracing::debug!(stream = member.stream, group = member.group, %error, "consumers that are gone were not removed");
+            Ok(())
+        }
+        Err(error) => Err(command_failed("remove consumers that are gone", error)),
+    }
+}
+
+fn missing(stream: &str) -> Error {
+    let message = "the stream or its consumer group does not exist and topology=check forbids to create it";
+    Error::new(ErrorKind::NotFound, message).with_system(SYSTEM).with_context("stream", stream)
+}

@@ -1,0 +1,51 @@
+//! The raw clients, chosen by the URL's scheme as the library does.
+
+#[cfg(feature = "amqp")]
+mod amqp;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "nats")]
+mod nats;
+#[cfg(feature = "redis")]
+mod redis;
+
+use std::time::Duration;
+
+/// Publishes, confirmed, with `in_flight` unconfirmed at a time; with `headers`, each message has a `traceparent` of its own.
+#[allow(unused_variables, reason = "a build without brokers has none to publish to")]
+pub(crate) async fn publish(
+    url: &str,
+    topic: &str,
+    messages: usize,
+    payload: usize,
+    in_flight: usize,
+    headers: bool,
+) -> Duration {
+    match url.split(':').next() {
+        #[cfg(feature = "amqp")]
+        Some("amqp") => amqp::publish(url, topic, messages, payload, in_flight, headers).await,
+        #[cfg(feature = "kafka")]
+        Some("kafka") => kafka::publish(url, topic, messages, payload, in_flight, headers).await,
+        #[cfg(feature = "nats")]
+        Some("nats") => nats::publish(url, topic, messages, payload, in_flight, headers).await,
+        #[cfg(feature = "redis")]
+        Some("redis") => redis::publish(url, topic, messages, payload, in_flight, headers).await,
+        scheme => panic!("no raw client for {scheme:?}: add its feature"),
+    }
+}
+
+/// Consumes as a member of the group, all acknowledged.
+#[allow(unused_variables, reason = "a build without brokers has none to consume from")]
+pub(crate) async fn consume(url: &str, topic: &str, group: &str, messages: usize) -> Duration {
+    match url.split(':').next() {
+        #[cfg(feature = "amqp")]
+        Some("amqp") => amqp::consume(url, topic, group, messages).await,
+        #[cfg(feature = "kafka")]
+        Some("kafka") => kafka::consume(url, topic, group, messages).await,
+        #[cfg(feature = "nats")]
+        Some("nats") => nats::consume(url, topic, group, messages).await,
+        #[cfg(feature = "redis")]
+        Some("redis") => redis::consume(url, topic, group, messages).await,
+        scheme => panic!("no raw client for {scheme:?}: add its feature"),
+    }
+}

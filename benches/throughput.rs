@@ -1,0 +1,164 @@
+//! Throughput and CPU beside the best loop written with the raw client, on one server, in one run.
+//!
+//! `cargo bench --features kafka --bench throughput -- kafka://localhost:9092` (likewise `amqp`, `nats`, `redis`), with
+//! `--rounds`, `--messages` and `--payload` to change. Contenders take turns in an order that changes each round, and are compared
+//! within rounds; the table shows the median of these ratios and the range of the middle half. 64 publishes are in flight,
+//! all confirmed; all messages are consumed and acknowledged.
+//!
+//! - `R0`: the raw client, messages without headers
+//! - `R2`: the raw client, messages with a `traceparent` of their own, encoded by hand: the bound
+//! - `R2'`: the same again, to show the noise
+//! - `no sdk`, `0 %`, `10 %`, `100 %`: this library, without an OpenTelemetry SDK or with that share of traces sampled
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a benchmark")]
+
+mod measure;
+mod raw;
+
+use std::time::Duration;
+
+use clap::Parser;
+use futures_util::StreamExt;
+use futures_util::stream::{self, FuturesUnordered};
+use measure::{Measured, Rounds};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{BatchSpanProcessor, Sampler, SdkTracerProvider, SpanData, SpanExporter};
+use traced_broker::{Broker, Message, Subscription, TracedBroker, connect};
+
+const IN_FLIGHT: usize = 64;
+
+#[derive(Parser)]
+struct Arguments {
+    /// The broker's URL
+    url: String,
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    #[arg(long, default_value_t = 50_000)]
+    messages: usize,
+    #[arg(long, default_value_t = 1024)]
+    payload: usize,
+    /// What cargo adds for every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Contender {
+    Raw { headers: bool, name: &'static str },
+    Ours { sampling: Option<f64>, name: &'static str },
+}
+
+const CONTENDERS: [Contender; 7] = [
+    Contender::Raw { headers: false, name: "R0" },
+    Contender::Raw { headers: true, name: "R2" },
+    Contender::Raw { headers: true, name: "R2'" },
+    Contender::Ours { sampling: None, name: "no sdk" },
+    Contender::Ours { sampling: Some(0.0), name: "0 %" },
+    Contender::Ours { sampling: Some(0.1), name: "10 %" },
+    Contender::Ours { sampling: Some(1.0), name: "100 %" },
+];
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let arguments = Arguments::parse();
+    let (mut publishing, mut consuming) = (Rounds::new("publish, confirmed"), Rounds::new("consume, acknowledged"));
+    for round in 0..arguments.rounds {
+        for turn in 0..CONTENDERS.len() {
+            // Another order each round, so that no contender always follows the same one.
+            let contender = CONTENDERS[(turn * (1 + round % 6) + round) % CONTENDERS.len()];
+            let topic = format!("bench-{}-{round}-{turn}", std::process::id());
+            let (publish, consume) = run(contender, &arguments, &topic).await;
+            publishing.add(round, contender.name(), publish);
+            consuming.add(round, contender.name(), consume);
+        }
+        println!("round {} of {}", round + 1, arguments.rounds);
+    }
+    let names = CONTENDERS.map(Contender::name);
+    publishing.print(&names, "R2", arguments.messages);
+    consuming.print(&names, "R2", arguments.messages);
+}
+
+impl Contender {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Raw { name, .. } | Self::Ours { name, .. } => name,
+        }
+    }
+}
+
+/// Publishes to a topic of its own and consumes from it.
+async fn run(contender: Contender, arguments: &Arguments, topic: &str) -> (Measured, Measured) {
+    let Arguments { url, messages, payload, .. } = arguments;
+    // The library creates what a topic needs, for the raw loops too, and the group that will read it.
+    let setup = connect(url).await.expect("the broker answers");
+    drop(setup.subscribe(Subscription::new(topic).group("bench")).await.expect("a group"));
+    setup.publish(topic, Message::new("first")).await.expect("a topic");
+    setup.close().await.expect("closes");
+    let all = messages + 1;
+    match contender {
+        Contender::Raw { headers, .. } => {
+            let publish = measure::during(raw::publish(url, topic, *messages, *payload, IN_FLIGHT, headers)).await;
+            let consume = measure::during(raw::consume(url, topic, "bench", all)).await;
+            (publish, consume)
+        }
+        Contender::Ours { sampling, .. } => {
+            let provider = sampling.map(provider);
+            let connected = || async {
+                let broker = connect(url).await.expect("connects");
+                provider.iter().fold(broker, |broker, provider| broker.with_tracer_provider(provider))
+            };
+            let publish = measure::during(publish(connected().await, topic, *messages, *payload)).await;
+            let consume = measure::during(consume(connected().await, topic, all)).await;
+            (publish, consume)
+        }
+    }
+}
+
+async fn publish(broker: Broker, topic: &str, messages: usize, payload: usize) -> Duration {
+    let payload = bytes::Bytes::from(vec![b'x'; payload]);
+    let begun = std::time::Instant::now();
+    let publishes = stream::iter(0..messages).map(|_| broker.publish(topic, Message::new(payload.clone())));
+    publishes.buffered(IN_FLIGHT).for_each(|result| async { drop(result.expect("confirmed")) }).await;
+    let took = begun.elapsed();
+    broker.close().await.expect("closes");
+    took
+}
+
+async fn consume(broker: Broker, topic: &str, messages: usize) -> Duration {
+    let subscription = Subscription::new(topic).group("bench").prefetch(1_000);
+    let mut deliveries = broker.subscribe(subscription).await.expect("subscribes");
+    let mut settling = FuturesUnordered::new();
+    let mut begun = None;
+    for _ in 0..messages {
+        let delivery = deliveries.next().await.expect("open").expect("delivered");
+        // Joining a group takes what it takes.
+        begun.get_or_insert_with(std::time::Instant::now);
+        settling.push(delivery.process(|message| async move {
+            std::hint::black_box(message.payload().len());
+            Ok(())
+        }));
+        while settling.len() >= IN_FLIGHT {
+            settling.next().await.expect("one").expect("settled");
+        }
+    }
+    while let Some(settled) = settling.next().await {
+        settled.expect("settled");
+    }
+    broker.close().await.expect("closes, acknowledgements included");
+    begun.map(|begun| begun.elapsed()).unwrap_or_default()
+}
+
+fn provider(share: f64) -> SdkTracerProvider {
+    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(share)));
+    let processor = BatchSpanProcessor::builder(Discard).build();
+    SdkTracerProvider::builder().with_sampler(sampler).with_span_processor(processor).build()
+}
+
+/// An exporter that costs nothing: exporting is the same work for everyone.
+#[derive(Debug)]
+struct Discard;
+
+impl SpanExporter for Discard {
+    async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+        Ok(())
+    }
+}

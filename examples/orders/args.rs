@@ -1,0 +1,70 @@
+//! What can be asked for on the command line.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use axum::body::Bytes;
+use clap::Parser;
+
+/// The orders that are posted unless others are given.
+const ORDERS: &[u8] = include_bytes!("orders.jsonl");
+
+/// Where the API listens with `--serve`, for there to be one line to copy.
+const SERVE_PORT: u16 = 8080;
+
+/// An order system over any broker, whose traces are checked when it is done.
+#[derive(Debug, Parser)]
+#[command(
+    name = "orders",
+    after_help = "Exit status: 0 all is well · 1 a trace is broken or an order unaccounted for · 2 could not run"
+)]
+pub(crate) struct Args {
+    /// The broker; others than memory need their cargo feature: kafka, amqp, nats, redis
+    #[arg(long, value_name = "URL", default_value = "memory://orders")]
+    pub(crate) broker: String,
+
+    /// Keep the API up until Ctrl-C; posts nothing by itself unless --input is given
+    #[arg(long)]
+    pub(crate) serve: bool,
+
+    /// The API's port on 127.0.0.1 [default: 8080 with --serve, else a free one]
+    #[arg(long)]
+    port: Option<u16>,
+
+    /// Post these orders, one JSON document a line [default: the 300 that come with the example]
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+
+    /// Write every exported span as OTLP/JSON, one export request a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) spans: Option<PathBuf>,
+
+    /// Also send the spans to an OpenTelemetry Collector over HTTP, such as http://localhost:4318
+    #[arg(long, value_name = "ENDPOINT")]
+    pub(crate) otlp: Option<String>,
+}
+
+impl Args {
+    /// The port to listen on; 0 takes a free one.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.unwrap_or(if self.serve { SERVE_PORT } else { 0 })
+    }
+
+    /// The lines to post, with their numbers in the file. Whether a line is an order is for the API to say.
+    pub(crate) fn orders(&self) -> Result<Vec<(usize, Bytes)>> {
+        let text = match &self.input {
+            Some(path) => Bytes::from(fs::read(path).with_context(|| format!("cannot read {}", path.display()))?),
+            None if self.serve => return Ok(Vec::new()),
+            None => Bytes::from_static(ORDERS),
+        };
+        let lines: Vec<_> = text
+            .split(|byte| *byte == b'\n')
+            .enumerate()
+            .map(|(index, line)| (index + 1, text.slice_ref(line.trim_ascii())))
+            .filter(|(_, line)| !line.is_empty())
+            .collect();
+        ensure!(!lines.is_empty(), "there is no order in {}", self.input.clone().unwrap_or_default().display());
+        Ok(lines)
+    }
+}

@@ -1,0 +1,90 @@
+//! An order system of five services that talk over any broker, and proves that none of its traces broke.
+//!
+//! ```text
+//! client ──HTTP──▶ order-api ──orders──▶ fulfillment-worker ──notifications──▶ notification-service
+//!                      │                        └──orders.dead──▶ dead-letter-desk
+//!                      └──job table──▶ reconciliation-job
+//! ```
+//!
+//! `cargo run --release --example orders` posts a file of orders to the API over HTTP, waits until each is delivered or
+//! dead-lettered, and then reads back the spans that the services exported: it draws the trace of one order, sums up,
+//! and fails when a trace is broken or an order unaccounted for. `-- --help` lists the options.
+//!
+//! Exit status: 0 when all is well, 1 when a trace is broken or an order unaccounted for, 2 when it could not run.
+
+mod api;
+mod args;
+mod books;
+mod chain;
+mod client;
+mod collector;
+mod consumer;
+mod dead_letters;
+mod fulfillment;
+mod ledger;
+mod notification;
+mod order;
+mod outside_world;
+mod progress;
+#[cfg(test)]
+mod proof;
+mod reconciliation;
+mod refusal;
+mod run;
+mod screen;
+mod server_span;
+mod shop;
+mod span_file;
+mod summary;
+mod telemetry;
+mod validation;
+mod verdict;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+
+use crate::args::Args;
+use crate::progress::Progress;
+use crate::screen::Screen;
+use crate::shop::Shop;
+use crate::summary::Summary;
+use crate::telemetry::Telemetry;
+use crate::verdict::Verdict;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    screen::log_if_asked();
+    match run(&args).await {
+        Ok(verdict) if verdict.holds() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(1),
+        Err(error) => {
+            screen::complain(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Opens the shop, lets the orders through, closes it, and judges by the spans that came out.
+async fn run(args: &Args) -> Result<Verdict> {
+    let screen = Screen::new();
+    let orders = args.orders()?;
+    let mut telemetry = Telemetry::new(args.spans.as_deref(), args.otlp.as_deref())?;
+    let shop = Shop::open(&args.broker, args.port(), &mut telemetry).await?;
+    screen.opened(&shop, args.serve);
+
+    let progress = Progress::start(shop.tally(), orders.len());
+    let posted = client::post_all(shop.address(), orders, shop.ledger()).await?;
+    if args.serve {
+        shop::interrupted().await.context("cannot wait for Ctrl-C")?;
+    }
+    let books = shop.close().await;
+    progress.finish().await;
+
+    let exported = telemetry.shut_down().await?;
+    let verdict = Verdict::reach(&books, &exported.traces);
+    screen.conclude(&Summary { books: &books, posted: &posted, exported: &exported, verdict: &verdict });
+    Ok(verdict)
+}

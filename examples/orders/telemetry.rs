@@ -1,0 +1,108 @@
+//! Where the spans of each service go.
+
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use opentelemetry::trace::{FutureExt as _, Span as _, Status, TraceContextExt as _, Tracer as _, TracerProvider as _};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider};
+use traced_broker::verify::Traces;
+
+use crate::collector::Collector;
+use crate::outside_world::Obstacle;
+use crate::span_file::SpanFile;
+
+/// Spans that may wait to be sent to a Collector, per service; more are dropped, and told at the end.
+const MAX_WAITING: usize = 16_384;
+
+/// The exporters of a run, and the provider of every service.
+///
+/// Each service has a provider of its own, since `service.name` belongs to the provider. Nothing is installed globally.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    file: SpanFile,
+    collector: Option<Collector>,
+    providers: Vec<SdkTracerProvider>,
+}
+
+/// The spans of a whole run, as they were exported.
+#[derive(Debug)]
+pub(crate) struct Exported {
+    /// Read back from the file.
+    pub(crate) traces: Traces,
+    pub(crate) file: SpanFile,
+    pub(crate) collector: Option<Collector>,
+}
+
+impl Telemetry {
+    /// Spans go to this file, or to one without a name, and to a Collector if one is named.
+    pub(crate) fn new(file: Option<&Path>, collector: Option<&str>) -> Result<Self> {
+        let file = SpanFile::create(file)?;
+        let collector = collector.map(Collector::at).transpose()?;
+        Ok(Self { file, collector, providers: Vec::new() })
+    }
+
+    /// The provider of a service.
+    pub(crate) fn service(&mut self, name: &'static str) -> Result<SdkTracerProvider> {
+        let mut builder = SdkTracerProvider::builder()
+            .with_resource(Resource::builder().with_service_name(name).build())
+            // Said here, for the SDK would otherwise ask the environment.
+            .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
+            .with_simple_exporter(self.file.exporter());
+        if let Some(collector) = &self.collector {
+            let config = BatchConfigBuilder::default()
+                .with_max_queue_size(MAX_WAITING)
+                .with_scheduled_delay(Duration::from_millis(500))
+                .build();
+            let processor = BatchSpanProcessor::builder(collector.exporter()?).with_batch_config(config).build();
+            builder = builder.with_span_processor(processor);
+        }
+        let provider = builder.build();
+        self.providers.push(provider.clone());
+        Ok(provider)
+    }
+
+    /// Exports what is left, then reads everything back.
+    pub(crate) async fn shut_down(self) -> Result<Exported> {
+        let Self { file, collector, providers } = self;
+        let flushed = file.clone();
+        // Off the runtime's own threads, which the last exports need.
+        let read = tokio::task::spawn_blocking(move || {
+            for provider in &providers {
+                // Spans that did not get to the Collector are counted, and the file keeps its own error.
+                let _reported_elsewhere = provider.shutdown();
+            }
+            flushed.read_back()
+        });
+        let traces = read.await.context("reading the spans back was cut short")??;
+        Ok(Exported { traces, file, collector })
+    }
+}
+
+/// The tracer for a service's own spans.
+pub(crate) fn tracer(provider: &SdkTracerProvider) -> SdkTracer {
+    provider.tracer("orders")
+}
+
+/// Does a piece of work inside a span of its own, child of the current one, which fails if the work does.
+pub(crate) async fn in_span(
+    tracer: &SdkTracer,
+    name: &'static str,
+    attributes: impl IntoIterator<Item = KeyValue>,
+    work: impl Future<Output = Result<(), Obstacle>>,
+) -> Result<(), Obstacle> {
+    let mut span = tracer.start(name);
+    span.set_attributes(attributes);
+    let context = Context::current_with_span(span);
+    let result = work.with_context(context.clone()).await;
+    let span = context.span();
+    if let Err(obstacle) = &result {
+        span.set_attribute(KeyValue::new("error.type", obstacle.error_type()));
+        span.set_status(Status::error(obstacle.to_string()));
+    }
+    span.end();
+    result
+}

@@ -1,0 +1,82 @@
+//! Where spans are made: a tracer the user set, or the global one, and none at all at no cost.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use opentelemetry::global::{BoxedSpan, BoxedTracer};
+use opentelemetry::trace::{Span, SpanBuilder, TraceContextExt, Tracer};
+use opentelemetry::{Context, InstrumentationScope, global};
+use parking_lot::RwLock;
+
+use crate::propagation::Propagation;
+use crate::span::SCHEMA_URL;
+
+/// While nothing makes spans, one in so many looks for a global tracer provider again.
+const PROBE_EVERY: u32 = 64;
+
+/// Makes spans and moves contexts; shared by all that one broker publishes and consumes.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    tracer: RwLock<Option<BoxedTracer>>,
+    is_global: bool,
+    /// Spans skipped since the tracer was found to make none; 0 while it makes some.
+    idle: AtomicU32,
+    pub(crate) propagation: Propagation,
+}
+
+impl Telemetry {
+    /// Spans go to the tracer, or to the global provider as it is set when the first span is made.
+    pub(crate) fn new(tracer: Option<BoxedTracer>, propagation: Propagation) -> Self {
+        let is_global = tracer.is_none();
+        Self { tracer: RwLock::new(tracer), is_global, idle: AtomicU32::new(0), propagation }
+    }
+
+    /// The instrumentation scope of every span of this library.
+    pub(crate) fn scope() -> InstrumentationScope {
+        InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .with_schema_url(SCHEMA_URL)
+            .build()
+    }
+
+    /// Starts a span, or none where no SDK is installed; `describe` is called only if there may be one.
+    pub(crate) fn start(&self, parent: &Context, describe: impl FnOnce() -> SpanBuilder) -> Option<BoxedSpan> {
+        if self.is_idle() {
+            return None;
+        }
+        let tracer = self.tracer.read();
+        let Some(tracer) = tracer.as_ref() else {
+            drop(tracer);
+            *self.tracer.write() = Some(global::tracer_with_scope(Self::scope()));
+            return self.start(parent, describe);
+        };
+        let span = tracer.build_with_context(describe(), parent);
+        if is_placeholder(&span, parent) {
+            self.idle.store(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(span)
+    }
+
+    /// Whether the tracer makes no spans. From time to time it is asked again, and the global one is looked up anew.
+    fn is_idle(&self) -> bool {
+        let skipped = self.idle.load(Ordering::Relaxed);
+        if skipped == 0 {
+            return false;
+        }
+        if skipped < PROBE_EVERY {
+            self.idle.store(skipped + 1, Ordering::Relaxed);
+            return true;
+        }
+        self.idle.store(0, Ordering::Relaxed);
+        if self.is_global {
+            *self.tracer.write() = None;
+        }
+        false
+    }
+}
+
+/// Whether the span is what OpenTelemetry returns where there is no SDK, or one that was shut down: no identity but the parent's.
+fn is_placeholder(span: &BoxedSpan, parent: &Context) -> bool {
+    let own = span.span_context();
+    !own.is_valid() && !parent.is_telemetry_suppressed() || own.is_valid() && own == parent.span().span_context()
+}

@@ -1,0 +1,24 @@
+//! The Kafka adapter against a real server, at the level of the driver. `tests/run kafka` runs it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
+
+mod contract;
+mod support;
+
+#[path = "kafka/close.rs"]
+mod close;
+#[path = "kafka/connect.rs"]
+mod connect;
+#[path = "kafka/consume.rs"]
+mod consume;
+#[path = "kafka/groups.rs"]
+mod groups;
+#[path = "kafka/harness.rs"]
+mod harness;
+#[path = "kafka/hostile.rs"]
+mod hostile;
+#[path = "kafka/publish.rs"]
+mod publish;
+#[path = "kafka/restart.rs"]
+mod restart;
+
+contract::contract!(crate::support::shared(crate::support::Kind::Kafka));

@@ -1,0 +1,107 @@
+//! Closing and dropping: nothing acknowledged is lost, nothing stays behind.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use traced_broker::driver::Driver;
+use traced_broker::{ErrorKind, PublishOutcome, Subscription};
+
+use crate::harness::*;
+use crate::support::{Kind, shared};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_brings_every_acknowledgement_to_the_broker() {
+    // Committed by closing alone.
+    let kafka = connect(&url_with("commit_interval=3600000")).await.unwrap();
+    let topic = topic(&kafka, "flush").await;
+    publish_numbers(&kafka, &topic, 0..500).await;
+    let mut source = subscribe(&kafka, &topic, "g").await;
+    drain(&mut source, 500).await;
+    kafka.close().await.unwrap();
+    let positions = committed("g", &topic, 6);
+    assert_eq!(positions.iter().map(|position| position.unwrap_or(0)).sum::<i64>(), 500, "{positions:?}");
+    assert!(next_item(&mut source).await.is_none(), "the stream ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_connection_refuses_and_closing_again_is_fine() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "closed").await;
+    let mut source = subscribe(&kafka, &topic, "g").await;
+    publish_numbers(&kafka, &topic, 0..3).await;
+    let unsettled = next(&mut source).await;
+    let (one, two) = tokio::join!(kafka.close(), kafka.close());
+    one.and(two).unwrap();
+    kafka.close().await.unwrap();
+    let error = kafka.publish(&topic, outbound("x")).await.unwrap_err();
+    assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Closed, PublishOutcome::NotSent));
+    assert_eq!(kafka.subscribe(&Subscription::new(&*topic)).await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(kafka.declare(&topic).await.unwrap_err().kind(), ErrorKind::Closed);
+    let error = unsettled.handle.settle(traced_broker::driver::Disposition::Ack).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SettlementLost);
+    // Buffered deliveries are not handed out any more: nobody could settle them.
+    assert!(next_item(&mut source).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_outlives_the_connection_that_is_only_dropped() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "outlives").await;
+    publish_numbers(&kafka, &topic, 0..3).await;
+    let mut source = subscribe(&kafka, &topic, "g").await;
+    drop(kafka);
+    assert_eq!(as_set(drain(&mut source, 3).await), as_set(0..3));
+}
+
+/// Set for the process of [`no_thread_is_left_behind`].
+const ALONE: &str = "TRACED_BROKER_TEST_ALONE";
+
+#[test]
+fn no_thread_is_left_behind() {
+    if std::env::var_os(ALONE).is_some() {
+        return threads_come_and_go();
+    }
+    // In a process of its own, where no other test has threads.
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "close::no_thread_is_left_behind", "--nocapture"])
+        .env(ALONE, "1")
+        .env(Kind::Kafka.variable(), shared(Kind::Kafka))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn threads_come_and_go() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (topic, closed) = runtime.block_on(async {
+        let kafka = kafka().await;
+        let topic = topic(&kafka, "threads").await;
+        publish_numbers(&kafka, &topic, 0..20).await;
+        let source = subscribe(&kafka, &topic, "g").await;
+        assert!(threads() > 4, "{}", threads());
+        kafka.close().await.unwrap();
+        drop(source);
+        (topic, threads())
+    });
+    assert_eq!(closed, 0, "closing waits for every thread of the adapter");
+    runtime.block_on(async {
+        let kafka = kafka().await;
+        let mut source = subscribe(&kafka, &topic, "h").await;
+        next(&mut source).await;
+        // Unconfirmed, unsettled, not closed.
+        drop(kafka.publish(&topic, outbound("x")));
+        drop((source, kafka));
+    });
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while threads() > 0 {
+        assert!(Instant::now() < deadline, "{} threads are left", threads());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// How many threads of the adapter and of librdkafka there are.
+fn threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("kafka-") || name.starts_with("rdk:")).count()
+}

@@ -1,0 +1,141 @@
+//! Consumer groups: sharing, backlog, positions, and what happens when members come and go.
+
+use traced_broker::driver::{Disposition, Driver};
+use traced_broker::{ErrorKind, Start, Subscription};
+
+use crate::harness::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_share_and_groups_each_get_all() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "share").await;
+    let other = crate::harness::kafka().await;
+    let mut one = subscribe(&kafka, &topic, "workers").await;
+    let mut two = subscribe(&other, &topic, "workers").await;
+    let mut audit = subscribe(&kafka, &topic, "audit").await;
+    // Both are members once each got something: before, one of them had every partition.
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    let mut published = 0;
+    while first.is_empty() || second.is_empty() {
+        let sent: Vec<_> =
+            (published..published + 60).map(|n| kafka.publish(&topic, keyed(&n.to_string(), n.to_string()))).collect();
+        for confirmation in sent {
+            confirmation.await.unwrap();
+        }
+        published += 60;
+        while first.len() + second.len() < published {
+            tokio::select! {
+                inbound = next(&mut one) => { first.push(number(&inbound)); ack(inbound).await; }
+                inbound = next(&mut two) => { second.push(number(&inbound)); ack(inbound).await; }
+            }
+        }
+    }
+    let all = 0..u32::try_from(published).unwrap();
+    let shared = as_set(first.iter().chain(&second).copied());
+    assert_eq!(shared, as_set(all.clone()));
+    assert_eq!(as_set(drain(&mut audit, published).await), as_set(all));
+    assert!(is_quiet(&mut one).await && is_quiet(&mut two).await && is_quiet(&mut audit).await);
+    kafka.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_group_begins_with_the_backlog_and_an_old_one_where_it_was() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "backlog").await;
+    publish_numbers(&kafka, &topic, 0..50).await;
+    let mut source = subscribe(&kafka, &topic, "g").await;
+    assert_eq!(as_set(drain(&mut source, 50).await), as_set(0..50));
+    kafka.close().await.unwrap();
+
+    let again = crate::harness::kafka().await;
+    let mut source = subscribe(&again, &topic, "g").await;
+    publish_numbers(&again, &topic, 50..60).await;
+    assert_eq!(as_set(drain(&mut source, 10).await), as_set(50..60));
+    assert!(is_quiet(&mut source).await);
+    again.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_begins_at_the_latest_misses_nothing_after_subscribing() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "latest").await;
+    publish_numbers(&kafka, &topic, 0..20).await;
+    let subscription = Subscription::new(&*topic).group("g").start(Start::Latest);
+    let mut source = kafka.subscribe(&subscription).await.unwrap();
+    // At once: the group has not even formed.
+    publish_numbers(&kafka, &topic, 20..40).await;
+    let taken = next(&mut source).await;
+    let first = number(&taken);
+    drop(taken);
+    drop(source);
+    // Nothing was settled: it all comes again, although the group asks for the latest.
+    let mut source = kafka.subscribe(&subscription).await.unwrap();
+    let numbers = as_set(drain(&mut source, 20).await);
+    assert!(numbers.contains(&first));
+    assert_eq!(numbers, as_set(20..40));
+    kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_left_unsettled_goes_to_the_next() {
+    let kafka = connect(&url_with("partitions=1")).await.unwrap();
+    let topic = topic(&kafka, "left").await;
+    publish_numbers(&kafka, &topic, 0..10).await;
+    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut taken = Vec::new();
+    for _ in 0..10 {
+        taken.push(next(&mut source).await);
+    }
+    // Out of order, with 4 left out: nothing from 4 on may be committed.
+    let mut kept = None;
+    for inbound in taken.into_iter().rev() {
+        if number(&inbound) == 4 {
+            kept = Some(inbound);
+        } else {
+            ack(inbound).await;
+        }
+    }
+    drop(source);
+    let mut source = subscribe(&kafka, &topic, "g").await;
+    assert_eq!(drain(&mut source, 6).await, (4..10).collect::<Vec<_>>());
+
+    // The old handle belongs to the old assignment.
+    let stale = kept.unwrap();
+    publish_numbers(&kafka, &topic, 10..12).await;
+    let held = next(&mut source).await;
+    let error = stale.handle.settle(Disposition::Ack).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SettlementLost);
+    kafka.close().await.unwrap();
+    drop(held);
+    assert_eq!(committed("g", &topic, 1), [Some(10)], "the stale handle settled something else");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_move_to_another_member_take_their_deliveries_along() {
+    let kafka = connect(&url_with("partitions=2")).await.unwrap();
+    let topic = topic(&kafka, "move").await;
+    // One key for each of the two partitions.
+    for (key, partition) in [("21", 0), ("abc", 1)] {
+        assert_eq!(kafka.publish(&topic, keyed(key, "0")).await.unwrap().partition, Some(partition));
+    }
+    let mut one = subscribe(&kafka, &topic, "g").await;
+    let (a, b) = (next(&mut one).await, next(&mut one).await);
+    let partitions = [a.partition.unwrap(), b.partition.unwrap()];
+    assert_ne!(partitions[0], partitions[1]);
+
+    let mut two = subscribe(&kafka, &topic, "g").await;
+    // One of them moves, unsettled, and comes again there.
+    let moved = next(&mut two).await;
+    for inbound in [a, b] {
+        let (partition, result) = (inbound.partition, inbound.handle.settle(Disposition::Ack).await);
+        if partition == moved.partition {
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::SettlementLost);
+        } else {
+            result.unwrap();
+        }
+    }
+    ack(moved).await;
+    kafka.close().await.unwrap();
+    assert_eq!(committed("g", &topic, 2), [Some(1), Some(1)]);
+}

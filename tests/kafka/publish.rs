@@ -1,0 +1,148 @@
+//! Publishing: confirmations, order, and what is refused.
+
+use bytes::Bytes;
+use traced_broker::driver::{Driver, Outbound};
+use traced_broker::{ErrorKind, Headers, PublishOutcome, Topic};
+
+use crate::harness::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_in_flight_are_confirmed_and_keep_their_order() {
+    let kafka = connect(&url_with("partitions=1")).await.unwrap();
+    let topic = topic(&kafka, "order").await;
+    let receipts = publish_numbers(&kafka, &topic, 0..1024).await;
+    for (index, receipt) in receipts.iter().enumerate() {
+        assert!(receipt.confirmed);
+        assert_eq!((receipt.partition, receipt.offset), (Some(0), Some(index as i64)));
+    }
+    let mut source = subscribe(&kafka, &topic, "g").await;
+    assert_eq!(drain(&mut source, 1024).await, (0..1024).collect::<Vec<_>>());
+    kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payload_key_headers_and_id_arrive_byte_for_byte() {
+    let kafka = connect(&url_with("partitions=1")).await.unwrap();
+    let topic = topic(&kafka, "bytes").await;
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let mut headers = Headers::new();
+    headers.append("Tenant", "acme");
+    headers.append("tenant", [0, 159, 146, 150]);
+    headers.append("", "a name may be empty");
+    headers.append("größe ✓", "");
+    headers.append("big", vec![7; 20_000]);
+    let message = Outbound {
+        payload: Some(every_byte.clone().into()),
+        key: Some(Bytes::from_static(b"\0key\xff")),
+        id: Some("id-1".to_owned()),
+        headers: headers.clone(),
+    };
+    kafka.publish(&topic, message).await.unwrap();
+    let received = next(&mut subscribe(&kafka, &topic, "g").await).await;
+    assert_eq!(received.payload.as_deref(), Some(&every_byte[..]));
+    assert_eq!(received.key.as_deref(), Some(&b"\0key\xff"[..]));
+    assert_eq!(received.id.as_deref(), Some("id-1"));
+    headers.append("message-id", "id-1");
+    assert_eq!(received.headers, headers, "{:?}", received.headers);
+    assert_eq!((received.unreadable_headers, received.attempt), (0, 1));
+    assert_eq!((received.partition, received.offset), (Some(0), Some(0)));
+    kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tombstone_is_not_an_empty_payload_and_no_key_not_an_empty_one() {
+    let kafka = connect(&url_with("partitions=1")).await.unwrap();
+    let topic = topic(&kafka, "null").await;
+    let empty = || Some(Bytes::new());
+    let cases = [(None, None), (empty(), empty()), (None, empty()), (empty(), None)];
+    for (payload, key) in cases.clone() {
+        kafka.publish(&topic, Outbound { payload, key, id: None, headers: Headers::new() }).await.unwrap();
+    }
+    let mut source = subscribe(&kafka, &topic, "g").await;
+    for case in cases {
+        let received = next(&mut source).await;
+        assert_eq!((received.payload, received.key), case);
+    }
+    kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_goes_to_the_partition_that_java_clients_choose() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "keys").await;
+    // murmur2 of the key, from the tests of the Java client.
+    for (key, hash) in [("21", -973_932_308_i32), ("foobar", -790_332_482), ("abc", 479_470_107)] {
+        let expected = (hash & 0x7fff_ffff) % 6;
+        for _ in 0..3 {
+            let receipt = kafka.publish(&topic, keyed(key, "x")).await.unwrap();
+            assert_eq!(receipt.partition, Some(expected), "{key}");
+        }
+    }
+    kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_carried_is_refused_and_not_sent() {
+    let kafka = connect(&url_with("partitions=1")).await.unwrap();
+    let topic = topic(&kafka, "refused").await;
+    let limit = kafka.capabilities().max_payload.unwrap();
+    let error = kafka.publish(&topic, outbound(vec![0; limit])).await.unwrap_err();
+    assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::TooLarge, PublishOutcome::NotSent));
+    assert!(error.to_string().contains(&format!("size={limit}, limit={limit}")), "{error}");
+
+    let mut message = outbound("x");
+    message.headers.append("traceparent\0", "x");
+    let error = kafka.publish(&topic, message).await.unwrap_err();
+    assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::InvalidMessage, PublishOutcome::NotSent));
+
+    let missing = Topic::new(&unique("never-declared")).unwrap();
+    let quick = connect(&url_with("delivery_timeout=2000")).await.unwrap();
+    let error = quick.publish(&missing, outbound("x")).await.unwrap_err();
+    assert_eq!(error.publish_outcome(), PublishOutcome::NotSent, "{error}");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+
+    // None of them is there: this one is the first.
+    assert_eq!(kafka.publish(&topic, outbound("x")).await.unwrap().offset, Some(0));
+    quick.close().await.unwrap();
+    kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_confirmation_does_not_take_the_message_back() {
+    let kafka = connect(&url_with("partitions=1")).await.unwrap();
+    let topic = topic(&kafka, "dropped").await;
+    drop(kafka.publish(&topic, outbound("0")));
+    let receipt = kafka.publish(&topic, outbound("1")).await.unwrap();
+    assert_eq!(receipt.offset, Some(1));
+    kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bound_of_what_is_in_flight_never_fills_the_queue() {
+    let kafka = connect(&url_with("partitions=1&max_in_flight=16")).await.unwrap();
+    assert_eq!(kafka.identity().max_in_flight, 16);
+    let topic = topic(&kafka, "in-flight").await;
+    // As the layer above does it: whoever is confirmed makes room for the next.
+    let mut waiting = std::collections::VecDeque::new();
+    for number in 0..5000_u32 {
+        if waiting.len() == 16 {
+            let oldest: traced_broker::driver::Confirmation<_> = waiting.pop_front().unwrap();
+            oldest.await.unwrap();
+        }
+        waiting.push_back(kafka.publish(&topic, outbound(number.to_string())));
+    }
+    for confirmation in waiting {
+        confirmation.await.unwrap();
+    }
+    // Beyond it the queue has an end, and says so.
+    let flood: Vec<_> = (0..200).map(|_| kafka.publish(&topic, outbound(vec![0; 1000]))).collect();
+    let mut refused = 0;
+    for confirmation in flood {
+        if let Err(error) = confirmation.await {
+            assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Busy, PublishOutcome::NotSent));
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "two hundred at once fit in a queue of thirty-two");
+    kafka.close().await.unwrap();
+}

@@ -1,0 +1,72 @@
+//! The contract, and what is particular to the embedded broker.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
+
+mod contract;
+
+use std::time::Duration;
+
+use contract::contract;
+use futures_util::StreamExt;
+use traced_broker::{ErrorKind, Message, Subscription, TracedBroker, connect};
+
+contract!("memory://contract");
+
+#[tokio::test]
+async fn parts_that_connect_by_one_url_meet() {
+    let publisher = connect("memory://meeting").await.unwrap();
+    let consumer = connect("memory://meeting").await.unwrap();
+    let elsewhere = connect("memory://elsewhere").await.unwrap();
+    let mut here = consumer.subscribe(Subscription::new("orders").group("g")).await.unwrap();
+    let mut there = elsewhere.subscribe(Subscription::new("orders").group("g")).await.unwrap();
+    publisher.publish("orders", Message::new("x")).await.unwrap();
+    here.next().await.unwrap().unwrap().ack().await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(100), there.next()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_full_topic_holds_publishers_back_until_the_slowest_group_settles() {
+    let broker = connect("memory://full?capacity=3").await.unwrap();
+    let mut slow = broker.subscribe(Subscription::new("t").group("slow")).await.unwrap();
+    for number in 0..3 {
+        broker.publish("t", Message::new(number.to_string())).await.unwrap();
+    }
+    let mut fourth = broker.publish("t", Message::new("3"));
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut fourth).await.is_err(), "waits for room");
+    slow.next().await.unwrap().unwrap().ack().await.unwrap();
+    fourth.await.unwrap();
+    for number in 1..4 {
+        let delivery = slow.next().await.unwrap().unwrap();
+        assert_eq!(delivery.message().payload(), &number.to_string());
+        delivery.ack().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_topic_without_groups_keeps_its_last_messages() {
+    let broker = connect("memory://last?capacity=3").await.unwrap();
+    for number in 0..10 {
+        broker.publish("t", Message::new(number.to_string())).await.unwrap();
+    }
+    let mut deliveries = broker.subscribe(Subscription::new("t").group("late")).await.unwrap();
+    for number in 7..10 {
+        let delivery = deliveries.next().await.unwrap().unwrap();
+        assert_eq!(delivery.message().payload(), &number.to_string());
+        delivery.ack().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn refuses_what_does_not_fit() {
+    let _anchor = connect("memory://taken?capacity=7").await.unwrap();
+    let kind = |url: &'static str| async move { connect(url).await.unwrap_err().kind() };
+    assert_eq!(kind("memory://taken?capacity=8").await, ErrorKind::Conflict);
+    assert_eq!(kind("memory://x?capacity=0").await, ErrorKind::InvalidConfig);
+    assert_eq!(kind("memory://x?capacity=many").await, ErrorKind::InvalidConfig);
+    assert_eq!(kind("memory://x?capacity=1&capacity=1").await, ErrorKind::InvalidConfig);
+    let unknown = connect("memory://x?size=3").await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::InvalidConfig);
+    assert!(unknown.to_string().contains("capacity max_in_flight topology"), "{unknown}");
+    let strict = connect("memory://x?topology=check").await.unwrap();
+    assert_eq!(strict.publish("missing", Message::new("x")).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(strict.subscribe(Subscription::new("missing")).await.unwrap_err().kind(), ErrorKind::NotFound);
+}

@@ -1,0 +1,37 @@
+//! The NATS adapter against a real server, at the level of the driver.
+
+mod contract;
+mod support;
+
+#[path = "nats/kit.rs"]
+mod kit;
+#[path = "nats/process.rs"]
+mod process;
+
+#[path = "nats/close.rs"]
+mod close;
+#[path = "nats/connect.rs"]
+mod connect;
+#[path = "nats/consume.rs"]
+mod consume;
+#[path = "nats/core.rs"]
+mod core;
+#[path = "nats/hostile.rs"]
+mod hostile;
+#[path = "nats/publish.rs"]
+mod publish;
+#[path = "nats/restart.rs"]
+mod restart;
+#[path = "nats/settle.rs"]
+mod settle;
+#[path = "nats/topology.rs"]
+mod topology;
+
+contract::contract!(crate::support::shared(crate::support::Kind::Nats));
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn core_is_described_in_the_readme() {
+    let url = format!("{}?mode=core", support::shared(support::Kind::Nats));
+    let world = contract::World::new(&url, "core").await;
+    contract::delivery::is_described_in_the_readme(&world).await;
+}

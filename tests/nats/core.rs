@@ -1,0 +1,117 @@
+//! Core NATS: to whoever listens.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use traced_broker::capability::{Confirm, Retry};
+use traced_broker::driver::{Disposition, Driver, Outbound};
+use traced_broker::{ErrorKind, PublishOutcome, Start, Subscription};
+
+use crate::kit::{self, assert_quiet, message, next, next_within, publish, settle, text, topic, with_headers};
+
+#[tokio::test]
+async fn listeners_hear_and_groups_share() {
+    let nats = kit::connect_with("?mode=core").await;
+    let topic = topic("core");
+    nats.declare(&topic).await.unwrap();
+    publish(&nats, &topic, message("to nobody")).await.unwrap();
+    let listening = Subscription::new(&*topic).at_most_once();
+    let mut alone = [nats.subscribe(&listening).await.unwrap(), nats.subscribe(&listening).await.unwrap()];
+    let mut members = Vec::new();
+    for _ in 0..2 {
+        members.push(nats.subscribe(&listening.clone().group("workers")).await.unwrap());
+    }
+    for number in 0..100 {
+        let receipt = publish(&nats, &topic, message(number.to_string())).await.unwrap();
+        assert_eq!((receipt.confirmed, receipt.outcome()), (false, PublishOutcome::Unknown));
+    }
+    for source in &mut alone {
+        for number in 0..100 {
+            let inbound = next(source).await;
+            assert_eq!(text(&inbound), number.to_string());
+            settle(inbound, Disposition::Ack).await.unwrap();
+        }
+        assert_quiet(source).await;
+    }
+    let mut shares = [0, 0];
+    for (share, source) in shares.iter_mut().zip(&mut members) {
+        while next_within(source, kit::WHILE).await.is_some() {
+            *share += 1;
+        }
+    }
+    assert_eq!(shares[0] + shares[1], 100);
+    assert!(shares[0] > 0 && shares[1] > 0, "{shares:?}");
+}
+
+#[tokio::test]
+async fn headers_and_key_are_carried_as_with_jetstream() {
+    let nats = kit::connect_with("?mode=core").await;
+    let topic = topic("headers");
+    let mut source = nats.subscribe(&Subscription::new(&*topic).at_most_once()).await.unwrap();
+    let sent = Outbound {
+        key: Some(Bytes::from_static(b"\xffk")),
+        id: Some("i".into()),
+        ..with_headers("x", [("a", &b"1"[..])])
+    };
+    publish(&nats, &topic, sent).await.unwrap();
+    let inbound = next(&mut source).await;
+    assert_eq!((inbound.key.as_deref(), inbound.id.as_deref()), (Some(&b"\xffk"[..]), Some("i")));
+    assert_eq!(inbound.headers.iter().collect::<Vec<_>>(), [("a", &b"1"[..])]);
+    assert_eq!((inbound.attempt, inbound.timestamp, inbound.offset), (1, None, None));
+    let error = publish(&nats, &topic, with_headers("x", [("a", &b"\n"[..])])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidMessage);
+}
+
+#[tokio::test]
+async fn what_core_cannot_do_is_refused_at_subscribe() {
+    let nats = kit::connect_with("?mode=core").await;
+    let topic = topic("cannot");
+    let error = nats.subscribe(&Subscription::new(&*topic).group("workers")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("at_most_once()") && error.to_string().contains("JetStream"), "{error}");
+    let early = Subscription::new(&*topic).at_most_once().start(Start::Earliest);
+    assert_eq!(nats.subscribe(&early).await.unwrap_err().kind(), ErrorKind::Unsupported);
+
+    let mut source = nats.subscribe(&Subscription::new(&*topic).at_most_once()).await.unwrap();
+    publish(&nats, &topic, message("x")).await.unwrap();
+    let error = settle(next(&mut source).await, Disposition::Retry(Duration::ZERO)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+
+    let capabilities = nats.capabilities();
+    assert_eq!((capabilities.confirm, capabilities.retry), (Confirm::Never, Retry::Unsupported));
+    assert!(!capabilities.at_least_once && !capabilities.backlog && capabilities.groups);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_producer_that_never_waits_does_not_overrun_the_queue() {
+    let nats = kit::connect_with("?mode=core").await;
+    let topic = topic("flood");
+    // Nothing but the confirmation gives the client's task a turn here.
+    for _ in 0..200_000 {
+        nats.publish(&topic, message("x")).await.unwrap();
+    }
+    nats.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn messages_that_nobody_reads_in_time_are_reported_lost() {
+    let nats = kit::connect_with("?mode=core").await;
+    let topic = topic("slow");
+    let mut source = nats.subscribe(&Subscription::new(&*topic).at_most_once()).await.unwrap();
+    for _ in 0..70_000 {
+        nats.publish(&topic, message("x")).await.unwrap();
+    }
+    nats.ping().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (mut heard, mut lost) = (0, 0);
+    while let Some(item) = next_within(&mut source, kit::WHILE).await {
+        match item {
+            Ok(_) => heard += 1,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Busy);
+                lost += error.context().find(|(key, _)| *key == "lost").unwrap().1.parse::<u32>().unwrap();
+            }
+        }
+    }
+    assert!(heard >= 65_536 && lost > 0, "{heard} heard, {lost} reported");
+}

@@ -1,0 +1,33 @@
+//! The Redis adapter against a real server: the contract of all brokers, and at the level of the driver what is particular to
+//! it. `tests/run redis` runs it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
+
+mod contract;
+mod support;
+
+#[path = "redis/harness.rs"]
+mod harness;
+
+#[path = "redis/close.rs"]
+mod close;
+#[path = "redis/connect.rs"]
+mod connect;
+#[path = "redis/consume.rs"]
+mod consume;
+#[path = "redis/groups.rs"]
+mod groups;
+#[path = "redis/hostile.rs"]
+mod hostile;
+#[path = "redis/publish.rs"]
+mod publish;
+#[path = "redis/restart.rs"]
+mod restart;
+#[path = "redis/settle.rs"]
+mod settle;
+
+/// What every broker must do alike.
+mod alike {
+    use crate::contract::contract;
+
+    contract!(crate::support::shared(crate::support::Kind::Redis));
+}

@@ -1,0 +1,178 @@
+//! Connecting: options, addresses, credentials, clients of one's own.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use traced_broker::adapters::redis::Redis;
+use traced_broker::driver::{Driver, Source};
+use traced_broker::{ErrorKind, Secret, Subscription, Topic};
+
+use crate::harness::*;
+
+#[tokio::test]
+async fn refuses_urls_that_make_no_sense() {
+    let refused = [
+        ("redis://127.0.0.1/orders", "database"),
+        ("redis://127.0.0.1/-1", "database"),
+        ("redis://a,b/", "one host"),
+        ("rediss://127.0.0.1/", "scheme"),
+        ("redis://127.0.0.1/?topology=maybe", "topology"),
+        ("redis://127.0.0.1/?maxlen=0", "maxlen"),
+        ("redis://127.0.0.1/?claim_idle=99", "claim_idle"),
+        ("redis://127.0.0.1/?connect_timeout=0", "time-out"),
+        ("redis://127.0.0.1/?protocol=resp3", "topology connect_timeout response_timeout claim_idle maxlen"),
+    ];
+    for (url, says) in refused {
+        let error = connect(url).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{url}: {error}");
+        assert!(error.to_string().contains(says), "{url}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn says_where_nobody_answers() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    // It accepts and never answers.
+    let began = Instant::now();
+    let silent = connect(&format!("redis://{address}?connect_timeout=300")).await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(3));
+    drop(free);
+    let refused = connect(&format!("redis://{address}")).await.unwrap_err();
+    let unknown = connect("redis://no-such-host.invalid:6379?connect_timeout=5000").await.unwrap_err();
+    for error in [&silent, &refused, &unknown] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("check"), "{error}");
+    }
+    assert!(silent.to_string().contains(&address) && refused.to_string().contains(&address));
+    assert!(unknown.to_string().contains("no-such-host.invalid:6379"));
+    assert!(std::error::Error::source(&refused).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authenticates_and_tells_no_secret() {
+    let server = server().await;
+    let mut raw = Raw::at(&server.url()).await;
+    let _: () = raw.run(&["ACL", "SETUSER", "app", "on", ">s3cret", "~app.*", "+@all", "-@dangerous"]).await;
+    let _: () = raw.run(&["CONFIG", "SET", "requirepass", "hidden"]).await;
+    let host = server.url().trim_start_matches("redis://").to_owned();
+    for url in [host.clone(), format!("app:wr0ng@{host}"), format!(":wr0ng@{host}"), format!("s3cret@{host}")] {
+        let error = connect(&format!("redis://{url}")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("wr0ng") && !shown.contains("s3cret"), "{shown}");
+    }
+    connect(&format!("redis://:hidden@{host}")).await.unwrap().ping().await.unwrap();
+
+    let broker = Redis::builder(format!("redis://{host}")).credentials("app", Secret::new("s3cret"));
+    assert!(!format!("{broker:?}").contains("s3cret"));
+    let broker = broker.connect().await.unwrap();
+    assert!(!format!("{broker:?} {:?}", broker.as_client()).contains("s3cret"));
+    broker.ping().await.unwrap();
+    let (own, foreign) = (topic("app.own"), topic("foreign"));
+    let mut source = subscribe(&broker, &own, "g").await;
+    publish(&broker, &own, message("x")).await.unwrap();
+    assert_eq!(drain(&mut source, 1).await, ["x"]);
+    let error = publish(&broker, &foreign, message("x")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    assert_eq!(broker.declare(&foreign).await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    let error = broker.subscribe(&Subscription::new(&*foreign).group("g")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    broker.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn needs_neither_scripts_nor_client_commands() {
+    let server = server().await;
+    let mut raw = Raw::at(&server.url()).await;
+    let rules = ["+@stream", "+type", "+ping", "+client|id", "-@scripting"];
+    let _: () =
+        raw.call(::redis::cmd("ACL").arg("SETUSER").arg("least").arg("on").arg("nopass").arg("~*").arg(&rules)).await;
+    let url = server.url().replace("redis://", "redis://least:any@");
+    let (broker, topic) = (connect(&format!("{url}?claim_idle=400")).await.unwrap(), topic("least"));
+    broker.declare(&topic).await.unwrap();
+    let mut source = subscribe(&broker, &topic, "g").await;
+    publish_numbers(&broker, &topic, 0..3).await;
+    assert_eq!(drain(&mut source, 3).await, numbers(0..3));
+    broker.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn selects_the_database() {
+    let (one, two) = (topic("database"), Topic::new("unused").unwrap());
+    let broker = connect(&format!("{}/3", url())).await.unwrap();
+    publish(&broker, &one, message("x")).await.unwrap();
+    assert_eq!(Raw::new().await.run::<usize>(&["EXISTS", &one, &two]).await, 0);
+    assert_eq!(Raw::at(&format!("{}/3", url())).await.run::<usize>(&["EXISTS", &one]).await, 1);
+    let error = connect(&format!("{}/99999", url())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+}
+
+/// A server that listens on a socket file only; it ends with the test.
+struct SocketServer {
+    directory: tempfile::TempDir,
+    process: Child,
+}
+
+impl SocketServer {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let mut command = Command::new("redis-server");
+        command
+            .arg("--port")
+            .arg("0")
+            .arg("--unixsocket")
+            .arg(&socket)
+            .arg("--save")
+            .arg("")
+            .arg("--dir")
+            .arg(directory.path());
+        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let began = Instant::now();
+        while !socket.exists() {
+            assert!(began.elapsed() < SOON);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { directory, process }
+    }
+
+    fn client(&self) -> ::redis::Client {
+        ::redis::Client::open(format!("redis+unix://{}", self.directory.path().join("socket").display())).unwrap()
+    }
+}
+
+impl Drop for SocketServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn works_over_a_client_of_ones_own() {
+    let server = SocketServer::start();
+    let broker = Redis::from_client(server.client()).claim_idle(Duration::from_millis(400)).connect().await.unwrap();
+    assert!(broker.identity().server_address.as_ref().unwrap().ends_with("/socket"));
+    assert_eq!(broker.identity().server_port, None);
+    let topic = topic("socket");
+    broker.declare(&topic).await.unwrap();
+    let mut group = subscribe(&broker, &topic, "g").await;
+    let mut reader = broker.subscribe(&Subscription::new(&*topic)).await.unwrap();
+    publish_numbers(&broker, &topic, 0..3).await;
+    let drain_both = async |group: &mut Source, reader: &mut Source, expected: Vec<String>| {
+        assert_eq!(drain(group, expected.len()).await, expected);
+        assert_eq!(drain(reader, expected.len()).await, expected);
+    };
+    drain_both(&mut group, &mut reader, numbers(0..3)).await;
+    // The third protocol: answers have other shapes, and a lost connection is told.
+    let mut connection = broker.as_client().get_multiplexed_async_connection().await.unwrap();
+    let mut kill = ::redis::cmd("CLIENT");
+    let _: i64 =
+        kill.arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes").query_async(&mut connection).await.unwrap();
+    tokio::time::sleep(WHILE).await;
+    publish_numbers(&broker, &topic, 3..6).await;
+    drain_both(&mut group, &mut reader, numbers(3..6)).await;
+    broker.close().await.unwrap();
+}

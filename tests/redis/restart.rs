@@ -1,0 +1,207 @@
+//! Servers that are killed, paused and restarted under load.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use traced_broker::driver::{Disposition, Driver, Inbound};
+use traced_broker::{ErrorKind, PublishOutcome, Subscription};
+
+use crate::harness::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loses_nothing_confirmed_over_three_kills() {
+    const COUNT: usize = 6_000;
+    let server = Arc::new(server().await);
+    let (broker, topic) = (Arc::new(connect(&server.url()).await.unwrap()), topic("killed"));
+    let mut source = broker.subscribe(&of_group(&topic, "g").prefetch(100)).await.unwrap();
+    let publishing = tokio::spawn({
+        let (broker, topic) = (Arc::clone(&broker), topic.clone());
+        async move {
+            let (mut confirmed, mut not_sent) = (BTreeSet::new(), BTreeSet::new());
+            for first in (0..COUNT).step_by(100) {
+                let publishes: Vec<_> =
+                    (first..first + 100).map(|n| (n, broker.publish(&topic, message(n.to_string())))).collect();
+                for (number, publish) in publishes {
+                    match timeout(SOON, publish).await.expect("an answer") {
+                        Ok(_) => drop(confirmed.insert(number)),
+                        Err(error) if error.publish_outcome() == PublishOutcome::NotSent => {
+                            drop(not_sent.insert(number))
+                        }
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            (confirmed, not_sent)
+        }
+    });
+    let mut delivered: BTreeMap<usize, u32> = BTreeMap::new();
+    for kill in 0..3 {
+        take(&mut source, &mut delivered, (kill + 1) * COUNT / 10).await;
+        let server = Arc::clone(&server);
+        blocking(move || {
+            server.kill();
+            server.restart();
+        })
+        .await;
+    }
+    while !publishing.is_finished() {
+        let count = delivered.len() + 1;
+        let _ = timeout(WHILE, take(&mut source, &mut delivered, count)).await;
+    }
+    let (confirmed, not_sent) = publishing.await.unwrap();
+    while !confirmed.iter().all(|number| delivered.contains_key(number)) {
+        let count = delivered.len() + 1;
+        take(&mut source, &mut delivered, count).await;
+    }
+    assert!(confirmed.len() > COUNT / 2, "{} confirmed", confirmed.len());
+    assert!(not_sent.iter().all(|number| !delivered.contains_key(number)), "what was not sent did not arrive");
+    assert!(delivered.values().all(|times| *times <= 4), "once, and once more for each kill at most");
+    broker.close().await.unwrap();
+    let left = Raw::at(&server.url()).await.pending(&topic, "g").await;
+    assert!(left.is_empty(), "all that was acknowledged stays so: {left:?}");
+}
+
+/// Takes and acknowledges until `count` different messages have come.
+async fn take(source: &mut traced_broker::driver::Source, delivered: &mut BTreeMap<usize, u32>, count: usize) {
+    while delivered.len() < count {
+        let message: Inbound = next_message(source).await;
+        *delivered.entry(text(&message).parse().unwrap()).or_default() += 1;
+        match message.handle.settle(Disposition::Ack).await {
+            Ok(()) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::SettlementLost, "{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_goes_on_after_a_restart_while_idle() {
+    let server = server().await;
+    let (broker, topic) = (connect(&server.url()).await.unwrap(), topic("idle"));
+    let mut group = subscribe(&broker, &topic, "g").await;
+    let mut once = broker.subscribe(&of_group(&topic, "once").at_most_once()).await.unwrap();
+    let mut reader = broker.subscribe(&Subscription::new(&*topic)).await.unwrap();
+    publish_numbers(&broker, &topic, 0..2).await;
+    let held = next(&mut group).await;
+    assert_eq!(text(&next(&mut group).await), "1");
+    assert_eq!(text(&next(&mut reader).await), "0");
+    assert_eq!(drain(&mut once, 2).await, numbers(0..2));
+    let server = blocking(move || {
+        server.kill();
+        server.restart();
+        server
+    })
+    .await;
+    // Without a word of it: the loss was noticed while nothing was sent.
+    publish_numbers(&broker, &topic, 2..4).await;
+    broker.ping().await.unwrap();
+    drop(held);
+    let mut seen = BTreeSet::new();
+    while seen.len() < 4 {
+        let message = next_message(&mut group).await;
+        seen.insert((text(&message), message.attempt));
+        ack(message).await.unwrap();
+    }
+    let expected = [("0", 2), ("1", 2), ("2", 1), ("3", 1)].map(|(text, attempt)| (text.to_owned(), attempt));
+    assert_eq!(seen, BTreeSet::from(expected));
+    assert_eq!(drain(&mut reader, 3).await, numbers(1..4), "a reader goes on after the last message it read");
+    assert_eq!(drain(&mut once, 2).await, numbers(2..4));
+    broker.close().await.unwrap();
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishes_wait_for_the_server_and_not_for_ever() {
+    let server = server().await;
+    let broker = connect(&format!("{}?connect_timeout=1500", server.url())).await.unwrap();
+    let topic = topic("wait");
+    publish(&broker, &topic, message("before")).await.unwrap();
+    let server = blocking(move || {
+        server.kill();
+        server
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let error = publish(&broker, &topic, message("gives up")).await.unwrap_err();
+    assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::NotSent), "{error}");
+    let waiting = broker.publish(&topic, message("waits"));
+    let server = blocking(move || {
+        server.restart();
+        server
+    })
+    .await;
+    // Depending on the moment it went with a failed attempt, or it waited for the one that succeeded.
+    let waited = timeout(SOON, waiting).await.expect("an answer");
+    publish(&broker, &topic, message("after")).await.unwrap();
+    let stored: usize = Raw::at(&server.url()).await.run(&["XLEN", &topic]).await;
+    assert_eq!(stored, 2 + usize::from(waited.is_ok()));
+    broker.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_pauses_is_waited_for() {
+    let server = server().await;
+    let (broker, topic) = (connect(&server.url()).await.unwrap(), topic("pause"));
+    let mut source = subscribe(&broker, &topic, "g").await;
+    publish_numbers(&broker, &topic, 0..1).await;
+    let held = next(&mut source).await;
+    let server = blocking(move || {
+        server.pause();
+        server
+    })
+    .await;
+    let publishing = broker.publish(&topic, message("1"));
+    let settling = held.handle.settle(Disposition::Ack);
+    let server = blocking(move || {
+        std::thread::sleep(Duration::from_secs(2));
+        server.resume();
+        server
+    })
+    .await;
+    timeout(SOON, publishing).await.expect("an answer").unwrap();
+    timeout(SOON, settling).await.expect("an answer").unwrap();
+    assert_eq!(text(&next(&mut source).await), "1", "and nothing was reported");
+    broker.close().await.unwrap();
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_silent_for_too_long_is_left() {
+    let server = server().await;
+    let broker = connect(&format!("{}?response_timeout=500&connect_timeout=500", server.url())).await.unwrap();
+    let topic = topic("silent");
+    let mut source = subscribe(&broker, &topic, "g").await;
+    publish(&broker, &topic, message("0")).await.unwrap();
+    let held = next(&mut source).await;
+    let server = blocking(move || {
+        server.pause();
+        server
+    })
+    .await;
+    let publishing = broker.publish(&topic, message("1"));
+    let settling = held.handle.settle(Disposition::Ack);
+    let error = timeout(SOON, publishing).await.expect("an answer").unwrap_err();
+    assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Timeout, PublishOutcome::Unknown), "{error}");
+    let error = timeout(SOON, settling).await.expect("an answer").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SettlementLost, "{error}");
+    let error = broker.ping().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let server = blocking(move || {
+        server.resume();
+        server
+    })
+    .await;
+    eventually("the server is back", || async { broker.ping().await.is_ok() }).await;
+    publish(&broker, &topic, message("2")).await.unwrap();
+    // What the server had read before it was left, it did: 0 may be settled, 1 may be stored.
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|last| last != "2") {
+        let message = next_message(&mut source).await;
+        seen.push(text(&message));
+        ack(message).await.unwrap();
+    }
+    broker.close().await.unwrap();
+    drop(server);
+}

@@ -1,0 +1,126 @@
+//! Settling: exactly what is ours, at once or in bulk, and never what is another's.
+
+use std::time::Duration;
+
+use traced_broker::ErrorKind;
+use traced_broker::driver::{Disposition, Driver};
+
+use crate::harness::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledges_in_bulk() {
+    let (broker, topic) = (broker().await, topic("bulk"));
+    let mut source = broker.subscribe(&of_group(&topic, "g").prefetch(1000)).await.unwrap();
+    for round in 0..3 {
+        publish_numbers(&broker, &topic, round * 1000..round * 1000 + 1000).await;
+        let mut settlements = Vec::new();
+        while settlements.len() < 1000 {
+            settlements.push(next(&mut source).await.handle.settle(Disposition::Ack));
+        }
+        for settlement in settlements {
+            settlement.await.unwrap();
+        }
+        assert!(Raw::new().await.pending(&topic, "g").await.is_empty());
+    }
+    broker.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handle_of_a_lost_connection_settles_nothing() {
+    let server = server().await;
+    let (broker, topic) = (connect(&server.url()).await.unwrap(), topic("lost"));
+    let mut raw = Raw::at(&server.url()).await;
+    let mut source = subscribe(&broker, &topic, "g").await;
+    publish_numbers(&broker, &topic, 0..3).await;
+    let old = [next(&mut source).await, next(&mut source).await, next(&mut source).await];
+    raw.break_connections().await;
+    let trouble = next_within(&mut source, SOON).await.expect("a report").unwrap_err();
+    assert_eq!(trouble.kind(), ErrorKind::Unavailable, "{trouble}");
+    assert!(std::error::Error::source(&trouble).is_some());
+
+    let [zero, one, two] = old;
+    let error = ack(zero).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SettlementLost, "{error}");
+    assert_eq!(raw.pending(&topic, "g").await.len(), 3, "nothing was settled");
+    drop((one, two));
+    for number in 0..3 {
+        let again = next(&mut source).await;
+        assert_eq!((text(&again), again.attempt), (number.to_string(), 2), "what was unsettled comes first");
+        ack(again).await.unwrap();
+    }
+    publish_numbers(&broker, &topic, 3..5).await;
+    assert_eq!(drain(&mut source, 2).await, numbers(3..5));
+    assert!(raw.pending(&topic, "g").await.is_empty());
+    assert_eq!(raw.consumers(&topic, "g").await.len(), 1, "it kept its name");
+    broker.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_to_be_handed_out_is_not_handed_out_with_a_dead_handle() {
+    let server = server().await;
+    let (broker, topic) = (connect(&server.url()).await.unwrap(), topic("waiting"));
+    let mut source = subscribe(&broker, &topic, "g").await;
+    publish_numbers(&broker, &topic, 0..100).await;
+    ack(next(&mut source).await).await.unwrap();
+    Raw::at(&server.url()).await.break_connections().await;
+    tokio::time::sleep(WHILE).await;
+    assert_eq!(drain(&mut source, 99).await, numbers(1..100), "each once, and each can be acknowledged");
+    nothing_comes(&mut source).await;
+    broker.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_acknowledgement_by_somebody_else_is_noticed() {
+    let (broker, topic) = (broker().await, topic("stolen"));
+    let mut source = subscribe(&broker, &topic, "g").await;
+    publish_numbers(&broker, &topic, 0..30).await;
+    let mut raw = Raw::new().await;
+    let first = next(&mut source).await;
+    let _: i64 = raw.run(&["XACK", &topic, "g", first.id.as_deref().unwrap()]).await;
+    let second = next(&mut source).await;
+    let (lost, settled) = (first.handle.settle(Disposition::Ack), second.handle.settle(Disposition::Ack));
+    assert_eq!(lost.await.unwrap_err().kind(), ErrorKind::SettlementLost);
+    settled.await.unwrap();
+    // In bulk nobody can tell which one it was: none is said to be certain.
+    let mut settlements = Vec::new();
+    for number in 0..28 {
+        let message = next(&mut source).await;
+        if number == 5 {
+            let _: i64 = raw.run(&["XACK", &topic, "g", message.id.as_deref().unwrap()]).await;
+        }
+        settlements.push(message);
+    }
+    let settlements: Vec<_> = settlements.into_iter().map(|m| m.handle.settle(Disposition::Ack)).collect();
+    for (number, settlement) in settlements.into_iter().enumerate() {
+        let result = settlement.await;
+        assert!(number != 5 || result.is_err());
+    }
+    assert!(raw.pending(&topic, "g").await.is_empty());
+    broker.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_member_took_over_is_left_to_it() {
+    let (broker, topic) = (broker_with("?claim_idle=400").await, topic("taken"));
+    let mut source = subscribe(&broker, &topic, "g").await;
+    publish_numbers(&broker, &topic, 0..2).await;
+    let (taken, kept) = (next(&mut source).await, next(&mut source).await);
+    let mut raw = Raw::new().await;
+    let id = taken.id.clone().unwrap();
+    let _: Vec<String> = raw.run(&["XCLAIM", &topic, "g", "thief", "0", &id, "JUSTID"]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // While it cannot be told from a fresh one, it is settled; after `claim_idle` it is looked up first.
+    let keep_alive = async {
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let _: Vec<String> = raw.run(&["XCLAIM", &topic, "g", "thief", "0", &id, "JUSTID"]).await;
+        }
+    };
+    keep_alive.await;
+    assert_eq!(ack(taken).await.unwrap_err().kind(), ErrorKind::SettlementLost);
+    ack(kept).await.unwrap();
+    let pending = raw.pending(&topic, "g").await;
+    assert_eq!(pending.len(), 1, "{pending:?}");
+    assert_eq!((&pending[0].0, &*pending[0].1), (&id, "thief"), "the other member still has it");
+    broker.close().await.unwrap();
+}

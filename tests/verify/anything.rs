@@ -1,0 +1,129 @@
+//! Whatever is exported, reading it through to the picture neither panics nor overflows a line.
+
+use proptest::prelude::*;
+use proptest::test_runner::RngAlgorithm;
+use traced_broker::verify::{
+    Attributes, Kind, Link, Span, SpanId, SpanRef, Status, TraceId, Traces, Value, Waterfall, check,
+};
+
+/// Characters whose width is known by how they were picked.
+fn columns(text: &str) -> usize {
+    let one = |c: char| match c {
+        '\u{300}'..='\u{36f}' => 0,
+        '一'..='鿿' | '가'..='힣' | '\u{1f680}'..='\u{1f6c0}' => 2,
+        _ => 1,
+    };
+    text.chars().map(one).sum()
+}
+
+fn name() -> impl Strategy<Value = String> {
+    let letter = prop_oneof![
+        6 => proptest::char::range(' ', '~'),
+        2 => proptest::char::range('а', 'я'),
+        2 => proptest::char::range('一', '龥'),
+        1 => proptest::char::range('\u{300}', '\u{36f}'),
+        1 => proptest::char::range('\u{1f680}', '\u{1f6c0}'),
+        1 => prop::sample::select("\u{1b}\n\t\r\0\u{9b}\u{202e}\u{200b}\u{feff}…".chars().collect::<Vec<_>>()),
+    ];
+    prop::collection::vec(letter, 0..60).prop_map(|letters| letters.into_iter().collect())
+}
+
+fn time() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        1 => Just(0),
+        1 => Just(u64::MAX),
+        1 => any::<u64>(),
+        6 => 1_000_000_000..1_000_100_000_u64,
+        3 => 1_795_368_288_498_000_000..1_795_368_299_498_000_000_u64,
+    ]
+}
+
+fn reference() -> impl Strategy<Value = SpanRef> {
+    (0..3_u128, 0..12_u64)
+        .prop_map(|(trace, span)| SpanRef { trace_id: TraceId::new(trace), span_id: SpanId::new(span) })
+}
+
+fn attributes() -> impl Strategy<Value = Attributes> {
+    let text = |text: &str| Value::String(text.to_owned());
+    let operation =
+        prop::sample::select(vec!["send", "create", "process", "receive", "settle", "dance"]).prop_map(text);
+    let topic = prop_oneof![name(), Just("orders".to_owned()), Just("orders:dead".to_owned())].prop_map(Value::String);
+    let seconds = prop_oneof![any::<f64>(), 0.0..0.1_f64, Just(f64::NAN), Just(-1.0), Just(f64::MAX)];
+    let optional = |name: &'static str, value: BoxedStrategy<Value>| {
+        prop::option::of(value).prop_map(move |value| value.map(|value| (name, value)))
+    };
+    (
+        optional("messaging.operation.type", operation.boxed()),
+        optional("messaging.destination.name", topic.boxed()),
+        optional("traced_broker.queue.duration", seconds.prop_map(Value::Double).boxed()),
+        optional("traced_broker.delivery.attempt", any::<i64>().prop_map(Value::Int).boxed()),
+        optional("messaging.batch.message_count", any::<i64>().prop_map(Value::Int).boxed()),
+        optional("error.type", name().prop_map(Value::String).boxed()),
+    )
+        .prop_map(|(a, b, c, d, e, f)| [a, b, c, d, e, f].into_iter().flatten().collect())
+}
+
+const KINDS: &[Kind] = &[Kind::Unspecified, Kind::Internal, Kind::Server, Kind::Client, Kind::Producer, Kind::Consumer];
+
+prop_compose! {
+    fn span()(
+        at in reference(),
+        parent in prop::option::of(0..12_u64),
+        links in prop::collection::vec((reference(), attributes()), 0..8),
+        kind in prop::sample::select(KINDS),
+        (name, service, message) in (name(), name(), prop::option::of(name())),
+        (start, end) in (time(), time()),
+        attributes in attributes(),
+        dropped_links in prop_oneof![4 => Just(0), 1 => any::<u32>()],
+    ) -> Span {
+        let mut span = Span::new(at.trace_id, at.span_id, name);
+        span.parent = parent.map(SpanId::new);
+        span.links = links.into_iter().map(|(target, attributes)| Link { target, attributes }).collect();
+        span.dropped_links = dropped_links;
+        span.kind = kind;
+        span.service = service.into();
+        span.start = start;
+        span.end = end;
+        span.status = message.map_or(Status::Unset, Status::Error);
+        span.attributes = attributes;
+        span
+    }
+}
+
+proptest! {
+    // Unoptimised, the default generator takes three times as long as all that is tested.
+    #![proptest_config(ProptestConfig {
+        rng_algorithm: RngAlgorithm::XorShift,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_line_is_too_long(
+        spans in prop::collection::vec(span(), 1..24),
+        width in 0..200_usize,
+        ascii in any::<bool>(),
+        checked in any::<bool>(),
+    ) {
+        let traces: Traces = spans.into_iter().collect();
+        let report = check(&traces);
+        for finding in report.findings() {
+            let trace = traces.get(finding.trace);
+            prop_assert!(trace.is_some_and(|trace| trace.span(finding.span).is_some()));
+        }
+        for trace in &traces {
+            let mut waterfall = Waterfall::new(trace).within(&traces).width(width).ascii(ascii);
+            if checked {
+                waterfall = waterfall.report(&report);
+            }
+            let picture = waterfall.to_string();
+            for line in picture.lines() {
+                prop_assert!(columns(line) <= width.max(40), "{} columns in {line:?}", columns(line));
+                prop_assert!(!line.chars().any(char::is_control), "{line:?}");
+                prop_assert!(!ascii || line.is_ascii(), "{line:?}");
+            }
+            prop_assert!(!picture.contains("not shown") || checked);
+            let _ = waterfall.colour(true).to_string();
+        }
+    }
+}

@@ -130,7 +130,7 @@ impl Deliveries {
         let at_most_once = self.plan.subscription.guarantee() == Guarantee::AtMostOnce;
         reading.settler.deliver(tag);
         if at_most_once {
-            // If the channel is gone the message comes again, which is no more than once handed out from the next.
+            // If the channel has just ended, the message comes again: there is nobody left to tell.
             let _ = reading.settler.settle(tag, Disposition::Ack);
         }
         let routed = (self.plan.settings.routing_key == RoutingKey::Key && !routing_key.as_str().is_empty())

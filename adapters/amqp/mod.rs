@@ -1,4 +1,92 @@
-//! The amqp adapter.
+//! RabbitMQ 3.10 or later, over AMQP 0-9-1.
+//!
+//! # URLs
+//! `amqp://user:password@host:5672/vhost`. Several hosts of one cluster are tried in their order:
+//! `amqp://rabbit-1,rabbit-2/shop`. Without a user it is `guest` with password `guest`, without a path the virtual host `/`
+//! (which may also be written `/%2F`).
+//!
+//! | option | meaning | default |
+//! |---|---|---|
+//! | `topology` | `create` missing exchanges and queues, or only `check` | `create` |
+//! | `unroutable` | a message that no queue takes is confirmed and dropped by the broker (`drop`), or its publish fails with `Rejected` (`reject`) | `drop` |
+//! | `routing_key` | `none`, or the message's `key` | `none` |
+//! | `max_in_flight` | publishes that may be unconfirmed at a time | 1024 |
+//! | `max_payload` | the largest payload in bytes, the server's `max_message_size` | 16777216 |
+//! | `connect_timeout` | milliseconds for one attempt at one host, and for one request to the broker | 10000 |
+//! | `heartbeat` | seconds; after twice that without a sign of life the connection is given up | 10 |
+//! | `name` | what the connections are called on the management pages | `traced-broker` |
+//!
+//! [`Amqp::builder`] has the same, and takes credentials that are not to be part of a URL. TLS is not built in: `amqps://` is
+//! refused, never taken for `amqp://`.
+//!
+//! # Delivery semantics
+//! | here | in RabbitMQ |
+//! |---|---|
+//! | topic `orders` | durable topic exchange `orders` |
+//! | group `billing` on it | durable quorum queue `orders.billing`, bound with `#`, with no limit of deliveries |
+//! | no group | a queue of the connection's own, exclusive and gone with it |
+//! | dead-letter topic `orders.dead` of a subscription | exchange `orders.dead`, and its group `parked`: queue `orders.dead.parked` |
+//!
+//! **Confirms.** Messages are persistent, and a publish ends with the broker's confirm: every queue that takes the message has it on the
+//! disks of a majority of its replicas, and it survives the death of the server. A queue itself is registered on disk within
+//! some seconds of its creation. A publish whose connection ends before the confirm fails with an unknown outcome, one without a
+//! connection fails at once, certainly not sent, and may be tried again. An alarm of the broker (memory, disk) holds back
+//! confirms until it is over, and so new publishes once `max_in_flight` are waiting.
+//!
+//! **A topic that nobody has subscribed to** keeps nothing: RabbitMQ has queues, not logs, so a message goes to the queues that exist when
+//! it is published. With `unroutable=drop` such a publish is confirmed, because that is what publish and subscribe means:
+//! an event that interests nobody is no failure of its sender, and the same program runs unchanged over the other brokers, which confirm
+//! it too (and, having logs, keep it). Whoever publishes work that must not vanish creates the group first, or says
+//! `unroutable=reject`, and then the publish fails with [`ErrorKind::Rejected`], certainly not sent. Rejected messages of a
+//! subscription never vanish so: its dead-letter topic always has the group `parked`, to be read like any other group,
+//! or emptied by an operator. It is not emptied by other groups of that topic.
+//!
+//! **Groups.** Members share the queue; every group has its own. A new group gets what is published from its creation on
+//! ([`Capabilities::backlog`] is false), and keeps it while no member is there. A reader without a group misses what is
+//! published while its connection is down; asking it to start at the earliest message is [`ErrorKind::Unsupported`].
+//! Order is that of the queue, as long as one member reads it and nothing is retried.
+//!
+//! **Settlement.** Acknowledgements are gathered for up to two milliseconds, or up to half the prefetch, and brought to the broker in one.
+//! RabbitMQ does not confirm them: when the connection ends first, the message comes again. [`close`](Driver::close) proves by a round
+//! trip that they arrived. A retry gives the message back to the queue, which delivers it again at once; the attempt is the queue's own
+//! count, kept over restarts. (A reader without a group counts 1, then 2.) A discarded message is gone, or goes where a policy of
+//! the broker says. Not acknowledged for longer than the server's `consumer_timeout` (30 minutes), the channel ends and its
+//! messages come again. At most once, a message is acknowledged as it is handed out, and comes again only when that
+//! acknowledgement is lost with the connection.
+//!
+//! **Loss of the connection.** Publishing and consuming have a connection each, so that neither holds back the other; both are
+//! restored with growing pauses of up to three seconds, without end. Subscriptions go on by themselves, with exchange and queue
+//! declared again, and what was unsettled comes again. Old deliveries are [`ErrorKind::SettlementLost`] and touch nothing of the new connection.
+//!
+//! **Bounds.** Unconfirmed messages: `max_in_flight`, copied once into the client's buffers. Fetched messages: the subscription's
+//! prefetch. Four buffers of 4 MiB per driver for frames, and one per connection for what was read, at most 1 MiB and a little.
+//!
+//! # Headers
+//! | here | in AMQP |
+//! |---|---|
+//! | header | entry of the header table; a long string if it is UTF-8, else a byte array |
+//! | several headers of one name | one entry, an array |
+//! | `content-type`, `content-encoding`, `correlation-id` | the property of that name |
+//! | key | entry `message-key`, or the routing key with `routing_key=key` |
+//! | id | property `message-id` |
+//! | time of publishing | entry `timestamp_in_ms` and, in seconds, property `timestamp` |
+//!
+//! Names have at most 255 bytes, and all of a message's properties fit one frame less 64 bytes: 131,008 bytes unless the server
+//! allows less. The names `CC` and `BCC` are refused, since the broker takes them for routing keys. The entries
+//! `message-key`, `timestamp_in_ms`, `x-delivery-count` and `publish-number` are this adapter's or the broker's own: headers of
+//! these names are not sent. A table has no order that lasts: headers of different names may come in another.
+//!
+//! What others published is read as it is: byte arrays and long strings as their bytes, numbers, truth values and times (seconds) as text,
+//! an array of such as several headers, nothing as empty. Tables, and names that are not UTF-8, are counted as unreadable.
+//! Bytes of properties and routing keys that are not UTF-8 are read as question marks. No message, whatever its headers hold, ends a
+//! connection: every frame is checked before the client parses it, and header tables are handed past the client's parser
+//! to one of our own, which does not descend into nested values. Of properties larger than a frame, the largest entries are left
+//! out.
+//!
+//! # Escape hatch
+//! [`Amqp::as_client`] gives the client's connection that publishes, for exchanges, bindings and policies of one's own.
+//! Channels opened on it are checked like ours: a message consumed over it has its whole header table in one byte array, under the
+//! empty name. There is no `from_client`: a connection made elsewhere would go unchecked, and could not be restored.
 
 mod bytes;
 mod config;

@@ -21,3 +21,9 @@ mod publishing;
 mod wire;
 
 contract::contract!(crate::support::shared(crate::support::Kind::RabbitMq));
+
+/// The example, with nothing changed but the URL.
+#[test]
+fn runs_the_order_system() {
+    support::orders::check_orders_on(support::shared(support::Kind::RabbitMq));
+}

@@ -22,3 +22,9 @@ mod publish;
 mod restart;
 
 contract::contract!(crate::support::shared(crate::support::Kind::Kafka));
+
+/// The example, with nothing changed but the URL.
+#[test]
+fn runs_the_order_system() {
+    support::orders::check_orders_on(support::shared(support::Kind::Kafka));
+}

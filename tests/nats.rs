@@ -35,3 +35,9 @@ async fn core_is_described_in_the_readme() {
     let world = contract::World::new(&url, "core").await;
     contract::delivery::is_described_in_the_readme(&world).await;
 }
+
+/// The example, with nothing changed but the URL.
+#[test]
+fn runs_the_order_system() {
+    support::orders::check_orders_on(support::shared(support::Kind::Nats));
+}

@@ -31,3 +31,9 @@ mod alike {
 
     contract!(crate::support::shared(crate::support::Kind::Redis));
 }
+
+/// The example, with nothing changed but the URL.
+#[test]
+fn runs_the_order_system() {
+    support::orders::check_orders_on(support::shared(support::Kind::Redis));
+}

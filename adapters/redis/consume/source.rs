@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::vec;
 
-use bytes::Bytes;
 use futures_core::Stream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -41,14 +40,14 @@ impl Batch {
         if self.generation.is_over() {
             return None;
         }
-        let Entry { id, fields, attempt } = self.entries.next()?;
+        let Entry { id, name, fields, attempt } = self.entries.next()?;
         self.generation.window().hand_out(1);
         let handle = Box::new(Held::new(Arc::clone(&self.generation), id, self.received));
         let fields = headers::read(fields);
         Some(Inbound {
-            payload: Some(fields.payload.unwrap_or_else(Bytes::new)),
+            payload: Some(fields.payload.unwrap_or_default()),
             key: fields.key,
-            id: Some(fields.id.unwrap_or_else(|| id.to_string())),
+            id: Some(fields.id.unwrap_or(name)),
             headers: fields.headers,
             unreadable_headers: fields.unreadable,
             attempt,

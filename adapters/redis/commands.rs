@@ -113,8 +113,9 @@ impl Member {
         // An id of today takes 15 bytes.
         let mut command = Cmd::with_capacity(3 + ids.len(), 16 * ids.len() + self.stream.len() + self.group.len() + 4);
         command.arg("XACK").arg(&self.stream).arg(&self.group);
+        let mut text = [0; EntryId::LENGTH];
         for id in ids {
-            command.write_arg_fmt(id);
+            command.write_arg(id.write(&mut text));
         }
         command
     }

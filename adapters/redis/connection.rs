@@ -51,7 +51,7 @@ impl Connection {
     /// command changed anything.
     pub(super) async fn call(&mut self, command: &Cmd) -> RedisResult<Value> {
         let Self { commands, driver } = self;
-        drive(driver, commands.send_packed_command(command)).await?.extract_error()
+        answered(drive(driver, commands.send_packed_command(command)).await?)
     }
 
     /// Sends commands together and waits for all answers; the server's refusals are among them.
@@ -69,6 +69,14 @@ impl Connection {
     pub(super) async fn lost(&mut self) {
         self.driver.as_mut().await;
         hang_up(&mut self.driver);
+    }
+}
+
+/// An answer that is no refusal. Unlike the client's own, it does not search all that an answer holds.
+pub(super) fn answered(answer: Value) -> RedisResult<Value> {
+    match answer {
+        Value::ServerError(refusal) => Err(refusal.into()),
+        answer => Ok(answer),
     }
 }
 

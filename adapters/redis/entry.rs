@@ -23,10 +23,22 @@ impl EntryId {
     /// Before every entry.
     pub(super) const ZERO: Self = Self { milliseconds: 0, sequence: 0 };
 
+    /// The longest text of an id, in bytes: two numbers of 20 digits.
+    pub(super) const LENGTH: usize = 41;
+
     /// Reads `milliseconds-sequence`.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
-        let (milliseconds, sequence) = std::str::from_utf8(text).ok()?.split_once('-')?;
-        Some(Self { milliseconds: milliseconds.parse().ok()?, sequence: sequence.parse().ok()? })
+        let dash = text.iter().position(|byte| *byte == b'-')?;
+        Some(Self { milliseconds: number(&text[..dash])?, sequence: number(&text[dash + 1..])? })
+    }
+
+    /// Writes `milliseconds-sequence` to the end of `buffer`. Done for every acknowledgement, so without the machinery of
+    /// `Display`.
+    pub(super) fn write(self, buffer: &mut [u8; Self::LENGTH]) -> &[u8] {
+        let dash = write_number(self.sequence, buffer, Self::LENGTH) - 1;
+        buffer[dash] = b'-';
+        let start = write_number(self.milliseconds, buffer, dash);
+        &buffer[start..]
     }
 
     /// When the server stored the entry, if the id is one the server gave.
@@ -42,10 +54,33 @@ impl fmt::Display for EntryId {
     }
 }
 
+/// Digits and nothing else.
+fn number(digits: &[u8]) -> Option<u64> {
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    let first = digits.split_first()?;
+    first.1.iter().try_fold(digit(first.0)?, |number, byte| number.checked_mul(10)?.checked_add(digit(byte)?))
+}
+
+/// Writes digits that end before `end`, and says where they begin.
+fn write_number(mut number: u64, buffer: &mut [u8], end: usize) -> usize {
+    let mut start = end;
+    loop {
+        start -= 1;
+        // A remainder by ten is one digit.
+        buffer[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return start;
+        }
+    }
+}
+
 /// An entry to hand out.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: EntryId,
+    /// The id as the server wrote it.
+    pub(super) name: String,
     /// Names and values in turn, as the client parsed them.
     pub(super) fields: Vec<Value>,
     /// How often the server has handed it out, this time included.
@@ -89,9 +124,13 @@ impl Entries {
                 continue;
             }
             let mut parts = list(entry)?.into_iter();
-            let id = parts.next().as_ref().and_then(id).ok_or_else(unreadable)?;
+            let Some(Value::BulkString(name)) = parts.next() else { return Err(unreadable()) };
+            let id = EntryId::parse(&name).ok_or_else(unreadable)?;
             match parts.next() {
-                Some(Value::Array(fields)) => entries.present.push(Entry { id, fields, attempt: 1 }),
+                Some(Value::Array(fields)) => {
+                    let name = String::from_utf8(name).map_err(|_| unreadable())?;
+                    entries.present.push(Entry { id, name, fields, attempt: 1 });
+                }
                 _ => entries.missing.push(id),
             }
         }
@@ -171,6 +210,9 @@ mod tests {
         assert_eq!(id.to_string(), "1732300000000-7");
         let largest = EntryId::parse(b"18446744073709551615-18446744073709551615").unwrap();
         assert!(largest > id && EntryId::ZERO < id);
+        for id in [id, largest, EntryId::ZERO] {
+            assert_eq!(id.write(&mut [0; EntryId::LENGTH]), id.to_string().as_bytes());
+        }
         let _no_panic = largest.timestamp();
         for wrong in [&b""[..], b"-", b"1", b"1-", b"-1", b"1-x", b"\xff-1", b"1-1-1", b"18446744073709551616-0"] {
             assert_eq!(EntryId::parse(wrong), None);

@@ -35,7 +35,8 @@ pub(super) fn append(stream: &str, how: Append, message: &Outbound) -> Cmd {
     // The same id may be among the headers, left there by a broker that has no other place for it.
     let id = id.as_deref().filter(|id| headers.get_str(MESSAGE_ID) != Some(id));
     let bytes = stream.len() + payload.len() + key.as_ref().map_or(0, Bytes::len) + headers.byte_len() + 64;
-    let mut command = Cmd::with_capacity(16 + 2 * headers.len(), bytes);
+    // Words: up to 7 of the command itself, and two for each of payload, key, id and the headers.
+    let mut command = Cmd::with_capacity(13 + 2 * headers.len(), bytes);
     command.write_arg(b"XADD");
     command.write_arg(stream.as_bytes());
     if how.must_exist {

@@ -1,4 +1,80 @@
-//! Redis Streams, through the client crate `redis`.
+//! Redis Streams, through the client crate [`redis`](https://docs.rs/redis/1). Redis 7.0 or later, or what speaks its protocol;
+//! one server, not a cluster.
+//!
+//! # URLs
+//! `redis://user:password@host:6379/2`: one host, port 6379 unless named, user and password of the server's ACL if it wants
+//! them, and the number of the database, 0 unless named. A password without a user is written `redis://:password@host`.
+//!
+//! | option | meaning | default |
+//! |---|---|---|
+//! | `topology` | `create` missing streams and groups, or only `check` | `create` |
+//! | `connect_timeout` | milliseconds that connecting may take, and that publishes wait for a lost connection | 10000 |
+//! | `response_timeout` | milliseconds until a server that does not answer counts as lost | 30000 |
+//! | `claim_idle` | milliseconds of silence after which a member's messages go to others, at least 100 | 20000 |
+//! | `maxlen` | trim a stream to about that many entries with every publish, **handled or not** | no trimming |
+//!
+//! [`Redis::builder`] sets the same and takes credentials apart from the URL. There is no TLS in it: hand in a client of your own.
+//!
+//! # Delivery semantics
+//! A topic is a stream under the key of that name, in the order in which the server stored the messages. It comes into being
+//! with its first message or its first group. Redis keeps what was acknowledged: a stream grows until `maxlen`, or
+//! you, trim it. What is trimmed before it was handled is lost; a member that comes across such a message reports it as an
+//! error item ([`ErrorKind::NotFound`]) of its subscription.
+//!
+//! **A confirmation** says that the server has the message in memory, and that it survives what the server's settings let it
+//! survive. Without `appendonly yes` a crash loses what came after the last snapshot, confirmed or not, and so does a restart
+//! without one. With it, `appendfsync always` loses nothing; `everysec` loses up to two seconds on a crash of the machine,
+//! and under load, while a write to disk is slow, of the server too. Replicas get their copy later: a failover may lose
+//! confirmed messages. Acknowledgements are kept as well as messages are; those that are lost bring messages back.
+//!
+//! **With a group** the topic has a Redis consumer group of that name, and each subscription is a consumer in it with a name of
+//! its own, `traced-broker-<process id>-<random>`, for as long as it lives. A new group begins at the oldest message
+//! the stream still has. A group that is gone, after a flush say, is made again, and begins where it began first: nothing that is there is
+//! passed over. What is handed out stays pending until it is acknowledged (`XACK`); discarding is the same here.
+//!
+//! - A member that lost its connection keeps its name, and is handed out first what it had not settled; the old handles
+//!   fail with [`ErrorKind::SettlementLost`] and settle nothing. The loss is one error item ([`ErrorKind::Unavailable`]).
+//! - A member renews what it holds four times in every `claim_idle`, however long a handler takes or a retry waits. What
+//!   a dead member held goes to the others after `claim_idle`, and at once what a member held that was closed.
+//! - An acknowledgement that the server says came too late, because somebody else settled the message, fails with
+//!   [`ErrorKind::SettlementLost`]. So do, when many are acknowledged at a time and one of 64 came too late, the others of these:
+//!   the server does not say which one it was.
+//! - Retries are held by this library. The attempt is 1 when the server hands a message out for the first time, and else what the
+//!   server counts; while a member lives, this library counts on from there.
+//! - Consumers that are gone are removed once nothing is pending with them, by a script: a user that may not run scripts
+//!   leaves them where they are. Likewise closing takes up to five seconds longer without the right to `CLIENT UNBLOCK`.
+//!
+//! An at-most-once member reads with `NOACK`: nothing is pending, nothing comes back.
+//!
+//! **Without a group** a reader keeps its place itself and goes on from there over lost connections. Its messages need no
+//! acknowledgement and do not come back when the program ends. The place it begins at is settled when subscribing returns.
+//!
+//! **A publish** whose connection breaks before the answer comes is of unknown outcome and is not repeated. Publishes during an
+//! outage wait for the connection, and are certainly not sent if they fail. A field may have 512 MiB ([`MAX_FIELD`]).
+//! Messages without a payload are not supported: Redis has no such thing.
+//!
+//! The timestamp is the server's clock in the entry's id. An entry whose id a producer chose has the time that id says.
+//!
+//! **Bounds.** At most 1024 publishes are unconfirmed, in pipelines of up to 512 messages; a subscription holds at most its
+//! prefetch of messages, unsettled and waiting to be handed out taken together, and as many acknowledgements; 16 reports of
+//! trouble wait, further ones are only logged. One connection publishes, a member of a group has two, another reader one.
+//!
+//! # Headers
+//! An entry has the fields `payload` ([`PAYLOAD`]), `key` ([`KEY`]) if there is a key, and one for each header, under the header's own
+//! name and in their order, so that any client in any language reads `traceparent` as it stands. A header that occurs twice
+//! is a field that occurs twice. Values may be any bytes; names are UTF-8.
+//!
+//! A header that is named `payload` or `key`, or whose name begins with `header:` ([`ESCAPE`]), has `header:` written before its
+//! name, once, and loses it when read. The sender's id of a message is the header `message-id` ([`MESSAGE_ID`]); a message without one
+//! has the entry's id. The media type is the header `content-type`.
+//!
+//! Entries of other producers are read the same way: one without `payload` has an empty payload and all its fields as headers; a
+//! second `payload` or `key` is a header; a field whose name is not UTF-8 is left out and counted.
+//!
+//! # Escape hatch
+//! [`Redis::from_client`] takes a [`redis::Client`] of your own, over TLS or a socket file for instance; [`Redis::as_client`]
+//! gives the client, to ask the server whatever this library does not. Spans have `messaging.redis.entry.id`, the id of the
+//! entry, and `messaging.redis.consumer.name`, the name in the group.
 
 mod backoff;
 mod commands;

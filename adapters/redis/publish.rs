@@ -22,7 +22,7 @@ use crate::message::Receipt;
 
 use super::backoff::Backoff;
 use super::config::Config;
-use super::connection::Connection;
+use super::connection::{Connection, answered};
 use super::error::{SYSTEM, command_failed};
 use super::headers::{Append, append, largest_field};
 
@@ -286,7 +286,7 @@ async fn land(flights: &mut VecDeque<Flight>) -> bool {
 impl Waiting {
     /// Passes an answer on. Whether the server still takes what is written: a master that became a replica does not.
     fn tell(self, answer: Value) -> bool {
-        let answer = answer.extract_error();
+        let answer = answered(answer);
         let writable = !answer.as_ref().is_err_and(|error| error.code() == Some("READONLY"));
         match self {
             Self::Publish(confirmer) => confirmer.confirm(receipt(answer)),

@@ -71,6 +71,9 @@ async fn closes_at_once_and_twice() {
     }
     publish_numbers(&broker, &topic, 0..1).await;
     let held = next(&mut sources[0]).await;
+    for source in &mut sources[1..] {
+        ack(next(source).await).await.unwrap();
+    }
     tokio::time::sleep(Duration::from_millis(100)).await;
     let began = Instant::now();
     let (first, second) = tokio::join!(broker.close(), broker.close());
@@ -82,6 +85,10 @@ async fn closes_at_once_and_twice() {
         the_end(&mut source).await;
     }
     assert_eq!(ack(held).await.unwrap_err().kind(), ErrorKind::SettlementLost);
+    let mut raw = Raw::new().await;
+    for (group, left) in [("g", 1), ("h", 0), ("o", 0)] {
+        assert_eq!(raw.consumers(&topic, group).await.len(), left, "consumers left in {group}");
+    }
     let error = publish(&broker, &topic, message("late")).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Closed, PublishOutcome::NotSent));
     assert_eq!(broker.subscribe(&of_group(&topic, "g")).await.unwrap_err().kind(), ErrorKind::Closed);

@@ -65,7 +65,7 @@ async fn authenticates_and_tells_no_secret() {
     }
     connect(&format!("redis://:hidden@{host}")).await.unwrap().ping().await.unwrap();
 
-    let broker = Redis::builder(format!("redis://{host}")).credentials("app", Secret::new("s3cret"));
+    let broker = Redis::builder(format!("redis://{host}?claim_idle=400")).credentials("app", Secret::new("s3cret"));
     assert!(!format!("{broker:?}").contains("s3cret"));
     let broker = broker.connect().await.unwrap();
     assert!(!format!("{broker:?} {:?}", broker.as_client()).contains("s3cret"));

@@ -35,6 +35,9 @@ use window::Window;
 /// What the names of our consumers begin with. No name is the beginning of another: all end in 16 digits.
 pub(super) const CONSUMER_PREFIX: &str = "traced-broker-";
 
+/// For how long consumers must have been silent to count as gone, in `claim_idle`s.
+const TIDY_AFTER: u32 = 10;
+
 /// How long a read waits at the server for something to come.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -64,6 +67,7 @@ pub(super) async fn subscribe(
             let member = Member { stream: stream.to_owned(), group: group.to_owned(), consumer: consumer_name() };
             topology::ensure_group(&mut reader, config.topology, &member, start).await?;
             let destination = Destination::new().with_attribute("messaging.redis.consumer.name", &*member.consumer);
+            topology::tidy(&mut reader, &member, CONSUMER_PREFIX, config.claim_idle * TIDY_AFTER).await?;
             if subscription.guarantee() == Guarantee::AtMostOnce {
                 let task = ReaderTask::new(Arc::clone(config), outlet, Position::of_group(member, start));
                 tasks.spawn(task.run(reader));

@@ -3,22 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::{Pipeline, Value};
+use ::redis::Pipeline;
 use tokio::time::Instant;
 
 use crate::error::Result;
 
 use super::super::commands::{Member, PAGE};
-use super::super::connection::Connection;
+use super::super::connection::{Connection, answered};
 use super::super::entry::{Entries, EntryId, Pending};
 use super::super::error::{command_failed, unexpected_reply};
 use super::super::topology::tidy;
-use super::CONSUMER_PREFIX;
 use super::delivery::Generation;
 use super::outlet::Outlet;
-
-/// How often consumers that are gone are removed, and for how long they must have been silent, in `claim_idle`s.
-const TIDY_AFTER: u32 = 10;
+use super::{CONSUMER_PREFIX, TIDY_AFTER};
 
 /// Keeps the pending entries of one generation.
 pub(super) struct Keeper<'a> {
@@ -36,7 +33,8 @@ impl<'a> Keeper<'a> {
         generation: &'a Arc<Generation>,
         claim_idle: Duration,
     ) -> Self {
-        Self { member, outlet, generation, claim_idle, next_tidy: Instant::now() }
+        let next_tidy = Instant::now() + claim_idle * TIDY_AFTER;
+        Self { member, outlet, generation, claim_idle, next_tidy }
     }
 
     /// Reads again what this member has pending after `after`. Also says after which entry to go on, if there may be more.
@@ -52,7 +50,7 @@ impl<'a> Keeper<'a> {
         pipeline.add_command(self.member.list_own(Duration::ZERO, after, None, count));
         let answers = connection.call_all(&pipeline).await;
         let [read, listed] = answers
-            .and_then(|answers| answers.into_iter().map(Value::extract_error).collect::<Result<Vec<_>, _>>())
+            .and_then(|answers| answers.into_iter().map(answered).collect::<Result<Vec<_>, _>>())
             .map_err(|error| command_failed("read what is pending", error))?
             .try_into()
             .map_err(|_| unexpected_reply("read what is pending"))?;
@@ -111,7 +109,7 @@ impl<'a> Keeper<'a> {
         let answers = answers.map_err(|error| command_failed("count deliveries", error))?;
         let mut pending = Vec::with_capacity(answers.len());
         for answer in answers {
-            let answer = answer.extract_error().map_err(|error| command_failed("count deliveries", error))?;
+            let answer = answered(answer).map_err(|error| command_failed("count deliveries", error))?;
             pending.extend(Pending::of_answer(answer)?);
         }
         entries.count_attempts(&pending);

@@ -1,6 +1,7 @@
 //! Subscriptions without acknowledgement: readers without a group, and at-most-once members of one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::redis::Cmd;
 
@@ -11,7 +12,7 @@ use super::super::config::Config;
 use super::super::connection::Connection;
 use super::super::entry::{Entries, EntryId};
 use super::super::error::command_failed;
-use super::super::topology::ensure_group;
+use super::super::topology::{ensure_group, tidy};
 use super::LONGEST_WAIT;
 use super::delivery::Generation;
 use super::outlet::{Outage, Outlet};
@@ -69,6 +70,16 @@ impl ReaderTask {
                 None => return,
             }
         }
+        if let Err(error) = self.leave().await {
+            tracing::debug!(%error, "a consumer was not removed from its group");
+        }
+    }
+
+    /// Removes the consumer from its group, if it has one. On a connection of its own: a read may be waiting on the other.
+    async fn leave(&self) -> Result<()> {
+        let Position::Group { member, .. } = &self.position else { return Ok(()) };
+        let mut connection = Connection::open(&self.config, Duration::ZERO).await?;
+        tidy(&mut connection, member, &member.consumer, Duration::ZERO).await
     }
 
     /// Reads until the subscription ends.

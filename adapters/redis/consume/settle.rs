@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::error::{Error, Result};
 
 use super::super::commands::{Member, unblock};
-use super::super::connection::Connection;
+use super::super::connection::{Connection, answered};
 use super::super::entry::Pending;
 use super::super::error::{command_failed, unexpected_reply};
 use super::delivery::Settlement;
@@ -78,7 +78,7 @@ impl Settler<'_> {
         let mut batch = batch.into_iter();
         for answer in answers {
             let chunk: Vec<Settlement> = batch.by_ref().take(size).collect();
-            match answer.extract_error().map_err(failed)? {
+            match answered(answer).map_err(failed)? {
                 Value::Int(acknowledged) => tell(chunk, acknowledged),
                 _ => return Err(unexpected_reply("acknowledge")),
             }
@@ -101,7 +101,7 @@ impl Settler<'_> {
         }
         let answers = self.connection.call_all(&pipeline).await.map_err(failed)?;
         for (settlement, answer) in old.into_iter().zip(answers) {
-            let pending = answer.extract_error().map_err(failed)?;
+            let pending = answered(answer).map_err(failed)?;
             if Pending::of_answer(pending)?.is_empty() {
                 settlement.refuse();
             } else {

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+/// How many entries one read takes at most: the server does nothing else meanwhile, and acknowledgements wait.
+const MAX_READ: usize = 256;
+
 /// Counts what was read and is not settled, up to the subscription's prefetch.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -35,7 +38,7 @@ impl Window {
     pub(super) fn worth_reading(&self) -> usize {
         let room = self.room();
         let enough = room * 2 >= self.limit || self.waiting.load(Ordering::Acquire) == 0;
-        if enough { room } else { 0 }
+        if enough { room.min(MAX_READ) } else { 0 }
     }
 
     pub(super) fn is_idle(&self) -> bool {

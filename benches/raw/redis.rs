@@ -1,0 +1,113 @@
+//! The best loops over the client crate `redis`: pipelines with half of what may be in flight each, so that one is on its way
+//! while the server works on the other; reads of 256 with one acknowledgement each, which overlaps with the next read.
+
+use std::time::{Duration, Instant};
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, Value, cmd};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+const READ: usize = 256;
+
+/// Publishes, confirmed. With `headers`, each message has a `traceparent` of its own.
+pub(crate) async fn publish(
+    url: &str,
+    topic: &str,
+    messages: usize,
+    payload: usize,
+    in_flight: usize,
+    headers: bool,
+) -> Duration {
+    let connection = connect(url).await;
+    let payload = vec![b'x'; payload];
+    let begun = Instant::now();
+    let mut flights = FuturesUnordered::new();
+    let size = (in_flight / 2).max(1);
+    for first in (0..messages).step_by(size) {
+        if flights.len() * size >= in_flight {
+            confirm(flights.next().await);
+        }
+        let count = size.min(messages - first);
+        let mut pipeline = Pipeline::with_capacity(count);
+        for number in first..first + count {
+            pipeline.add_command(append(topic, number, &payload, headers));
+        }
+        let mut connection = connection.clone();
+        flights.push(async move { connection.send_packed_commands(&pipeline, 0, count).await });
+    }
+    while !flights.is_empty() {
+        confirm(flights.next().await);
+    }
+    begun.elapsed()
+}
+
+/// Consumes as a member of the group, all acknowledged.
+pub(crate) async fn consume(url: &str, topic: &str, group: &str, messages: usize) -> Duration {
+    let (mut reader, settler) = (connect(url).await, connect(url).await);
+    let mut read = cmd("XREADGROUP");
+    read.arg("GROUP").arg(group).arg("raw").arg("COUNT").arg(READ).arg("BLOCK").arg(1000);
+    read.arg("STREAMS").arg(topic).arg(">");
+    let begun = Instant::now();
+    let mut settling = None;
+    let mut received = 0;
+    while received < messages {
+        let ids = ids(reader.send_packed_command(&read).await.expect("reads"));
+        received += ids.len();
+        if let Some(settling) = settling.take() {
+            acknowledged(settling).await;
+        }
+        let mut acknowledge = Cmd::with_capacity(3 + ids.len(), 24 * ids.len());
+        acknowledge.arg("XACK").arg(topic).arg(group).arg(&ids);
+        let mut settler = settler.clone();
+        let count = ids.len();
+        let answer = tokio::spawn(async move { settler.send_packed_command(&acknowledge).await });
+        settling = Some((answer, count));
+    }
+    if let Some(settling) = settling {
+        acknowledged(settling).await;
+    }
+    begun.elapsed()
+}
+
+async fn connect(url: &str) -> MultiplexedConnection {
+    let info = Client::open(url).expect("a URL").get_connection_info().clone();
+    let settings = info.tcp_settings().clone().set_nodelay(true);
+    let client = Client::open(info.set_tcp_settings(settings)).expect("a client");
+    let options = AsyncConnectionConfig::new().set_response_timeout(None).set_write_backpressure_boundary(64 * 1024);
+    client.get_multiplexed_async_connection_with_config(&options).await.expect("connects")
+}
+
+fn append(topic: &str, number: usize, payload: &[u8], headers: bool) -> Cmd {
+    let mut command = Cmd::with_capacity(7, payload.len() + topic.len() + 96);
+    command.arg("XADD").arg(topic).arg("*").arg("payload").arg(payload);
+    if headers {
+        let id = number + 1;
+        command.arg("traceparent").arg(format!("00-{id:032x}-{id:016x}-01"));
+    }
+    command
+}
+
+fn confirm(answers: Option<::redis::RedisResult<Vec<Value>>>) {
+    let answers = answers.expect("one is in flight").expect("the server answers");
+    assert!(answers.iter().all(|answer| matches!(answer, Value::BulkString(_))), "every message is stored");
+}
+
+fn ids(answer: Value) -> Vec<Vec<u8>> {
+    let list = |value| if let Value::Array(items) = value { items } else { Vec::new() };
+    let entries = list(answer).into_iter().next().and_then(|stream| list(stream).pop()).map(list).unwrap_or_default();
+    let mut ids = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let mut parts = list(entry).into_iter();
+        if let (Some(Value::BulkString(id)), Some(fields)) = (parts.next(), parts.next()) {
+            std::hint::black_box(fields);
+            ids.push(id);
+        }
+    }
+    ids
+}
+
+async fn acknowledged((answer, count): (tokio::task::JoinHandle<::redis::RedisResult<Value>>, usize)) {
+    let answer = answer.await.expect("no panic").expect("the server answers");
+    assert_eq!(answer, Value::Int(i64::try_from(count).expect("small")), "every message is acknowledged");
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_nats::message::OutboundMessage;
 use async_nats::{Client, Subject, Subscriber};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -29,9 +30,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// After how long without a sign the request counts as lost.
 const PATIENCE: Duration = Duration::from_secs(12);
 /// How long to wait, at most, for what the server is sending to a subscription that ends.
-const LEAVE: Duration = Duration::from_secs(1);
-/// How often to look for it.
-const LOOK: Duration = Duration::from_millis(2);
+const LEAVE: Duration = Duration::from_secs(2);
+/// How many notices of the server may be among that.
+const NOTICES: u64 = 8;
 
 /// Where messages are asked for and acknowledged.
 #[derive(Debug, Clone)]
@@ -130,7 +131,7 @@ impl Session {
 
     /// Whether its connection is gone, or the server should have shown a sign of life by now.
     pub(super) fn is_lost(&self) -> bool {
-        let silent = |state: &State| state.window.is_waiting() && state.heard.elapsed() > PATIENCE;
+        let silent = |state: &State| state.window.requested() > 0 && state.heard.elapsed() > PATIENCE;
         !self.health.is_same(self.epoch) || silent(&self.state.lock())
     }
 
@@ -189,40 +190,49 @@ impl Session {
     }
 
     /// Ends reading: what nobody has seen goes back to the group at once. What is out can still be settled.
-    ///
-    /// The server may be sending right now. So first a message to ourselves goes there and back: all that was sent before it is
-    /// here then. What comes between that and the end of the subscription is delivered again when the server has waited for it.
     pub(super) async fn leave(&self) {
-        self.state.lock().leaving = true;
-        let deadline = Instant::now() + LEAVE;
-        while Instant::now() < deadline && self.health.is_same(self.epoch) && self.echo(deadline).await {}
+        let subscriber = {
+            let mut state = self.state.lock();
+            state.leaving = true;
+            state.read_ahead();
+            state.subscriber.take()
+        };
+        if let Some(subscriber) = subscriber {
+            // Failing that, what is on its way is delivered again when the server has waited for it.
+            let _ = timeout(LEAVE, self.read_rest(subscriber)).await;
+        }
         let (unseen, waker) = {
             let mut state = self.state.lock();
             (state.take_unseen(), state.waker.take())
         };
         self.give_back(unseen);
-        // Failing that, the same as above happens to them.
         let _ = timeout(LEAVE, self.client.flush()).await;
         waker.inspect(Waker::wake_by_ref);
     }
 
-    /// Sends a message to ourselves and reads until it is back. Whether anything else came, and more may be to come.
-    async fn echo(&self, deadline: Instant) -> bool {
-        let (echoes, received) = {
+    /// Reads what the server sends until it knows of the end of the subscription, to the last message.
+    ///
+    /// The client throws away what comes after it has asked for the end. So the end is put behind everything that has been asked
+    /// for, which the server knows too, and filled up with messages to ourselves until it is reached.
+    async fn read_rest(&self, mut subscriber: Subscriber) {
+        let (read, asked) = {
             let state = self.state.lock();
-            (state.echoes, state.received)
+            (state.read, state.window.requested() as u64)
         };
-        let empty = OutboundMessage { subject: self.inbox.clone(), payload: Bytes::new(), reply: None, headers: None };
-        let mut waits = send(&self.client, empty).is_ok();
-        while waits && Instant::now() < deadline {
-            let more = self.state.lock().look_for_echo(echoes, received);
-            if let Some(more) = more {
-                return more;
-            }
-            sleep(LOOK).await;
-            waits = self.health.is_same(self.epoch);
+        if asked == 0 {
+            return;
         }
-        false
+        let rest = asked + NOTICES;
+        let mut ended = subscriber.unsubscribe_after(read + rest).await.is_err();
+        for _ in 0..rest {
+            ended |= self.client.publish(self.inbox.clone(), Bytes::new()).await.is_err();
+        }
+        while !ended {
+            match subscriber.next().await {
+                Some(message) => self.state.lock().take_in(message),
+                None => ended = true,
+            }
+        }
     }
 
     /// Ends the session: everything unsettled goes back to the group at once, and its handles are of no more use.

@@ -27,9 +27,8 @@ pub(super) struct State {
     pub(super) lost: Option<Lost>,
     /// The last place in the stream from which a message came.
     pub(super) seen: Option<u64>,
-    /// How many messages have come, and how many of our own to ourselves.
-    pub(super) received: u64,
-    pub(super) echoes: u64,
+    /// How many messages were read, the server's notices and our own to ourselves included.
+    pub(super) read: u64,
     /// Nothing more is handed out or asked for.
     pub(super) leaving: bool,
 }
@@ -63,8 +62,7 @@ impl State {
             heard: Instant::now(),
             lost: None,
             seen: None,
-            received: 0,
-            echoes: 0,
+            read: 0,
             leaving: false,
         }
     }
@@ -93,9 +91,9 @@ impl State {
         }
     }
 
-    fn take_in(&mut self, mut message: Message) {
+    pub(super) fn take_in(&mut self, mut message: Message) {
         self.heard = Instant::now();
-        self.received += 1;
+        self.read += 1;
         // By the subject to acknowledge on, not by the status: anyone can write a status into a message.
         match message.reply.as_deref().and_then(Tokens::read).zip(message.reply.take()) {
             Some((tokens, reply)) => {
@@ -113,12 +111,8 @@ impl State {
         let pending = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
         let pending = pending.and_then(|value| value.as_str().parse().ok());
         match (message.status, pending) {
-            (Some(StatusCode::IDLE_HEARTBEAT), _) => {}
-            // What we sent ourselves does not count.
-            (None, _) => {
-                self.echoes += 1;
-                self.received -= 1;
-            }
+            // Without a status it is one of our own.
+            (Some(StatusCode::IDLE_HEARTBEAT) | None, _) => {}
             (Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND), pending) => {
                 self.window.expired(pending.unwrap_or(usize::MAX));
             }
@@ -140,16 +134,6 @@ impl State {
         {
             self.take_in(message);
         }
-    }
-
-    /// Whether anything has come since so many messages, once more than so many of our own are back. Nothing more can come when
-    /// nothing is asked for.
-    pub(super) fn look_for_echo(&mut self, echoes: u64, received: u64) -> Option<bool> {
-        self.read_ahead();
-        if !self.window.is_waiting() || self.subscriber.is_none() {
-            return Some(false);
-        }
-        (self.echoes > echoes).then_some(self.received > received)
     }
 
     /// Ends the subscription and takes out of the window what was not handed out.

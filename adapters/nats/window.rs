@@ -52,9 +52,9 @@ impl Window {
         (worthwhile > 0).then_some(worthwhile)
     }
 
-    /// Whether messages have been asked for that did not come yet.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.requested > 0
+    /// How many messages have been asked for and did not come yet.
+    pub(super) fn requested(&self) -> usize {
+        self.requested
     }
 
     /// One that was asked for has come.
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(window.take_request(false), Some(8));
         assert_eq!(window.take_request(true), None);
         let slots: Vec<_> = (0..8).map(|_| open(&mut window)).collect();
-        assert!(!window.is_waiting());
+        assert!(window.requested() == 0);
         assert_eq!(window.take_request(true), None, "full");
         assert!(window.close(slots[0]).is_some());
         assert!(window.close(slots[0]).is_none(), "settled once");
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(window.take_request(false), Some(4));
         open(&mut window);
         window.expired(3);
-        assert!(!window.is_waiting());
+        assert!(window.requested() == 0);
         assert_eq!(window.take_request(false), Some(3));
     }
 

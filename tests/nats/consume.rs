@@ -183,6 +183,31 @@ async fn what_was_not_seen_goes_to_another_member_at_once() {
     assert_quiet(&mut stayer).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_on_its_way_to_a_leaver_goes_to_another_member_at_once() {
+    let nats = kit::connect().await;
+    for round in 0..20 {
+        let topic = topic("leaver");
+        let mut stayer = subscribe(&nats, &topic, "workers").await;
+        let leaver = subscribe(&nats, &topic, "workers").await;
+        let publishing = publish_numbers(&nats, &topic, 0..300);
+        let leaving = async {
+            tokio::time::sleep(Duration::from_micros(200 * round)).await;
+            drop(leaver);
+        };
+        let staying = async {
+            let mut numbers = BTreeSet::new();
+            while numbers.len() < 300 {
+                let inbound = next_within(&mut stayer, Duration::from_secs(5)).await.expect("sooner than the server would");
+                let inbound = inbound.unwrap();
+                numbers.insert(number(&inbound));
+                ack(inbound).await;
+            }
+        };
+        tokio::join!(publishing, leaving, staying);
+    }
+}
+
 #[tokio::test]
 async fn spans_learn_where_a_message_was() {
     let nats = kit::connect().await;

@@ -1,4 +1,47 @@
-//! The nats adapter.
+//! NATS, through async-nats: JetStream, which stores messages, or core NATS, which does not.
+//!
+//! # URLs
+//! `nats://[user:password@]host[:4222][,host…]`; a user without a password is a token. `?mode=core` chooses core NATS.
+//!
+//! | option | meaning | default |
+//! |---|---|---|
+//! | `mode` | `jetstream` or `core` | `jetstream` |
+//! | `topology` | `create` missing streams and consumers, or only `check` | `create` |
+//! | `ack` | a delivery counts as settled on `send`, or on `confirm` by the server | `send` |
+//! | `ack_wait` | ms after which what a vanished consumer left unsettled is handed out again, at least 100 | 10000 |
+//! | `connect_timeout`, `confirm_timeout` | ms for connecting, and for an answer to a publish | 10000 |
+//! | `replicas` | servers that keep a created stream, 1 to 5 | 1 |
+//! | `max_age` | ms for which a created stream keeps messages, 0 for ever | 0 |
+//! | `tls`, `tls_ca` | `true` to insist on TLS; a file of trusted authorities | `false` |
+//!
+//! [`Nats::builder`] takes the same, and credentials files, keys and client certificates.
+//!
+//! # Delivery semantics
+//! **JetStream.** A topic is a subject; a stream that takes it is used as it is, else one is made: named as the topic with `~`
+//! for each dot, on file, kept by limits. A confirmed message is stored by the server: it survives the server's death by
+//! SIGKILL, and a loss of power only with replicas or a server set to `sync_interval: always`. No answer in time is an unknown
+//! outcome; publishing again with the same message id within the stream's window of duplicates stores it once.
+//!
+//! A group is a durable pull consumer of that name, dots as `~`; a new one starts at the oldest message. Members share. Without
+//! a group, a reader has an ephemeral consumer of its own. Retries, their delays and the attempt are the server's; the timestamp is
+//! when it stored the message. While a delivery is unsettled, this process asks the server for more time, so that a handler
+//! may be slow. By default an acknowledgement that is sent when the connection breaks may be lost, and the message comes
+//! again; `ack=confirm` waits for the server. Closing waits until the server has them all. Settling after a reconnection fails
+//! with `SettlementLost`.
+//!
+//! **Core.** Nothing is stored and nothing confirmed: a receipt says so, and its outcome is unknown. A group is a queue group;
+//! whoever listens hears a message once or not at all, so that a subscription has to be `at_most_once()`. A listener that is too
+//! slow loses what comes beyond 65,536 waiting messages, which the stream reports as an error.
+//!
+//! # Headers
+//! Names are visible ASCII without a colon, values text without line breaks; anything else is refused before it is sent, as are
+//! names that begin with `Nats-`, which are orders to the server. The message id is `Nats-Msg-Id`. The key is the header
+//! `message-key`, or in base64 `message-key-base64` where it is not such text. A foreign header block that breaks the rules is
+//! read apart from the client, which cannot: with JetStream the message is delivered with the headers that can be read, the
+//! others counted; with core NATS that message is lost, and the connection restored.
+//!
+//! # Escape hatch
+//! [`Nats::from_client`] works over a client of your own, [`Nats::as_client`] gives the one that publishes.
 
 mod api;
 mod config;

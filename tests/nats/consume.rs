@@ -198,7 +198,8 @@ async fn what_is_on_its_way_to_a_leaver_goes_to_another_member_at_once() {
         let staying = async {
             let mut numbers = BTreeSet::new();
             while numbers.len() < 300 {
-                let inbound = next_within(&mut stayer, Duration::from_secs(5)).await.expect("sooner than the server would");
+                let inbound =
+                    next_within(&mut stayer, Duration::from_secs(5)).await.expect("sooner than the server would");
                 let inbound = inbound.unwrap();
                 numbers.insert(number(&inbound));
                 ack(inbound).await;

@@ -15,9 +15,9 @@ use crate::support::{Kind, Server};
 
 /// How long a restart and all that follows may take.
 const RECOVERY: Duration = Duration::from_secs(60);
-/// A new queue is entered in a register that RabbitMQ 3.10 writes to disk every few seconds only. Killed before, it comes back without
+/// A new queue is entered in a register that RabbitMQ writes to disk every five seconds only. Killed before, it comes back without
 /// the queue's messages.
-const REGISTRATION: Duration = Duration::from_secs(4);
+const REGISTRATION: Duration = Duration::from_secs(6);
 
 async fn start() -> Arc<Server> {
     spawn_blocking(|| Arc::new(Server::start(Kind::RabbitMq))).await.unwrap()

@@ -1,47 +1,78 @@
-//! NATS, through async-nats: JetStream, which stores messages, or core NATS, which does not.
+//! NATS through the crate `async-nats`: JetStream, where messages are stored and confirmed, and core NATS, where they are not.
 //!
 //! # URLs
-//! `nats://[user:password@]host[:4222][,host…]`; a user without a password is a token. `?mode=core` chooses core NATS.
+//! `nats://host:4222`, several hosts separated by commas, `nats://user:password@host`, or `nats://token@host`. There is no path.
+//! The builder also takes an nkey, a `.creds` file and a client certificate.
 //!
 //! | option | meaning | default |
 //! |---|---|---|
-//! | `mode` | `jetstream` or `core` | `jetstream` |
-//! | `topology` | `create` missing streams and consumers, or only `check` | `create` |
-//! | `ack` | a delivery counts as settled on `send`, or on `confirm` by the server | `send` |
-//! | `ack_wait` | ms after which what a vanished consumer left unsettled is handed out again, at least 100 | 10000 |
-//! | `connect_timeout`, `confirm_timeout` | ms for connecting, and for an answer to a publish | 10000 |
-//! | `replicas` | servers that keep a created stream, 1 to 5 | 1 |
-//! | `max_age` | ms for which a created stream keeps messages, 0 for ever | 0 |
-//! | `tls`, `tls_ca` | `true` to insist on TLS; a file of trusted authorities | `false` |
-//!
-//! [`Nats::builder`] takes the same, and credentials files, keys and client certificates.
+//! | `mode` | `jetstream`, or `core` | `jetstream` |
+//! | `topology` | `create` missing streams and groups, or only `check` | `create` |
+//! | `ack` | `send` settlements and go on, or `confirm` each by an answer | `send` |
+//! | `ack_wait` | milliseconds until the server hands out again what a consumer that vanished left unsettled, at least 100 | 10000 |
+//! | `connect_timeout` | milliseconds for connecting, all servers together | 10000 |
+//! | `confirm_timeout` | milliseconds for the answer to a publish, settlement or request | 10000 |
+//! | `replicas` | servers that keep a stream that is created, 1 to 5 | 1 |
+//! | `max_age` | milliseconds a stream that is created keeps messages, 0 for ever | 0 |
+//! | `tls` | `true` refuses connections without TLS; else the server decides | `false` |
+//! | `tls_ca` | a PEM file of certificate authorities to trust | the system's |
 //!
 //! # Delivery semantics
-//! **JetStream.** A topic is a subject; a stream that takes it is used as it is, else one is made: named as the topic with `~`
-//! for each dot, on file, kept by limits. A confirmed message is stored by the server: it survives the server's death by
-//! SIGKILL, and a loss of power only with replicas or a server set to `sync_interval: always`. No answer in time is an unknown
-//! outcome; publishing again with the same message id within the stream's window of duplicates stores it once.
+//! **Names.** A topic is a subject of the same name. The stream that takes the subject is used if there is one; else one is created,
+//! named after the topic with `~` for each dot, kept in files, without limits but `max_age`. It grows until something is set:
+//! `max_age` here, or limits at the server. A dot that would leave a part of the subject empty (`a..b`, `.a`) is
+//! written `~` there too. A group is a durable pull consumer named after the group, again with `~` for each dot; in a
+//! stream of several topics a group name serves one of them. A subscription without a group has a consumer of its own, deleted when
+//! it ends, or by the server after a minute without it. What exists already keeps its configuration if it can be used at all.
 //!
-//! A group is a durable pull consumer of that name, dots as `~`; a new one starts at the oldest message. Members share. Without
-//! a group, a reader has an ephemeral consumer of its own. Retries, their delays and the attempt are the server's; the timestamp is
-//! when it stored the message. While a delivery is unsettled, this process asks the server for more time, so that a handler
-//! may be slow. By default an acknowledgement that is sent when the connection breaks may be lost, and the message comes
-//! again; `ack=confirm` waits for the server. Closing waits until the server has them all. Settling after a reconnection fails
-//! with `SettlementLost`.
+//! **Confirmed** means that the server has written the message to its file: it survives the server's being killed. A
+//! power failure needs `sync_interval: always` at the server, or replicas. A lost connection or a time-out leaves the outcome
+//! unknown; while the connection is down, publishing fails at once and nothing is sent. The message id is `Nats-Msg-Id`:
+//! within two minutes, unless the stream says otherwise, the same id is stored once and confirmed as often as it is sent.
 //!
-//! **Core.** Nothing is stored and nothing confirmed: a receipt says so, and its outcome is unknown. A group is a queue group;
-//! whoever listens hears a message once or not at all, so that a subscription has to be `at_most_once()`. A listener that is too
-//! slow loses what comes beyond 65,536 waiting messages, which the stream reports as an error.
+//! **Consumed** at least once. Retries are the server's, also delayed; later messages pass a delayed one. The attempt is the
+//! server's count. The timestamp is the server's. The offset is the place in the stream. The order is that of the stream for one member; members
+//! share, so that a group of several keeps none. While this process lives it asks for more time for what is out, so that
+//! `ack_wait` is no limit for handlers.
+//!
+//! Each subscription has a connection of its own; publishing and settling share another. When that of a subscription
+//! is lost, handles of its deliveries report that the settlement is lost, their messages go back at once, and the subscription
+//! continues by itself. What was on the wire at that moment comes again after `ack_wait`. With `ack=send` a settlement that is
+//! on its way when the connection breaks is lost too, and the message comes again; closing waits until the server has worked off all
+//! of them. A server that is killed forgets about the last tenth of a second of settlements, even confirmed ones.
+//!
+//! **Core NATS** confirms nothing and keeps nothing: a publish ends with an unconfirmed receipt, a subscription has to be
+//! `at_most_once()`, a group is a queue group, there is no retry, no timestamp and no backlog. Messages that are not read in time
+//! are lost, and reported as an error item.
+//!
+//! **Bounds.** At most 1024 publishes are in flight. A subscription never has more asked for and unsettled together than its
+//! prefetch, and its client's queue holds that and 1024 notices of the server. 65,536 messages and settlements may wait to be
+//! written on the shared connection; what comes on top is refused as busy. The server remembers at most 65,536 unsettled messages of
+//! a group that is created here. A core subscription holds 65,536 unread messages.
 //!
 //! # Headers
-//! Names are visible ASCII without a colon, values text without line breaks; anything else is refused before it is sent, as are
-//! names that begin with `Nats-`, which are orders to the server. The message id is `Nats-Msg-Id`. The key is the header
-//! `message-key`, or in base64 `message-key-base64` where it is not such text. A foreign header block that breaks the rules is
-//! read apart from the client, which cannot: with JetStream the message is delivered with the headers that can be read, the
-//! others counted; with core NATS that message is lost, and the connection restored.
+//! Names are visible ASCII without a colon; values are UTF-8 without line breaks, and without white space at either end, since readers
+//! remove it. Anything else is refused when publishing. Values of one name keep their order; the client does
+//! not keep that of different names. All headers of a message together are limited to 64 KiB by JetStream.
+//!
+//! A key travels in `message-key` when it is text that a header can hold, else in base64 in `message-key-base64`. These two, and all
+//! names that begin with `Nats-`, which are orders to the server, are refused from users and not shown among the headers of
+//! a received message.
+//!
+//! Foreign producers may write header blocks that break the rules. The client gives up its connection over one it cannot read,
+//! and the server would deliver it again and again. So after the loss of a connection the unsettled messages of the consumer are read
+//! as JSON, up to 50,000 from each end, and those that the client cannot read are delivered from there: with the headers that can be
+//! read, values as bytes, and the rest counted. They are retried from memory, and their attempt is counted by the session.
+//! For a while after one, messages are asked for one by one. Members of a group that lose their connections together may each
+//! deliver such a message.
+//!
+//! What remains: handles from before such a loss are stale, as after any; with a carriage return inside a value the
+//! client's task ends by a panic, whose message is printed, and is replaced, which needs a program that unwinds on panic; core NATS
+//! loses the message.
 //!
 //! # Escape hatch
-//! [`Nats::from_client`] works over a client of your own, [`Nats::as_client`] gives the one that publishes.
+//! [`Nats::as_client`] is the client that publishes and settles; [`Nats::from_client`] uses one of your own for everything. It
+//! then also reads, so that a header block it cannot read breaks publishing too, and if its task ends, nothing replaces it.
 
 mod api;
 mod config;

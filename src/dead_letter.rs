@@ -46,8 +46,6 @@ impl DeadLetters {
     /// Publishes the copy and waits for the confirm.
     pub(crate) async fn publish(&self, message: &Received, reason: &str, context: &Context) -> Result<()> {
         let mut copy = Message::from(message);
-        // An id of the original would make JetStream drop the copy as a duplicate when both topics share a stream.
-        copy.id = None;
         let headers = copy.headers_mut();
         headers.insert(REASON, one_line(reason));
         headers.insert(TOPIC, message.topic().as_str());

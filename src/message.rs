@@ -101,13 +101,15 @@ impl Message {
     }
 }
 
-/// A message as it was received, to publish or forward again: payload, key, id and headers are kept.
+/// A message as it was received, to publish or forward again: payload, key and headers are kept.
+///
+/// Its id is not: it may be one that the broker gave, and JetStream would drop the copy of a message as its duplicate.
 impl From<&Received> for Message {
     fn from(received: &Received) -> Self {
         Self {
             payload: (!received.is_tombstone()).then(|| received.payload().clone()),
             key: received.key().cloned(),
-            id: received.id().map(str::to_owned),
+            id: None,
             headers: received.headers().clone(),
             context: None,
         }

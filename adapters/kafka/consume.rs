@@ -3,14 +3,12 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 use std::vec;
 
 use futures_core::Stream;
 use rdkafka::client::Client;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::RDKafkaErrorCode as Code;
-use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::mpsc;
 
 use super::assignment::{Assignment, Window};
@@ -18,7 +16,7 @@ use super::config::{KafkaBuilder, default};
 use super::delivery::Taken;
 use super::member::Member;
 use super::poller::{Control, Item, Poller};
-use super::{error, topology};
+use super::{error, start, topology};
 use crate::address::{Guarantee, Start, Subscription};
 use crate::driver::{Destination, Inbound, Source};
 use crate::error::Result;
@@ -41,10 +39,13 @@ pub(super) fn open(
     let member = Member::new(Arc::clone(&assignment), subscription.group_name().is_some() && !settled);
     let configuration = configuration(settings, subscription);
     let consumer: BaseConsumer<Member> = configuration.create_with_context(member).map_err(error::from_client)?;
+    let limit = settings.connect_timeout;
     match (subscription.group_name(), subscription.start_position()) {
         (Some(_), Start::Earliest) => {}
-        (Some(_), Start::Latest) => position_group(&consumer, subscription.topic(), partitions, settings)?,
-        (None, start) => assign_reader(&consumer, &assignment, subscription.topic(), partitions, start, settings)?,
+        (Some(_), Start::Latest) => start::position_group(&consumer, subscription.topic(), partitions, limit)?,
+        (None, begin) => {
+            start::assign_reader(&consumer, &assignment, subscription.topic(), partitions, begin, limit)?;
+        }
     }
     if subscription.group_name().is_some() {
         consumer.subscribe(&[subscription.topic()]).map_err(error::from_client)?;
@@ -66,7 +67,7 @@ fn configuration(settings: &KafkaBuilder, subscription: &Subscription) -> Client
         .set("enable.auto.commit", grouped.to_string())
         .set("auto.commit.interval.ms", settings.commit_interval.as_millis().to_string())
         .set("enable.auto.offset.store", "false")
-        // Where a group begins at the latest message is committed before it joins, so that nothing after that is left out.
+        // Where a group that begins at the latest message begins is committed: see `start`.
         .set("auto.offset.reset", "earliest");
     // Members that stay keep their partitions, and with them what they are working on, when others come and go.
     default(&mut client, "partition.assignment.strategy", "cooperative-sticky");
@@ -76,59 +77,6 @@ fn configuration(settings: &KafkaBuilder, subscription: &Subscription) -> Client
     default(&mut client, "queued.max.messages.kbytes", "16384");
     default(&mut client, "fetch.queue.backoff.ms", "20");
     client
-}
-
-/// Lets a group that has no position yet begin at the end of each partition, as of now.
-fn position_group(
-    consumer: &BaseConsumer<Member>,
-    topic: &str,
-    partitions: i32,
-    settings: &KafkaBuilder,
-) -> Result<()> {
-    let mut all = TopicPartitionList::new();
-    all.add_partition_range(topic, 0, partitions - 1);
-    let committed = consumer.committed_offsets(all, settings.connect_timeout).map_err(error::from_client)?;
-    let mut begin = TopicPartitionList::new();
-    for partition in committed.elements().iter().filter(|partition| partition.offset() == Offset::Invalid) {
-        let end = end_of(consumer, topic, partition.partition(), settings.connect_timeout)?;
-        begin.add_partition_offset(topic, partition.partition(), Offset::Offset(end)).map_err(error::from_client)?;
-    }
-    if begin.count() == 0 {
-        return Ok(());
-    }
-    match consumer.commit(&begin, CommitMode::Sync) {
-        // The group has members already: where it begins was theirs to say.
-        Err(error) if matches!(error.rdkafka_error_code(), Some(Code::UnknownMemberId | Code::RebalanceInProgress)) => {
-            Ok(())
-        }
-        other => other.map_err(error::from_client),
-    }
-}
-
-/// Assigns every partition of the topic to a reader of its own.
-fn assign_reader(
-    consumer: &BaseConsumer<Member>,
-    assignment: &Assignment,
-    topic: &str,
-    partitions: i32,
-    start: Start,
-    settings: &KafkaBuilder,
-) -> Result<()> {
-    let mut all = TopicPartitionList::new();
-    for partition in 0..partitions {
-        let offset = match start {
-            Start::Earliest => Offset::Beginning,
-            // Asked for now: librdkafka would ask later, and leave out what is published meanwhile.
-            Start::Latest => Offset::Offset(end_of(consumer, topic, partition, settings.connect_timeout)?),
-        };
-        all.add_partition_offset(topic, partition, offset).map_err(error::from_client)?;
-        assignment.grant(partition);
-    }
-    consumer.assign(&all).map_err(error::from_client)
-}
-
-fn end_of(consumer: &BaseConsumer<Member>, topic: &str, partition: i32, limit: Duration) -> Result<i64> {
-    consumer.fetch_watermarks(topic, partition, limit).map(|(_, end)| end).map_err(error::from_client)
 }
 
 /// What the poller took, one by one.

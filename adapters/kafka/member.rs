@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -10,12 +12,18 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::assignment::Assignment;
 use super::log::Listener;
+use super::start;
+
+/// How long rebalancing may take to find out where to begin; after that it is at the earliest message.
+const BEGIN: Duration = Duration::from_secs(5);
 
 /// Keeps the assignment up to date.
 pub(super) struct Member {
     assignment: Arc<Assignment>,
     /// Whether positions are stored to be committed.
     stores: bool,
+    /// Where to begin with partitions in which the group has no position, once they are assigned.
+    begin: Mutex<Vec<(i32, i64)>>,
     /// Whether partitions that come now must not be fetched from.
     paused: AtomicBool,
     listener: Listener,
@@ -23,7 +31,13 @@ pub(super) struct Member {
 
 impl Member {
     pub(super) fn new(assignment: Arc<Assignment>, stores: bool) -> Self {
-        Self { assignment, stores, paused: AtomicBool::new(false), listener: Listener::default() }
+        let (begin, paused) = (Mutex::default(), AtomicBool::new(false));
+        Self { assignment, stores, begin, paused, listener: Listener::default() }
+    }
+
+    /// Says where to begin with partitions in which the group has no position.
+    pub(super) fn begin_at(&self, positions: Vec<(i32, i64)>) {
+        *self.begin.lock() = positions;
     }
 
     /// Whether the poller has paused fetching.
@@ -33,6 +47,16 @@ impl Member {
 
     pub(super) fn set_paused(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    fn grant(&self, consumer: &BaseConsumer<Self>, assigned: &TopicPartitionList) {
+        let assigned = assigned.elements();
+        assigned.iter().for_each(|partition| self.assignment.grant(partition.partition()));
+        let here = |position: &mut (i32, i64)| assigned.iter().any(|found| found.partition() == position.0);
+        let begin: Vec<_> = self.begin.lock().extract_if(.., here).collect();
+        if let (Some(first), false) = (assigned.first(), begin.is_empty()) {
+            note("begin", start::position_assigned(consumer, first.topic(), begin, BEGIN));
+        }
     }
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, revoked: &TopicPartitionList) {
@@ -77,9 +101,7 @@ impl ClientContext for Member {
 impl ConsumerContext for Member {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
-            Rebalance::Assign(assigned) => {
-                assigned.elements().iter().for_each(|partition| self.assignment.grant(partition.partition()));
-            }
+            Rebalance::Assign(assigned) => self.grant(consumer, assigned),
             Rebalance::Revoke(revoked) => self.revoke(consumer, revoked),
             Rebalance::Error(_) => {}
         }

@@ -63,6 +63,7 @@ mod member;
 mod native;
 mod poller;
 mod publish;
+mod start;
 mod topology;
 
 use std::sync::Arc;

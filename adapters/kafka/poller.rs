@@ -320,12 +320,12 @@ fn positions_after(batch: &[Item]) -> Vec<(i32, i64)> {
 
 /// Whether a commit failed since the assignment changed.
 fn is_lost(error: &KafkaError) -> bool {
-    error.rdkafka_error_code().is_some_and(|code| error::from_code(code).kind() == ErrorKind::SettlementLost)
+    error::code_of(error).is_some_and(|code| error::from_code(code).kind() == ErrorKind::SettlementLost)
 }
 
 /// What the application should hear of; what librdkafka gets over by itself is only logged.
 fn report(error: KafkaError) -> Option<Error> {
-    match error.rdkafka_error_code() {
+    match error::code_of(&error) {
         None | Some(Code::NoError | Code::PartitionEOF) => None,
         Some(code) if error::is_connection(code) => None,
         Some(_) => Some(error::from_client(error)),

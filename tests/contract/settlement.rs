@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use traced_broker::{ErrorKind, HandlerError, Message, Settlement, Subscription, TracedBroker, dead_letter};
+use traced_broker::{ErrorKind, HandlerError, Message, Settlement, TracedBroker, dead_letter};
 
 use super::World;
 use super::world::{drain, next, nothing_comes, text};
@@ -87,7 +87,7 @@ pub(crate) async fn copies_rejected_messages_to_the_dead_letter_topic(world: &Wo
     let dead = format!("{}.dead", world.topic);
     let broker = world.broker().await;
     let mut deliveries = broker.subscribe(world.group("g").dead_letter(&dead)).await.unwrap();
-    let mut graves = broker.subscribe(Subscription::new(&dead).group("graves")).await.unwrap();
+    let mut graves = broker.subscribe(world.group_on(&dead, "graves")).await.unwrap();
     let message = Message::new("poison").key("k").header("tenant", "acme");
     broker.publish(&world.topic, message).await.unwrap();
 

@@ -18,6 +18,7 @@ pub(crate) const QUIET: Duration = Duration::from_millis(700);
 pub(crate) struct World {
     pub(crate) url: String,
     pub(crate) topic: String,
+    number: String,
     exporter: InMemorySpanExporter,
     pub(crate) provider: SdkTracerProvider,
     /// The embedded broker dies with its last connection; this one is there until the case ends.
@@ -29,12 +30,12 @@ impl World {
     pub(crate) async fn new(url: &str, case: &str) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let number = format!("{now:x}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let exporter = InMemorySpanExporter::default();
         let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
         let case: String = case.chars().take(40).collect();
         let _anchor = if url.starts_with("memory:") { Some(connect(url).await.expect("connects")) } else { None };
-        Self { url: url.to_owned(), topic: format!("{case}-{now:x}-{number}"), exporter, provider, _anchor }
+        Self { url: url.to_owned(), topic: format!("{case}-{number}"), number, exporter, provider, _anchor }
     }
 
     /// A connection whose spans are exported to this world.
@@ -54,8 +55,17 @@ impl World {
         broker.with_tracer_provider(&self.provider)
     }
 
+    /// What a group is called in full. A group of Kafka's spans topics: cases must not share one, or they disturb each other.
+    pub(crate) fn group_name(&self, name: &str) -> String {
+        format!("{name}-{}", self.number)
+    }
+
+    pub(crate) fn group_on(&self, topic: &str, name: &str) -> Subscription {
+        Subscription::new(topic).group(self.group_name(name))
+    }
+
     pub(crate) fn group(&self, name: &str) -> Subscription {
-        Subscription::new(&self.topic).group(name)
+        self.group_on(&self.topic, name)
     }
 
     /// A span of the application's own, and the context in which it is current.

@@ -15,10 +15,10 @@ async fn closing_brings_every_acknowledgement_to_the_broker() {
     let kafka = connect(&url_with("commit_interval=3600000")).await.unwrap();
     let topic = topic(&kafka, "flush").await;
     publish_numbers(&kafka, &topic, 0..500).await;
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     drain(&mut source, 500).await;
     kafka.close().await.unwrap();
-    let positions = committed("g", &topic, 6);
+    let positions = committed(&topic, &topic, 6);
     assert_eq!(positions.iter().map(|position| position.unwrap_or(0)).sum::<i64>(), 500, "{positions:?}");
     assert!(next_item(&mut source).await.is_none(), "the stream ends");
 }
@@ -27,7 +27,7 @@ async fn closing_brings_every_acknowledgement_to_the_broker() {
 async fn a_closed_connection_refuses_and_closing_again_is_fine() {
     let kafka = kafka().await;
     let topic = topic(&kafka, "closed").await;
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     publish_numbers(&kafka, &topic, 0..3).await;
     let unsettled = next(&mut source).await;
     let (one, two) = tokio::join!(kafka.close(), kafka.close());
@@ -48,7 +48,7 @@ async fn a_subscription_outlives_the_connection_that_is_only_dropped() {
     let kafka = kafka().await;
     let topic = topic(&kafka, "outlives").await;
     publish_numbers(&kafka, &topic, 0..3).await;
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     drop(kafka);
     assert_eq!(as_set(drain(&mut source, 3).await), as_set(0..3));
 }
@@ -77,7 +77,7 @@ fn threads_come_and_go() {
         let kafka = kafka().await;
         let topic = topic(&kafka, "threads").await;
         publish_numbers(&kafka, &topic, 0..20).await;
-        let source = subscribe(&kafka, &topic, "g").await;
+        let source = subscribe(&kafka, &topic, &topic).await;
         assert!(threads().len() > 4, "{:?}", threads());
         kafka.close().await.unwrap();
         // While connection and stream are there still. A thread that has said its last word may take a moment to go.

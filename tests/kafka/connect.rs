@@ -85,7 +85,7 @@ async fn topology_check_creates_nothing() {
         let error = checking.declare(&topic).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains(&*topic), "{error}");
-        let error = checking.subscribe(&Subscription::new(&*topic).group("g")).await.unwrap_err();
+        let error = checking.subscribe(&Subscription::new(&*topic).group(&*topic)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
     let creating = kafka().await;
@@ -119,6 +119,6 @@ async fn a_client_configuration_of_ones_own_works() {
     let kafka = Kafka::from_client(client).partitions(1).connect().await.unwrap();
     let topic = topic(&kafka, "own-client").await;
     publish_numbers(&kafka, &topic, 0..10).await;
-    assert_eq!(drain(&mut subscribe(&kafka, &topic, "g").await, 10).await, (0..10).collect::<Vec<_>>());
+    assert_eq!(drain(&mut subscribe(&kafka, &topic, &topic).await, 10).await, (0..10).collect::<Vec<_>>());
     kafka.close().await.unwrap();
 }

@@ -15,13 +15,13 @@ async fn ack_and_discard_settle_and_retry_is_not_kafkas() {
     let kafka = connect(&url_with("partitions=1")).await.unwrap();
     let topic = topic(&kafka, "settle").await;
     publish_numbers(&kafka, &topic, 0..3).await;
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     next(&mut source).await.handle.settle(Disposition::Ack).await.unwrap();
     next(&mut source).await.handle.settle(Disposition::Discard).await.unwrap();
     let error = next(&mut source).await.handle.settle(Disposition::Retry(Duration::ZERO)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     kafka.close().await.unwrap();
-    assert_eq!(committed("g", &topic, 1), [Some(2)], "the third is not settled");
+    assert_eq!(committed(&topic, &topic, 1), [Some(2)], "the third is not settled");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,10 +29,10 @@ async fn acknowledgements_reach_the_broker_while_the_subscription_runs() {
     let kafka = connect(&url_with("partitions=1&commit_interval=50")).await.unwrap();
     let topic = topic(&kafka, "interval").await;
     publish_numbers(&kafka, &topic, 0..5).await;
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     drain(&mut source, 5).await;
     let deadline = Instant::now() + LONG;
-    while committed("g", &topic, 1) != [Some(5)] {
+    while committed(&topic, &topic, 1) != [Some(5)] {
         assert!(Instant::now() < deadline, "never committed");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -44,7 +44,7 @@ async fn no_more_than_the_window_is_handed_out() {
     let kafka = kafka().await;
     let topic = topic(&kafka, "window").await;
     publish_numbers(&kafka, &topic, 0..200).await;
-    let mut source = kafka.subscribe(&Subscription::new(&*topic).group("g").prefetch(7)).await.unwrap();
+    let mut source = kafka.subscribe(&Subscription::new(&*topic).group(&*topic).prefetch(7)).await.unwrap();
     let mut held = Vec::new();
     for _ in 0..7 {
         held.push(next(&mut source).await);
@@ -73,7 +73,7 @@ async fn one_at_a_time_goes_on_without_waiting_for_timers() {
     let kafka = connect(&url_with("partitions=1")).await.unwrap();
     let topic = topic(&kafka, "one").await;
     publish_numbers(&kafka, &topic, 0..300).await;
-    let mut source = kafka.subscribe(&Subscription::new(&*topic).group("g").prefetch(1)).await.unwrap();
+    let mut source = kafka.subscribe(&Subscription::new(&*topic).group(&*topic).prefetch(1)).await.unwrap();
     ack(next(&mut source).await).await;
     let begun = Instant::now();
     assert_eq!(drain(&mut source, 299).await, (1..300).collect::<Vec<_>>());
@@ -104,18 +104,18 @@ async fn at_most_once_is_committed_before_it_is_handed_out() {
     let kafka = connect(&url_with("partitions=1")).await.unwrap();
     let topic = topic(&kafka, "most-once").await;
     publish_numbers(&kafka, &topic, 0..20).await;
-    let subscription = Subscription::new(&*topic).group("g").at_most_once().prefetch(4);
+    let subscription = Subscription::new(&*topic).group(&*topic).at_most_once().prefetch(4);
     let mut source = kafka.subscribe(&subscription).await.unwrap();
     for expected in 0..12 {
         let inbound = next(&mut source).await;
         assert_eq!(number(&inbound), expected);
-        let position = committed("g", &topic, 1)[0].unwrap();
+        let position = committed(&topic, &topic, 1)[0].unwrap();
         assert!(position > i64::from(expected), "{expected} was handed out before it was committed: {position}");
         // Nothing is left to settle, and saying so is fine.
         inbound.handle.settle(Disposition::Ack).await.unwrap();
     }
     drop(source);
-    let position = committed("g", &topic, 1)[0].unwrap();
+    let position = committed(&topic, &topic, 1)[0].unwrap();
     assert!((12..=16).contains(&position), "the window is four: {position}");
     let mut source = kafka.subscribe(&subscription).await.unwrap();
     assert_eq!(i64::from(number(&next(&mut source).await)), position, "what was committed does not come again");
@@ -134,7 +134,7 @@ async fn the_timestamp_is_the_records_own() {
     for (topic, source) in [(created, TimestampSource::Producer), (appended, TimestampSource::Broker)] {
         let before = SystemTime::now() - Duration::from_millis(2);
         kafka.publish(&topic, outbound("x")).await.unwrap();
-        let inbound = next(&mut subscribe(&kafka, &topic, "g").await).await;
+        let inbound = next(&mut subscribe(&kafka, &topic, &topic).await).await;
         let timestamp = inbound.timestamp.unwrap();
         assert_eq!(timestamp.source, source);
         assert!((before..=SystemTime::now()).contains(&timestamp.time), "{timestamp:?}");
@@ -149,7 +149,7 @@ async fn attributes_are_those_of_the_conventions() {
     kafka.publish(&topic, keyed("k", "x")).await.unwrap();
     let key = Some(bytes::Bytes::from_static(&[0xff]));
     kafka.publish(&topic, Outbound { payload: None, key, id: None, headers: Headers::new() }).await.unwrap();
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     let offset = |offset| ("messaging.kafka.offset", AttributeValue::Integer(offset));
     assert_eq!(attributes(&next(&mut source).await), [offset(0), ("messaging.kafka.message.key", "k".into())]);
     assert_eq!(attributes(&next(&mut source).await), [offset(1), ("messaging.kafka.message.tombstone", true.into())]);

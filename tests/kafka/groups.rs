@@ -1,7 +1,9 @@
 //! Consumer groups: sharing, backlog, positions, and what happens when members come and go.
 
+use futures_util::FutureExt;
+use traced_broker::adapters::kafka::Kafka;
 use traced_broker::driver::{Disposition, Driver};
-use traced_broker::{ErrorKind, Start, Subscription};
+use traced_broker::{ErrorKind, Start, Subscription, Topic};
 
 use crate::harness::*;
 
@@ -44,12 +46,12 @@ async fn a_new_group_begins_with_the_backlog_and_an_old_one_where_it_was() {
     let kafka = kafka().await;
     let topic = topic(&kafka, "backlog").await;
     publish_numbers(&kafka, &topic, 0..50).await;
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     assert_eq!(as_set(drain(&mut source, 50).await), as_set(0..50));
     kafka.close().await.unwrap();
 
     let again = crate::harness::kafka().await;
-    let mut source = subscribe(&again, &topic, "g").await;
+    let mut source = subscribe(&again, &topic, &topic).await;
     publish_numbers(&again, &topic, 50..60).await;
     assert_eq!(as_set(drain(&mut source, 10).await), as_set(50..60));
     assert!(is_quiet(&mut source).await);
@@ -60,11 +62,31 @@ async fn a_new_group_begins_with_the_backlog_and_an_old_one_where_it_was() {
 async fn a_group_that_begins_at_the_latest_misses_nothing_after_subscribing() {
     let kafka = kafka().await;
     let topic = topic(&kafka, "latest").await;
-    publish_numbers(&kafka, &topic, 0..20).await;
-    let subscription = Subscription::new(&*topic).group("g").start(Start::Latest);
+    begins_at_the_latest(&kafka, &topic, &unique("latest")).await;
+    kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_at_work_elsewhere_begins_at_the_latest_too() {
+    let kafka = kafka().await;
+    let (elsewhere, topic) = (topic(&kafka, "elsewhere").await, topic(&kafka, "latest").await);
+    let group = unique("busy");
+    publish_numbers(&kafka, &elsewhere, 0..1).await;
+    let mut busy = subscribe(&kafka, &elsewhere, &group).await;
+    ack(next(&mut busy).await).await;
+    let mut keep_busy = tokio::spawn(async move { next_item(&mut busy).await });
+    begins_at_the_latest(&kafka, &topic, &group).await;
+    assert!((&mut keep_busy).now_or_never().is_none(), "messages of another topic");
+    kafka.close().await.unwrap();
+    assert!(keep_busy.await.unwrap().is_none());
+}
+
+async fn begins_at_the_latest(kafka: &Kafka, topic: &Topic, group: &str) {
+    publish_numbers(kafka, topic, 0..20).await;
+    let subscription = Subscription::new(&**topic).group(group).start(Start::Latest);
     let mut source = kafka.subscribe(&subscription).await.unwrap();
     // At once: the group has not even formed.
-    publish_numbers(&kafka, &topic, 20..40).await;
+    publish_numbers(kafka, topic, 20..40).await;
     let taken = next(&mut source).await;
     let first = number(&taken);
     drop(taken);
@@ -74,7 +96,6 @@ async fn a_group_that_begins_at_the_latest_misses_nothing_after_subscribing() {
     let numbers = as_set(drain(&mut source, 20).await);
     assert!(numbers.contains(&first));
     assert_eq!(numbers, as_set(20..40));
-    kafka.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +103,7 @@ async fn what_a_member_left_unsettled_goes_to_the_next() {
     let kafka = connect(&url_with("partitions=1")).await.unwrap();
     let topic = topic(&kafka, "left").await;
     publish_numbers(&kafka, &topic, 0..10).await;
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     let mut taken = Vec::new();
     for _ in 0..10 {
         taken.push(next(&mut source).await);
@@ -97,7 +118,7 @@ async fn what_a_member_left_unsettled_goes_to_the_next() {
         }
     }
     drop(source);
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     assert_eq!(drain(&mut source, 6).await, (4..10).collect::<Vec<_>>());
 
     // The old handle belongs to the old assignment.
@@ -108,7 +129,7 @@ async fn what_a_member_left_unsettled_goes_to_the_next() {
     assert_eq!(error.kind(), ErrorKind::SettlementLost);
     kafka.close().await.unwrap();
     drop(held);
-    assert_eq!(committed("g", &topic, 1), [Some(10)], "the stale handle settled something else");
+    assert_eq!(committed(&topic, &topic, 1), [Some(10)], "the stale handle settled something else");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,12 +140,12 @@ async fn partitions_that_move_to_another_member_take_their_deliveries_along() {
     for (key, partition) in [("21", 0), ("abc", 1)] {
         assert_eq!(kafka.publish(&topic, keyed(key, "0")).await.unwrap().partition, Some(partition));
     }
-    let mut one = subscribe(&kafka, &topic, "g").await;
+    let mut one = subscribe(&kafka, &topic, &topic).await;
     let (a, b) = (next(&mut one).await, next(&mut one).await);
     let partitions = [a.partition.unwrap(), b.partition.unwrap()];
     assert_ne!(partitions[0], partitions[1]);
 
-    let mut two = subscribe(&kafka, &topic, "g").await;
+    let mut two = subscribe(&kafka, &topic, &topic).await;
     // One of them moves, unsettled, and comes again there.
     let moved = next(&mut two).await;
     for inbound in [a, b] {
@@ -137,5 +158,5 @@ async fn partitions_that_move_to_another_member_take_their_deliveries_along() {
     }
     ack(moved).await;
     kafka.close().await.unwrap();
-    assert_eq!(committed("g", &topic, 2), [Some(1), Some(1)]);
+    assert_eq!(committed(&topic, &topic, 2), [Some(1), Some(1)]);
 }

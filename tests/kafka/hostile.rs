@@ -40,7 +40,7 @@ async fn hostile_headers_neither_crash_nor_lose_anything() {
     }
     wire.produce(&topic, &Record { headers: &many, ..Record::default() });
     wire.produce(&topic, &Record { headers: &same, ..Record::default() });
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     for (index, (_, expected, unreadable)) in cases.into_iter().enumerate() {
         let inbound = next(&mut source).await;
         assert_eq!(inbound.headers, expected.iter().copied().collect::<Headers>(), "case {index}");
@@ -63,7 +63,7 @@ async fn more_headers_than_librdkafka_parses_are_counted_and_the_message_is_deli
     let topic = topic(&kafka, "flood").await;
     let headers: Vec<Header<'_>> = vec![(b"h", None); 100_001];
     Wire::connect().produce(&topic, &Record { headers: &headers, value: Some(b"kept"), ..Record::default() });
-    let inbound = next(&mut subscribe(&kafka, &topic, "g").await).await;
+    let inbound = next(&mut subscribe(&kafka, &topic, &topic).await).await;
     assert_eq!(inbound.payload.as_deref(), Some(&b"kept"[..]));
     assert_eq!((inbound.headers.len(), inbound.unreadable_headers), (0, 1));
     kafka.close().await.unwrap();
@@ -77,7 +77,7 @@ async fn hostile_ids_and_timestamps_are_delivered() {
     wire.produce(&topic, &Record { headers: &[(b"message-id", Some(b"\xff"))], ..Record::default() });
     wire.produce(&topic, &Record { timestamp: 0, ..Record::default() });
     wire.produce(&topic, &Record { timestamp: -1, ..Record::default() });
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     let Inbound { id, headers, .. } = next(&mut source).await;
     assert_eq!((id, headers.get("message-id")), (None, Some(&b"\xff"[..])));
     assert_eq!(next(&mut source).await.timestamp.unwrap().time, UNIX_EPOCH);

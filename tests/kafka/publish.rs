@@ -17,7 +17,7 @@ async fn many_in_flight_are_confirmed_and_keep_their_order() {
         assert!(receipt.confirmed);
         assert_eq!((receipt.partition, receipt.offset), (Some(0), Some(index as i64)));
     }
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     assert_eq!(drain(&mut source, 1024).await, (0..1024).collect::<Vec<_>>());
     kafka.close().await.unwrap();
 }
@@ -40,7 +40,7 @@ async fn payload_key_headers_and_id_arrive_byte_for_byte() {
         headers: headers.clone(),
     };
     kafka.publish(&topic, message).await.unwrap();
-    let received = next(&mut subscribe(&kafka, &topic, "g").await).await;
+    let received = next(&mut subscribe(&kafka, &topic, &topic).await).await;
     assert_eq!(received.payload.as_deref(), Some(&every_byte[..]));
     assert_eq!(received.key.as_deref(), Some(&b"\0key\xff"[..]));
     assert_eq!(received.id.as_deref(), Some("id-1"));
@@ -60,7 +60,7 @@ async fn a_tombstone_is_not_an_empty_payload_and_no_key_not_an_empty_one() {
     for (payload, key) in cases.clone() {
         kafka.publish(&topic, Outbound { payload, key, id: None, headers: Headers::new() }).await.unwrap();
     }
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     for case in cases {
         let received = next(&mut source).await;
         assert_eq!((received.payload, received.key), case);

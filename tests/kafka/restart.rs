@@ -29,7 +29,7 @@ async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
     let server = server().await;
     let kafka = Arc::new(connect(&format!("{}?max_in_flight=64", server.url())).await.unwrap());
     let topic = topic(&kafka, "killed").await;
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     let published = Arc::new(AtomicBool::new(false));
     let publishing = tokio::spawn({
         let (kafka, topic, published) = (Arc::clone(&kafka), topic.clone(), Arc::clone(&published));
@@ -95,7 +95,7 @@ async fn what_was_unsettled_before_the_restart_settles_itself_or_nothing() {
     let kafka = connect(&format!("{}?partitions=1&commit_interval=50", server.url())).await.unwrap();
     let topic = topic(&kafka, "unsettled").await;
     publish_numbers(&kafka, &topic, 0..10).await;
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     let mut reader = kafka.subscribe(&Subscription::new(&*topic)).await.unwrap();
     let first = next(&mut source).await;
     drain(&mut source, 9).await;
@@ -152,7 +152,7 @@ async fn the_outcome_says_whether_bytes_had_left() {
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::NotSent), "{error}");
 
     on(&server, Server::restart).await;
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     let mut received = Vec::new();
     while received.last() != Some(&4) {
         received.push(number(&next(&mut source).await));
@@ -167,7 +167,7 @@ async fn closing_without_a_server_ends_in_time() {
     let kafka = connect(&format!("{}?connect_timeout=3000", server.url())).await.unwrap();
     let topic = topic(&kafka, "gone").await;
     publish_numbers(&kafka, &topic, 0..10).await;
-    let mut source = subscribe(&kafka, &topic, "g").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
     drain(&mut source, 10).await;
     on(&server, Server::kill).await;
     let begun = Instant::now();

@@ -176,3 +176,18 @@ async fn says_that_the_server_is_full() {
     let _: () = raw.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
     publish(&broker, &topic, message("x")).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_became_a_replica_takes_nothing_until_it_is_master_again() {
+    let server = server().await;
+    let (broker, topic) = (connect(&server.url()).await.unwrap(), topic("replica"));
+    publish(&broker, &topic, message("before")).await.unwrap();
+    let mut raw = Raw::at(&server.url()).await;
+    let _: () = raw.run(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let error = publish(&broker, &topic, message("refused")).await.unwrap_err();
+    assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::NotSent));
+    let _: () = raw.run(&["REPLICAOF", "NO", "ONE"]).await;
+    publish(&broker, &topic, message("after")).await.unwrap();
+    assert_eq!(raw.run::<usize>(&["XLEN", &topic]).await, 2);
+    broker.close().await.unwrap();
+}

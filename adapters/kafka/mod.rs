@@ -1,4 +1,56 @@
 //! Apache Kafka, through rdkafka.
+//!
+//! # URLs
+//! `kafka://[user[:password]@]host[:9092][,host…][?option=value&…]`; several hosts are ways into one cluster. There is no path.
+//!
+//! | option | meaning | default |
+//! |---|---|---|
+//! | `topology` | `create` missing topics, or only `check` | `create` |
+//! | `partitions` | partitions of a topic that is created; -1 for the broker's own default | 6 |
+//! | `replication` | replicas of a topic that is created; -1 for the broker's own default | -1 |
+//! | `connect_timeout` | how long connecting, subscribing, creating a topic, a ping and closing may take, in ms | 10000 |
+//! | `delivery_timeout` | how long a publish may wait for its confirmation, in ms | 30000 |
+//! | `commit_interval` | how often acknowledgements are brought to the broker, in ms | 1000 |
+//! | `max_in_flight` | publishes that may be unconfirmed at a time | 1024 |
+//! | `linger` | how long a message may wait for others to travel with, in ms | 1 |
+//! | `mechanism` | the SASL mechanism for user and password | `PLAIN` |
+//! | `client_id` | the name the broker logs this client under | `traced-broker` |
+//!
+//! User and password are sent over a connection that is not encrypted. Everything else librdkafka can be told is set with
+//! [`KafkaBuilder::property`].
+//!
+//! # Delivery semantics
+//! A confirmed message is stored by all in-sync replicas (`acks=all`) and written once, in order, however often the client had
+//! to send it again (idempotent producer). It survives the death of a broker process; a power failure only with replicas.
+//! A publish that fails says whether bytes may have left. The key is the record's key and chooses the partition as Java
+//! clients do (murmur2); order is kept per partition, hence per key. Messages without a key go anywhere.
+//!
+//! The group is the consumer group of that name. At most as many members work as the topic has partitions. A topic
+//! that exists keeps the partitions it has.
+//! Acknowledging is local and answered at once; the position up to which everything is settled is committed in intervals, when a
+//! partition moves to another member, and on closing, which waits for the broker's answer. After a crash all from the oldest
+//! unsettled message of a partition on comes again. Once a partition moved, its deliveries can no longer be settled
+//! ([`SettlementLost`](crate::ErrorKind::SettlementLost)) and come again at the other member. Dropping the stream leaves the group.
+//! An at-most-once subscription commits before it hands out, and what was not yet handed out when it ends is gone.
+//! A subscription without a group reads every partition there is when it begins, commits nothing and joins no group; its requests
+//! name the group `traced-broker-reader`.
+//!
+//! Kafka cannot hand one message out again, so a retried message is held by this library, which counts its attempts from 1 in each
+//! process. The timestamp is the record's: the producer's clock, or the broker's on topics with `LogAppendTime`.
+//!
+//! Bounds: twice `max_in_flight` messages wait in the producer; 16 MiB are fetched ahead per subscription (a property of
+//! librdkafka's, `queued.max.messages.kbytes`); no more than the prefetch is handed out and unsettled. When it stays
+//! used up for a second fetching is paused, and the consumer stays a member of its group.
+//!
+//! # Headers
+//! Names are text, values any bytes, in order, repeated names included. The message's id travels in the header [`MESSAGE_ID`].
+//! A name with a NUL byte is refused when publishing. Of a received message, headers whose names are not UTF-8 or hold a NUL byte
+//! are left out and counted; more than 100,000 headers count as one that is unreadable, and none is read. A null value is read as an
+//! empty one, and then a NUL byte in the name cuts it short unnoticed. A message without payload is a tombstone, and not the same as an empty one.
+//!
+//! # Escape hatch
+//! [`Kafka::from_client`] starts from a client configuration of rdkafka's own, [`Kafka::as_client`] gives the one in use, to make
+//! further clients from. Properties that the semantics above rest on are refused.
 
 mod assignment;
 mod config;

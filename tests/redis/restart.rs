@@ -139,6 +139,41 @@ async fn publishes_wait_for_the_server_and_not_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publish_that_was_on_its_way_is_of_unknown_outcome() {
+    let server = server().await;
+    let (broker, topic) = (connect(&server.url()).await.unwrap(), topic("unknown"));
+    publish(&broker, &topic, message("before")).await.unwrap();
+    let server = blocking(move || {
+        server.pause();
+        server
+    })
+    .await;
+    let publishes: Vec<_> = (0..100).map(|number| broker.publish(&topic, message(number.to_string()))).collect();
+    tokio::time::sleep(WHILE).await;
+    let server = blocking(move || {
+        server.kill();
+        server.restart();
+        server
+    })
+    .await;
+    let mut outcomes = Vec::new();
+    for publish in publishes {
+        let answer = timeout(SOON, publish).await.expect("an answer");
+        outcomes.push(answer.map(drop).map_err(|error| (error.kind(), error.publish_outcome())));
+    }
+    let unknown = Err((ErrorKind::Unavailable, PublishOutcome::Unknown));
+    let lost = outcomes.iter().take_while(|outcome| **outcome == unknown).count();
+    assert!(lost > 0, "{outcomes:?}");
+    assert!(
+        outcomes[lost..].iter().all(Result::is_ok),
+        "what was queued went to the server that came back: {outcomes:?}"
+    );
+    let stored: usize = Raw::at(&server.url()).await.run(&["XLEN", &topic]).await;
+    assert_eq!(stored, 1 + 100 - lost);
+    broker.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_pauses_is_waited_for() {
     let server = server().await;
     let (broker, topic) = (connect(&server.url()).await.unwrap(), topic("pause"));

@@ -90,6 +90,7 @@ impl Publisher {
     }
 
     /// Gives the record to librdkafka, or it back; no record is given back after closing.
+    #[expect(clippy::result_large_err, reason = "rdkafka gives a record back by value, and failures are rare")]
     fn send<'a>(&self, record: Record<'a>) -> Result<(), (KafkaError, Option<Record<'a>>)> {
         match &*self.polled.read() {
             Some(polled) => polled.running.producer.send(record).map_err(|(error, record)| (error, Some(record))),

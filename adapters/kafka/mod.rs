@@ -38,6 +38,9 @@
 //! Kafka cannot hand one message out again, so a retried message is held by this library, which counts its attempts from 1 in each
 //! process. The timestamp is the record's: the producer's clock, or the broker's on topics with `LogAppendTime`.
 //!
+//! A batch goes out when it holds half of `max_in_flight` messages, or after `linger`. A program that keeps far fewer in flight waits for
+//! the latter each time: give it a `max_in_flight` that fits, or `linger=0`, which costs more CPU.
+//!
 //! Bounds: twice `max_in_flight` messages wait in the producer; 16 MiB are fetched ahead per subscription (a property of
 //! librdkafka's, `queued.max.messages.kbytes`); no more than the prefetch is handed out and unsettled. When it stays
 //! used up for a second fetching is paused, and the consumer stays a member of its group.

@@ -145,19 +145,20 @@ impl<D: Driver> Traced<D> {
     {
         let tracer = BoxedTracer::new(Box::new(provider.tracer_with_scope(Telemetry::scope())));
         let propagation = self.publisher.telemetry.propagation.clone();
-        Self::assemble(self.publisher.driver.clone(), Some(tracer), propagation)
+        Self::assemble(self.publisher.driver.clone(), Some(Arc::new(tracer)), propagation)
     }
 
-    /// Carries contexts by this propagator in place of the W3C's headers. Set it before [`with_tracer_provider`](Self::with_tracer_provider).
+    /// Carries contexts by this propagator in place of the W3C's headers.
     #[must_use]
     pub fn with_propagator(self, propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self
     where
         D: Clone,
     {
-        Self::assemble(self.publisher.driver.clone(), None, Propagation::custom(Arc::new(propagator)))
+        let tracer = self.publisher.telemetry.given_tracer();
+        Self::assemble(self.publisher.driver.clone(), tracer, Propagation::custom(Arc::new(propagator)))
     }
 
-    fn assemble(driver: D, tracer: Option<BoxedTracer>, propagation: Propagation) -> Self {
+    fn assemble(driver: D, tracer: Option<Arc<BoxedTracer>>, propagation: Propagation) -> Self {
         let telemetry = Arc::new(Telemetry::new(tracer, propagation));
         Self { publisher: Arc::new(Publisher::new(driver, telemetry)) }
     }

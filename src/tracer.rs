@@ -1,5 +1,6 @@
 //! Where spans are made: a tracer the user set, or the global one, and none at all at no cost.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use opentelemetry::global::{BoxedSpan, BoxedTracer};
@@ -16,7 +17,7 @@ const PROBE_EVERY: u32 = 64;
 /// Makes spans and moves contexts; shared by all that one broker publishes and consumes.
 #[derive(Debug)]
 pub(crate) struct Telemetry {
-    tracer: RwLock<Option<BoxedTracer>>,
+    tracer: RwLock<Option<Arc<BoxedTracer>>>,
     is_global: bool,
     /// Spans skipped since the tracer was found to make none; 0 while it makes some.
     idle: AtomicU32,
@@ -25,9 +26,14 @@ pub(crate) struct Telemetry {
 
 impl Telemetry {
     /// Spans go to the tracer, or to the global provider as it is set when the first span is made.
-    pub(crate) fn new(tracer: Option<BoxedTracer>, propagation: Propagation) -> Self {
+    pub(crate) fn new(tracer: Option<Arc<BoxedTracer>>, propagation: Propagation) -> Self {
         let is_global = tracer.is_none();
         Self { tracer: RwLock::new(tracer), is_global, idle: AtomicU32::new(0), propagation }
+    }
+
+    /// The tracer the user set, if any.
+    pub(crate) fn given_tracer(&self) -> Option<Arc<BoxedTracer>> {
+        self.tracer.read().clone().filter(|_| !self.is_global)
     }
 
     /// The instrumentation scope of every span of this library.
@@ -46,7 +52,7 @@ impl Telemetry {
         let tracer = self.tracer.read();
         let Some(tracer) = tracer.as_ref() else {
             drop(tracer);
-            *self.tracer.write() = Some(global::tracer_with_scope(Self::scope()));
+            *self.tracer.write() = Some(Arc::new(global::tracer_with_scope(Self::scope())));
             return self.start(parent, describe);
         };
         let span = tracer.build_with_context(describe(), parent);

@@ -225,7 +225,7 @@ pub(crate) async fn carries_contexts_without_an_sdk(world: &World) {
 }
 
 pub(crate) async fn uses_the_users_propagator(world: &World) {
-    let broker = world.untraced().await.with_propagator(OneHeader).with_tracer_provider(&world.provider);
+    let broker = world.broker().await.with_propagator(OneHeader);
     let mut deliveries = broker.subscribe(world.group("g")).await.unwrap();
     let stale = "00-11111111111111111111111111111111-2222222222222222-01";
     let message = Message::new("x").header("traceparent", stale).header("X-One-Context", "stale");

@@ -44,6 +44,8 @@ async fn settling_after_a_restart_is_lost_and_touches_nothing() {
         let mut source = subscribe(&nats, &topic, "workers").await;
         let stale = [next(&mut source).await, next(&mut source).await, next(&mut source).await];
         kill(&server).await;
+        // The client hears of it a moment later; until then an acknowledgement is sent on its way.
+        tokio::time::sleep(Duration::from_millis(500)).await;
         let [first, second, third] = stale;
         let lost = |error: traced_broker::Error| assert_eq!(error.kind(), ErrorKind::SettlementLost);
         lost(settle(first, Disposition::Ack).await.unwrap_err());
@@ -129,6 +131,8 @@ async fn readers_go_on_where_they_were() {
         assert_eq!(text(&inbound), number.to_string());
         ack(inbound).await;
     }
+    // A server that is killed forgets what it has not written down yet of what was handed out and settled.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     kill(&server).await;
     restart(&server).await;
     let other = connect_to(&server.url()).await.unwrap();

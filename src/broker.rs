@@ -129,7 +129,7 @@ pub struct Traced<D> {
 impl<D: Driver> Traced<D> {
     /// Wraps a driver; spans go to the global tracer provider, contexts travel in the W3C headers.
     ///
-    /// The global provider is looked up when the first span is made: install it before publishing.
+    /// The global provider is looked up when the first span is made; one that is installed later is found within 64 spans.
     pub fn new(driver: D) -> Self {
         Self::assemble(driver, None, Propagation::w3c())
     }

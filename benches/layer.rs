@@ -18,7 +18,7 @@ use traced_broker::driver::{
     AttributeValue, Confirmation, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound, Outbound, Source,
 };
 use traced_broker::{
-    Capabilities, Deliveries, Headers, Message, Receipt, Result, Subscription, Topic, Traced, TracedBroker,
+    Capabilities, Deliveries, Headers, Message, Receipt, Result, Start, Subscription, Topic, Traced, TracedBroker,
 };
 
 #[global_allocator]
@@ -38,7 +38,7 @@ fn publish_driver_alone(bencher: Bencher) {
     bencher.bench_local(|| {
         let mut headers = Headers::new();
         headers.append("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00");
-        let message = Outbound { payload: Some(PAYLOAD), key: None, id: None, headers };
+        let message = Outbound { payload: Some(PAYLOAD), headers, ..Outbound::default() };
         driver.publish(&topic, message).now_or_never().unwrap().unwrap()
     });
 }
@@ -165,6 +165,10 @@ impl Driver for Instant {
 
     async fn subscribe(&self, _: &Subscription) -> Result<Source> {
         Ok(Self::source())
+    }
+
+    async fn reposition(&self, _: &Subscription, _: Start) -> Result<()> {
+        Ok(())
     }
 
     async fn ping(&self) -> Result<()> {

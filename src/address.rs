@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::propagation::TracePolicy;
@@ -97,6 +98,11 @@ pub enum Start {
     Earliest,
     /// At the first message published after the subscription began.
     Latest,
+    /// At the first message stored at this time or later, by the clock that
+    /// [`Capabilities::timestamp`](crate::Capabilities) names.
+    Time(SystemTime),
+    /// At the message with this [offset or sequence number](crate::Received::offset), in each partition where there are several.
+    Offset(u64),
 }
 
 /// What the consumer is promised about one message.

@@ -10,9 +10,9 @@ use opentelemetry::global::BoxedTracer;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{TraceContextExt, TraceId, Tracer, TracerProvider};
 
-use crate::address::{Guarantee, Subscription, Topic};
+use crate::address::{Guarantee, Start, Subscription, Topic};
 use crate::ambient;
-use crate::capability::Capabilities;
+use crate::capability::{Capabilities, REPOSITIONING, unsupported};
 use crate::consumer::{Consumer, Deliveries};
 use crate::dead_letter::{DeadLetters, Forward};
 use crate::driver::Driver;
@@ -85,6 +85,14 @@ pub trait TracedBroker: fmt::Debug + Send + Sync {
     /// [`ErrorKind::InvalidConfig`] when the subscription is not valid, [`ErrorKind::Unsupported`] when this broker cannot do
     /// what it asks, [`ErrorKind::NotFound`] for missing topology that may not be created, and what the connection reports.
     async fn subscribe(&self, subscription: Subscription) -> Result<Deliveries>;
+
+    /// Moves the position of the subscription's group: its members get what comes from `start` on, again or for the first time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a subscription without a group, [`ErrorKind::Unsupported`] where the broker cannot,
+    /// [`ErrorKind::Conflict`] where the group must have no members for it and has some, [`ErrorKind::NotFound`] for a topic that is
+    /// missing, and what the connection reports.
+    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()>;
 
     /// A round trip to the broker.
     ///
@@ -241,6 +249,15 @@ impl<D: Driver> TracedBroker for Traced<D> {
         Ok(Deliveries::new(source, consumer))
     }
 
+    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
+        let checked = subscription.validate().and_then(|()| repositions(self.capabilities(), subscription, start));
+        let moved = match checked {
+            Ok(()) => self.publisher.driver.reposition(subscription, start).await,
+            Err(error) => Err(error),
+        };
+        moved.map_err(|error| self.annotate(error, "reposition").with_context("topic", subscription.topic()))
+    }
+
     async fn ping(&self) -> Result<()> {
         self.publisher.driver.ping().await.map_err(|error| self.annotate(error, "ping"))
     }
@@ -291,6 +308,10 @@ impl<B: TracedBroker + ?Sized> TracedBroker for Arc<B> {
         (**self).subscribe(subscription).await
     }
 
+    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
+        (**self).reposition(subscription, start).await
+    }
+
     async fn ping(&self) -> Result<()> {
         (**self).ping().await
     }
@@ -327,10 +348,23 @@ fn supports(capabilities: &Capabilities, subscription: &Subscription) -> Result<
     if subscription.guarantee() == Guarantee::AtMostOnce && subscription.dead_letter_topic().is_some() {
         return unsupported("an at-most-once subscription cannot reject messages, so that it has no dead-letter topic");
     }
+    capabilities.check_start(subscription.start_position())?;
     if subscription.group_name().is_some() && !capabilities.groups {
         return unsupported("this broker has no consumer groups");
     }
     Ok(())
+}
+
+fn repositions(capabilities: &Capabilities, subscription: &Subscription, start: Start) -> Result<()> {
+    if subscription.group_name().is_none() {
+        let message =
+            "only a group has a position that can be moved: give the subscription a group, or let a reader start there";
+        return Err(Error::new(ErrorKind::InvalidConfig, message));
+    }
+    if !capabilities.reposition {
+        return Err(unsupported("move the position of a group", REPOSITIONING));
+    }
+    capabilities.check_start(start)
 }
 
 impl<D: Driver> Forward for Publisher<D> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::address::Start;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a confirmed publish has survived.
@@ -113,6 +114,14 @@ pub struct Capabilities {
     pub header_values: HeaderValues,
     /// A message may have no payload at all, which is not the same as an empty one.
     pub tombstones: bool,
+    /// A message can be [published now and delivered later](crate::Message::deliver_at); the broker keeps it meanwhile.
+    pub delayed_publish: bool,
+    /// A new group or reader can begin at a [time](crate::Start::Time).
+    pub start_at_time: bool,
+    /// A new group or reader can begin at an [offset](crate::Start::Offset).
+    pub start_at_offset: bool,
+    /// The position of a group can be [moved](crate::TracedBroker::reposition), to repeat or to skip messages.
+    pub reposition: bool,
     /// The largest payload in bytes, where it is known to the client.
     pub max_payload: Option<usize>,
 }
@@ -132,6 +141,10 @@ impl Capabilities {
             timestamp: Some(TimestampSource::Broker),
             header_values: HeaderValues::Bytes,
             tombstones: true,
+            delayed_publish: false,
+            start_at_time: false,
+            start_at_offset: false,
+            reposition: false,
             max_payload: None,
         }
     }
@@ -188,6 +201,15 @@ impl Capabilities {
         ]
     }
 
+    /// Checks that a group or reader can begin there.
+    pub(crate) fn check_start(&self, start: Start) -> Result<()> {
+        match start {
+            Start::Time(_) if !self.start_at_time => Err(unsupported("begin at a time", STARTING_AT_TIME)),
+            Start::Offset(_) if !self.start_at_offset => Err(unsupported("begin at an offset", STARTING_AT_OFFSET)),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the broker itself brings a message back after `delay`.
     pub(crate) fn retries_natively(&self, delay: Duration) -> bool {
         match self.retry {
@@ -197,8 +219,11 @@ impl Capabilities {
         }
     }
 
-    /// Checks that this broker can carry a message without a payload, when it has none.
-    pub(crate) fn check_payload(&self, payload: Option<&[u8]>) -> Result<()> {
+    /// Checks that this broker can carry a message with this payload, or none, and keep it back if it is to be delayed.
+    pub(crate) fn check_message(&self, payload: Option<&[u8]>, delayed: bool) -> Result<()> {
+        if delayed && !self.delayed_publish {
+            return Err(unsupported("keep a message for later", DELAYING));
+        }
         match (payload, self.max_payload) {
             (None, _) if !self.tombstones => Err(Error::new(
                 ErrorKind::Unsupported,
@@ -212,6 +237,20 @@ impl Capabilities {
             _ => Ok(()),
         }
     }
+}
+
+/// Which brokers can keep a message for later.
+const DELAYING: &str = "memory://, amqp:// and nats:// (JetStream of server 2.12 or later)";
+/// Which brokers can begin at a time.
+const STARTING_AT_TIME: &str = "memory://, kafka://, nats:// (JetStream) and redis://";
+/// Which brokers can begin at an offset.
+const STARTING_AT_OFFSET: &str = "memory://, kafka:// and nats:// (JetStream)";
+/// Which brokers can move the position of a group.
+pub(crate) const REPOSITIONING: &str = "memory://, kafka://, nats:// (JetStream) and redis://";
+
+/// The error of a call that this broker cannot serve, with the brokers that could.
+pub(crate) fn unsupported(what: &str, who_could: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("this broker cannot {what}; {who_could} can"))
 }
 
 impl Default for Capabilities {

@@ -33,7 +33,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use crate::address::{Subscription, Topic};
+use crate::address::{Start, Subscription, Topic};
 use crate::capability::{Capabilities, TimestampSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::headers::Headers;
@@ -68,6 +68,14 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// [`ErrorKind::Unsupported`] for what this broker cannot do, [`ErrorKind::NotFound`] for missing topology that may
     /// not be created, or what the connection reports.
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source>;
+
+    /// Moves the position of the subscription's group, so that what comes next to its members begins at `start`; called only
+    /// for groups, and for positions that the [capabilities](Capabilities::reposition) allow.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where positions cannot be moved, [`ErrorKind::Conflict`] where the group must have no members for it
+    /// and has some, [`ErrorKind::NotFound`] for a topic that is missing, or what the connection reports.
+    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()>;
 
     /// A round trip to the broker.
     ///
@@ -210,7 +218,7 @@ impl From<bool> for AttributeValue {
 }
 
 /// A message on its way to the broker: headers complete, context injected.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Outbound {
     /// The payload; `None` is a tombstone, given only to drivers that say they carry them.
     pub payload: Option<Bytes>,
@@ -220,6 +228,16 @@ pub struct Outbound {
     pub id: Option<String>,
     /// The headers, to be written in this order.
     pub headers: Headers,
+    /// When consumers may get it, at the earliest; given only to drivers that can
+    /// [delay](crate::Capabilities::delayed_publish), which keep it at the broker until then.
+    pub deliver_at: Option<SystemTime>,
+}
+
+impl Outbound {
+    /// A message that is nothing but a payload.
+    pub fn new(payload: impl Into<Bytes>) -> Self {
+        Self { payload: Some(payload.into()), ..Self::default() }
+    }
 }
 
 /// When a message was stored or sent.
@@ -400,6 +418,10 @@ impl<D: Driver + ?Sized> Driver for Arc<D> {
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
         (**self).subscribe(subscription).await
+    }
+
+    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
+        (**self).reposition(subscription, start).await
     }
 
     async fn ping(&self) -> Result<()> {

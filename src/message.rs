@@ -1,5 +1,7 @@
 //! What applications publish and what they get back for it.
 
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
 use opentelemetry::Context;
 use serde::Serialize;
@@ -30,12 +32,20 @@ pub struct Message {
     pub(crate) id: Option<String>,
     pub(crate) headers: Headers,
     pub(crate) context: Option<Context>,
+    pub(crate) deliver_at: Option<SystemTime>,
 }
 
 impl Message {
     /// A message with these bytes as payload; they are not copied.
     pub fn new(payload: impl Into<Bytes>) -> Self {
-        Self { payload: Some(payload.into()), key: None, id: None, headers: Headers::new(), context: None }
+        Self {
+            payload: Some(payload.into()),
+            key: None,
+            id: None,
+            headers: Headers::new(),
+            context: None,
+            deliver_at: None,
+        }
     }
 
     /// A message with `value` as JSON and the content type `application/json`.
@@ -76,6 +86,24 @@ impl Message {
         self
     }
 
+    /// Has the broker keep the message until `time`; one in the past delays nothing.
+    ///
+    /// The delay survives the end of this program. Publishing fails with [`ErrorKind::Unsupported`] on brokers that cannot
+    /// delay, see [`Capabilities::delayed_publish`](crate::Capabilities).
+    #[must_use]
+    pub fn deliver_at(mut self, time: SystemTime) -> Self {
+        self.deliver_at = Some(time);
+        self
+    }
+
+    /// Has the broker keep the message for that long from now on; see [`deliver_at`](Self::deliver_at).
+    #[must_use]
+    pub fn delay(self, delay: Duration) -> Self {
+        // A time beyond the clock's range is as far away as any.
+        let time = SystemTime::now().checked_add(delay);
+        self.deliver_at(time.unwrap_or(SystemTime::UNIX_EPOCH + Duration::from_secs(u32::MAX.into())))
+    }
+
     /// Sets the trace context to travel with, in place of the one that is current when `publish` is called.
     ///
     /// Needed where the current context is not the sender's: in spawned tasks, in batches, in callbacks.
@@ -112,6 +140,7 @@ impl From<&Received> for Message {
             id: None,
             headers: received.headers().clone(),
             context: None,
+            deliver_at: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, stream};
 use opentelemetry::Context;
@@ -141,13 +141,14 @@ impl<D: Driver> Publisher<D> {
 
     /// Waits for a place among the publishes in flight, first come first served, enqueues, and awaits the answer.
     async fn hand_over(&self, topic: &Topic, message: Message) -> Result<Receipt> {
-        let checked = self.driver.capabilities().check_payload(message.payload.as_deref());
+        let deliver_at = message.deliver_at.filter(|time| *time > SystemTime::now());
+        let checked = self.driver.capabilities().check_message(message.payload.as_deref(), deliver_at.is_some());
         checked.map_err(|error| self.annotate(error, topic))?;
         // Unconstrained: a task out of its budget would be queued not now but in an order of the scheduler's.
         let place = unconstrained(self.in_flight.acquire()).await;
         let _place = place.map_err(|_| self.annotate(closed(), topic))?;
-        let Message { payload, key, id, headers, context: _ } = message;
-        let confirmation = self.driver.publish(topic, Outbound { payload, key, id, headers });
+        let Message { payload, key, id, headers, .. } = message;
+        let confirmation = self.driver.publish(topic, Outbound { payload, key, id, headers, deliver_at });
         confirmation.await.map_err(|error| self.annotate(error, topic))
     }
 

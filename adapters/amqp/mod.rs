@@ -263,6 +263,10 @@ impl Driver for Amqp {
         Ok(Source::new(destination(subscription), Deliveries::new(plan, reading)))
     }
 
+    async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {
+        Err(crate::capability::unsupported("move the position of a group", crate::capability::REPOSITIONING))
+    }
+
     async fn ping(&self) -> Result<()> {
         let live = self.publishing.current()?;
         live.channel(During::Declare).await.map(drop)

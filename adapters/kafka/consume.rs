@@ -42,7 +42,7 @@ pub(super) fn open(
     let limit = settings.connect_timeout;
     match (subscription.group_name(), subscription.start_position()) {
         (Some(_), Start::Earliest) => {}
-        (Some(_), Start::Latest) => start::position_group(&consumer, subscription.topic(), partitions, limit)?,
+        (Some(_), _) => start::position_group(&consumer, subscription.topic(), partitions, limit)?,
         (None, begin) => {
             start::assign_reader(&consumer, &assignment, subscription.topic(), partitions, begin, limit)?;
         }

@@ -79,7 +79,7 @@ use rdkafka::ClientConfig;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::address::{Subscription, Topic};
+use crate::address::{Start, Subscription, Topic};
 use crate::broker_url::BrokerUrl;
 use crate::capability::{Attempts, Capabilities, Confirm, HeaderValues, Order, Retry, TimestampSource};
 use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
@@ -197,6 +197,10 @@ impl Driver for Kafka {
             Ok(source)
         })
         .await
+    }
+
+    async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {
+        Err(crate::capability::unsupported("move the position of a group", crate::capability::REPOSITIONING))
     }
 
     async fn ping(&self) -> Result<()> {

@@ -68,7 +68,9 @@ pub(super) fn assign_reader(
         let offset = match start {
             Start::Earliest => Offset::Beginning,
             // Asked for now: librdkafka would ask later, and leave out what is published meanwhile.
-            Start::Latest => Offset::Offset(end_of(consumer, topic, partition, deadline)?),
+            Start::Latest | Start::Time(_) | Start::Offset(_) => {
+                Offset::Offset(end_of(consumer, topic, partition, deadline)?)
+            }
         };
         all.add_partition_offset(topic, partition, offset).map_err(error::from_client)?;
         assignment.grant(partition);

@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::address::{Subscription, Topic};
+use crate::address::{Start, Subscription, Topic};
 use crate::broker_url::{BrokerUrl, Topology};
 use crate::capability::Capabilities;
 use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
@@ -132,6 +132,10 @@ impl Driver for Memory {
         let topic = self.topic(subscription.topic())?;
         let source = MemorySource::open(Arc::clone(&self.connection), topic, subscription);
         Ok(Source::new(Destination::new(), source))
+    }
+
+    async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {
+        Err(crate::capability::unsupported("move the position of a group", crate::capability::REPOSITIONING))
     }
 
     async fn ping(&self) -> Result<()> {

@@ -94,7 +94,7 @@ impl TopicLog {
         state.next_group += 1;
         let position = match start {
             Start::Earliest => state.first,
-            Start::Latest => state.end(),
+            Start::Latest | Start::Time(_) | Start::Offset(_) => state.end(),
         };
         state.groups.insert(id, Group::new(position));
         if let Some(name) = name {

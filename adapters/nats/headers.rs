@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     fn outbound(headers: &[(&str, &[u8])]) -> Outbound {
-        Outbound { payload: None, key: None, id: None, headers: headers.iter().copied().collect() }
+        Outbound { headers: headers.iter().copied().collect(), ..Outbound::default() }
     }
 
     #[test]

@@ -286,6 +286,10 @@ impl Driver for Nats {
         }
     }
 
+    async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {
+        Err(crate::capability::unsupported("move the position of a group", crate::capability::REPOSITIONING))
+    }
+
     async fn ping(&self) -> Result<()> {
         self.check_open()?;
         self.link.round_trip().await
@@ -318,6 +322,10 @@ fn capabilities(mode: Mode, max_payload: usize) -> Capabilities {
         timestamp: Some(TimestampSource::Broker),
         header_values: HeaderValues::Text,
         tombstones: false,
+        delayed_publish: false,
+        start_at_time: false,
+        start_at_offset: false,
+        reposition: false,
         max_payload: Some(max_payload),
     };
     match mode {

@@ -109,7 +109,7 @@ impl Wanted<'_> {
     fn config(&self, config: &Config) -> consumer::Config {
         let deliver_policy = match self.begin {
             Begin::Start(Start::Earliest) => DeliverPolicy::All,
-            Begin::Start(Start::Latest) => DeliverPolicy::New,
+            Begin::Start(Start::Latest | Start::Time(_) | Start::Offset(_)) => DeliverPolicy::New,
             Begin::Sequence(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
         };
         consumer::Config {

@@ -30,7 +30,7 @@ pub(super) struct Append {
 
 /// The command that appends a message to a stream.
 pub(super) fn append(stream: &str, how: Append, message: &Outbound) -> Cmd {
-    let Outbound { payload, key, id, headers } = message;
+    let Outbound { payload, key, id, headers, .. } = message;
     let payload = payload.as_deref().unwrap_or_default();
     // The same id may be among the headers, left there by a broker that has no other place for it.
     let id = id.as_deref().filter(|id| headers.get_str(MESSAGE_ID) != Some(id));
@@ -153,7 +153,7 @@ mod tests {
 
     fn message(headers: &[(&str, &[u8])]) -> Outbound {
         let headers = headers.iter().copied().collect();
-        Outbound { payload: Some(Bytes::from_static(b"x")), key: None, id: None, headers }
+        Outbound { payload: Some(Bytes::from_static(b"x")), headers, ..Outbound::default() }
     }
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
     fn reserves_what_the_headers_need() {
         let headers: Vec<(String, Vec<u8>)> = (0..50).map(|n| (format!("name-{n}"), vec![7; n])).collect();
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
-        let message = Outbound { payload: Some(Bytes::from_static(b"x")), key: None, id: None, headers };
+        let message = Outbound { payload: Some(Bytes::from_static(b"x")), headers, ..Outbound::default() };
         let fields = arguments(&append("s", PLAIN, &message)).split_off(3);
         let fields: Vec<Value> = fields.into_iter().map(Value::BulkString).collect();
         let mut counted = None;

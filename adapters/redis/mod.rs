@@ -96,7 +96,7 @@ use async_trait::async_trait;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::address::{Subscription, Topic};
+use crate::address::{Start, Subscription, Topic};
 use crate::broker_url::BrokerUrl;
 use crate::capability::{Attempts, Capabilities, Confirm, HeaderValues, Order, Retry, TimestampSource};
 use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
@@ -228,6 +228,10 @@ impl Driver for Redis {
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
         self.check_open()?;
         consume::subscribe(&self.config, subscription, &self.closing, &self.tasks).await
+    }
+
+    async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {
+        Err(crate::capability::unsupported("move the position of a group", crate::capability::REPOSITIONING))
     }
 
     async fn ping(&self) -> Result<()> {

@@ -40,7 +40,7 @@ pub(crate) fn unique(name: &str) -> Topic {
 }
 
 pub(crate) fn outbound(payload: impl Into<bytes::Bytes>) -> Outbound {
-    Outbound { payload: Some(payload.into()), key: None, id: None, headers: Headers::new() }
+    Outbound::new(payload)
 }
 
 pub(crate) async fn confirmed(confirmation: Confirmation<Receipt>) -> Result<Receipt> {

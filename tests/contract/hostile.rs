@@ -55,7 +55,7 @@ pub(crate) async fn delivers_messages_with_hostile_context(world: &World) {
     for (index, (pairs, trusted)) in cases().into_iter().enumerate() {
         let headers: Headers = pairs.iter().map(|(name, value)| (*name, value.as_slice())).collect();
         let plain = pairs.iter().all(|(_, value)| is_plain_text(value));
-        let message = Outbound { payload: Some(index.to_string().into()), key: None, id: None, headers };
+        let message = Outbound { payload: Some(index.to_string().into()), headers, ..Outbound::default() };
         if let Err(error) = broker.get_ref().publish(&topic, message).await {
             assert!(!plain || broker.capabilities().header_values == HeaderValues::Text, "case {index}: {error}");
             assert!(matches!(error.kind(), ErrorKind::InvalidMessage | ErrorKind::TooLarge), "case {index}: {error}");

@@ -319,12 +319,7 @@ pub(crate) async fn keeps_the_receiving_loop_out_of_the_trace(world: &World) {
     let mut deliveries = broker.subscribe(world.group("g")).await.unwrap();
     let driver = broker.get_ref();
     let topic = traced_broker::Topic::new(&world.topic).unwrap();
-    let bare = |payload: &'static str| traced_broker::driver::Outbound {
-        payload: Some(payload.into()),
-        key: None,
-        id: None,
-        headers: traced_broker::Headers::new(),
-    };
+    let bare = traced_broker::driver::Outbound::new;
     traced_broker::driver::Driver::declare(driver, &topic).await.unwrap();
     traced_broker::driver::Driver::publish(driver, &topic, bare("no context")).await.unwrap();
     broker.publish(&world.topic, Message::new("own context")).await.unwrap();

@@ -148,7 +148,7 @@ async fn attributes_are_those_of_the_conventions() {
     let topic = topic(&kafka, "attributes").await;
     kafka.publish(&topic, keyed("k", "x")).await.unwrap();
     let key = Some(bytes::Bytes::from_static(&[0xff]));
-    kafka.publish(&topic, Outbound { payload: None, key, id: None, headers: Headers::new() }).await.unwrap();
+    kafka.publish(&topic, Outbound { payload: None, key, ..Outbound::default() }).await.unwrap();
     let mut source = subscribe(&kafka, &topic, &topic).await;
     let offset = |offset| ("messaging.kafka.offset", AttributeValue::Integer(offset));
     assert_eq!(attributes(&next(&mut source).await), [offset(0), ("messaging.kafka.message.key", "k".into())]);

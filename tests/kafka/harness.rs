@@ -57,7 +57,7 @@ pub(crate) async fn topic(kafka: &Kafka, name: &str) -> Topic {
 }
 
 pub(crate) fn outbound(payload: impl Into<Bytes>) -> Outbound {
-    Outbound { payload: Some(payload.into()), key: None, id: None, headers: Headers::new() }
+    Outbound::new(payload)
 }
 
 pub(crate) fn keyed(key: &str, payload: impl Into<Bytes>) -> Outbound {

@@ -38,6 +38,7 @@ async fn payload_key_headers_and_id_arrive_byte_for_byte() {
         key: Some(Bytes::from_static(b"\0key\xff")),
         id: Some("id-1".to_owned()),
         headers: headers.clone(),
+        ..Outbound::default()
     };
     kafka.publish(&topic, message).await.unwrap();
     let received = next(&mut subscribe(&kafka, &topic, &topic).await).await;
@@ -58,7 +59,7 @@ async fn a_tombstone_is_not_an_empty_payload_and_no_key_not_an_empty_one() {
     let empty = || Some(Bytes::new());
     let cases = [(None, None), (empty(), empty()), (None, empty()), (empty(), None)];
     for (payload, key) in cases.clone() {
-        kafka.publish(&topic, Outbound { payload, key, id: None, headers: Headers::new() }).await.unwrap();
+        kafka.publish(&topic, Outbound { payload, key, ..Outbound::default() }).await.unwrap();
     }
     let mut source = subscribe(&kafka, &topic, &topic).await;
     for case in cases {

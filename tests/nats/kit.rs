@@ -42,7 +42,7 @@ pub(crate) fn topic(name: &str) -> Topic {
 }
 
 pub(crate) fn message(payload: impl Into<Bytes>) -> Outbound {
-    Outbound { payload: Some(payload.into()), key: None, id: None, headers: Headers::new() }
+    Outbound::new(payload)
 }
 
 pub(crate) fn with_headers<'a>(payload: &str, headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Outbound {

@@ -64,7 +64,13 @@ async fn payload_headers_key_and_id_arrive_as_they_were() {
     for key in [None, Some(&b"customer-7"[..]), Some(b""), Some(&every_byte), Some(b" x "), Some(b"a\r\nb")] {
         let key = key.map(Bytes::copy_from_slice);
         let id = Some(format!("id {key:?}"));
-        let sent = Outbound { payload: Some(every_byte.clone().into()), key, id, headers: headers.clone() };
+        let sent = Outbound {
+            payload: Some(every_byte.clone().into()),
+            key,
+            id,
+            headers: headers.clone(),
+            ..Outbound::default()
+        };
         publish(&nats, &topic, sent.clone()).await.unwrap();
         let inbound = next(&mut source).await;
         assert_eq!(inbound.payload, sent.payload);

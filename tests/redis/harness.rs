@@ -99,7 +99,7 @@ pub(crate) fn topic(name: &str) -> Topic {
 }
 
 pub(crate) fn message(payload: impl Into<Bytes>) -> Outbound {
-    Outbound { payload: Some(payload.into()), key: None, id: None, headers: Headers::new() }
+    Outbound::new(payload)
 }
 
 /// Publishes and waits for the confirmation.

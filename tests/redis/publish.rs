@@ -36,6 +36,7 @@ async fn lays_headers_out_so_that_anyone_can_read_them() {
         key: Some(vec![254, 0].into()),
         id: Some("order-1".to_owned()),
         headers: headers.into_iter().collect(),
+        ..Outbound::default()
     };
     publish(&broker, &topic, message).await.unwrap();
     let stored: Vec<(String, Vec<Vec<u8>>)> = Raw::new().await.run(&["XRANGE", &topic, "-", "+"]).await;

@@ -29,8 +29,12 @@ impl Assignment {
         if partitions.len() <= index {
             partitions.resize(index + 1, None);
         }
-        let granted = Partition { number: partition, offsets: Mutex::default(), window: Arc::clone(&self.window) };
-        partitions[index] = Some(Arc::new(granted));
+        partitions[index] = Some(Arc::new(Partition {
+            number: partition,
+            ended: AtomicBool::new(false),
+            offsets: Mutex::default(),
+            window: Arc::clone(&self.window),
+        }));
     }
 
     /// Ends with a partition: what is unsettled of it can no longer be settled. Returns the position to commit, if there is one.
@@ -71,6 +75,7 @@ impl Assignment {
 #[derive(Debug)]
 pub(super) struct Partition {
     pub(super) number: i32,
+    ended: AtomicBool,
     offsets: Mutex<Offsets>,
     window: Arc<Window>,
 }
@@ -83,7 +88,6 @@ struct Offsets {
     next: Option<i64>,
     /// The position that [`Partition::moved`] told last.
     told: Option<i64>,
-    ended: bool,
 }
 
 impl Offsets {
@@ -111,7 +115,7 @@ impl Partition {
     /// Settles the message at `offset`; `false` when the partition is no longer assigned.
     pub(super) fn settle(&self, offset: i64) -> bool {
         let mut offsets = self.offsets.lock();
-        if offsets.ended {
+        if self.is_ended() {
             return false;
         }
         // Mostly the first: then this is found at once and nothing has to be moved.
@@ -127,7 +131,7 @@ impl Partition {
 
     /// Whether the partition was revoked, or its subscription ended.
     pub(super) fn is_ended(&self) -> bool {
-        self.offsets.lock().ended
+        self.ended.load(Ordering::Acquire)
     }
 
     fn is_past(&self, offset: i64) -> bool {
@@ -147,7 +151,8 @@ impl Partition {
     fn end(&self) -> Option<i64> {
         let mut offsets = self.offsets.lock();
         let position = offsets.position();
-        offsets.ended = true;
+        // While locked: what settles at the same time comes before or after.
+        self.ended.store(true, Ordering::Release);
         for _ in offsets.unsettled.drain(..) {
             self.window.release();
         }
@@ -174,6 +179,11 @@ impl Window {
         self.limit.saturating_sub(self.occupied.load(Ordering::SeqCst))
     }
 
+    /// Whether nothing is unsettled.
+    pub(super) fn is_free(&self) -> bool {
+        self.occupied.load(Ordering::SeqCst) == 0
+    }
+
     /// Waits until half of the window is free, or for `limit`. Only ever called by one thread.
     pub(super) fn wait(&self, limit: Duration) {
         self.waiter.get_or_init(thread::current);
@@ -184,7 +194,13 @@ impl Window {
         self.waiting.store(false, Ordering::SeqCst);
     }
 
-    /// Ends a wait, now.
+    /// Waits until woken, or for `limit`. Only ever called by the thread that waits for room.
+    pub(super) fn sleep(&self, limit: Duration) {
+        self.waiter.get_or_init(thread::current);
+        thread::park_timeout(limit);
+    }
+
+    /// Ends a wait, now or when it begins.
     pub(super) fn wake(&self) {
         if let Some(waiter) = self.waiter.get() {
             waiter.unpark();

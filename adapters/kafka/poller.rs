@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -26,7 +27,7 @@ pub(super) type Item = Result<Taken>;
 /// Where a batch is handed over.
 pub(super) type Sender = mpsc::Sender<Vec<Item>>;
 
-/// How long to wait for a message at a time, hence how soon the end of the subscription is noticed.
+/// How long to wait for a message at a time. Messages and the end of the subscription end a wait.
 const POLL: Duration = Duration::from_millis(100);
 /// How long to wait for room in the window at a time.
 const ROOM: Duration = Duration::from_millis(5);
@@ -41,6 +42,10 @@ const STORE: Duration = Duration::from_millis(100);
 const BATCH: usize = 128;
 /// How long the last commit of a subscription is tried again while the group rebalances.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
+/// How long deliveries can be settled after the stream was dropped or the connection closed.
+const GRACE: Duration = Duration::from_millis(100);
+/// How long a subscription that ends while it joins its group lets it finish joining.
+const JOINING: Duration = Duration::from_secs(5);
 
 /// Ends a subscription and tells how it ended.
 #[derive(Debug)]
@@ -81,12 +86,14 @@ pub(super) struct Poller {
     limit: usize,
     full_since: Option<Instant>,
     stored: Instant,
+    /// Room for the payloads and keys to come, so that not each is allocated here and freed elsewhere.
+    bodies: BytesMut,
 }
 
 impl Poller {
     /// Starts the thread.
     pub(super) fn start(
-        consumer: BaseConsumer<Member>,
+        mut consumer: BaseConsumer<Member>,
         assignment: Arc<Assignment>,
         sender: Sender,
         subscription: &Subscription,
@@ -97,6 +104,8 @@ impl Poller {
             window: Arc::clone(&assignment.window),
             ended: Mutex::new(Some(ended)),
         });
+        let window = Arc::clone(&assignment.window);
+        consumer.set_nonempty_callback(move || window.wake());
         let limit = subscription.max_unsettled();
         let poller = Self {
             consumer,
@@ -109,6 +118,7 @@ impl Poller {
             limit,
             full_since: None,
             stored: Instant::now(),
+            bodies: BytesMut::new(),
         };
         let run = move || {
             // Nobody waits when the subscription was dropped.
@@ -137,31 +147,27 @@ impl Poller {
         self.finish()
     }
 
-    /// Takes what is there, at most `limit` messages; waits for the first.
-    fn take(&self, limit: usize) -> Vec<Item> {
-        let mut batch = Vec::with_capacity(limit);
-        let mut wait = POLL;
-        while batch.len() < limit {
-            match self.consumer.poll(wait) {
-                Some(Ok(message)) => batch.extend(self.copy(message).map(Ok)),
+    /// Takes what is there, at most `limit` messages; if there is nothing, waits for something to come.
+    fn take(&mut self, limit: usize) -> Vec<Item> {
+        let mut batch = Vec::new();
+        let mut nothing = 0;
+        // An event that is not for the application looks like nothing, with messages behind it.
+        while batch.len() < limit && nothing < 2 {
+            match self.consumer.poll(Duration::ZERO) {
+                Some(Ok(message)) => {
+                    if batch.is_empty() {
+                        batch.reserve_exact(limit);
+                    }
+                    batch.extend(copy(&self.assignment, self.at_most_once, &mut self.bodies, message).map(Ok));
+                }
                 Some(Err(error)) => batch.extend(report(error).map(Err)),
-                None => break,
+                None => nothing += 1,
             }
-            wait = Duration::ZERO;
+        }
+        if batch.is_empty() {
+            self.assignment.window.sleep(POLL);
         }
         batch
-    }
-
-    /// `None` when the partition was revoked meanwhile.
-    fn copy(&self, message: BorrowedMessage<'_>) -> Option<Taken> {
-        let offset = message.offset();
-        let partition = self.assignment.partition(message.partition(), offset)?;
-        if self.at_most_once {
-            partition.pass(offset)
-        } else {
-            partition.take(offset)
-        }
-        Some(Taken::copy(message, partition))
     }
 
     fn hand_over(&self, mut batch: Vec<Item>, sender: &Sender) {
@@ -265,12 +271,35 @@ impl Poller {
 
     /// Commits what is settled, ends every assignment, and leaves the group.
     fn finish(self) -> Result<()> {
+        self.settle_last();
         let positions = self.positions(self.assignment.revoke_all());
         let commits = self.grouped && !self.at_most_once && positions.count() > 0;
         let committed = if commits { self.commit_last(positions) } else { Ok(()) };
+        if self.grouped {
+            self.end_joining();
+        }
         // Blocks while it leaves the group, and calls back: that is why it is done here.
         drop(self.consumer);
         committed
+    }
+
+    /// Who drops the stream once it got its last message is still at work on it.
+    fn settle_last(&self) {
+        let deadline = Instant::now() + GRACE;
+        while !self.assignment.window.is_free() && Instant::now() < deadline {
+            self.assignment.window.sleep(ROOM);
+        }
+    }
+
+    /// Who leaves in the middle of joining may be counted as a member until the session times out.
+    fn end_joining(&self) {
+        let deadline = Instant::now() + JOINING;
+        while !self.consumer.context().has_joined() && Instant::now() < deadline {
+            // A message that comes now is not settled, and comes again.
+            if self.consumer.poll(Duration::ZERO).is_none() {
+                self.assignment.window.sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     fn commit_last(&self, mut positions: TopicPartitionList) -> Result<()> {
@@ -303,6 +332,18 @@ impl Poller {
         }
         left
     }
+}
+
+/// `None` when the partition was revoked meanwhile.
+fn copy(assignment: &Assignment, settled: bool, bodies: &mut BytesMut, message: BorrowedMessage<'_>) -> Option<Taken> {
+    let offset = message.offset();
+    let partition = assignment.partition(message.partition(), offset)?;
+    if settled {
+        partition.pass(offset);
+    } else {
+        partition.take(offset);
+    }
+    Some(Taken::copy(message, partition, bodies))
 }
 
 /// The position after the messages of a batch, of each partition in it.

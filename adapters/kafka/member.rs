@@ -26,25 +26,18 @@ pub(super) struct Member {
     begin: Mutex<Vec<(i32, i64)>>,
     /// Whether partitions that come now must not be fetched from.
     paused: AtomicBool,
-    /// Whether the group has ever answered, with partitions or with none.
-    joined: AtomicBool,
     listener: Listener,
 }
 
 impl Member {
     pub(super) fn new(assignment: Arc<Assignment>, stores: bool) -> Self {
-        let (paused, joined) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { assignment, stores, begin: Mutex::default(), paused, joined, listener: Listener::default() }
+        let (begin, paused) = (Mutex::default(), AtomicBool::new(false));
+        Self { assignment, stores, begin, paused, listener: Listener::default() }
     }
 
     /// Says where to begin with partitions in which the group has no position.
     pub(super) fn begin_at(&self, positions: Vec<(i32, i64)>) {
         *self.begin.lock() = positions;
-    }
-
-    /// Whether the consumer has been a member of its group.
-    pub(super) fn has_joined(&self) -> bool {
-        self.joined.load(Ordering::Relaxed)
     }
 
     /// Whether the poller has paused fetching.
@@ -115,11 +108,8 @@ impl ConsumerContext for Member {
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Assign(assigned) = rebalance {
-            self.joined.store(true, Ordering::Relaxed);
-            if self.is_paused() {
-                note("pause", consumer.pause(assigned));
-            }
+        if let (Rebalance::Assign(assigned), true) = (rebalance, self.is_paused()) {
+            note("pause", consumer.pause(assigned));
         }
     }
 

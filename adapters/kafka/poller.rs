@@ -44,8 +44,6 @@ const BATCH: usize = 128;
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 /// How long deliveries can be settled after the stream was dropped or the connection closed.
 const GRACE: Duration = Duration::from_millis(100);
-/// How long a subscription that ends while it joins its group lets it finish joining.
-const JOINING: Duration = Duration::from_secs(5);
 
 /// Ends a subscription and tells how it ended.
 #[derive(Debug)]
@@ -275,9 +273,6 @@ impl Poller {
         let positions = self.positions(self.assignment.revoke_all());
         let commits = self.grouped && !self.at_most_once && positions.count() > 0;
         let committed = if commits { self.commit_last(positions) } else { Ok(()) };
-        if self.grouped {
-            self.end_joining();
-        }
         // Blocks while it leaves the group, and calls back: that is why it is done here.
         drop(self.consumer);
         committed
@@ -288,17 +283,6 @@ impl Poller {
         let deadline = Instant::now() + GRACE;
         while !self.assignment.window.is_free() && Instant::now() < deadline {
             self.assignment.window.sleep(ROOM);
-        }
-    }
-
-    /// Who leaves in the middle of joining may be counted as a member until the session times out.
-    fn end_joining(&self) {
-        let deadline = Instant::now() + JOINING;
-        while !self.consumer.context().has_joined() && Instant::now() < deadline {
-            // A message that comes now is not settled, and comes again.
-            if self.consumer.poll(Duration::ZERO).is_none() {
-                self.assignment.window.sleep(Duration::from_millis(1));
-            }
         }
     }
 

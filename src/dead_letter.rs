@@ -15,6 +15,9 @@ use crate::received::Received;
 
 /// Header of a dead letter: why the message was given up, in words, one line of at most 1024 bytes.
 pub const REASON: &str = "dead-letter-reason";
+/// Header of a dead letter: the kind of error, the `error.type` of the last process span (`panic`, `timeout`, `invalid_message`, …);
+/// absent where the application rejected the message by hand.
+pub const ERROR_TYPE: &str = "dead-letter-error-type";
 /// Header of a dead letter: the topic it came from.
 pub const TOPIC: &str = "dead-letter-topic";
 /// Header of a dead letter: how many attempts were made at it.
@@ -31,6 +34,13 @@ pub(crate) trait Forward: Send + Sync {
     fn forward<'a>(&'a self, topic: &'a str, message: Message, context: Context) -> BoxFuture<'a, Result<Receipt>>;
 }
 
+/// Why a message was given up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grounds<'a> {
+    pub(crate) reason: &'a str,
+    pub(crate) error_type: Option<&'static str>,
+}
+
 /// Where the rejected messages of a subscription go.
 #[derive(Clone)]
 pub(crate) struct DeadLetters {
@@ -44,10 +54,17 @@ impl DeadLetters {
     }
 
     /// Publishes the copy and waits for the confirm.
-    pub(crate) async fn publish(&self, message: &Received, reason: &str, context: &Context) -> Result<()> {
+    pub(crate) async fn publish(&self, message: &Received, grounds: Grounds<'_>, context: &Context) -> Result<()> {
         let mut copy = Message::from(message);
         let headers = copy.headers_mut();
-        headers.insert(REASON, one_line(reason));
+        headers.insert(REASON, one_line(grounds.reason));
+        match grounds.error_type {
+            Some(error_type) => headers.insert(ERROR_TYPE, error_type),
+            // One that is left of an earlier death says nothing about this one.
+            None => {
+                headers.remove(ERROR_TYPE);
+            }
+        }
         headers.insert(TOPIC, message.topic().as_str());
         headers.insert(ATTEMPTS, message.attempt().to_string());
         if let Some(partition) = message.partition() {

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use opentelemetry::Context;
 
 use crate::error::Result;
+use crate::handler::HandlerError;
 use crate::message::{Message, Receipt};
 use crate::received::Received;
 
@@ -27,6 +28,9 @@ pub const PARTITION: &str = "dead-letter-partition";
 /// Header of a dead letter: its offset or sequence number, where there is one.
 pub const OFFSET: &str = "dead-letter-offset";
 
+/// Every header that dead-lettering sets.
+pub const HEADERS: [&str; 6] = [REASON, ERROR_TYPE, TOPIC, ATTEMPTS, PARTITION, OFFSET];
+
 const MAX_REASON: usize = 1024;
 
 /// Forwards messages within a given context; what publishing gives to dead-lettering.
@@ -39,6 +43,13 @@ pub(crate) trait Forward: Send + Sync {
 pub(crate) struct Grounds<'a> {
     pub(crate) reason: &'a str,
     pub(crate) error_type: Option<&'static str>,
+}
+
+impl<'a> Grounds<'a> {
+    /// An error of a handler, and what it says.
+    pub(crate) fn of(error: Option<&HandlerError>, reason: &'a str) -> Self {
+        Self { reason, error_type: error.map(HandlerError::error_type) }
+    }
 }
 
 /// Where the rejected messages of a subscription go.

@@ -115,25 +115,13 @@ impl Delivery {
     {
         let span = self.start_span();
         let message = self.message.clone();
-        let work = AssertUnwindSafe(async move { handler(message).await.map(drop) }).catch_unwind();
-        let work = work.with_context(ambient::entered(span.context().clone()));
-        let outcome = match limit {
-            None => work.await,
-            Some(limit) => timeout(limit, work).await.unwrap_or_else(|_| Ok(Err(HandlerError::retry(TimedOut(limit))))),
-        };
-        let error = match outcome {
-            Ok(result) => result.err(),
-            Err(panic) => Some(HandlerError::retry(Panicked(describe_panic(&*panic)))),
-        };
-        if let Some(error) = &error {
-            span.fail(error.error_type(), error.to_string());
-        }
-        Attempt { span, error }
+        let result = contained(&span, limit, async move { handler(message).await.map(drop) }).await;
+        Attempt { span, error: result.err() }
     }
 
     /// Settles by the verdict on an attempt, `None` for one that succeeded, and ends its span.
     pub(crate) async fn conclude(self, attempt: Attempt, verdict: Option<Verdict>) -> Result<Processed> {
-        let settled = self.settle_by(verdict, &attempt).await;
+        let settled = self.settle_by(verdict, attempt.error.as_ref(), attempt.span.context()).await;
         attempt.end(settled)
     }
 
@@ -191,6 +179,14 @@ impl Delivery {
         self.settle_reject(Grounds { reason, error_type: None }, &ambient::current()).await
     }
 
+    /// Starts the span of a batch of one subscription's deliveries; `None` for a batch of nothing.
+    pub(crate) fn start_batch_span(batch: &[Self]) -> Option<ProcessSpan> {
+        let consumer = &batch.first()?.consumer;
+        let creations: Vec<Context> = batch.iter().map(Self::creation_context).collect();
+        let (template, ambient) = (&consumer.process, ambient::current());
+        Some(ProcessSpan::start_batch(template, &consumer.telemetry, consumer.policy, &creations, &ambient))
+    }
+
     fn start_span(&self) -> ProcessSpan {
         let consumer = &self.consumer;
         let creation = self.creation_context();
@@ -213,7 +209,13 @@ impl Delivery {
         span
     }
 
-    async fn settle_by(mut self, verdict: Option<Verdict>, attempt: &Attempt) -> Result<Settlement> {
+    /// Settles by the verdict on `error`, `None` where there is none; within `context`, which dead letters are published in.
+    pub(crate) async fn settle_by(
+        mut self,
+        verdict: Option<Verdict>,
+        error: Option<&HandlerError>,
+        context: &Context,
+    ) -> Result<Settlement> {
         let settlement = match verdict {
             None if self.handle.is_none() => Settlement::None,
             None => {
@@ -225,8 +227,8 @@ impl Delivery {
                 Settlement::Retried
             }
             Some(Verdict::Reject) => {
-                let reason = attempt.reason();
-                self.settle_reject(attempt.grounds(&reason), attempt.span.context()).await?;
+                let reason = error.map(ToString::to_string).unwrap_or_default();
+                self.settle_reject(Grounds::of(error, &reason), context).await?;
                 Settlement::Rejected
             }
         };
@@ -263,8 +265,9 @@ impl Delivery {
     }
 
     async fn bury(&self, attempt: &Attempt) -> Result<Disposition> {
-        let reason = attempt.reason();
-        self.copy_to_dead_letters(attempt.grounds(&reason), attempt.span.context()).await
+        let error = attempt.error.as_ref();
+        let reason = error.map(ToString::to_string).unwrap_or_default();
+        self.copy_to_dead_letters(Grounds::of(error, &reason), attempt.span.context()).await
     }
 
     /// Publishes the dead letter, if the subscription has a topic for them; what is left is to settle as returned.
@@ -318,6 +321,24 @@ impl fmt::Debug for Delivery {
     }
 }
 
+/// Runs a handler within its span, for no longer than `limit`: a panic is an error, and an error is told to the span.
+pub(crate) async fn contained<T>(
+    span: &ProcessSpan,
+    limit: Option<Duration>,
+    work: impl Future<Output = Result<T, HandlerError>>,
+) -> Result<T, HandlerError> {
+    let work = AssertUnwindSafe(work).catch_unwind().with_context(ambient::entered(span.context().clone()));
+    let outcome = match limit {
+        None => work.await,
+        Some(limit) => timeout(limit, work).await.unwrap_or_else(|_| Ok(Err(HandlerError::retry(TimedOut(limit))))),
+    };
+    let result = outcome.unwrap_or_else(|panic| Err(HandlerError::retry(Panicked(describe_panic(&*panic)))));
+    if let Err(error) = &result {
+        span.fail(error.error_type(), error.to_string());
+    }
+    result
+}
+
 /// A handler has run; the delivery is not settled yet, and the span not ended.
 pub(crate) struct Attempt {
     span: ProcessSpan,
@@ -325,14 +346,6 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    fn reason(&self) -> String {
-        self.error.as_ref().map(ToString::to_string).unwrap_or_default()
-    }
-
-    fn grounds<'a>(&self, reason: &'a str) -> Grounds<'a> {
-        Grounds { reason, error_type: self.error.as_ref().map(HandlerError::error_type) }
-    }
-
     /// Ends the span with how the delivery was settled.
     fn end(self, settled: Result<Settlement>) -> Result<Processed> {
         let Self { span, error } = self;

@@ -25,6 +25,7 @@
 //! [drain time](Consume::drain_time), settles, and returns a [`Report`]. What has not been begun goes back to the broker,
 //! and so does what does not finish in time. If the future is dropped instead, all handlers are cancelled and their messages go back.
 
+mod batch;
 mod delayed;
 mod lanes;
 mod report;
@@ -47,6 +48,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handler::HandlerError;
 use crate::received::Received;
 
+pub use batch::{ConsumeBatch, DEFAULT_BATCH_SIZE, DEFAULT_LINGER, Failed};
 pub use report::Report;
 pub use retry::{DEFAULT_FIRST_DELAY, DEFAULT_LONGEST_DELAY, Retry};
 
@@ -279,14 +281,16 @@ impl Options {
     fn fit(&self, subscription: Subscription) -> Result<Subscription> {
         let concurrency = self.concurrency;
         if !(1..=crate::address::MAX_PREFETCH).contains(&concurrency) {
-            return Err(Error::new(ErrorKind::InvalidConfig, "the concurrency is outside 1 to 65535")
-                .with_operation("consume")
-                .with_context("concurrency", concurrency));
+            return Err(invalid("the concurrency is outside 1 to 65535", "concurrency", concurrency));
         }
         let prefetch = subscription.max_unsettled();
         // One of 0 is left for subscribing to refuse.
         Ok(if (1..concurrency).contains(&prefetch) { subscription.prefetch(concurrency) } else { subscription })
     }
+}
+
+fn invalid(message: &str, what: &'static str, value: usize) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message).with_operation("consume").with_context(what, value)
 }
 
 impl<B: TracedBroker + ?Sized, H, M> fmt::Debug for Consume<'_, B, H, M> {

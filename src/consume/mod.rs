@@ -31,19 +31,17 @@ mod lanes;
 mod report;
 mod retry;
 mod runner;
+mod subscribed;
 mod work;
 
 use std::fmt;
-use std::future::{Future, pending};
+use std::future::Future;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use tokio_util::task::AbortOnDropHandle;
-
 use crate::address::Subscription;
 use crate::broker::TracedBroker;
-use crate::delivery::Delivery;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::HandlerError;
 use crate::received::Received;
@@ -52,9 +50,9 @@ pub use batch::{ConsumeBatch, DEFAULT_BATCH_SIZE, DEFAULT_LINGER, Failed};
 pub use report::Report;
 pub use retry::{DEFAULT_FIRST_DELAY, DEFAULT_LONGEST_DELAY, Retry};
 
-use lanes::{Lane, Lanes};
-use runner::Runner;
-use work::{Done, Job, work};
+pub use subscribed::Subscribed;
+
+use work::{Job, Wanted};
 
 /// How long a consumer that stops waits for its handlers unless [`Consume::drain_time`] says otherwise.
 pub const DEFAULT_DRAIN_TIME: Duration = Duration::from_secs(30);
@@ -95,7 +93,7 @@ pub struct Consume<'a, B: ?Sized, H, M = InTask> {
     subscription: Subscription,
     handler: H,
     options: Options,
-    mode: M,
+    mode: PhantomData<M>,
 }
 
 /// Handlers take turns in the task that runs the consumer.
@@ -107,13 +105,13 @@ pub struct InTask;
 pub struct OwnTasks;
 
 /// How to consume.
-#[derive(Debug, Clone)]
 struct Options {
     concurrency: usize,
     ordered: bool,
     time_limit: Option<Duration>,
     retry: Retry,
     drain: Duration,
+    wanted: Option<Arc<Wanted>>,
 }
 
 impl<'a, B: TracedBroker + ?Sized, H> Consume<'a, B, H> {
@@ -124,16 +122,17 @@ impl<'a, B: TracedBroker + ?Sized, H> Consume<'a, B, H> {
             time_limit: None,
             retry: Retry::default(),
             drain: DEFAULT_DRAIN_TIME,
+            wanted: None,
         };
-        Self { broker, subscription, handler, options, mode: InTask }
+        Self { broker, subscription, handler, options, mode: PhantomData }
     }
 
     /// Runs every handler in a task of its own, so that handlers that compute use all cores.
     ///
     /// Without it, handlers take turns in the task that runs the consumer, which costs less and suits those that mostly wait.
     pub fn in_own_tasks(self) -> Consume<'a, B, H, OwnTasks> {
-        let Self { broker, subscription, handler, options, mode: InTask } = self;
-        Consume { broker, subscription, handler, options, mode: OwnTasks }
+        let Self { broker, subscription, handler, options, mode: _ } = self;
+        Consume { broker, subscription, handler, options, mode: PhantomData }
     }
 }
 
@@ -175,35 +174,55 @@ impl<B: TracedBroker + ?Sized, H, M> Consume<'_, B, H, M> {
         self.options.drain = time;
         self
     }
+
+    /// Handles only messages for which `wanted` is true; the others are acknowledged, without a span, and
+    /// [counted](Report::skipped). Default: all.
+    pub fn filter(mut self, wanted: impl Fn(&Received) -> bool + Send + Sync + 'static) -> Self {
+        self.options.wanted = Some(Arc::new(wanted));
+        self
+    }
+
+    /// Subscribes now, to be run afterwards: what is published from here on is there for the consumer also on brokers that keep nothing
+    /// for groups that do not exist yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a concurrency of 0 or above the highest prefetch, and whatever
+    /// [`subscribe`](TracedBroker::subscribe) returns. Once it runs, nothing ends a consumer but being told to stop and the broker being
+    /// closed: a lost connection is restored, and the log and [`Report::errors`] tell of it.
+    pub async fn subscribed(self) -> Result<Subscribed<H, M>> {
+        let Self { broker, subscription, handler, options, mode: _ } = self;
+        let subscription = options.fit(subscription)?;
+        let window = subscription.max_unsettled();
+        let deliveries = broker.subscribe(subscription).await?;
+        let Options { concurrency, ordered, time_limit, retry, drain, wanted } = options;
+        let job = Job { handler, ordered, time_limit, retry, wanted };
+        Ok(Subscribed { deliveries, job, concurrency, window, drain, mode: PhantomData })
+    }
 }
 
 impl<B: TracedBroker + ?Sized, H> Consume<'_, B, H, InTask> {
     /// Consumes until the broker is closed.
     ///
     /// # Errors
-    /// As [`run_until`](Self::run_until).
+    /// As [`subscribed`](Self::subscribed).
     pub async fn run<F, T>(self) -> Result<Report>
     where
         H: Fn(Received) -> F,
         F: Future<Output = Result<T, HandlerError>>,
     {
-        self.run_until(pending::<()>()).await
+        Ok(self.subscribed().await?.run().await)
     }
 
     /// Consumes until `shutdown` ends or the broker is closed, then drains.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a concurrency of 0 or above the highest prefetch, and whatever
-    /// [`subscribe`](TracedBroker::subscribe) returns. Once it runs, nothing ends it but `shutdown` and the broker being closed:
-    /// a lost connection is restored, and the log and [`Report::errors`] tell of it.
-    pub async fn run_until<F, T, S>(self, shutdown: S) -> Result<Report>
+    /// As [`subscribed`](Self::subscribed).
+    pub async fn run_until<F, T>(self, shutdown: impl Future) -> Result<Report>
     where
         H: Fn(Received) -> F,
         F: Future<Output = Result<T, HandlerError>>,
-        S: Future,
     {
-        let (setup, job) = self.split()?;
-        setup.run(|delivery, lane| work(Arc::clone(&job), delivery, lane), shutdown).await
+        Ok(self.subscribed().await?.run_until(shutdown).await)
     }
 }
 
@@ -211,68 +230,27 @@ impl<B: TracedBroker + ?Sized, H> Consume<'_, B, H, OwnTasks> {
     /// Consumes until the broker is closed.
     ///
     /// # Errors
-    /// As [`run_until`](Self::run_until).
+    /// As [`subscribed`](Self::subscribed).
     pub async fn run<F, T>(self) -> Result<Report>
     where
         H: Fn(Received) -> F + Send + Sync + 'static,
         F: Future<Output = Result<T, HandlerError>> + Send + 'static,
         T: 'static,
     {
-        self.run_until(pending::<()>()).await
+        Ok(self.subscribed().await?.run().await)
     }
 
     /// Consumes until `shutdown` ends or the broker is closed, then drains.
     ///
     /// # Errors
-    /// As without [`in_own_tasks`](Consume::in_own_tasks).
-    pub async fn run_until<F, T, S>(self, shutdown: S) -> Result<Report>
+    /// As [`subscribed`](Self::subscribed).
+    pub async fn run_until<F, T>(self, shutdown: impl Future) -> Result<Report>
     where
         H: Fn(Received) -> F + Send + Sync + 'static,
         F: Future<Output = Result<T, HandlerError>> + Send + 'static,
         T: 'static,
-        S: Future,
     {
-        let (setup, job) = self.split()?;
-        let start = |delivery, lane| {
-            let task = AbortOnDropHandle::new(tokio::spawn(work(Arc::clone(&job), delivery, lane)));
-            task.map(|ended| ended.unwrap_or_else(|_| Done::cancelled()))
-        };
-        setup.run(start, shutdown).await
-    }
-}
-
-impl<'a, B: TracedBroker + ?Sized, H, M> Consume<'a, B, H, M> {
-    /// What the subscription needs, and what every handler needs.
-    fn split(self) -> Result<(Setup<'a, B>, Arc<Job<H>>)> {
-        let Self { broker, subscription, handler, options, mode: _ } = self;
-        let subscription = options.fit(subscription)?;
-        let Options { concurrency, ordered, time_limit, retry, drain } = options;
-        let job = Arc::new(Job { handler, ordered, time_limit, retry });
-        Ok((Setup { broker, subscription, concurrency, ordered, drain }, job))
-    }
-}
-
-/// All but the handler.
-struct Setup<'a, B: ?Sized> {
-    broker: &'a B,
-    subscription: Subscription,
-    concurrency: usize,
-    ordered: bool,
-    drain: Duration,
-}
-
-impl<B: TracedBroker + ?Sized> Setup<'_, B> {
-    async fn run<S, F>(self, start: S, shutdown: impl Future) -> Result<Report>
-    where
-        S: Fn(Delivery, Lane) -> F,
-        F: Future<Output = Done>,
-    {
-        let window = self.subscription.max_unsettled();
-        let deliveries = self.broker.subscribe(self.subscription).await?;
-        let lanes = Lanes::new(self.ordered, window);
-        let mut runner = Runner::new(deliveries, start, self.concurrency, lanes);
-        runner.run_until(shutdown).await;
-        Ok(runner.drain(self.drain).await)
+        Ok(self.subscribed().await?.run_until(shutdown).await)
     }
 }
 
@@ -297,7 +275,9 @@ impl<B: TracedBroker + ?Sized, H, M> fmt::Debug for Consume<'_, B, H, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consume")
             .field("subscription", &self.subscription)
-            .field("options", &self.options)
+            .field("concurrency", &self.options.concurrency)
+            .field("ordered", &self.options.ordered)
+            .field("retry", &self.options.retry)
             .finish_non_exhaustive()
     }
 }

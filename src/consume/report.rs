@@ -8,6 +8,8 @@ use std::fmt;
 pub struct Report {
     /// Handled and acknowledged.
     pub handled: u64,
+    /// Acknowledged without being handled, because a [filter](super::Consume::filter) did not want them.
+    pub skipped: u64,
     /// Failed, and to be tried again.
     pub retried: u64,
     /// Given up: copied to the dead-letter topic, or discarded where there is none.
@@ -34,6 +36,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} handled", self.handled)?;
         let others = [
+            (self.skipped, "skipped"),
             (self.retried, "retried"),
             (self.rejected, "rejected"),
             (self.failed, "failed"),

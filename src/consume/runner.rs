@@ -162,6 +162,7 @@ where
         let Done { lane, end } = done;
         let count = match end {
             End::Handled => &mut self.report.handled,
+            End::Skipped => &mut self.report.skipped,
             End::Retried => &mut self.report.retried,
             End::Rejected => &mut self.report.rejected,
             End::Failed => &mut self.report.failed,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::lanes::Lane;
 use super::retry::Retry;
+use crate::address::Topic;
 use crate::delivery::{Concluded, Delivery, Settlement};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::handler::HandlerError;
 use crate::received::Received;
 
@@ -17,7 +18,11 @@ pub(super) struct Job<H> {
     pub(super) ordered: bool,
     pub(super) time_limit: Option<Duration>,
     pub(super) retry: Retry,
+    pub(super) wanted: Option<Arc<Wanted>>,
 }
+
+/// Whether a message is to be handled.
+pub(super) type Wanted = dyn Fn(&Received) -> bool + Send + Sync;
 
 /// An attempt that is over.
 pub(super) struct Done {
@@ -28,6 +33,8 @@ pub(super) struct Done {
 /// How an attempt ended.
 pub(super) enum End {
     Handled,
+    /// Acknowledged without being handled.
+    Skipped,
     Retried,
     Rejected,
     /// Failed where nothing can be settled.
@@ -52,6 +59,9 @@ where
     H: Fn(Received) -> F,
     F: Future<Output = Result<T, HandlerError>>,
 {
+    if job.wanted.as_ref().is_some_and(|wanted| !wanted(delivery.message())) {
+        return Done { lane, end: skip(delivery).await };
+    }
     let number = delivery.message().attempt();
     let attempt = delivery.attempt(&job.handler, job.time_limit).await;
     let verdict = attempt.error.as_ref().map(|error| job.retry.verdict(error, number));
@@ -68,14 +78,24 @@ where
             Settlement::Retried => End::Retried,
             Settlement::Rejected => End::Rejected,
         },
-        Err(error) if error.kind() == ErrorKind::Unsupported => {
-            tracing::warn!(%topic, %error, "a handler failed on an at-most-once subscription");
-            End::Failed
-        }
-        Err(error) => {
-            tracing::warn!(%topic, %error, "a message was not settled and comes again");
-            End::Unsettled
-        }
+        Err(error) => unsettled(&topic, &error),
     };
     Done { lane, end }
+}
+
+async fn skip(delivery: Delivery) -> End {
+    let topic = delivery.message().topic().clone();
+    match delivery.ack().await {
+        Ok(()) => End::Skipped,
+        Err(error) => unsettled(&topic, &error),
+    }
+}
+
+fn unsettled(topic: &Topic, error: &Error) -> End {
+    if error.kind() == ErrorKind::Unsupported {
+        tracing::warn!(%topic, %error, "a handler failed on an at-most-once subscription");
+        return End::Failed;
+    }
+    tracing::warn!(%topic, %error, "a message was not settled and comes again");
+    End::Unsettled
 }

@@ -302,9 +302,10 @@ impl Driver for Nats {
         self.closed.cancel();
         let sessions = self.sessions.take_all();
         join_all(sessions.iter().map(|session| session.leave())).await;
-        for session in sessions {
+        for session in &sessions {
             session.end();
         }
+        join_all(sessions.iter().map(|session| session.arrive())).await;
         self.bring_home().await
     }
 }

@@ -250,6 +250,25 @@ impl Session {
         }
     }
 
+    /// Stops handing out, and takes out everything unsettled, whose handles are of no more use.
+    pub(super) fn suspend(&self) -> Vec<Unsettled> {
+        let mut state = self.state.lock();
+        state.leaving = true;
+        state.take_all()
+    }
+
+    /// Ends the session after [`suspend`](Self::suspend), so that another is opened; what is given back goes to the group at once.
+    pub(super) fn release(&self, unsettled: Vec<Unsettled>) {
+        self.give_back(unsettled);
+        let waker = {
+            let mut state = self.state.lock();
+            state.leaving = false;
+            state.lost = Some(Lost::Moved);
+            state.waker.take()
+        };
+        waker.inspect(Waker::wake_by_ref);
+    }
+
     /// Ends the session: everything unsettled goes back to the group at once, and its handles are of no more use.
     ///
     /// Returns the first place in the stream that is not settled, if the session came to know of any.

@@ -56,16 +56,51 @@ async fn a_delayed_message_is_for_groups_and_readers_that_came_after_it_too() {
 }
 
 #[tokio::test]
-async fn each_of_several_idle_members_can_be_the_one_that_gets_it() {
-    let broker = connect("memory://delaying-members").await.unwrap();
-    let mut members = vec![group(&broker).await, group(&broker).await, group(&broker).await];
-    for member in &mut members {
-        silent(member).await;
+async fn messages_of_one_time_come_in_the_order_they_were_published_in() {
+    let broker = connect("memory://delaying-ties").await.unwrap();
+    let time = SystemTime::now() + Duration::from_millis(100);
+    let expected: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    for payload in &expected {
+        broker.publish("t", Message::new(payload.clone()).deliver_at(time)).await.unwrap();
     }
-    delayed(&broker, "x", 200).await;
-    // Whoever would have seen to it in time goes, or looks away.
-    drop(members.remove(0));
-    assert_eq!(drain(&mut members[1], 1).await, ["x"]);
+    assert_eq!(drain(&mut group(&broker).await, 20).await, expected);
+}
+
+/// A member that waits in a task of its own.
+async fn idle(broker: &Broker, count: usize) -> tokio::task::JoinHandle<Vec<String>> {
+    let mut deliveries = group(broker).await;
+    let idle = tokio::spawn(async move { drain(&mut deliveries, count).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    idle
+}
+
+#[tokio::test]
+async fn an_idle_member_sees_to_it_in_time_when_another_looks_away() {
+    let broker = connect("memory://delaying-members").await.unwrap();
+    // First in line to be woken, and never asked again.
+    let mut away = group(&broker).await;
+    let away = tokio::spawn(async move {
+        silent(&mut away).await;
+        away
+    });
+    let _away = away.await.unwrap();
+    let idle = idle(&broker, 1).await;
+    delayed(&broker, "x", 100).await;
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), idle).await.expect("woken").unwrap(), ["x"]);
+}
+
+#[tokio::test]
+async fn an_idle_member_wakes_up_for_what_is_due_sooner() {
+    let broker = connect("memory://delaying-sooner").await.unwrap();
+    let idle = idle(&broker, 2).await;
+    delayed(&broker, "late", 1000).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let soon = delayed(&broker, "soon", 100).await;
+    while !idle.is_finished() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(idle.await.unwrap(), ["soon", "late"]);
+    assert!(soon.elapsed().unwrap() > Duration::from_millis(500), "both came, each in its time");
 }
 
 #[tokio::test]

@@ -2,6 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 mod contract;
+#[path = "memory/delaying.rs"]
+mod delaying;
+#[path = "memory/driving.rs"]
+mod driving;
+#[path = "memory/positions.rs"]
+mod positions;
 
 use std::time::Duration;
 

@@ -9,6 +9,8 @@ pub mod broker;
 pub mod broker_url;
 pub mod capability;
 pub mod carrier;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod connect;
 mod consumer;
 pub mod dead_letter;

@@ -28,6 +28,7 @@ mod cases;
 mod failure;
 mod harness;
 mod need;
+mod recorder;
 mod run;
 mod spans;
 mod suite;

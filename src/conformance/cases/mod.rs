@@ -1,12 +1,16 @@
 //! The cases, by area.
 
 mod context;
+mod delays;
 mod delivery;
 mod hostile;
 mod lifecycle;
 mod order;
+mod positions;
 mod refusing;
+mod restart;
 mod settlement;
+mod stress;
 mod telemetry;
 
 use std::sync::LazyLock;
@@ -20,10 +24,14 @@ pub fn cases() -> &'static [Case] {
             delivery::CASES,
             order::CASES,
             settlement::CASES,
+            positions::CASES,
+            delays::CASES,
             lifecycle::CASES,
             hostile::CASES,
             telemetry::CASES,
             context::CASES,
+            stress::CASES,
+            restart::CASES,
         ]
         .concat()
     });

@@ -227,7 +227,7 @@ impl Delivery {
                 Settlement::Retried
             }
             Some(Verdict::Reject) => {
-                let reason = error.map(ToString::to_string).unwrap_or_default();
+                let reason = self.reason(error);
                 self.settle_reject(Grounds::of(error, &reason), context).await?;
                 Settlement::Rejected
             }
@@ -264,9 +264,19 @@ impl Delivery {
         }
     }
 
+    /// Why it is given up: what its handler said, and that it was tried often enough, where that is why.
+    fn reason(&self, error: Option<&HandlerError>) -> String {
+        let Some(error) = error else { return String::new() };
+        let attempts = self.message.attempt();
+        match error.verdict() {
+            Verdict::Retry(_) if attempts > 1 => format!("given up after {attempts} attempts: {error}"),
+            _ => error.to_string(),
+        }
+    }
+
     async fn bury(&self, attempt: &Attempt) -> Result<Disposition> {
         let error = attempt.error.as_ref();
-        let reason = error.map(ToString::to_string).unwrap_or_default();
+        let reason = self.reason(error);
         self.copy_to_dead_letters(Grounds::of(error, &reason), attempt.span.context()).await
     }
 

@@ -11,6 +11,8 @@ pub mod broker_url;
 pub mod capability;
 pub mod carrier;
 pub mod codec;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod connect;
 pub mod consume;
 mod consumer;

@@ -33,7 +33,7 @@ async fn attempts_are_counted_up_to_the_last_and_then_the_message_is_dead() {
         let letter = letter.unwrap().unwrap();
         let headers = letter.message().headers();
         let header = |name| headers.get_str(name).unwrap_or("none");
-        assert_eq!(header(dead_letter::REASON), "no stock");
+        assert_eq!(header(dead_letter::REASON), "given up after 3 attempts: no stock");
         assert_eq!(header(dead_letter::ERROR_TYPE), "handler_error");
         assert_eq!((header(dead_letter::TOPIC), header(dead_letter::ATTEMPTS)), (TOPIC, "3"));
         letter.ack().await.unwrap();

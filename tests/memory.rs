@@ -1,6 +1,12 @@
 //! What is particular to the embedded broker.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
+#[path = "memory/delaying.rs"]
+mod delaying;
+#[path = "memory/driving.rs"]
+mod driving;
+#[path = "memory/positions.rs"]
+mod positions;
 #[path = "support/readme.rs"]
 mod readme;
 

@@ -15,8 +15,12 @@ mod connect;
 mod consume;
 #[path = "nats/core.rs"]
 mod core;
+#[path = "nats/delay.rs"]
+mod delay;
 #[path = "nats/hostile.rs"]
 mod hostile;
+#[path = "nats/position.rs"]
+mod position;
 #[path = "nats/publish.rs"]
 mod publish;
 #[path = "nats/restart.rs"]

@@ -20,9 +20,9 @@ super::super::case::cases! { Hostile:
     delivers_messages_with_hostile_context []
         "A message with a broken, foreign or doubled context is delivered without it, or refused and never arrives.";
     carries_odd_headers_or_refuses_them []
-        "Header names and values arrive byte for byte, in order, or the publish is refused and never arrives.";
+        "Header names and values arrive byte for byte, those of one name in order, or the publish is refused and never arrives.";
     carries_many_headers []
-        "Two hundred headers arrive, in order.";
+        "Two hundred headers arrive.";
     refuses_bad_names_and_bounds []
         "Names and bounds that are not valid are refused before anything happens.";
     refuses_to_move_what_is_no_group []
@@ -161,14 +161,18 @@ async fn carries_odd_headers_or_refuses_them(world: &World) -> Checked {
         check_eq!(text(delivery.message().payload()), index.to_string(), "the message");
         let names: Vec<&str> = pairs.iter().map(|(name, _)| *name).collect();
         // What the adapter itself adds is no concern of the sender's.
-        let seen: Vec<(&str, Vec<u8>)> = delivery
+        let mut seen: Vec<(&str, Vec<u8>)> = delivery
             .message()
             .headers()
             .iter()
             .filter(|(seen, _)| names.iter().any(|name| name.eq_ignore_ascii_case(seen)))
             .map(|(name, value)| (name, value.to_vec()))
             .collect();
-        check_eq!(seen, pairs, "the headers {names:?}");
+        // Tables and maps keep no order of names; values of one name stay in order, since sorting is stable.
+        seen.sort_by_key(|(name, _)| *name);
+        let mut expected = pairs.clone();
+        expected.sort_by_key(|(name, _)| *name);
+        check_eq!(seen, expected, "the headers {names:?}");
         delivery.ack().await?;
     }
     world.nothing_comes(&mut deliveries).await
@@ -177,13 +181,15 @@ async fn carries_odd_headers_or_refuses_them(world: &World) -> Checked {
 async fn carries_many_headers(world: &World) -> Checked {
     let broker = world.broker().await?;
     let mut deliveries = broker.subscribe(world.group("g")).await?;
-    let names: Vec<String> = (0..200).map(|number| format!("x-header-{number}")).collect();
+    let mut names: Vec<String> = (0..200).map(|number| format!("x-header-{number}")).collect();
     let message = names.iter().fold(Message::new("x"), |message, name| message.header(name, name.len().to_string()));
     broker.publish(&world.topic, message).await?;
     let delivery = world.next(&mut deliveries).await?;
     let headers = delivery.message().headers();
-    let seen: Vec<String> =
+    let mut seen: Vec<String> =
         headers.iter().map(|(name, _)| name.to_owned()).filter(|name| name.starts_with("x-header-")).collect();
+    seen.sort();
+    names.sort();
     check_eq!(seen, names, "the headers");
     delivery.ack().await?;
     Ok(())

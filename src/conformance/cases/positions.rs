@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::super::failure::{Checked, Failure, check_eq};
+use super::super::failure::{Checked, Failure, check, check_eq};
 use super::super::world::{World, numbers, text};
 use crate::address::{Start, Subscription};
 use crate::broker::{Broker, TracedBroker};
@@ -115,25 +115,22 @@ async fn keeps_the_position_of_a_known_group(world: &World) -> Checked {
         broker.publish(&world.topic, Message::new(number).key("one")).await?;
     }
     let mut deliveries = broker.subscribe(world.group("g").prefetch(1)).await?;
-    check_eq!(world.drain(&mut deliveries, 3).await?, numbers(3), "the first messages");
+    let mut handled = world.drain(&mut deliveries, 2).await?;
+    check_eq!(handled, numbers(2), "the first messages");
     drop(deliveries);
-    let mut starts = vec![Start::Earliest, Start::Latest];
+    let mut starts = vec![Start::Latest, Start::Earliest];
     if world.capabilities.start_at_time {
         starts.push(Start::Time(SystemTime::UNIX_EPOCH));
     }
     if world.capabilities.start_at_offset {
         starts.push(Start::Offset(0));
     }
-    for (index, start) in starts.into_iter().enumerate() {
+    for start in starts {
         let mut deliveries = broker.subscribe(world.group("g").start(start).prefetch(1)).await?;
-        let expected = match index {
-            0..3 => (index + 3).to_string(),
-            _ => {
-                broker.publish(&world.topic, Message::new("more").key("one")).await?;
-                "more".to_owned()
-            }
-        };
-        check_eq!(world.drain(&mut deliveries, 1).await?, [expected], "what comes next, asked to begin at {start:?}");
+        // Which of the rest comes first is not said: the one before may still be on its way back.
+        let next = world.drain(&mut deliveries, 1).await?.remove(0);
+        check!(!handled.contains(&next), "what comes was not handled before, asked to begin at {start:?}: {next}");
+        handled.push(next);
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Where groups and readers begin, and groups that are moved.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::jetstream;
 use traced_broker::driver::{Disposition, Driver, Source};
@@ -214,9 +214,11 @@ async fn a_refused_move_gives_back_what_was_out() {
     assert_eq!(nats.reposition(&latest, Start::Earliest).await.unwrap_err().kind(), ErrorKind::Conflict);
     drop(other);
     elsewhere.close().await.unwrap();
+    let begun = Instant::now();
     let mut taken = take(&mut source, 2).await;
     taken.sort();
-    assert_eq!(taken, ["1", "2"], "long before the server would by itself");
+    assert_eq!(taken, ["1", "2"]);
+    assert!(begun.elapsed() < Duration::from_secs(5), "sooner than the server would by itself: {:?}", begun.elapsed());
 }
 
 #[tokio::test]

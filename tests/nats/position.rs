@@ -238,6 +238,8 @@ async fn a_group_that_is_missing_is_made_where_it_is_to_be() {
     // Where it exists, moving it creates nothing.
     checking.reposition(&group(&topic), Start::Offset(3)).await.unwrap();
     assert_eq!(take(&mut source, 1).await, ["2"]);
+    drop(source);
+    nats.close().await.unwrap();
     let error = checking.reposition(&group(&topic), Start::Offset(1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict, "that would need to make it again: {error}");
 }

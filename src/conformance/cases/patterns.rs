@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
+use opentelemetry::Context;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 
 use super::super::failure::{Checked, Failure, check, check_eq};
@@ -119,16 +120,12 @@ async fn answers_each_request_with_its_reply(world: &World) -> Checked {
         desk.reply(&request, Message::new(doubled)).await?;
         Ok::<_, HandlerError>(())
     };
+    let root = world.root("ask");
     let answering = desk.consume(world.group("desk"), handler).concurrency(8).subscribed().await?;
     let asking = async {
         let requester = world.broker().await?.requester(&world.topic("replies")).await?;
-        let root = world.root("ask");
         let first = requester.request(&world.topic, Message::new("a").context(root.clone()), limit).await?;
         check_eq!(text(first.payload()), "aa", "the reply to the first request");
-        let chain = chain(world, root.span().span_context().span_id());
-        let replies = world.topic("replies");
-        let hops = [world.send_name(), world.process_name(), format!("send {replies}"), format!("process {replies}")];
-        check_eq!(chain, hops, "the chain of spans from the request to the reply");
         let requests = (0..40).map(|number| requester.request(&world.topic, Message::new(format!("{number};")), limit));
         for (number, reply) in futures_util::future::join_all(requests).await.into_iter().enumerate() {
             check_eq!(text(reply?.payload()), format!("{number};{number};"), "the reply to request {number}");
@@ -137,11 +134,23 @@ async fn answers_each_request_with_its_reply(world: &World) -> Checked {
     };
     let mut asked = Err(Failure::new("requests were not even begun"));
     answering.run_until(async { asked = asking.await }).await;
-    asked
+    asked?;
+    let replies = world.topic("replies");
+    let hops = [world.send_name(), world.process_name(), format!("send {replies}"), format!("process {replies}")];
+    // A span ends once its message is settled, which may be after the reply is here.
+    let ended = async {
+        while chain(world, &root) != hops {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let ended = world.within("the end of every span of the request", ended).await;
+    check_eq!(chain(world, &root), hops, "the chain of spans from the request to the reply");
+    ended
 }
 
-/// The names of the spans below this one, each the first child of the one before.
-fn chain(world: &World, mut parent: SpanId) -> Vec<String> {
+/// The names of the spans below the root, each the first child of the one before.
+fn chain(world: &World, root: &Context) -> Vec<String> {
+    let mut parent = root.span().span_context().span_id();
     let spans = world.spans.all();
     let mut names = Vec::new();
     while let Some(span) = spans.iter().find(|span| span.parent_span_id == parent) {
@@ -178,7 +187,7 @@ async fn sends_dead_letters_back(world: &World) -> Checked {
     let handler = async |message: Received| {
         let dead = message.headers().iter().any(|(name, _)| dead_letter::HEADERS.contains(&name));
         let tenant = message.headers().get_str("tenant").unwrap_or("none");
-        let current = opentelemetry::Context::current().span().span_context().trace_id();
+        let current = Context::current().span().span_context().trace_id();
         check_eq!((tenant, dead, message.attempt()), ("acme", false, 1), "tenant, marks of death, attempt");
         check_eq!(message.key().map(|key| text(key)), Some("k".to_owned()), "the key");
         check_eq!(current, trace, "the trace");

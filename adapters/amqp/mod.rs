@@ -250,6 +250,7 @@ impl Driver for Amqp {
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
+        self.capabilities.check_start(subscription.start_position())?;
         if subscription.group_name().is_none() && subscription.start_position() == Start::Earliest {
             let message =
                 "RabbitMQ keeps messages in the queues of groups: join a group, or start at the latest message";

@@ -134,10 +134,13 @@ async fn a_topic_that_nobody_reads_holds_up_no_other() {
     warm(&amqp).await;
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
     amqp.declare(&nobody).await.unwrap();
-    let time = in_ms(1000);
-    let unread: Vec<_> = (0..200).map(|_| amqp.publish(&nobody, later("x", time))).collect();
-    for confirmation in unread {
-        confirmed(confirmation).await.unwrap();
+    // More than the 32 that a queue hands on at a time, in each of the queues that the next message may pass.
+    for _ in 0..3 {
+        let time = in_ms(1000);
+        let unread: Vec<_> = (0..1000).map(|_| amqp.publish(&nobody, later("x", time))).collect();
+        for confirmation in unread {
+            confirmed(confirmation).await.unwrap();
+        }
     }
     let time = in_ms(1000);
     confirmed(amqp.publish(&topic, later("read", time))).await.unwrap();

@@ -77,7 +77,7 @@ async fn a_delayed_retry_needs_no_consumer_while_it_waits() {
     let amqp = connect("").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
     confirmed(amqp.publish(&topic, outbound("kept"))).await.unwrap();
-    settle(next(&mut source).await, after(1500)).await.unwrap();
+    settle(next(&mut source).await, after(3000)).await.unwrap();
     let begin = Instant::now();
     amqp.close().await.unwrap();
     drop(source);
@@ -88,7 +88,7 @@ async fn a_delayed_retry_needs_no_consumer_while_it_waits() {
     silent(&mut source).await;
     let inbound = next(&mut source).await;
     assert_is(&inbound, "kept", 2);
-    assert!(begin.elapsed() > Duration::from_millis(1400));
+    assert!(begin.elapsed() > Duration::from_millis(2900));
     settle(inbound, Disposition::Ack).await.unwrap();
     silent(&mut source).await;
 }
@@ -104,7 +104,7 @@ async fn closing_waits_for_retries_under_way() {
     }
     for _ in 0..COUNT {
         // Nobody waits for the outcome.
-        drop(next(&mut source).await.handle.settle(after(3000)));
+        drop(next(&mut source).await.handle.settle(after(6000)));
     }
     amqp.close().await.unwrap();
     let amqp = connect("").await.unwrap();
@@ -241,8 +241,8 @@ async fn what_waits_for_a_queue_that_is_deleted_is_kept_apart() {
     let mut kept = subscribe(&amqp, group(&other, "g")).await;
     confirmed(amqp.publish(&topic, outbound("lost"))).await.unwrap();
     confirmed(amqp.publish(&other, outbound("kept"))).await.unwrap();
-    settle(next(&mut source).await, after(400)).await.unwrap();
-    settle(next(&mut kept).await, after(600)).await.unwrap();
+    settle(next(&mut source).await, after(2000)).await.unwrap();
+    settle(next(&mut kept).await, after(2200)).await.unwrap();
     let before = waiting_in("traced-broker.delay.lost").await;
     drop(source);
     delete(&topic).await;

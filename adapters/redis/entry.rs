@@ -11,6 +11,7 @@ use crate::driver::Timestamp;
 use crate::error::Result;
 
 use super::error::unexpected_reply;
+use super::fields::Fields;
 
 /// The id of an entry: milliseconds of the server's clock, and a number within them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +40,12 @@ impl EntryId {
         buffer[dash] = b'-';
         let start = write_number(self.milliseconds, buffer, dash);
         &buffer[start..]
+    }
+
+    /// Its text, `milliseconds-sequence`.
+    pub(super) fn to_text(self) -> String {
+        let mut buffer = [0; Self::LENGTH];
+        String::from_utf8_lossy(self.write(&mut buffer)).into_owned()
     }
 
     /// When the server stored the entry, if the id is one the server gave.
@@ -79,10 +86,7 @@ fn write_number(mut number: u64, buffer: &mut [u8], end: usize) -> usize {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: EntryId,
-    /// The id as the server wrote it.
-    pub(super) name: String,
-    /// Names and values in turn, as the client parsed them.
-    pub(super) fields: Vec<Value>,
+    pub(super) fields: Fields,
     /// How often the server has handed it out, this time included.
     pub(super) attempt: u32,
 }
@@ -128,8 +132,7 @@ impl Entries {
             let id = EntryId::parse(&name).ok_or_else(unreadable)?;
             match parts.next() {
                 Some(Value::Array(fields)) => {
-                    let name = String::from_utf8(name).map_err(|_| unreadable())?;
-                    entries.present.push(Entry { id, name, fields, attempt: 1 });
+                    entries.present.push(Entry { id, fields: Fields::Values(fields), attempt: 1 });
                 }
                 _ => entries.missing.push(id),
             }
@@ -227,7 +230,7 @@ mod tests {
         for answer in [second, third] {
             let read = Entries::of_read(answer).unwrap();
             assert_eq!(ids(&read), (vec!["1-1".to_owned()], vec!["2-0".to_owned()]));
-            assert_eq!(read.present[0].fields.len(), 2);
+            assert_eq!(read.present[0].fields.iter().collect::<Vec<_>>(), [Some((&b"a"[..], &b"b"[..]))]);
         }
         assert!(Entries::of_read(parse("*-1 ")).unwrap().present.is_empty());
         assert!(Entries::of_read(parse("_ ")).unwrap().present.is_empty());

@@ -76,6 +76,7 @@
 //! gives the client, to ask the server whatever this library does not. Spans have `messaging.redis.entry.id`, the id of the
 //! entry, and `messaging.redis.consumer.name`, the name in the group.
 
+mod answer;
 mod backoff;
 mod commands;
 mod config;
@@ -83,9 +84,11 @@ mod connection;
 mod consume;
 mod entry;
 mod error;
+mod fields;
 mod headers;
 mod publish;
 mod topology;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;

@@ -204,7 +204,7 @@ impl Receiver<'_> {
     async fn read_new(&self, reader: &mut Connection, count: usize, until: Instant) -> Result<Entries> {
         let wait = until.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
         let command = self.task.member.read_new(count, wait, false);
-        let mut answer = pin!(reader.call(&command));
+        let mut answer = pin!(reader.read(&command));
         let answer = tokio::select! {
             biased;
             answer = &mut answer => answer,
@@ -216,6 +216,6 @@ impl Receiver<'_> {
                 }
             },
         };
-        Entries::of_read(answer.map_err(|error| command_failed("read the stream", error))?)
+        answer.map_err(|error| command_failed("read the stream", error))
     }
 }

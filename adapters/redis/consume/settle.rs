@@ -1,6 +1,5 @@
 //! Acknowledges, many deliveries to a command, over a connection on which nothing waits.
 
-use std::io;
 use std::time::Duration;
 
 use ::redis::{Pipeline, RedisError, Value};
@@ -13,7 +12,7 @@ use super::super::commands::{Member, unblock};
 use super::super::connection::{Connection, answered};
 use super::super::entry::Pending;
 use super::super::error::{command_failed, unexpected_reply};
-use super::delivery::Settlement;
+use super::delivery::{Settlement, lost};
 use super::group::Signals;
 
 /// How many settlements are taken from the queue at a time.
@@ -47,9 +46,8 @@ impl Settler<'_> {
                     0 => return Ok(()),
                     _ => self.settle(std::mem::take(&mut batch)).await?,
                 },
-                () = self.connection.lost() => {
-                    return Err(failed(io::Error::from(io::ErrorKind::BrokenPipe).into()));
-                }
+                // Nothing is on its way: it can only become lost.
+                lost = self.connection.landed() => return Err(lost.map_or_else(failed, |_| unexpected_reply("acknowledge"))),
             }
         }
     }
@@ -75,12 +73,19 @@ impl Settler<'_> {
             pipeline.add_command(self.member.acknowledge(chunk.iter().map(Settlement::id)));
         }
         let answers = self.connection.call_all(&pipeline).await.map_err(failed)?;
-        let mut batch = batch.into_iter();
+        let mut taken = Vec::with_capacity(answers.len());
         for answer in answers {
-            let chunk: Vec<Settlement> = batch.by_ref().take(size).collect();
             match answered(answer).map_err(failed)? {
-                Value::Int(acknowledged) => tell(chunk, acknowledged),
+                Value::Int(acknowledged) => taken.push(acknowledged),
                 _ => return Err(unexpected_reply("acknowledge")),
+            }
+        }
+        // Told in one go, when all else is done: the first of them wakes up the consumer, which then finds the others too.
+        let mut confirmers: Vec<_> = batch.into_iter().map(Settlement::end).collect();
+        for (chunk, acknowledged) in confirmers.chunks_mut(size).zip(taken) {
+            let all = usize::try_from(acknowledged).is_ok_and(|acknowledged| acknowledged == chunk.len());
+            for confirmer in chunk.iter_mut().filter_map(Option::take) {
+                confirmer.confirm(if all { Ok(()) } else { Err(lost()) });
             }
         }
         Ok(())
@@ -103,20 +108,12 @@ impl Settler<'_> {
         for (settlement, answer) in old.into_iter().zip(answers) {
             let pending = answered(answer).map_err(failed)?;
             if Pending::of_answer(pending)?.is_empty() {
-                settlement.refuse();
+                settlement.end().into_iter().for_each(|confirmer| confirmer.confirm(Err(lost())));
             } else {
                 ours.push(settlement);
             }
         }
         Ok(ours)
-    }
-}
-
-/// Tells the settlements of one command. If only some of them were pending, nobody knows which: then none is certain.
-fn tell(chunk: Vec<Settlement>, acknowledged: i64) {
-    let all = usize::try_from(acknowledged).is_ok_and(|acknowledged| acknowledged == chunk.len());
-    for settlement in chunk {
-        if all { settlement.succeed() } else { settlement.refuse() }
     }
 }
 

@@ -13,7 +13,8 @@ use ::redis::{
     AsyncConnectionConfig, Cmd, ConnectionAddr, ErrorKind as ClientErrorKind, Pipeline, ProtocolVersion, PushInfo,
     PushKind, RedisConnectionInfo, RedisError, RedisResult, Value, cmd,
 };
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
 use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
@@ -44,7 +45,7 @@ pub(super) struct Connection {
 /// What moves the bytes, and what was sent over it and is not answered, in order.
 enum Link {
     Wire { wire: Wire, flights: VecDeque<Flight> },
-    Client { commands: MultiplexedConnection, lost: CancellationToken, flights: VecDeque<Answers> },
+    Client { commands: MultiplexedConnection, lost: Lost, flights: VecDeque<Answers> },
 }
 
 /// Commands on their way over a wire.
@@ -53,6 +54,9 @@ struct Flight {
     answers: Vec<Value>,
     deadline: Instant,
 }
+
+/// Completes when the client says that the connection is lost; from then on at once.
+type Lost = Shared<BoxFuture<'static, ()>>;
 
 type Answers = BoxFuture<'static, RedisResult<Vec<Value>>>;
 
@@ -167,8 +171,7 @@ impl Link {
                     flights.pop_front();
                     return Poll::Ready(answers);
                 }
-                let mut lost = pin!(lost.cancelled());
-                lost.as_mut().poll(cx).map(|()| Err(io::Error::from(io::ErrorKind::BrokenPipe).into()))
+                lost.poll_unpin(cx).map(|()| Err(io::Error::from(io::ErrorKind::BrokenPipe).into()))
             }
         }
     }
@@ -251,6 +254,7 @@ async fn through_client(config: &Config, answer_within: Duration) -> RedisResult
             Ok::<(), std::convert::Infallible>(())
         });
     let commands = config.client.get_multiplexed_async_connection_with_config(&options).await?;
+    let lost = lost.cancelled_owned().boxed().shared();
     Ok(Link::Client { commands, lost, flights: VecDeque::new() })
 }
 

@@ -86,7 +86,8 @@ pub(super) struct Content {
 
 /// Reads the fields of an entry. The payload is copied once, out of all that was read with it.
 pub(super) fn read(fields: &Fields) -> Content {
-    let mut read = Content { headers: room_for(fields), unreadable: u32::from(fields.is_uneven()), ..Content::default() };
+    let mut read =
+        Content { headers: room_for(fields), unreadable: u32::from(fields.is_uneven()), ..Content::default() };
     for field in fields.iter() {
         match field {
             Some((name, value)) => read.take(name, value),

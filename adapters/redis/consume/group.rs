@@ -1,5 +1,6 @@
 //! A member of a consumer group: reads, hands out, keeps what is unsettled, and takes over what others left.
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +93,7 @@ impl GroupTask {
             claim_idle: self.config.claim_idle,
             signals: &signals,
             reader_id,
+            flights: VecDeque::new(),
         };
         let receiving = Receiver {
             task: self,

@@ -1,9 +1,10 @@
 //! Throughput and CPU beside the best loop written with the raw client, on one server, in one run.
 //!
 //! `cargo bench --features kafka --bench throughput -- kafka://localhost:9092` (likewise `amqp`, `nats`, `redis`), with
-//! `--rounds`, `--messages` and `--payload` to change. Contenders take turns in an order that changes each round, and are compared
+//! `--rounds`, `--messages`, `--payload` and `--in-flight` to change. Contenders take turns in an order that changes each round, and are compared
 //! within rounds; the table shows the median of these ratios and the range of the middle half. 64 publishes are in flight,
-//! all confirmed; all messages are consumed and acknowledged.
+//! all confirmed; all messages are consumed and acknowledged, with 64 in hand until their acknowledgement is confirmed
+//! (on Redis also in the raw loop, where acknowledgements have answers).
 //!
 //! - `R0`: the raw client, messages without headers
 //! - `R2`: the raw client, messages with a `traceparent` of their own, encoded by hand: the bound
@@ -31,8 +32,6 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, Sampler, SdkTracerProvider, SpanData, SpanExporter};
 use traced_broker::{Broker, Message, Subscription, TracedBroker, connect};
 
-const IN_FLIGHT: usize = 64;
-
 #[derive(Parser)]
 struct Arguments {
     /// The broker's URL
@@ -43,6 +42,9 @@ struct Arguments {
     messages: usize,
     #[arg(long, default_value_t = 1024)]
     payload: usize,
+    /// How many messages are published, or handled, at a time
+    #[arg(long, default_value_t = 64)]
+    in_flight: usize,
     /// What cargo adds for every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -94,7 +96,7 @@ impl Contender {
 
 /// Publishes to a topic of its own and consumes from it.
 async fn run(contender: Contender, arguments: &Arguments, topic: &str) -> (Measured, Measured) {
-    let Arguments { url, messages, payload, .. } = arguments;
+    let Arguments { url, messages, payload, in_flight, .. } = arguments;
     // The library creates what a topic needs, for the raw loops too, and the group that will read it.
     let setup = connect(url).await.expect("the broker answers");
     drop(setup.subscribe(Subscription::new(topic).group("bench")).await.expect("a group"));
@@ -103,8 +105,8 @@ async fn run(contender: Contender, arguments: &Arguments, topic: &str) -> (Measu
     let all = messages + 1;
     match contender {
         Contender::Raw { headers, .. } => {
-            let publish = measure::during(raw::publish(url, topic, *messages, *payload, IN_FLIGHT, headers)).await;
-            let consume = measure::during(raw::consume(url, topic, "bench", all)).await;
+            let publish = measure::during(raw::publish(url, topic, *messages, *payload, *in_flight, headers)).await;
+            let consume = measure::during(raw::consume(url, topic, "bench", all, *in_flight)).await;
             (publish, consume)
         }
         Contender::Ours { sampling, .. } => {
@@ -113,24 +115,24 @@ async fn run(contender: Contender, arguments: &Arguments, topic: &str) -> (Measu
                 let broker = connect(url).await.expect("connects");
                 provider.iter().fold(broker, |broker, provider| broker.with_tracer_provider(provider))
             };
-            let publish = measure::during(publish(connected().await, topic, *messages, *payload)).await;
-            let consume = measure::during(consume(connected().await, topic, all)).await;
+            let publish = measure::during(publish(connected().await, topic, *messages, *payload, *in_flight)).await;
+            let consume = measure::during(consume(connected().await, topic, all, *in_flight)).await;
             (publish, consume)
         }
     }
 }
 
-async fn publish(broker: Broker, topic: &str, messages: usize, payload: usize) -> Duration {
+async fn publish(broker: Broker, topic: &str, messages: usize, payload: usize, in_flight: usize) -> Duration {
     let payload = bytes::Bytes::from(vec![b'x'; payload]);
     let begun = std::time::Instant::now();
     let publishes = stream::iter(0..messages).map(|_| broker.publish(topic, Message::new(payload.clone())));
-    publishes.buffered(IN_FLIGHT).for_each(|result| async { drop(result.expect("confirmed")) }).await;
+    publishes.buffered(in_flight).for_each(|result| async { drop(result.expect("confirmed")) }).await;
     let took = begun.elapsed();
     broker.close().await.expect("closes");
     took
 }
 
-async fn consume(broker: Broker, topic: &str, messages: usize) -> Duration {
+async fn consume(broker: Broker, topic: &str, messages: usize, in_flight: usize) -> Duration {
     let subscription = Subscription::new(topic).group("bench").prefetch(1_000);
     let mut deliveries = broker.subscribe(subscription).await.expect("subscribes");
     let mut settling = FuturesUnordered::new();
@@ -143,7 +145,7 @@ async fn consume(broker: Broker, topic: &str, messages: usize) -> Duration {
             std::hint::black_box(message.payload().len());
             Ok(())
         }));
-        while settling.len() >= IN_FLIGHT {
+        while settling.len() >= in_flight {
             settling.next().await.expect("one").expect("settled");
         }
     }

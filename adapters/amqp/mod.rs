@@ -93,6 +93,8 @@ mod config;
 mod connection;
 mod consume;
 mod content_header;
+mod copy;
+mod delay;
 mod error;
 mod frames;
 mod incoming;
@@ -105,11 +107,13 @@ mod pending;
 mod places;
 mod publish;
 mod refusals;
+mod retry;
 mod returned;
 mod settle;
 mod stream;
 mod table;
 mod topology;
+mod waiting;
 
 use std::fmt;
 use std::sync::Arc;
@@ -214,10 +218,11 @@ fn capabilities(max_payload: usize) -> Capabilities {
     Capabilities {
         confirm: Confirm::Broker,
         backlog: false,
-        retry: Retry::Native,
+        retry: Retry::NativeDelayed,
         native_key: false,
         timestamp: Some(TimestampSource::Producer),
         tombstones: false,
+        delayed_publish: true,
         max_payload: Some(max_payload),
         ..Capabilities::new()
     }
@@ -255,6 +260,7 @@ impl Driver for Amqp {
         let plan = Arc::new(Plan {
             settings: Arc::clone(&self.settings),
             link,
+            publisher: Arc::clone(&self.publisher),
             settlers: Arc::clone(&self.settlers),
             subscription: subscription.clone(),
             _life: Arc::clone(&self.life),

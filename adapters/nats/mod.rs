@@ -74,15 +74,19 @@
 //! [`Nats::as_client`] is the client that publishes and settles; [`Nats::from_client`] uses one of your own for everything. It
 //! then also reads, so that a header block it cannot read breaks publishing too, and if its task ends, nothing replaces it.
 
+mod abilities;
 mod api;
 mod config;
 mod consume;
 mod core;
+mod delay;
 mod dial;
 mod error;
 mod headers;
 mod link;
+mod moment;
 mod names;
+mod position;
 mod publish;
 mod quarantine;
 mod reader;
@@ -96,6 +100,7 @@ mod window;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -104,19 +109,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::{Guarantee, Start, Subscription, Topic};
 use crate::broker_url::BrokerUrl;
-use crate::capability::{Attempts, Capabilities, Confirm, HeaderValues, Order, Retry, TimestampSource};
+use crate::capability::{Capabilities, REPOSITIONING, unsupported};
 use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Receipt;
 
 use config::Config;
 use consume::{Deliveries, Sessions};
+use delay::Oddities;
 use dial::{Dial, Notices, Queues};
 use link::Link;
 use reader::Reader;
 
 pub use config::{Acknowledge, Mode, NatsBuilder};
-pub use headers::{KEY, KEY_BASE64};
+pub use headers::{DELAYED_ID, KEY, KEY_BASE64};
 
 /// What may wait to be written on the connection that publishes and acknowledges: the publishes in flight, and
 /// settlements in a burst. Answers on the way in are bounded by what was asked.
@@ -131,6 +137,7 @@ pub struct Nats {
     link: Arc<Link>,
     closed: CancellationToken,
     sessions: Arc<Sessions>,
+    oddities: Oddities,
     /// The groups that were read from, as stream and consumer: their acknowledgements are brought home at the end.
     groups: Mutex<HashSet<(String, String)>>,
 }
@@ -171,12 +178,12 @@ impl Nats {
         Self::over(config, dial).await
     }
 
-    async fn over(config: Config, dial: Dial) -> Result<Self> {
+    async fn over(mut config: Config, dial: Dial) -> Result<Self> {
         let notices = Arc::new(Notices::default());
         let client = dial.client(QUEUES, &notices).await?;
         let link = Link::over(client, notices, config.confirm_timeout).await?;
         if config.mode == Mode::JetStream {
-            api::check_enabled(&link).await?;
+            config.level = api::level(&link).await?;
         }
         let mut identity = Identity::new("nats");
         if let Some((host, port)) = config.hosts.first() {
@@ -184,14 +191,25 @@ impl Nats {
         }
         Ok(Self {
             identity: identity.with_send_attributes(None, Some("messaging.nats.message.stream_sequence")),
-            capabilities: capabilities(config.mode, link.client().max_payload()),
+            capabilities: abilities::capabilities(config.mode, config.level, link.client().max_payload()),
             config: Arc::new(config),
             dial,
             link: Arc::new(link),
             closed: CancellationToken::new(),
             sessions: Arc::default(),
+            oddities: Oddities::default(),
             groups: Mutex::default(),
         })
+    }
+
+    fn keep(&self, topic: &Topic, message: Outbound, time: SystemTime) -> Confirmation<Receipt> {
+        if !self.capabilities.delayed_publish {
+            return Confirmation::ready(Err(Error::new(ErrorKind::Unsupported, delay::UNSUPPORTED)));
+        }
+        match self.oddities.schedule(topic, time) {
+            Ok(schedule) => publish::kept(&self.link, topic, message, &schedule),
+            Err(error) => Confirmation::ready(Err(error)),
+        }
     }
 
     fn check_open(&self) -> Result<()> {
@@ -218,7 +236,12 @@ impl Nats {
                 "core NATS forgets a message once it is handed out: subscribe at_most_once(), or use JetStream";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        if subscription.group_name().is_none() && subscription.start_position() == Start::Earliest {
+        // What a group begins at unless it is told cannot be told from what it is told; nothing lies before it here.
+        let is_now = match subscription.start_position() {
+            Start::Earliest => subscription.group_name().is_some(),
+            start => start == Start::Latest,
+        };
+        if !is_now {
             let message = "core NATS keeps no messages to start from: start at the latest, or use JetStream";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
@@ -263,6 +286,9 @@ impl Driver for Nats {
             Mode::Core => Ok(Destination::new()),
             Mode::JetStream => {
                 let stream = topology::stream(&self.link, &self.config, topic).await?;
+                if self.capabilities.delayed_publish {
+                    self.oddities.learn(&self.link, topic, &stream).await?;
+                }
                 Ok(Destination::new().with_attribute("messaging.nats.stream", stream.config.name.as_str()))
             }
         }
@@ -272,9 +298,10 @@ impl Driver for Nats {
         if let Err(error) = self.check_open() {
             return Confirmation::ready(Err(error));
         }
-        match self.config.mode {
-            Mode::JetStream => publish::stored(&self.link, topic, message),
-            Mode::Core => publish::unconfirmed(&self.link, topic, message),
+        match (self.config.mode, message.deliver_at) {
+            (Mode::JetStream, None) => publish::stored(&self.link, topic, message),
+            (Mode::Core, None) => publish::unconfirmed(&self.link, topic, message),
+            (_, Some(time)) => self.keep(topic, message, time),
         }
     }
 
@@ -286,8 +313,15 @@ impl Driver for Nats {
         }
     }
 
-    async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {
-        Err(crate::capability::unsupported("move the position of a group", crate::capability::REPOSITIONING))
+    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
+        self.check_open()?;
+        match (self.config.mode, subscription.group_name().map(names::object)) {
+            (Mode::JetStream, Some(group)) => {
+                let (sessions, topic) = (&self.sessions, subscription.topic());
+                position::set(&self.link, &self.config, sessions, topic, &group, start).await
+            }
+            _ => Err(unsupported("move the position of a group", REPOSITIONING)),
+        }
     }
 
     async fn ping(&self) -> Result<()> {
@@ -302,44 +336,11 @@ impl Driver for Nats {
         self.closed.cancel();
         let sessions = self.sessions.take_all();
         join_all(sessions.iter().map(|session| session.leave())).await;
-        for session in sessions {
+        for session in &sessions {
             session.end();
         }
+        join_all(sessions.iter().map(|session| session.arrive())).await;
         self.bring_home().await
-    }
-}
-
-fn capabilities(mode: Mode, max_payload: usize) -> Capabilities {
-    let stored = Capabilities {
-        confirm: Confirm::Broker,
-        groups: true,
-        at_least_once: true,
-        backlog: true,
-        retry: Retry::NativeDelayed,
-        attempts: Attempts::Broker,
-        order: Order::Stream,
-        native_key: false,
-        timestamp: Some(TimestampSource::Broker),
-        header_values: HeaderValues::Text,
-        tombstones: false,
-        delayed_publish: false,
-        start_at_time: false,
-        start_at_offset: false,
-        reposition: false,
-        max_payload: Some(max_payload),
-    };
-    match mode {
-        Mode::JetStream => stored,
-        Mode::Core => Capabilities {
-            confirm: Confirm::Never,
-            at_least_once: false,
-            backlog: false,
-            retry: Retry::Unsupported,
-            attempts: Attempts::Never,
-            order: Order::Publisher,
-            timestamp: None,
-            ..stored
-        },
     }
 }
 

@@ -181,3 +181,97 @@ fn number(line: &[u8]) -> RedisResult<i64> {
 pub(super) fn unreadable() -> RedisError {
     RedisError::from((ErrorKind::Parse, "the server's answer is not in the protocol of Redis"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The length of the answer at the head of `input`, told of it in these pieces.
+    fn complete(input: &[u8], piece: usize) -> RedisResult<Option<usize>> {
+        let mut outline = Outline::new();
+        for end in (0..input.len()).step_by(piece) {
+            assert_eq!(outline.complete(&input[..end])?, None, "it is not all there");
+        }
+        outline.complete(input)
+    }
+
+    fn encode(value: &Value) -> Vec<u8> {
+        match value {
+            Value::Okay => b"+OK\r\n".to_vec(),
+            Value::SimpleString(line) => format!("+{line}\r\n").into_bytes(),
+            Value::Int(number) => format!(":{number}\r\n").into_bytes(),
+            Value::BulkString(text) => [format!("${}\r\n", text.len()).as_bytes(), text, b"\r\n"].concat(),
+            Value::Array(list) => {
+                let values = list.iter().flat_map(encode);
+                format!("*{}\r\n", list.len()).into_bytes().into_iter().chain(values).collect()
+            }
+            _ => b"$-1\r\n".to_vec(),
+        }
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Nil),
+            Just(Value::Okay),
+            any::<i64>().prop_map(Value::Int),
+            "[a-z]{0,9}".prop_map(Value::SimpleString),
+            any::<Vec<u8>>().prop_map(Value::BulkString),
+        ];
+        leaf.prop_recursive(4, 40, 5, |value| prop::collection::vec(value, 0..5).prop_map(Value::Array))
+    }
+
+    proptest! {
+        #[test]
+        fn reads_what_the_client_reads(value in values(), piece in 1_usize..9) {
+            let wire = encode(&value);
+            prop_assert_eq!(complete(&wire, piece).unwrap(), Some(wire.len()));
+            prop_assert_eq!(read(&wire).unwrap(), ::redis::parse_redis_value(&wire).unwrap());
+        }
+
+        #[test]
+        fn survives_anything(wire in prop::collection::vec(prop_oneof![Just(b'*'), Just(b'$'), Just(b'\r'), Just(b'\n'), b'0'..=b'9', any::<u8>()], 0..60)) {
+            if let Ok(Some(length)) = Outline::new().complete(&wire) {
+                prop_assert!(length <= wire.len());
+                let _no_panic = read(&wire[..length]);
+            }
+            let _no_panic = read(&wire);
+        }
+    }
+
+    #[test]
+    fn stops_at_the_end_of_an_answer() {
+        assert_eq!(complete(b"*2\r\n$3\r\na\r\n\r\n:1\r\n", 1).unwrap(), Some(17));
+        let mut outline = Outline::new();
+        assert_eq!(outline.complete(b"$5\r\nab\r\n:1").unwrap(), None);
+        assert_eq!(outline.complete(b":1\r\n:2\r\n").unwrap(), Some(4));
+    }
+
+    #[test]
+    fn says_how_much_is_lacking() {
+        let mut outline = Outline::new();
+        let input = b"$1000000\r\nab";
+        assert_eq!(outline.complete(input).unwrap(), None);
+        assert_eq!(outline.lacking(input), 1_000_000);
+    }
+
+    #[test]
+    fn tells_refusals_apart() {
+        let Value::ServerError(refusal) = read(b"-NOGROUP no such group\r\n").unwrap() else { panic!("a refusal") };
+        assert_eq!((refusal.code(), refusal.details()), ("NOGROUP", Some("no such group")));
+    }
+
+    #[test]
+    fn refuses_what_no_server_says() {
+        let deep = "*1\r\n".repeat(100_000) + ":1\r\n";
+        assert_eq!(complete(deep.as_bytes(), 5).unwrap(), Some(deep.len()));
+        for wrong in
+            ["x\r\n", ":1\n", "\r\n", ":\r\n", ":1x\r\n", "$-2\r\n", "$9223372036854775808\r\n", "*-7\r\n", &deep]
+        {
+            assert!(read(wrong.as_bytes()).is_err(), "{wrong:.20}");
+        }
+        assert!(complete(b"*9223372036854775807\r\n*9223372036854775807\r\n*9223372036854775807\r\n", 99).is_err());
+        assert_eq!(read(b":-9223372036854775808\r\n").unwrap(), Value::Int(i64::MIN));
+    }
+}

@@ -24,6 +24,13 @@ impl EntryId {
     /// Before every entry.
     pub(super) const ZERO: Self = Self { milliseconds: 0, sequence: 0 };
 
+    /// The last id before a time. Ids count in milliseconds: an entry of the same one is not before it.
+    pub(super) fn last_before(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let milliseconds = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        milliseconds.checked_sub(1).map_or(Self::ZERO, |milliseconds| Self { milliseconds, sequence: u64::MAX })
+    }
+
     /// The longest text of an id, in bytes: two numbers of 20 digits.
     pub(super) const LENGTH: usize = 41;
 
@@ -220,6 +227,16 @@ mod tests {
         for wrong in [&b""[..], b"-", b"1", b"1-", b"-1", b"1-x", b"\xff-1", b"1-1-1", b"18446744073709551616-0"] {
             assert_eq!(EntryId::parse(wrong), None);
         }
+    }
+
+    #[test]
+    fn finds_the_last_id_before_a_time() {
+        let before = |time: Option<SystemTime>| EntryId::last_before(time.unwrap()).to_text();
+        let (epoch, time) = (UNIX_EPOCH, Duration::from_micros(1_732_300_000_000_900));
+        assert_eq!(before(epoch.checked_add(time)), format!("1732299999999-{}", u64::MAX));
+        assert_eq!(before(epoch.checked_add(Duration::from_millis(1))), format!("0-{}", u64::MAX));
+        assert_eq!(before(Some(epoch)), "0-0");
+        assert_eq!(before(epoch.checked_sub(time)), "0-0");
     }
 
     #[test]

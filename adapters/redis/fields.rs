@@ -89,3 +89,40 @@ pub(super) fn entries(answer: &Bytes) -> RedisResult<Entries> {
     }
     Ok(entries)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(wire: &str) -> RedisResult<Entries> {
+        entries(&Bytes::from(wire.replace(' ', "\r\n")))
+    }
+
+    #[test]
+    fn finds_the_entries_of_an_answer() {
+        let stream = "*2 $1 s *3 *2 $3 1-1 *5 $1 a $1 b $1 c $-1 $1 d *2 $3 2-0 *-1 *2 $3 3-0 *0 ";
+        let entries = read(&format!("*1 {stream}")).unwrap();
+        let ids: Vec<_> = entries.present.iter().map(|entry| entry.id.to_text()).collect();
+        assert_eq!((ids.join(" "), entries.missing.len()), ("1-1 3-0".to_owned(), 1));
+        let fields = &entries.present[0].fields;
+        assert_eq!(fields.iter().collect::<Vec<_>>(), [Some((&b"a"[..], &b"b"[..])), None]);
+        assert!(fields.is_uneven() && !entries.present[1].fields.is_uneven());
+        assert_eq!(entries.present[1].fields.iter().count(), 0);
+    }
+
+    #[test]
+    fn finds_none_where_there_are_none() {
+        for wire in ["*-1 ", "*0 ", "*1 *2 $1 s *0 "] {
+            assert!(read(wire).unwrap().present.is_empty(), "{wire}");
+        }
+    }
+
+    #[test]
+    fn refuses_other_answers() {
+        for wire in
+            ["", "+OK ", "*1 :1 ", "*1 *2 $1 s *1 *2 $1 x *0 ", "*1 *2 $1 s *1 *2 $3 1-1 *2 $1 a *0 ", "*1 *2 $1 s *9 "]
+        {
+            assert!(read(wire).is_err(), "{wire}");
+        }
+    }
+}

@@ -110,6 +110,7 @@ pub use config::{DEFAULT_CLAIM_IDLE, DEFAULT_CONNECT_TIMEOUT, DEFAULT_RESPONSE_T
 pub use headers::{ESCAPE, KEY, MESSAGE_ID, PAYLOAD};
 pub use publish::MAX_FIELD;
 
+use commands::Member;
 use config::Config;
 use connection::Connection;
 use error::SYSTEM;
@@ -201,6 +202,8 @@ fn capabilities() -> Capabilities {
     capabilities.timestamp = Some(TimestampSource::Broker);
     capabilities.header_values = HeaderValues::Bytes;
     capabilities.tombstones = false;
+    capabilities.start_at_time = true;
+    capabilities.reposition = true;
     capabilities.max_payload = Some(MAX_FIELD);
     capabilities
 }
@@ -233,8 +236,14 @@ impl Driver for Redis {
         consume::subscribe(&self.config, subscription, &self.closing, &self.tasks).await
     }
 
-    async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {
-        Err(crate::capability::unsupported("move the position of a group", crate::capability::REPOSITIONING))
+    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
+        self.check_open()?;
+        let Some(group) = subscription.group_name() else {
+            return Err(Error::new(ErrorKind::InvalidConfig, "a reader without a group has no position to move"));
+        };
+        let member =
+            Member { stream: subscription.topic().to_owned(), group: group.to_owned(), consumer: String::new() };
+        topology::reposition(&self.publisher, self.config.topology, &member, start).await
     }
 
     async fn ping(&self) -> Result<()> {

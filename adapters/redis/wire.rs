@@ -99,7 +99,8 @@ impl Wire {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.input.reserve(self.outline.lacking(&self.input).max(READ));
+        // Not all of a large one at once: that it comes is only said.
+        self.input.reserve(self.outline.lacking(&self.input).clamp(READ, KEPT));
         loop {
             match self.stream.try_read_buf(&mut self.input) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ::redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -170,6 +171,10 @@ impl Writer {
 
     /// Sends `first` and what else is queued as one pipeline.
     async fn take_off(&mut self, connection: &mut Connection, first: Request) {
+        // Nothing is on its way: what others are about to queue goes along, rather than wait for an answer to one message.
+        if self.flights.is_empty() {
+            yield_now().await;
+        }
         let mut pipeline = Pipeline::with_capacity(self.requests.len().min(MAX_BATCH) + 1);
         let mut waiting = Vec::with_capacity(self.requests.len().min(MAX_BATCH) + 1);
         let mut bytes = 0;
@@ -201,7 +206,12 @@ impl Writer {
         let writable = match answers {
             Ok(answers) => {
                 let waiting = self.flights.pop_front().into_iter().flatten();
-                waiting.zip(answers).fold(true, |writable, (waiting, answer)| waiting.tell(answer) && writable)
+                let told: Vec<_> = waiting.zip(answers).map(|(waiting, answer)| waiting.hear(answer)).collect();
+                // Told in one go: the first of them wakes up the publisher, which then finds the others too.
+                told.into_iter().fold(true, |writable, (told, still)| {
+                    told.tell();
+                    writable && still
+                })
             }
             Err(error) => {
                 let waiting = self.flights.drain(..).flatten();
@@ -259,18 +269,33 @@ impl Writer {
     }
 }
 
+/// An answer, and who waits for it.
+enum Told {
+    Publish(Confirmer<Receipt>, Result<Receipt>),
+    Command(Confirmer<Value>, Result<Value>),
+}
+
+impl Told {
+    fn tell(self) {
+        match self {
+            Self::Publish(confirmer, result) => confirmer.confirm(result),
+            Self::Command(confirmer, result) => confirmer.confirm(result),
+        }
+    }
+}
+
 impl Waiting {
-    /// Passes an answer on. Whether the server still takes what is written: a master that became a replica does not.
-    fn tell(self, answer: Value) -> bool {
+    /// What an answer says, and whether the server still takes what is written: a master that became a replica does not.
+    fn hear(self, answer: Value) -> (Told, bool) {
         let answer = answered(answer);
         let writable = !answer.as_ref().is_err_and(|error| error.code() == Some("READONLY"));
-        match self {
-            Self::Publish(confirmer) => confirmer.confirm(receipt(answer)),
+        let told = match self {
+            Self::Publish(confirmer) => Told::Publish(confirmer, receipt(answer)),
             Self::Command(confirmer) => {
-                confirmer.confirm(answer.map_err(|error| command_failed("ask the server", error)))
+                Told::Command(confirmer, answer.map_err(|error| command_failed("ask the server", error)))
             }
-        }
-        writable
+        };
+        (told, writable)
     }
 
     /// Reports that no answer came.

@@ -127,7 +127,7 @@ async fn publish_until_closed(
     count: Arc<AtomicUsize>,
 ) -> Checked {
     /// Enough to still be busy when the broker is closed, and all together no more than a broker keeps in memory.
-    const MOST: usize = 2_000;
+    const MOST: usize = 240;
     for number in 0..MOST {
         let payload = format!("{publisher}/{number}");
         match broker.publish(&topic, Message::new(payload.clone()).key(publisher.to_string())).await {

@@ -27,6 +27,7 @@ mod case;
 mod cases;
 mod failure;
 mod harness;
+mod journal;
 mod need;
 mod recorder;
 mod run;

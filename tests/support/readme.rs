@@ -15,6 +15,7 @@ pub(crate) async fn check_column(url: &str) {
     let header = rows.iter().position(|row| row.get(1) == Some(&"memory")).expect("the table");
     let index = rows[header].iter().position(|name| *name == column).expect("a column for this broker");
     let words = broker.capabilities().in_words();
+    let words: Vec<(&str, &str)> = words.iter().map(|(question, answer)| (*question, &**answer)).collect();
     let told: Vec<(&str, &str)> = rows[header + 2..].iter().take(words.len()).map(|row| (row[0], row[index])).collect();
     assert_eq!(told, words, "the README's column {column}");
     broker.close().await.unwrap();

@@ -6,9 +6,11 @@ mod delivery;
 mod hostile;
 mod lifecycle;
 mod order;
+mod patterns;
 mod positions;
 mod refusing;
 mod restart;
+mod runtime;
 mod settlement;
 mod stress;
 mod telemetry;
@@ -30,6 +32,8 @@ pub fn cases() -> &'static [Case] {
             hostile::CASES,
             telemetry::CASES,
             context::CASES,
+            runtime::CASES,
+            patterns::CASES,
             stress::CASES,
             restart::CASES,
         ]

@@ -41,6 +41,7 @@ faults! {
     reorders_within_a_key: ReordersWithinAKey => ["order::keeps_the_order_of_each_key"];
     swaps_headers_between_messages: SwapsHeaders => [
         "delivery::keeps_headers_of_messages_apart",
+        "runtime::answers_each_request_with_its_reply",
         "telemetry::never_mixes_contexts_of_concurrent_deliveries"
     ];
     renames_headers: RenamesHeaders => ["hostile::carries_odd_headers_or_refuses_them"];
@@ -74,7 +75,7 @@ faults! {
     ];
     counts_attempts_wrong: CountsAttemptsWrong => ["settlement::counts_attempts_until_acknowledged"];
     hands_out_one_too_many: HandsOutOneTooMany => ["settlement::bounds_what_is_unsettled"];
-    retries_too_early: RetriesTooEarly => ["settlement::delays_a_retry"];
+    retries_too_early: RetriesTooEarly => ["runtime::waits_between_attempts", "settlement::delays_a_retry"];
     brings_back_what_was_discarded: BringsBackWhatWasDiscarded => ["settlement::discards_without_a_dead_letter_topic"];
     commits_past_the_gap: CommitsPastTheGap => [
         "lifecycle::hands_the_work_of_a_closed_member_to_the_others",
@@ -89,6 +90,7 @@ faults! {
     forgets_what_a_dropped_subscription_had: ForgetsWhatADroppedSubscriptionHad => [
         "settlement::gives_back_what_a_dropped_subscription_had"
     ];
+    settles_only_when_awaited: SettlesOnlyWhenAwaited => ["lifecycle::flushes_what_nobody_waits_for"];
     settles_after_close: SettlesAfterClose => ["settlement::fails_to_settle_after_close"];
     publishes_after_close: PublishesAfterClose => ["lifecycle::drives_and_closes_below_the_telemetry"];
     answers_pings_after_close: AnswersPingsAfterClose => ["lifecycle::closes_once_and_for_all"];

@@ -130,7 +130,7 @@ impl Faulty {
                 // A key is busy once others came in between.
                 let (count, busy) = (*count, keys.len() > 10);
                 drop(keys);
-                if busy && count == 20 && self.waiting.lock().is_empty() {
+                if busy && count == 50 && self.waiting.lock().is_empty() {
                     return self.wait(topic, message);
                 }
                 let follows = self.waiting.lock().first().is_some_and(|(_, waiting)| waiting.key == message.key);
@@ -235,7 +235,7 @@ impl Faulty {
 
     fn tamper(&self, mut inbound: Inbound, gone: &Arc<AtomicBool>) -> Inbound {
         if self.fault == Fault::CountsAttemptsWrong {
-            inbound.attempt = 1;
+            inbound.attempt = inbound.attempt.min(3);
         }
         let handle: Handle = Arc::new(Mutex::new(Some(inbound.handle)));
         let offset = inbound.offset.unwrap_or_default();
@@ -365,6 +365,12 @@ impl DeliveryHandle for FaultyHandle {
             }
             (_, disposition) => disposition,
         };
+        if self.fault == Fault::SettlesOnlyWhenAwaited && disposition == Disposition::Ack {
+            return Confirmation::running(async move {
+                tokio::task::yield_now().await;
+                handle.settle(disposition).await
+            });
+        }
         let settled = handle.settle(disposition);
         match self.fault {
             Fault::SettlesAfterClose => Confirmation::ready(Ok(())),

@@ -43,7 +43,7 @@ pub(crate) enum Fault {
     MovesEveryGroup,
     /// Delivers half a second early.
     DeliversBeforeTheDelay,
-    /// Says that each attempt is the first.
+    /// Counts attempts to three and no further.
     CountsAttemptsWrong,
     /// Leaves one delivery more unsettled than the subscription allows.
     HandsOutOneTooMany,
@@ -55,6 +55,8 @@ pub(crate) enum Fault {
     AcknowledgesWhatIsOutWhenClosed,
     /// Acknowledges what comes back from a subscription that is gone.
     ForgetsWhatADroppedSubscriptionHad,
+    /// An acknowledgement reaches the broker only if its answer is awaited.
+    SettlesOnlyWhenAwaited,
     /// Says that settling succeeded when nothing was settled.
     SettlesAfterClose,
     PublishesAfterClose,

@@ -54,11 +54,13 @@ pub struct Deliveries {
     consumer: Arc<Consumer>,
     /// Runs until the next held delivery is due.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Whether it is the broker's turn, before the deliveries that are held.
+    brokers_turn: bool,
 }
 
 impl Deliveries {
     pub(crate) fn new(source: Source, consumer: Consumer) -> Self {
-        Self { source, consumer: Arc::new(consumer), timer: None }
+        Self { source, consumer: Arc::new(consumer), timer: None, brokers_turn: false }
     }
 
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Option<Delivery> {
@@ -118,15 +120,26 @@ impl Stream for Deliveries {
     type Item = Result<Delivery>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
-        if let Some(delivery) = self.poll_held(cx) {
+        // By turns: the end of the source has to show, however many deliveries are held and due.
+        if !std::mem::take(&mut self.brokers_turn)
+            && let Some(delivery) = self.poll_held(cx)
+        {
+            self.brokers_turn = true;
             return Poll::Ready(Some(Ok(delivery)));
         }
-        self.source.poll_next(cx).map(|item| {
-            item.map(|received| match received {
-                Ok(inbound) => Ok(self.take_in(inbound)),
-                Err(error) => Err(self.consumer.annotate(error, "receive")),
-            })
-        })
+        match self.source.poll_next(cx) {
+            Poll::Ready(Some(Ok(inbound))) => Poll::Ready(Some(Ok(self.take_in(inbound)))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.consumer.annotate(error, "receive")))),
+            Poll::Ready(None) => {
+                // What is held can no longer be settled: nobody is to work on it.
+                self.consumer.held.close();
+                Poll::Ready(None)
+            }
+            Poll::Pending => match self.poll_held(cx) {
+                Some(delivery) => Poll::Ready(Some(Ok(delivery))),
+                None => Poll::Pending,
+            },
+        }
     }
 }
 

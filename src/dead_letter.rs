@@ -10,11 +10,15 @@ use futures_util::future::BoxFuture;
 use opentelemetry::Context;
 
 use crate::error::Result;
+use crate::handler::HandlerError;
 use crate::message::{Message, Receipt};
 use crate::received::Received;
 
 /// Header of a dead letter: why the message was given up, in words, one line of at most 1024 bytes.
 pub const REASON: &str = "dead-letter-reason";
+/// Header of a dead letter: the kind of error, the `error.type` of the last process span (`panic`, `timeout`, `invalid_message`, …);
+/// absent where the application rejected the message by hand.
+pub const ERROR_TYPE: &str = "dead-letter-error-type";
 /// Header of a dead letter: the topic it came from.
 pub const TOPIC: &str = "dead-letter-topic";
 /// Header of a dead letter: how many attempts were made at it.
@@ -24,11 +28,28 @@ pub const PARTITION: &str = "dead-letter-partition";
 /// Header of a dead letter: its offset or sequence number, where there is one.
 pub const OFFSET: &str = "dead-letter-offset";
 
+/// Every header that dead-lettering sets.
+pub const HEADERS: [&str; 6] = [REASON, ERROR_TYPE, TOPIC, ATTEMPTS, PARTITION, OFFSET];
+
 const MAX_REASON: usize = 1024;
 
 /// Forwards messages within a given context; what publishing gives to dead-lettering.
 pub(crate) trait Forward: Send + Sync {
     fn forward<'a>(&'a self, topic: &'a str, message: Message, context: Context) -> BoxFuture<'a, Result<Receipt>>;
+}
+
+/// Why a message was given up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grounds<'a> {
+    pub(crate) reason: &'a str,
+    pub(crate) error_type: Option<&'static str>,
+}
+
+impl<'a> Grounds<'a> {
+    /// An error of a handler, and what it says.
+    pub(crate) fn of(error: Option<&HandlerError>, reason: &'a str) -> Self {
+        Self { reason, error_type: error.map(HandlerError::error_type) }
+    }
 }
 
 /// Where the rejected messages of a subscription go.
@@ -44,10 +65,17 @@ impl DeadLetters {
     }
 
     /// Publishes the copy and waits for the confirm.
-    pub(crate) async fn publish(&self, message: &Received, reason: &str, context: &Context) -> Result<()> {
+    pub(crate) async fn publish(&self, message: &Received, grounds: Grounds<'_>, context: &Context) -> Result<()> {
         let mut copy = Message::from(message);
         let headers = copy.headers_mut();
-        headers.insert(REASON, one_line(reason));
+        headers.insert(REASON, one_line(grounds.reason));
+        match grounds.error_type {
+            Some(error_type) => headers.insert(ERROR_TYPE, error_type),
+            // One that is left of an earlier death says nothing about this one.
+            None => {
+                headers.remove(ERROR_TYPE);
+            }
+        }
         headers.insert(TOPIC, message.topic().as_str());
         headers.insert(ATTEMPTS, message.attempt().to_string());
         if let Some(partition) = message.partition() {

@@ -9,14 +9,15 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use opentelemetry::Context;
 use opentelemetry::context::FutureExt as _;
-use tokio::time::Instant;
+use tokio::time::timeout;
 
 use crate::ambient;
 use crate::consumer::Consumer;
+use crate::dead_letter::Grounds;
 use crate::driver::{DeliveryHandle, Disposition};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{HandlerError, Verdict};
-use crate::held::HeldDelivery;
+use crate::held::{HeldDelivery, due_after};
 use crate::received::Received;
 use crate::span::ProcessSpan;
 
@@ -101,30 +102,54 @@ impl Delivery {
         H: FnOnce(Received) -> F,
         F: Future<Output = Result<T, HandlerError>>,
     {
+        let attempt = self.attempt(handler, None).await;
+        let verdict = attempt.error.as_ref().map(HandlerError::verdict);
+        self.conclude(attempt, verdict).await
+    }
+
+    /// Runs `handler` inside a process span, for no longer than `limit`; what is left to do is to [conclude](Self::conclude).
+    pub(crate) async fn attempt<H, F, T>(&self, handler: H, limit: Option<Duration>) -> Attempt
+    where
+        H: FnOnce(Received) -> F,
+        F: Future<Output = Result<T, HandlerError>>,
+    {
         let span = self.start_span();
         let message = self.message.clone();
-        let work = AssertUnwindSafe(async move { handler(message).await.map(drop) }).catch_unwind();
-        let outcome = work.with_context(ambient::entered(span.context().clone())).await;
-        let error = match outcome {
-            Ok(result) => result.err(),
-            Err(panic) => Some(HandlerError::retry(Panicked(describe_panic(&*panic)))),
+        let result = contained(&span, limit, async move { handler(message).await.map(drop) }).await;
+        Attempt { span, error: result.err() }
+    }
+
+    /// Settles by the verdict on an attempt, `None` for one that succeeded, and ends its span.
+    pub(crate) async fn conclude(self, attempt: Attempt, verdict: Option<Verdict>) -> Result<Processed> {
+        let settled = self.settle_by(verdict, attempt.error.as_ref(), attempt.span.context()).await;
+        attempt.end(settled)
+    }
+
+    /// As [`conclude`](Self::conclude), but a delivery that is to be tried again stays in hand, unsettled, so that no other message
+    /// gets ahead of it.
+    pub(crate) async fn conclude_in_order(mut self, attempt: Attempt, verdict: Option<Verdict>) -> Result<Concluded> {
+        let delay = match verdict {
+            Some(Verdict::Retry(delay)) if self.handle.is_some() => delay,
+            Some(Verdict::Reject) if self.handle.is_some() => match self.bury(&attempt).await {
+                Ok(disposition) => {
+                    let settled = self.settle(disposition).await;
+                    return attempt.end(settled.map(|()| Settlement::Rejected)).map(Concluded::Settled);
+                }
+                Err(error) => {
+                    tracing::warn!(topic = %self.message.topic(), %error, "a message is kept: its dead letter could not be published");
+                    DEAD_LETTER_BACK_OFF
+                }
+            },
+            _ => return self.conclude(attempt, verdict).await.map(Concluded::Settled),
         };
-        if let Some(error) = &error {
-            let error_type = if error.error().is::<Panicked>() { "panic" } else { error.error_type() };
-            span.fail(error_type, error.to_string());
-        }
-        let settled = self.settle_by(error.as_ref(), span.context()).await;
-        match settled {
-            Ok(settlement) => {
-                span.finish(settlement.as_str());
-                Ok(Processed { settlement, error })
-            }
-            Err(failure) => {
-                span.fail(failure.kind().as_str(), failure.to_string());
-                span.finish(Settlement::None.as_str());
-                Err(failure)
-            }
-        }
+        attempt.span.finish(Settlement::Retried.as_str());
+        self.message.attempt = self.message.attempt.saturating_add(1);
+        Ok(Concluded::Again(self, delay))
+    }
+
+    /// Hands back a delivery that nobody has begun to work on.
+    pub(crate) fn give_back(mut self) {
+        self.hand_back();
     }
 
     /// Acknowledges the message: it was handled.
@@ -151,7 +176,15 @@ impl Delivery {
     /// # Errors
     /// As [`retry`](Self::retry), and what the dead-letter topic reported.
     pub async fn reject(mut self, reason: &str) -> Result<()> {
-        self.settle_reject(reason, &ambient::current()).await
+        self.settle_reject(Grounds { reason, error_type: None }, &ambient::current()).await
+    }
+
+    /// Starts the span of a batch of one subscription's deliveries; `None` for a batch of nothing.
+    pub(crate) fn start_batch_span(batch: &[Self]) -> Option<ProcessSpan> {
+        let consumer = &batch.first()?.consumer;
+        let creations: Vec<Context> = batch.iter().map(Self::creation_context).collect();
+        let (template, ambient) = (&consumer.process, ambient::current());
+        Some(ProcessSpan::start_batch(template, &consumer.telemetry, consumer.policy, &creations, &ambient))
     }
 
     fn start_span(&self) -> ProcessSpan {
@@ -176,9 +209,15 @@ impl Delivery {
         span
     }
 
-    async fn settle_by(mut self, error: Option<&HandlerError>, context: &Context) -> Result<Settlement> {
-        let settlement = match error.map(HandlerError::verdict) {
-            _ if self.handle.is_none() && error.is_none() => Settlement::None,
+    /// Settles by the verdict on `error`, `None` where there is none; within `context`, which dead letters are published in.
+    pub(crate) async fn settle_by(
+        mut self,
+        verdict: Option<Verdict>,
+        error: Option<&HandlerError>,
+        context: &Context,
+    ) -> Result<Settlement> {
+        let settlement = match verdict {
+            None if self.handle.is_none() => Settlement::None,
             None => {
                 self.settle(Disposition::Ack).await?;
                 Settlement::Acknowledged
@@ -188,8 +227,8 @@ impl Delivery {
                 Settlement::Retried
             }
             Some(Verdict::Reject) => {
-                let reason = error.map(ToString::to_string).unwrap_or_default();
-                self.settle_reject(&reason, context).await?;
+                let reason = self.reason(error);
+                self.settle_reject(Grounds::of(error, &reason), context).await?;
                 Settlement::Rejected
             }
         };
@@ -212,24 +251,58 @@ impl Delivery {
         self.settle(Disposition::Retry(delay)).await
     }
 
-    async fn settle_reject(&mut self, reason: &str, context: &Context) -> Result<()> {
+    async fn settle_reject(&mut self, grounds: Grounds<'_>, context: &Context) -> Result<()> {
         if self.handle.is_none() {
             return Err(self.unsettleable());
         }
-        if let Some(dead_letters) = self.consumer.dead_letters.clone() {
-            if let Err(error) = dead_letters.publish(&self.message, reason, context).await {
+        match self.copy_to_dead_letters(grounds, context).await {
+            Ok(disposition) => self.settle(disposition).await,
+            Err(error) => {
                 self.settle_retry(DEAD_LETTER_BACK_OFF).await?;
-                return Err(error.with_context("message", "kept and retried: its dead letter could not be published"));
+                Err(error.with_context("message", "kept and retried: its dead letter could not be published"))
             }
-            return self.settle(Disposition::Ack).await;
         }
-        self.settle(Disposition::Discard).await
+    }
+
+    /// Why it is given up: what its handler said, and that it was tried often enough, where that is why.
+    fn reason(&self, error: Option<&HandlerError>) -> String {
+        let Some(error) = error else { return String::new() };
+        let attempts = self.message.attempt();
+        match error.verdict() {
+            Verdict::Retry(_) if attempts > 1 => format!("given up after {attempts} attempts: {error}"),
+            _ => error.to_string(),
+        }
+    }
+
+    async fn bury(&self, attempt: &Attempt) -> Result<Disposition> {
+        let error = attempt.error.as_ref();
+        let reason = self.reason(error);
+        self.copy_to_dead_letters(Grounds::of(error, &reason), attempt.span.context()).await
+    }
+
+    /// Publishes the dead letter, if the subscription has a topic for them; what is left is to settle as returned.
+    async fn copy_to_dead_letters(&self, grounds: Grounds<'_>, context: &Context) -> Result<Disposition> {
+        match &self.consumer.dead_letters {
+            Some(dead_letters) => {
+                dead_letters.publish(&self.message, grounds, context).await.map(|()| Disposition::Ack)
+            }
+            None => Ok(Disposition::Discard),
+        }
     }
 
     fn hold(&mut self, delay: Duration) {
         if let Some(handle) = self.handle.take() {
             let (parts, attempt) = (Arc::clone(&self.message.parts), self.message.attempt.saturating_add(1));
-            self.consumer.held.hold(HeldDelivery { parts, attempt, handle }, Instant::now() + delay);
+            self.consumer.held.hold(HeldDelivery { parts, attempt, handle }, due_after(delay));
+        }
+    }
+
+    fn hand_back(&mut self) {
+        if !self.consumer.capabilities.retries_natively(Duration::ZERO) {
+            self.hold(Duration::ZERO);
+        } else if let Some(handle) = self.handle.take() {
+            // Under way already; nobody is left to hear the answer.
+            drop(handle.settle(Disposition::Retry(Duration::ZERO)));
         }
     }
 
@@ -245,14 +318,7 @@ impl Drop for Delivery {
             return;
         }
         tracing::warn!(topic = %self.message.topic(), "a delivery was dropped unsettled and is handed out again");
-        if self.consumer.capabilities.retries_natively(Duration::ZERO) {
-            if let Some(handle) = self.handle.take() {
-                // Under way already; nobody is left to hear the answer.
-                drop(handle.settle(Disposition::Retry(Duration::ZERO)));
-            }
-        } else {
-            self.hold(Duration::ZERO);
-        }
+        self.hand_back();
     }
 }
 
@@ -265,9 +331,58 @@ impl fmt::Debug for Delivery {
     }
 }
 
+/// Runs a handler within its span, for no longer than `limit`: a panic is an error, and an error is told to the span.
+pub(crate) async fn contained<T>(
+    span: &ProcessSpan,
+    limit: Option<Duration>,
+    work: impl Future<Output = Result<T, HandlerError>>,
+) -> Result<T, HandlerError> {
+    let work = AssertUnwindSafe(work).catch_unwind().with_context(ambient::entered(span.context().clone()));
+    let outcome = match limit {
+        None => work.await,
+        Some(limit) => timeout(limit, work).await.unwrap_or_else(|_| Ok(Err(HandlerError::retry(TimedOut(limit))))),
+    };
+    let result = outcome.unwrap_or_else(|panic| Err(HandlerError::retry(Panicked(describe_panic(&*panic)))));
+    if let Err(error) = &result {
+        span.fail(error.error_type(), error.to_string());
+    }
+    result
+}
+
+/// A handler has run; the delivery is not settled yet, and the span not ended.
+pub(crate) struct Attempt {
+    span: ProcessSpan,
+    pub(crate) error: Option<HandlerError>,
+}
+
+impl Attempt {
+    /// Ends the span with how the delivery was settled.
+    fn end(self, settled: Result<Settlement>) -> Result<Processed> {
+        let Self { span, error } = self;
+        match settled {
+            Ok(settlement) => {
+                span.finish(settlement.as_str());
+                Ok(Processed { settlement, error })
+            }
+            Err(failure) => {
+                span.fail(failure.kind().as_str(), failure.to_string());
+                span.finish(Settlement::None.as_str());
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// What became of a delivery whose key keeps its order.
+pub(crate) enum Concluded {
+    Settled(Processed),
+    /// To be tried again after that time, still unsettled.
+    Again(Delivery, Duration),
+}
+
 /// What a handler that panicked said.
 #[derive(Debug)]
-struct Panicked(String);
+pub(crate) struct Panicked(String);
 
 impl fmt::Display for Panicked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -276,6 +391,18 @@ impl fmt::Display for Panicked {
 }
 
 impl std::error::Error for Panicked {}
+
+/// A handler that took longer than it was given.
+#[derive(Debug)]
+pub(crate) struct TimedOut(Duration);
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the handler did not finish within {:?} and was cancelled", self.0)
+    }
+}
+
+impl std::error::Error for TimedOut {}
 
 fn describe_panic(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::delivery::{Panicked, TimedOut};
 use crate::error::{BoxError, Error, ErrorKind};
 
 /// Why a handler did not succeed, and what is to happen to the message.
@@ -66,8 +67,14 @@ impl HandlerError {
         &*self.source
     }
 
-    /// The `error.type` of the process span: the kind of a library error, else `handler_error`.
+    /// The `error.type` of the process span: `panic`, `timeout`, the kind of a library error, else `handler_error`.
     pub(crate) fn error_type(&self) -> &'static str {
+        if self.source.is::<Panicked>() {
+            return "panic";
+        }
+        if self.source.is::<TimedOut>() {
+            return ErrorKind::Timeout.as_str();
+        }
         self.source.downcast_ref::<Error>().map_or("handler_error", |error| error.kind().as_str())
     }
 }

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -76,6 +77,12 @@ impl Held {
         };
         drop(waiting);
     }
+}
+
+/// The time that is `delay` from now; one beyond the clock's range is a year from now, which is never for a process.
+pub(crate) fn due_after(delay: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(delay).unwrap_or(now + Duration::from_secs(31_536_000))
 }
 
 #[derive(Debug)]

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use opentelemetry::Context;
 use serde::Serialize;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::codec::Json;
+use crate::error::Result;
 use crate::headers::Headers;
 use crate::received::Received;
 
@@ -51,12 +52,9 @@ impl Message {
     /// A message with `value` as JSON and the content type `application/json`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidMessage`] when `value` cannot be written as JSON.
+    /// [`ErrorKind::InvalidMessage`](crate::ErrorKind::InvalidMessage) when `value` cannot be written as JSON.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        let payload = serde_json::to_vec(value).map_err(|error| {
-            Error::new(ErrorKind::InvalidMessage, "the payload cannot be written as JSON").with_source(error)
-        })?;
-        Ok(Self::new(payload).header(CONTENT_TYPE, "application/json"))
+        Self::encode(&Json, value)
     }
 
     /// A message without a payload: on Kafka a tombstone (null value), elsewhere refused where the broker has no such
@@ -88,7 +86,7 @@ impl Message {
 
     /// Has the broker keep the message until `time`; one in the past delays nothing.
     ///
-    /// The delay survives the end of this program. Publishing fails with [`ErrorKind::Unsupported`] on brokers that cannot
+    /// The delay survives the end of this program. Publishing fails with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) on brokers that cannot
     /// delay, see [`Capabilities::delayed_publish`](crate::Capabilities).
     #[must_use]
     pub fn deliver_at(mut self, time: SystemTime) -> Self {

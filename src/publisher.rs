@@ -15,14 +15,11 @@ use crate::address::Topic;
 use crate::driver::{Destination, Driver, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Message, Receipt};
-use crate::span::{Operation, SendSpan, SpanTemplate};
+use crate::span::{MAX_LINKS, Operation, SendSpan, SpanTemplate};
 use crate::tracer::Telemetry;
 
 /// How many topics are remembered as declared; beyond it all are forgotten, and declared again when next used.
 const MAX_CHANNELS: usize = 4096;
-
-/// OpenTelemetry's SDK keeps that many links per span and drops the rest without a word.
-const MAX_LINKS: usize = 128;
 
 /// How long closing waits for publishes in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::address::Topic;
+use crate::codec::Json;
 use crate::driver::Timestamp;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::headers::Headers;
 
 /// A received message: payload, key, headers and where it came from. Cheap to clone.
@@ -50,17 +51,12 @@ impl Received {
         self.parts.payload.is_none()
     }
 
-    /// The payload read as JSON.
+    /// The payload read as JSON; the same as [`decode`](Self::decode) by [`Json`].
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidMessage`] when it is not JSON of that shape; as a handler's result, it rejects the message, since
-    /// trying again cannot help.
+    /// As for [`decode`](Self::decode).
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(self.payload()).map_err(|error| {
-            Error::new(ErrorKind::InvalidMessage, "the payload is not JSON of the expected shape")
-                .with_context("topic", self.topic())
-                .with_source(error)
-        })
+        self.decode(&Json)
     }
 
     /// The key, if there is one.

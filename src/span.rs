@@ -23,8 +23,11 @@ pub const QUEUE_DURATION: &str = "traced_broker.queue.duration";
 pub const QUEUE_CLOCK: &str = "traced_broker.queue.clock";
 /// Attribute of process spans: which attempt at the message this is, from 1.
 pub const DELIVERY_ATTEMPT: &str = "traced_broker.delivery.attempt";
-/// Attribute of process spans: how the delivery was settled, `ack`, `retry`, `reject` or `none`.
+/// Attribute of process spans: how the delivery was settled, `ack`, `retry`, `reject` or `none`; for a batch that was not settled in one way, `mixed`.
 pub const SETTLEMENT: &str = "traced_broker.settlement";
+
+/// OpenTelemetry's SDK keeps that many links per span and drops the rest without a word.
+pub(crate) const MAX_LINKS: usize = 128;
 
 /// An operation of the messaging conventions, with the span kind it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,6 +209,8 @@ fn describe_receipt(span: &mut BoxedSpan, offset_attribute: Option<&'static str>
 pub(crate) struct ProcessSpan {
     context: Context,
     open: bool,
+    /// Children that hold the links of a batch that one span has no room for.
+    more: Vec<BoxedSpan>,
 }
 
 impl ProcessSpan {
@@ -227,9 +232,34 @@ impl ProcessSpan {
             template.builder(links(policy, creation, ambient), partition)
         });
         match span.filter(|span| span.span_context().is_valid()) {
-            Some(span) => Self { context: parent.with_span(span), open: true },
-            None => Self { context: parent, open: false },
+            Some(span) => Self { context: parent.with_span(span), open: true, more: Vec::new() },
+            None => Self { context: parent, open: false, more: Vec::new() },
         }
+    }
+
+    /// Starts the span of a batch: a trace of its own, linked to every creation context and to what is current here.
+    ///
+    /// A span has room for [`MAX_LINKS`]: those beyond go to children of it, so that none is dropped.
+    pub(crate) fn start_batch(
+        template: &SpanTemplate,
+        telemetry: &Telemetry,
+        policy: TracePolicy,
+        creations: &[Context],
+        ambient: &Context,
+    ) -> Self {
+        let count = KeyValue::new("messaging.batch.message_count", creations.len() as i64);
+        let creations = if policy == TracePolicy::Ignore { &[] } else { creations };
+        let linked = std::iter::once(ambient).chain(creations).map(|context| context.span().span_context().clone());
+        let links: Vec<Link> = linked.filter(SpanContext::is_valid).map(Link::with_context).collect();
+        let mut chunks = links.chunks(MAX_LINKS).map(<[Link]>::to_vec);
+        let root = Context::new();
+        let first = telemetry.start(&root, || template.builder(chunks.next().unwrap_or_default(), Some(count)));
+        let Some(first) = first.filter(|span| span.span_context().is_valid()) else {
+            return Self { context: root, open: false, more: Vec::new() };
+        };
+        let context = root.with_span(first);
+        let more = chunks.filter_map(|links| telemetry.start(&context, || template.builder(links, None))).collect();
+        Self { context, open: true, more }
     }
 
     /// The context to work in: the span is current, the sender's baggage is there.
@@ -274,6 +304,7 @@ impl ProcessSpan {
             let span = self.context.span();
             span.set_attribute(KeyValue::new(SETTLEMENT, settlement));
             span.end();
+            self.more.iter_mut().for_each(Span::end);
         }
     }
 }

@@ -1,14 +1,14 @@
-//! The RabbitMQ adapter against a real server: the contract of all brokers, and at the level of the driver what is
-//! particular to it.
+//! The RabbitMQ adapter against a real server: at the level of the driver, what is particular to it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
-mod contract;
 mod support;
 
 #[path = "amqp/connecting.rs"]
 mod connecting;
 #[path = "amqp/consuming.rs"]
 mod consuming;
+#[path = "amqp/delaying.rs"]
+mod delaying;
 #[path = "amqp/driving.rs"]
 mod driving;
 #[path = "amqp/faults.rs"]
@@ -17,10 +17,15 @@ mod faults;
 mod hostile;
 #[path = "amqp/publishing.rs"]
 mod publishing;
+#[path = "amqp/retrying.rs"]
+mod retrying;
 #[path = "amqp/wire.rs"]
 mod wire;
 
-contract::contract!(crate::support::shared(crate::support::Kind::RabbitMq));
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn is_described_in_the_readme() {
+    support::readme::check_column(support::shared(support::Kind::RabbitMq)).await;
+}
 
 /// The example, with nothing changed but the URL.
 #[test]

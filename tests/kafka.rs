@@ -1,7 +1,6 @@
 //! The Kafka adapter against a real server, at the level of the driver. `tests/run kafka` runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
-mod contract;
 mod support;
 
 #[path = "kafka/close.rs"]
@@ -23,7 +22,10 @@ mod publish;
 #[path = "kafka/restart.rs"]
 mod restart;
 
-contract::contract!(crate::support::shared(crate::support::Kind::Kafka));
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn is_described_in_the_readme() {
+    support::readme::check_column(support::shared(support::Kind::Kafka)).await;
+}
 
 /// The example, with nothing changed but the URL.
 #[test]

@@ -1,15 +1,24 @@
-//! The contract, and what is particular to the embedded broker.
+//! What is particular to the embedded broker.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
-mod contract;
+#[path = "memory/delaying.rs"]
+mod delaying;
+#[path = "memory/driving.rs"]
+mod driving;
+#[path = "memory/positions.rs"]
+mod positions;
+#[path = "support/readme.rs"]
+mod readme;
 
 use std::time::Duration;
 
-use contract::contract;
 use futures_util::StreamExt;
 use traced_broker::{ErrorKind, Message, Subscription, TracedBroker, connect};
 
-contract!("memory://contract");
+#[tokio::test]
+async fn is_described_in_the_readme() {
+    readme::check_column("memory://readme").await;
+}
 
 #[tokio::test]
 async fn parts_that_connect_by_one_url_meet() {

@@ -1,6 +1,6 @@
 //! The NATS adapter against a real server, at the level of the driver.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
-mod contract;
 mod support;
 
 #[path = "nats/kit.rs"]
@@ -16,8 +16,12 @@ mod connect;
 mod consume;
 #[path = "nats/core.rs"]
 mod core;
+#[path = "nats/delay.rs"]
+mod delay;
 #[path = "nats/hostile.rs"]
 mod hostile;
+#[path = "nats/position.rs"]
+mod position;
 #[path = "nats/publish.rs"]
 mod publish;
 #[path = "nats/restart.rs"]
@@ -27,13 +31,15 @@ mod settle;
 #[path = "nats/topology.rs"]
 mod topology;
 
-contract::contract!(crate::support::shared(crate::support::Kind::Nats));
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn is_described_in_the_readme() {
+    support::readme::check_column(support::shared(support::Kind::Nats)).await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn core_is_described_in_the_readme() {
     let url = format!("{}?mode=core", support::shared(support::Kind::Nats));
-    let world = contract::World::new(&url, "core").await;
-    contract::delivery::is_described_in_the_readme(&world).await;
+    support::readme::check_column(&url).await;
 }
 
 /// The example, with nothing changed but the URL.

@@ -1,8 +1,6 @@
-//! The Redis adapter against a real server: the contract of all brokers, and at the level of the driver what is particular to
-//! it. `tests/run redis` runs it.
+//! The Redis adapter against a real server: at the level of the driver, what is particular to it. `tests/run redis` runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
-mod contract;
 mod support;
 
 #[path = "redis/harness.rs"]
@@ -18,6 +16,8 @@ mod consume;
 mod groups;
 #[path = "redis/hostile.rs"]
 mod hostile;
+#[path = "redis/position.rs"]
+mod position;
 #[path = "redis/publish.rs"]
 mod publish;
 #[path = "redis/restart.rs"]
@@ -25,11 +25,9 @@ mod restart;
 #[path = "redis/settle.rs"]
 mod settle;
 
-/// What every broker must do alike.
-mod alike {
-    use crate::contract::contract;
-
-    contract!(crate::support::shared(crate::support::Kind::Redis));
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn is_described_in_the_readme() {
+    support::readme::check_column(support::shared(support::Kind::Redis)).await;
 }
 
 /// The example, with nothing changed but the URL.

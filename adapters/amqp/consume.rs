@@ -18,11 +18,15 @@ use tokio_util::sync::DropGuard;
 
 use super::config::{RoutingKey, Settings};
 use super::connection::Live;
+use super::copy::Original;
 use super::error::During;
 use super::incoming::Decoded;
 use super::link::{Link, Pauses};
+use super::publish::Publisher;
+use super::retry::Later;
 use super::settle::{Handle, Settler};
 use super::topology::{PARKED, declare_group, declare_reader, declare_topic};
+use super::waiting::Target;
 use crate::address::{Guarantee, Subscription};
 use crate::broker_url::Topology;
 use crate::driver::{Disposition, Inbound};
@@ -49,6 +53,7 @@ impl Settlers {
 pub(super) struct Plan {
     pub(super) settings: Arc<Settings>,
     pub(super) link: Arc<Link>,
+    pub(super) publisher: Arc<Publisher>,
     pub(super) settlers: Arc<Settlers>,
     pub(super) subscription: Subscription,
     /// Keeps the connection up while the subscription lives.
@@ -69,9 +74,13 @@ impl Plan {
                 declare_group(&live, &channel, dead, PARKED, topology).await?;
             }
         }
-        let queue = match self.subscription.group_name() {
-            Some(group) => declare_group(&live, &channel, topic, group, topology).await?,
-            None => declare_reader(&live, &channel, topic).await?,
+        let (queue, later) = match self.subscription.group_name() {
+            Some(group) => {
+                let queue = declare_group(&live, &channel, topic, group, topology).await?;
+                let target = Target::Queue(queue.as_str().to_owned());
+                (queue, Later::AtBroker(Arc::clone(&self.publisher), target))
+            }
+            None => (declare_reader(&live, &channel, topic).await?, Later::Here),
         };
         // Per consumer: the client's own buffer has no other bound.
         live.request(During::Consume, channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
@@ -80,7 +89,8 @@ impl Plan {
         let consumer = live.request(During::Consume, consume).await?;
         let settler = Settler::start(live, channel, prefetch);
         self.settlers.add(&settler);
-        Ok(Reading { consumer: Some(consumer), settler })
+        let target = later.target().map(ToString::to_string);
+        Ok(Reading { consumer: Some(consumer), settler, later: Arc::new(later), target })
     }
 
     /// Starts again after the channel ended, as soon as there is a connection.
@@ -126,7 +136,7 @@ impl Deliveries {
 
     fn inbound(&self, reading: &Reading, delivery: Delivery) -> Inbound {
         let Delivery { delivery_tag: tag, redelivered, properties, data, routing_key, .. } = delivery;
-        let decoded = Decoded::read(&properties);
+        let decoded = Decoded::read(&properties, reading.target.as_deref());
         let at_most_once = self.plan.subscription.guarantee() == Guarantee::AtMostOnce;
         reading.settler.deliver(tag);
         if at_most_once {
@@ -135,17 +145,21 @@ impl Deliveries {
         }
         let routed = (self.plan.settings.routing_key == RoutingKey::Key && !routing_key.as_str().is_empty())
             .then(|| Bytes::copy_from_slice(routing_key.as_str().as_bytes()));
+        let payload = Bytes::from(data);
+        let attempt = attempt(redelivered, decoded.delivered_before).saturating_add(decoded.tried_before);
+        let original = Original { properties, routing_key, payload: payload.clone(), attempt };
+        let (settler, later) = (Arc::clone(&reading.settler), Arc::clone(&reading.later));
         Inbound {
-            payload: Some(data.into()),
+            payload: Some(payload),
             key: decoded.key.or(routed),
             id: decoded.id,
             headers: decoded.headers,
             unreadable_headers: decoded.unreadable,
-            attempt: attempt(redelivered, decoded.delivered_before),
+            attempt,
             timestamp: decoded.timestamp,
             partition: None,
             offset: None,
-            handle: Box::new(Handle { settler: Arc::clone(&reading.settler), tag, routing_key, at_most_once }),
+            handle: Box::new(Handle { settler, tag, at_most_once, later, original }),
         }
     }
 }
@@ -191,6 +205,9 @@ impl Stream for Deliveries {
 pub(super) struct Reading {
     consumer: Option<Consumer>,
     settler: Arc<Settler>,
+    later: Arc<Later>,
+    /// What messages say that waited at the broker for this queue.
+    target: Option<String>,
 }
 
 impl Reading {

@@ -24,10 +24,26 @@ pub(super) struct Decoded {
     pub(super) timestamp: Option<Timestamp>,
     /// How often the broker has delivered the message before, if it counts.
     pub(super) delivered_before: Option<u32>,
+    /// How often it was tried before it was put aside.
+    pub(super) tried_before: u32,
+    /// What it waited for, if it did.
+    waited: Waited,
+    /// Entries that cannot be represented, if it was not one of our queues that wrote them.
+    deaths: u32,
+}
+
+#[derive(Debug, Default, PartialEq)]
+enum Waited {
+    #[default]
+    Not,
+    /// To be retried by this group.
+    ForUs,
+    ForOthers,
 }
 
 impl Decoded {
-    pub(super) fn read(properties: &BasicProperties) -> Self {
+    /// Reads the properties of a message from the queue that messages wait for under the name of `target`.
+    pub(super) fn read(properties: &BasicProperties, target: Option<&str>) -> Self {
         let table = raw_table(properties);
         let mut decoded = Self {
             id: properties.message_id().as_ref().map(|id| id.as_str().to_owned()),
@@ -42,14 +58,30 @@ impl Decoded {
         }
         for entry in Entries::new(table) {
             match entry {
-                Some((name, value)) => decoded.entry(name, value),
+                Some((name, value)) => decoded.entry(name, value, target),
                 None => decoded.unreadable += 1,
             }
         }
+        decoded.tidy();
         decoded
     }
 
-    fn entry(&mut self, name: &[u8], value: Value<'_>) {
+    /// Leaves out what our own queues wrote. What was tried is believed only of a message that says it waited for this queue: anyone can write
+    /// headers, and copy those of a message that came by another.
+    fn tidy(&mut self) {
+        if self.waited != Waited::ForUs {
+            self.tried_before = 0;
+        }
+        if self.waited == Waited::Not {
+            self.unreadable += self.deaths;
+        } else {
+            for name in names::FIRST_AND_LAST_DEATH {
+                self.headers.remove(name);
+            }
+        }
+    }
+
+    fn entry(&mut self, name: &[u8], value: Value<'_>, target: Option<&str>) {
         match (std::str::from_utf8(name), value) {
             (Ok(names::KEY), Value::Bytes(key)) => self.key = Some(Bytes::copy_from_slice(key)),
             (Ok(names::TIMESTAMP), Value::Integer(milliseconds)) => {
@@ -60,6 +92,17 @@ impl Decoded {
                 self.delivered_before = Some(u32::try_from(count.max(0)).unwrap_or(u32::MAX));
             }
             (Ok(returned::NUMBER), Value::Integer(_)) => {}
+            (Ok(names::TARGET), Value::Bytes(text)) => {
+                let ours = target.is_some_and(|target| target.as_bytes() == text);
+                self.waited = if ours { Waited::ForUs } else { Waited::ForOthers };
+            }
+            (Ok(names::PRIOR_ATTEMPTS), Value::Integer(count)) => {
+                self.tried_before = u32::try_from(count.max(0)).unwrap_or(u32::MAX);
+            }
+            (Ok(name), Value::Bytes(_)) if names::is_for_waiting(name) => {}
+            (Ok(names::DEATHS), Value::Array(deaths)) => {
+                self.deaths = u32::try_from(deaths.count()).unwrap_or(u32::MAX);
+            }
             (Ok(name), Value::Array(elements)) => {
                 for element in elements {
                     self.append(name, element);
@@ -79,7 +122,7 @@ impl Decoded {
 }
 
 /// The header table as it was on the wire.
-fn raw_table(properties: &BasicProperties) -> &[u8] {
+pub(super) fn raw_table(properties: &BasicProperties) -> &[u8] {
     match properties.headers().as_ref().and_then(|table| table.inner().get(RAW_TABLE)) {
         Some(AMQPValue::ByteArray(raw)) => raw.as_slice(),
         _ => &[],

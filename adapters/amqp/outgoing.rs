@@ -9,13 +9,15 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 
 use super::config::RoutingKey;
+use super::delay::Delay;
 use super::names;
 use super::returned;
+use super::waiting::{self, Target, labels};
 use crate::error::{Error, ErrorKind, Result};
 use crate::headers::Headers;
 
 /// Written to disk by the broker.
-const PERSISTENT: u8 = 2;
+pub(super) const PERSISTENT: u8 = 2;
 /// A frame's own bytes, and of a content header the class, weight, body size, flags, mode, time and the table's length.
 const FIXED_BYTES: usize = 8 + 14 + 1 + 8 + 4;
 /// Room left in the frame for the count that the broker adds when it delivers again, and for how this adapter reads tables.
@@ -24,7 +26,7 @@ const RESERVE: usize = 64;
 const VALUE_BYTES: usize = 5;
 
 /// Headers that the broker takes as further routing keys, and whose type it insists on.
-const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+pub(super) const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
 
 /// What the properties are made from.
 pub(super) struct Envelope<'a> {
@@ -33,6 +35,15 @@ pub(super) struct Envelope<'a> {
     pub(super) id: Option<String>,
     /// The number by which a returned message is recognised, where returns are asked for.
     pub(super) number: Option<i64>,
+    /// Where the message is to wait, if it is not to be delivered at once.
+    pub(super) wait: Option<Waiting<'a>>,
+}
+
+/// How long a message waits, and what for.
+pub(super) struct Waiting<'a> {
+    pub(super) until: SystemTime,
+    pub(super) delay: Delay,
+    pub(super) target: &'a Target,
 }
 
 impl Envelope<'_> {
@@ -60,7 +71,14 @@ impl Envelope<'_> {
         if let Some(number) = self.number {
             encoder.entry(short(returned::NUMBER)?, AMQPValue::LongLongInt(number), 4);
         }
-        Ok((encoder.finish(frame_max)?, routing_key))
+        if let Some(wait) = &self.wait {
+            encoder.size += waiting::RESERVE;
+            for (name, value) in labels(wait.delay, wait.target) {
+                encoder.entry(short(name)?, text_or_bytes(value.as_bytes()), value.len());
+            }
+        }
+        let time = self.wait.map_or_else(SystemTime::now, |wait| wait.until);
+        Ok((encoder.finish(time, frame_max)?, routing_key))
     }
 }
 
@@ -123,9 +141,9 @@ impl Encoder {
         }
     }
 
-    fn finish(mut self, frame_max: usize) -> Result<BasicProperties> {
+    fn finish(mut self, time: SystemTime, frame_max: usize) -> Result<BasicProperties> {
         // A clock before 1970 is not worth an error.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let milliseconds = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         self.entry(short(names::TIMESTAMP)?, AMQPValue::LongLongInt(milliseconds), 4);
         if self.size > frame_max {

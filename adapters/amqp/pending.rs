@@ -1,28 +1,34 @@
-//! A publish that waits for its confirm, and goes on waiting when nobody wants the answer any more.
+//! What waits for an answer of the broker, and goes on when nobody wants to know any more.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 
+use crate::driver::Confirmation;
 use crate::error::Result;
-use crate::message::Receipt;
 
 /// Dropped before its end, it ends in a task: the client keeps every confirm that is dropped, for as long as the channel lives.
-pub(super) struct Pending {
-    answer: Option<BoxFuture<'static, Result<Receipt>>>,
+struct Pending<T: Send + 'static> {
+    answer: Option<BoxFuture<'static, Result<T>>>,
 }
 
-impl Pending {
-    pub(super) fn new(answer: BoxFuture<'static, Result<Receipt>>) -> Self {
-        Self { answer: Some(answer) }
+/// Starts at once, before this returns, and goes on as it is awaited, or else by itself.
+pub(super) fn begin<T: Send + Unpin + 'static>(
+    answer: impl Future<Output = Result<T>> + Send + 'static,
+) -> Confirmation<T> {
+    let mut answer = answer.boxed();
+    match answer.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => Confirmation::ready(answer),
+        Poll::Pending => Confirmation::running(Pending { answer: Some(answer) }),
     }
 }
 
-impl Future for Pending {
-    type Output = Result<Receipt>;
+impl<T: Send + 'static> Future for Pending<T> {
+    type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(answer) = self.answer.as_mut() else { return Poll::Pending };
@@ -32,7 +38,7 @@ impl Future for Pending {
     }
 }
 
-impl Drop for Pending {
+impl<T: Send + 'static> Drop for Pending<T> {
     fn drop(&mut self) {
         if let (Some(answer), Ok(runtime)) = (self.answer.take(), Handle::try_current()) {
             runtime.spawn(answer);

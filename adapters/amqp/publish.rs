@@ -1,22 +1,30 @@
 //! Publishing over whichever connection there is now.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
+use ::bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::types::ShortString;
 use parking_lot::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::config::Settings;
 use super::connection::Live;
+use super::copy::Original;
+use super::delay::Delay;
 use super::lane::{Lane, Publication};
-use super::link::{Link, Pauses, disconnected};
-use super::outgoing::Envelope;
-use super::places::Places;
+use super::link::{Link, Pauses, closed, disconnected};
+use super::outgoing::{Envelope, Waiting};
+use super::pending;
+use super::places::{Place, Places};
 use super::refusals::Refusals;
+use super::waiting::{Target, exchange};
 use crate::address::Topic;
 use crate::driver::{Confirmation, Outbound};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Receipt;
+use crate::message::{PublishOutcome, Receipt};
 
 /// How often the channel is looked at when the connection reports nothing.
 const LOOK: Duration = Duration::from_secs(1);
@@ -25,9 +33,14 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Publisher {
     settings: Arc<Settings>,
+    /// No more messages are taken, and those taken go on.
+    closing: AtomicBool,
     /// The channel, or why there is none.
     lane: Mutex<Result<Arc<Lane>, ErrorKind>>,
     places: Arc<Places>,
+    /// What is taken by copies of messages that are to be retried later: each stands for an unsettled delivery, so that the prefetches of
+    /// the subscriptions bound their number.
+    copies: Arc<Places>,
     refusals: Arc<Refusals>,
 }
 
@@ -38,8 +51,10 @@ impl Publisher {
         let lane = Arc::new(Lane::open(&live, settings).await?);
         let publisher = Arc::new(Self {
             settings: Arc::clone(settings),
+            closing: AtomicBool::new(false),
             lane: Mutex::new(Ok(Arc::clone(&lane))),
             places: Places::new(settings.max_in_flight),
+            copies: Places::new(usize::MAX),
             refusals: Arc::default(),
         });
         let closed = link.closed().clone();
@@ -49,35 +64,134 @@ impl Publisher {
     }
 
     /// Enqueues a message; nothing of it was sent if this fails.
-    pub(super) fn publish(&self, topic: &Topic, message: Outbound) -> Result<Confirmation<Receipt>> {
-        let Some(payload) = message.payload else {
-            return Err(Error::new(ErrorKind::Unsupported, "RabbitMQ has no messages without a payload"));
-        };
-        if payload.len() > self.settings.max_payload {
-            return Err(Error::new(
-                ErrorKind::TooLarge,
-                "the payload is larger than the broker takes: see max_payload",
-            )
-            .with_context("size", payload.len())
-            .with_context("limit", self.settings.max_payload));
+    pub(super) fn publish(self: &Arc<Self>, topic: &Topic, message: Outbound) -> Result<Confirmation<Receipt>> {
+        self.check_open()?;
+        let payload = self.check(message.payload.as_ref())?;
+        if let Some(time) = message.deliver_at {
+            return self.publish_later(topic, message, payload, time);
         }
-        let lane = self.lane.lock().clone().map_err(disconnected)?;
+        let lane = self.lane()?;
         self.refusals.check(topic)?;
         let place = self.places.take()?;
         let number = lane.number();
-        let envelope = Envelope { headers: &message.headers, key: message.key.as_ref(), id: message.id, number };
+        let (headers, key) = (&message.headers, message.key.as_ref());
+        let envelope = Envelope { headers, key, id: message.id, number, wait: None };
         let (properties, routing_key) = envelope.encode(self.settings.routing_key, lane.frame_max)?;
         let refusals = Arc::clone(&self.refusals);
         let publication = Publication { routing_key, properties, payload, number, place };
         lane.enqueue(topic, publication, move |error| refusals.note(error))
     }
 
-    /// Takes no more messages and waits for the confirms of those taken.
+    /// Has the broker keep a message until that time. It is in line before this returns, if its queues are known to be there.
+    fn publish_later(
+        self: &Arc<Self>,
+        topic: &Topic,
+        message: Outbound,
+        payload: Bytes,
+        until: SystemTime,
+    ) -> Result<Confirmation<Receipt>> {
+        let delay = until.duration_since(SystemTime::now()).unwrap_or_default();
+        Delay::of(delay)?;
+        self.refusals.check(topic)?;
+        let place = self.places.take()?;
+        let (publisher, target) = (Arc::clone(self), Target::Topic(topic.as_str().to_owned()));
+        Ok(pending::begin(async move {
+            let routing = publisher.settings.routing_key;
+            let encode = |lane: &Lane, delay, number| {
+                let wait = Some(Waiting { until, delay, target: &target });
+                let (headers, key) = (&message.headers, message.key.as_ref());
+                let envelope = Envelope { headers, key, id: message.id, number: Some(number), wait };
+                envelope.encode(routing, lane.frame_max)
+            };
+            publisher.keep(&target, Instant::now() + delay, payload, place, encode).await
+        }))
+    }
+
+    /// Has the broker keep a copy of a message until it is to be retried.
+    pub(super) async fn keep_copy(&self, target: &Target, delay: Duration, original: &Original) -> Result<Receipt> {
+        Delay::of(delay)?;
+        let encode = |lane: &Lane, delay, number| {
+            let properties = original.encode(delay, target, number, lane.frame_max)?;
+            Ok((properties, original.routing_key.clone()))
+        };
+        let place = self.copies.take()?;
+        self.keep(target, Instant::now() + delay, original.payload.clone(), place, encode).await
+    }
+
+    /// A place that closing waits for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub(super) fn copying(&self) -> Result<Place> {
+        self.check_open()?;
+        self.copies.take()
+    }
+
+    /// Has the broker keep a message until `due`.
+    async fn keep(
+        &self,
+        target: &Target,
+        due: Instant,
+        payload: Bytes,
+        place: Place,
+        encode: impl FnOnce(&Lane, Delay, i64) -> Result<(BasicProperties, ShortString)>,
+    ) -> Result<Receipt> {
+        // What there is time left for depends on how long the declaring takes, and so on what is to be declared; each round declares
+        // something, and there is not much.
+        let (lane, delay) = loop {
+            let lane = self.lane()?;
+            let delay = Delay::of(due.saturating_duration_since(Instant::now()))?;
+            if lane.waits.all(delay, target) {
+                break (lane, delay);
+            }
+            lane.declare_waits(self.settings.topology, delay, target.clone()).await?;
+        };
+        let number = lane.number_of_mandatory();
+        let (properties, routing_key) = encode(&lane, delay, number)?;
+        let publication = Publication { routing_key, properties, payload, number: Some(number), place };
+        let kept = lane.enqueue_at(exchange(delay.first_level())?, publication, |_| ()).await;
+        kept.map_err(|error| {
+            if error.kind() != ErrorKind::Rejected || error.publish_outcome() == PublishOutcome::Unknown {
+                return error;
+            }
+            lane.waits.forget();
+            let message = "the queue in which the message was to wait is gone; it is looked for again with the next";
+            Error::new(ErrorKind::Rejected, message).with_context("delay", format_args!("{delay:?}"))
+        })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closing.load(Ordering::Relaxed) { Err(closed()) } else { Ok(()) }
+    }
+
+    fn lane(&self) -> Result<Arc<Lane>> {
+        self.lane.lock().clone().map_err(disconnected)
+    }
+
+    fn check(&self, payload: Option<&Bytes>) -> Result<Bytes> {
+        let limit = self.settings.max_payload;
+        match payload {
+            None => Err(Error::new(ErrorKind::Unsupported, "RabbitMQ has no messages without a payload")),
+            Some(payload) if payload.len() > limit => {
+                Err(Error::new(ErrorKind::TooLarge, "the payload is larger than the broker takes: see max_payload")
+                    .with_context("size", payload.len())
+                    .with_context("limit", limit))
+            }
+            Some(payload) => Ok(payload.clone()),
+        }
+    }
+
+    /// Takes no more messages and waits for the confirms of those taken, and until copied deliveries are settled.
     pub(super) async fn finish(&self, patience: Duration) -> Result<()> {
-        *self.lane.lock() = Err(ErrorKind::Closed);
+        self.closing.store(true, Ordering::Relaxed);
         let message = "messages were unconfirmed when the broker was closed";
-        let all = timeout(patience, self.places.all_free()).await;
-        all.map_err(|_| Error::new(ErrorKind::Timeout, message))
+        let all = async {
+            self.places.all_free().await;
+            self.copies.all_free().await;
+        };
+        let finished = timeout(patience, all).await.map_err(|_| Error::new(ErrorKind::Timeout, message));
+        *self.lane.lock() = Err(ErrorKind::Closed);
+        finished
     }
 
     async fn keep_open(self: Arc<Self>, link: Arc<Link>, live: Arc<Live>, lane: Arc<Lane>) {

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions};
-use lapin::types::ShortString;
 use lapin::{Channel, Consumer};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::connection::Live;
+use super::copy::Original;
 use super::error::During;
+use super::retry::Later;
 use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -179,7 +180,7 @@ async fn bring_in_time(settler: Weak<Settler>, due: Arc<Notify>) {
     }
 }
 
-fn settlement_lost() -> Error {
+pub(super) fn settlement_lost() -> Error {
     Error::new(ErrorKind::SettlementLost, "the channel of this delivery is gone: the broker delivers it again")
 }
 
@@ -188,14 +189,18 @@ fn settlement_lost() -> Error {
 pub(super) struct Handle {
     pub(super) settler: Arc<Settler>,
     pub(super) tag: u64,
-    pub(super) routing_key: ShortString,
     /// It was acknowledged when it was handed out.
     pub(super) at_most_once: bool,
+    pub(super) later: Arc<Later>,
+    pub(super) original: Original,
 }
 
 impl DeliveryHandle for Handle {
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
         let result = match (self.at_most_once, disposition) {
+            (false, Disposition::Retry(delay)) if !delay.is_zero() => {
+                return self.later.retry(self.settler, self.tag, delay, self.original);
+            }
             (false, disposition) => self.settler.settle(self.tag, disposition),
             (true, Disposition::Retry(_)) => {
                 Err(Error::new(ErrorKind::Unsupported, "an at-most-once subscription cannot retry"))
@@ -207,8 +212,9 @@ impl DeliveryHandle for Handle {
 
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
         visit("messaging.rabbitmq.message.delivery_tag", self.tag.cast_signed().into());
-        if !self.routing_key.as_str().is_empty() {
-            visit("messaging.rabbitmq.destination.routing_key", self.routing_key.as_str().into());
+        let routing_key = self.original.routing_key.as_str();
+        if !routing_key.is_empty() {
+            visit("messaging.rabbitmq.destination.routing_key", routing_key.into());
         }
     }
 }

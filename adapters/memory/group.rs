@@ -6,6 +6,7 @@ use std::task::{Context, Waker};
 
 use tokio::time::Instant;
 
+use super::delayed::after;
 use super::topic::Ticket;
 use crate::driver::Disposition;
 
@@ -13,6 +14,8 @@ use crate::driver::Disposition;
 #[derive(Debug)]
 pub(super) struct Group {
     low: u64,
+    /// How often the position was moved.
+    moves: u64,
     window: VecDeque<Slot>,
     /// Messages to hand out again at once.
     again: VecDeque<u64>,
@@ -46,6 +49,7 @@ impl Group {
     pub(super) fn new(position: u64) -> Self {
         Self {
             low: position,
+            moves: 0,
             window: VecDeque::new(),
             again: VecDeque::new(),
             later: BinaryHeap::new(),
@@ -56,6 +60,18 @@ impl Group {
     /// The oldest message that is not settled.
     pub(super) fn low_water(&self) -> u64 {
         self.low
+    }
+
+    /// How often the position was moved.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves
+    }
+
+    /// Begins anew at that position and returns whom to wake. No ticket that is out fits any more.
+    pub(super) fn reposition(&mut self, position: u64) -> Vec<Waker> {
+        let woken = self.wake_all();
+        *self = Self { moves: self.moves + 1, ..Self::new(position) };
+        woken
     }
 
     /// Takes the next message before `end` for a connection: those that come again first.
@@ -89,6 +105,9 @@ impl Group {
 
     /// Settles what is out under that ticket and returns whom to wake, or `None` if it is not.
     pub(super) fn settle(&mut self, ticket: Ticket, disposition: Disposition) -> Option<Vec<Waker>> {
+        if ticket.moves != self.moves {
+            return None;
+        }
         let slot = self.slot(ticket.sequence)?;
         if slot.state != SlotState::Out(ticket.connection) || slot.attempts != ticket.attempt {
             return None;
@@ -107,7 +126,7 @@ impl Group {
                 if delay.is_zero() {
                     self.again.push_back(ticket.sequence);
                 } else {
-                    self.later.push(Reverse((Instant::now() + delay, ticket.sequence)));
+                    self.later.push(Reverse((after(delay), ticket.sequence)));
                 }
                 Some(self.wake_one().into_iter().collect())
             }
@@ -125,7 +144,7 @@ impl Group {
         }
         released.append(&mut self.again);
         self.again = released;
-        self.waiting.drain(..).map(|(_, waker)| waker).collect()
+        self.wake_all()
     }
 
     /// Remembers whom to wake when there may be a message.
@@ -144,6 +163,10 @@ impl Group {
 
     pub(super) fn wake_one(&mut self) -> Option<Waker> {
         self.waiting.pop_front().map(|(_, waker)| waker)
+    }
+
+    pub(super) fn wake_all(&mut self) -> Vec<Waker> {
+        self.waiting.drain(..).map(|(_, waker)| waker).collect()
     }
 
     fn slot(&mut self, sequence: u64) -> Option<&mut Slot> {

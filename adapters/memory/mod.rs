@@ -12,13 +12,27 @@
 //!
 //! # Delivery semantics
 //! A confirmed message is stored in memory: it survives any consumer and dies with the process. Every group gets every message
-//! at least once, members share; a new group starts at the oldest message kept. Order is that of publishing; a message
-//! that is retried comes again after its delay while later ones pass it.
-//! The attempt is counted per group. The timestamp is this machine's clock at the time of publishing.
+//! at least once, members share; a new group starts at the oldest message kept. Order is that of becoming visible, for most messages
+//! when they are published; a message that is retried comes again after its delay while later ones pass it.
+//! The attempt is counted per group. The timestamp is this machine's clock when the message became visible.
 //!
-//! A topic keeps its last `capacity` messages. One that some group has not settled is never dropped: publishing waits for room
-//! instead, which is the back-pressure of this broker. A topic that no group reads forgets its oldest message.
-//! Deliveries that are unsettled when their connection is closed go back to the group, and their handles are stale.
+//! **Delayed messages** are stored, and so confirmed, at once, and become visible at their time as if they were published then: behind
+//! those published meanwhile, with that time as timestamp (so that the time in the queue does not hold the delay), for
+//! groups that are new since, too. Only then do they have an offset; the receipt has none. Timers have a resolution of a millisecond.
+//!
+//! **Where to begin.** [`Start::Time`] is the first message that became visible at that time or later, and where there is none, also for a
+//! time that is still to come, the next message. [`Start::Offset`] is the message of that offset, or the oldest kept if
+//! it is gone; one that is still to come is waited for, and what comes before it is passed over.
+//!
+//! **Moving a group** is possible with members connected, who go on from there. It makes the group if there is none of that name. All
+//! begins anew: messages count their attempts from 1, retries that wait are forgotten, and what members hold is
+//! [`SettlementLost`](crate::ErrorKind::SettlementLost), whether or not it comes again.
+//!
+//! A topic keeps its last `capacity` messages, delayed ones among them. A delayed one, and one that some group has not settled, is never
+//! dropped: publishing waits for room instead, which is the back-pressure of this broker. A topic that no group reads forgets its
+//! oldest message.
+//! Deliveries that are unsettled when their connection is closed go back to the group, and their handles are stale. What the connection
+//! published stays with the broker, delayed or not, and is gone when the last connection is.
 //!
 //! # Headers
 //! Names and values are carried as they are.
@@ -26,6 +40,7 @@
 //! # Escape hatch
 //! There is no client below: [`Memory::new`] makes a broker that no URL reaches.
 
+mod delayed;
 mod group;
 mod hub;
 mod source;
@@ -44,6 +59,7 @@ use crate::message::Receipt;
 
 use hub::{Connection, Hub};
 use source::MemorySource;
+use topic::TopicLog;
 
 /// How many messages a topic keeps unless the URL says otherwise.
 pub const DEFAULT_CAPACITY: usize = 65_536;
@@ -85,19 +101,34 @@ impl Memory {
         if let Some(publishes) = max_in_flight {
             identity = identity.with_max_in_flight(publishes);
         }
-        Self { identity, capabilities: Capabilities::new(), topology, connection: Arc::new(Connection::new(hub)) }
+        let capabilities = Capabilities {
+            delayed_publish: true,
+            start_at_time: true,
+            start_at_offset: true,
+            reposition: true,
+            ..Capabilities::new()
+        };
+        Self { identity, capabilities, topology, connection: Arc::new(Connection::new(hub)) }
     }
 
-    fn topic(&self, name: &str) -> Result<Arc<topic::TopicLog>> {
+    fn topic(&self, name: &str) -> Result<Arc<TopicLog>> {
+        match self.existing_topic(name) {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.topology == Topology::Create => {
+                Ok(self.connection.hub().topic(name))
+            }
+            found => found,
+        }
+    }
+
+    fn existing_topic(&self, name: &str) -> Result<Arc<TopicLog>> {
         if self.connection.is_closed() {
             return Err(Error::new(ErrorKind::Closed, "the connection is closed"));
         }
-        match self.topology {
-            Topology::Create => Ok(self.connection.hub().topic(name)),
-            Topology::Check => self.connection.hub().existing_topic(name).ok_or_else(|| {
-                Error::new(ErrorKind::NotFound, "the topic does not exist and topology=check forbids to create it")
-            }),
-        }
+        self.connection.hub().existing_topic(name).ok_or_else(|| {
+            let message =
+                "the topic does not exist: publishing and subscribing create it, unless topology=check forbids to";
+            Error::new(ErrorKind::NotFound, message)
+        })
     }
 }
 
@@ -134,8 +165,12 @@ impl Driver for Memory {
         Ok(Source::new(Destination::new(), source))
     }
 
-    async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {
-        Err(crate::capability::unsupported("move the position of a group", crate::capability::REPOSITIONING))
+    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
+        let Some(group) = subscription.group_name() else {
+            return Err(Error::new(ErrorKind::InvalidConfig, "a reader without a group has no position to move"));
+        };
+        self.existing_topic(subscription.topic())?.reposition(group, start);
+        Ok(())
     }
 
     async fn ping(&self) -> Result<()> {

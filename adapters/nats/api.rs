@@ -4,7 +4,7 @@ use async_nats::jetstream::{consumer, stream};
 use async_nats::{StatusCode, Subject};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
@@ -15,9 +15,22 @@ use super::link::Link;
 
 const API: &str = "$JS.API";
 
-/// Asks whether there is a JetStream to talk to.
-pub(super) async fn check_enabled(link: &Link) -> Result<()> {
-    call::<serde::de::IgnoredAny>(link, "INFO", &json!({})).await.map(drop).map_err(|error| match error.kind() {
+/// The level of the API, by which a server tells what it can do: 0 before 2.11, 2 from 2.12 on, 4 from 2.14 on.
+///
+/// Fails where there is no JetStream to talk to.
+pub(super) async fn level(link: &Link) -> Result<u64> {
+    #[derive(Deserialize)]
+    struct Account {
+        #[serde(default)]
+        api: Api,
+    }
+    #[derive(Deserialize, Default)]
+    struct Api {
+        #[serde(default)]
+        level: u64,
+    }
+    let account = call::<Account>(link, "INFO", &json!({})).await;
+    account.map(|account| account.api.level).map_err(|error| match error.kind() {
         ErrorKind::Unsupported | ErrorKind::Unavailable
             if error.publish_outcome() == crate::PublishOutcome::NotSent =>
         {
@@ -54,12 +67,24 @@ pub(super) async fn consumer(link: &Link, stream: &str, name: &str) -> Result<co
 /// Creates a consumer; one that exists with the same configuration is as good as created.
 pub(super) async fn create_consumer(link: &Link, stream: &str, config: &consumer::Config) -> Result<consumer::Info> {
     let name = config.name.as_deref().unwrap_or_default();
-    let endpoint = format!("CONSUMER.CREATE.{stream}.{name}.{}", config.filter_subject);
+    let mut endpoint = format!("CONSUMER.CREATE.{stream}.{name}");
+    if !config.filter_subject.is_empty() {
+        endpoint = format!("{endpoint}.{}", config.filter_subject);
+    }
     call(link, &endpoint, &json!({ "stream_name": stream, "config": config, "action": "create" })).await
 }
 
+/// Moves a consumer to a place in the stream. What it has handed out counts no more; who waits for messages gets those from there.
+pub(super) async fn reset_consumer(link: &Link, stream: &str, name: &str, sequence: u64) -> Result<()> {
+    call::<IgnoredAny>(link, &format!("CONSUMER.RESET.{stream}.{name}"), &json!({ "seq": sequence })).await.map(drop)
+}
+
+pub(super) async fn delete_consumer(link: &Link, stream: &str, name: &str) -> Result<()> {
+    call::<IgnoredAny>(link, &format!("CONSUMER.DELETE.{stream}.{name}"), &json!({})).await.map(drop)
+}
+
 /// Deletes a consumer without waiting: it is one that the server would delete by itself later.
-pub(super) fn delete_consumer(link: &Link, stream: &str, name: &str) {
+pub(super) fn forget_consumer(link: &Link, stream: &str, name: &str) {
     let _ = link.tell(format!("{API}.CONSUMER.DELETE.{stream}.{name}").into(), "".into());
 }
 

@@ -68,6 +68,8 @@ pub(super) struct Config {
     pub(super) confirm_timeout: Duration,
     pub(super) replicas: usize,
     pub(super) max_age: Duration,
+    /// What the server's JetStream can do, as [`api::level`](super::api::level) tells; 0 until it is asked.
+    pub(super) level: u64,
 }
 
 /// Who connects; at most one of them is used, the last one that is set here first.
@@ -108,6 +110,7 @@ impl Config {
             confirm_timeout: milliseconds(&mut options, "confirm_timeout", 10_000)?,
             replicas: options.take("replicas")?.unwrap_or(1),
             max_age: milliseconds(&mut options, "max_age", 0)?,
+            level: 0,
         };
         options.finish()?;
         Ok(config)

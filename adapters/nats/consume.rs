@@ -52,6 +52,13 @@ impl Sessions {
         sessions.push(Arc::downgrade(session));
     }
 
+    /// The sessions of one consumer.
+    pub(super) fn of(&self, stream: &str, consumer: &str) -> Vec<Arc<Session>> {
+        let sessions = self.0.lock();
+        let is_of = |session: &Arc<Session>| session.consumer.stream == stream && session.consumer.name == consumer;
+        sessions.iter().filter_map(std::sync::Weak::upgrade).filter(is_of).collect()
+    }
+
     pub(super) fn take_all(&self) -> Vec<Arc<Session>> {
         std::mem::take(&mut *self.0.lock()).iter().filter_map(std::sync::Weak::upgrade).collect()
     }
@@ -79,7 +86,7 @@ impl Deliveries {
             Poll::Pending => return Poll::Pending,
         };
         let (ended, error) = match lost {
-            Lost::Connection => (false, None),
+            Lost::Connection | Lost::Moved => (false, None),
             Lost::Client => (true, None),
             Lost::Ended(error) => (false, Some(error)),
         };

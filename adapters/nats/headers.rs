@@ -1,6 +1,8 @@
 //! Header blocks: written through the client's types, read from them, and read from the raw bytes where the client cannot.
 
-use async_nats::header::{NATS_MESSAGE_ID, ParseHeaderNameError};
+use async_nats::header::{
+    NATS_MESSAGE_ID, NATS_MESSAGE_TTL, NATS_SCHEDULE, NATS_SCHEDULE_TARGET, ParseHeaderNameError,
+};
 use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,10 +12,14 @@ use crate::driver::Outbound;
 use crate::error::{Error, ErrorKind, Result};
 use crate::headers::Headers;
 
+use super::delay::Schedule;
+
 /// The header that holds the key when it is text that a header can hold.
 pub const KEY: &str = "message-key";
 /// The header that holds any other key, in base64.
 pub const KEY_BASE64: &str = "message-key-base64";
+/// The header that holds the id of a message that was delayed, from which the server takes `Nats-Msg-Id` when it is due.
+pub const DELAYED_ID: &str = "delayed-message-id";
 
 /// What the headers addressed to the server begin with.
 const RESERVED: &str = "nats-";
@@ -21,6 +27,7 @@ const VERSION: &str = "NATS/1.0";
 
 const KEY_NAME: HeaderName = HeaderName::from_static(KEY);
 const KEY_BASE64_NAME: HeaderName = HeaderName::from_static(KEY_BASE64);
+const DELAYED_ID_NAME: HeaderName = HeaderName::from_static(DELAYED_ID);
 
 /// A header block to send and its size on the wire.
 #[derive(Debug)]
@@ -50,6 +57,20 @@ pub(super) fn write(message: &Outbound) -> Result<Block> {
 }
 
 impl Block {
+    /// Adds what has the server keep the message until it is due, and publish it to `target` then.
+    pub(super) fn keep(&mut self, schedule: &Schedule, target: &str) -> Result<()> {
+        let id = self.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID)).cloned();
+        if let Some(id) = id {
+            self.put(DELAYED_ID_NAME, id);
+        }
+        self.put(NATS_SCHEDULE, value(schedule.pattern.as_bytes())?);
+        self.put(NATS_SCHEDULE_TARGET, value(target.as_bytes())?);
+        if schedule.lasting {
+            self.put(NATS_MESSAGE_TTL, value(b"never")?);
+        }
+        Ok(())
+    }
+
     fn put(&mut self, name: HeaderName, value: HeaderValue) {
         const AROUND: usize = VERSION.len() + 4;
         let name_len = AsRef::<str>::as_ref(&name).len();
@@ -70,6 +91,9 @@ fn checked_name(name: &str) -> Result<HeaderName> {
     }
     if is_key(name) {
         return Err(invalid("this header holds the message's key: set the key instead"));
+    }
+    if name.eq_ignore_ascii_case(DELAYED_ID) {
+        return Err(invalid("this header holds the message's id: set the id instead"));
     }
     name.parse().map_err(|error: ParseHeaderNameError| {
         invalid("the name of a NATS header is visible ASCII without a colon").with_source(error)
@@ -156,10 +180,11 @@ impl Contents {
     fn put(&mut self, name: &str, value: &[u8]) {
         let reserved = name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED));
         if reserved {
-            let id = Some(value).filter(|id| !id.is_empty() && name.eq_ignore_ascii_case("nats-msg-id"));
-            if let Some(Ok(id)) = id.map(std::str::from_utf8) {
-                self.id.get_or_insert_with(|| id.to_owned());
+            if name.eq_ignore_ascii_case("nats-msg-id") {
+                self.put_id(value);
             }
+        } else if name.eq_ignore_ascii_case(DELAYED_ID) {
+            self.put_id(value);
         } else if name.eq_ignore_ascii_case(KEY) {
             self.key = Some(Bytes::copy_from_slice(value));
         } else if name.eq_ignore_ascii_case(KEY_BASE64) {
@@ -169,6 +194,12 @@ impl Contents {
             }
         } else {
             self.headers.append(name, value);
+        }
+    }
+
+    fn put_id(&mut self, value: &[u8]) {
+        if let (false, Ok(id)) = (value.is_empty(), std::str::from_utf8(value)) {
+            self.id.get_or_insert_with(|| id.to_owned());
         }
     }
 }

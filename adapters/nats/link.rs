@@ -57,6 +57,11 @@ impl Link {
         &self.health
     }
 
+    /// A name unlike any other: the client's inboxes have that property.
+    pub(super) fn unique(&self) -> String {
+        self.client.new_inbox().rsplit('.').next().unwrap_or_default().to_owned()
+    }
+
     /// Counts what is sent without an answer to wait for.
     pub(super) fn count_unconfirmed(&self) -> u64 {
         self.unconfirmed.fetch_add(1, Ordering::Relaxed)

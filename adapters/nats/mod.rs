@@ -23,7 +23,8 @@
 //! `max_age` here, or limits at the server. A dot that would leave a part of the subject empty (`a..b`, `.a`) is
 //! written `~` there too. A group is a durable pull consumer named after the group, again with `~` for each dot; in a
 //! stream of several topics a group name serves one of them. A subscription without a group has a consumer of its own, deleted when
-//! it ends, or by the server after a minute without it. What exists already keeps its configuration if it can be used at all.
+//! it ends, or by the server after a minute without it. What exists already keeps its configuration if it can be used at all; a
+//! consumer of your own needs the topic's subject as its filter, unless the stream takes nothing else.
 //!
 //! **Confirmed** means that the server has written the message to its file: it survives the server's being killed. A
 //! power failure needs `sync_interval: always` at the server, or replicas. A lost connection or a time-out leaves the outcome
@@ -41,8 +42,24 @@
 //! on its way when the connection breaks is lost too, and the message comes again; closing waits until the server has worked off all
 //! of them. A server that is killed forgets about the last tenth of a second of settlements, even confirmed ones.
 //!
+//! **Positions.** New groups and readers begin at the earliest message, at the latest, at a time (of storage, by the server's clock; one
+//! that is yet to come is now) or at an offset (of a message or after the last). A group is moved in one step by server 2.14 and
+//! later: its members go on from there, wherever they are. What was out or fetched in this process is dropped and its handles
+//! are stale; members in other processes first hand out what they have fetched, at most their prefetch, and settling that
+//! does no harm. Where that step is not to be had (older servers, and any place before the one where the group was created, unless that
+//! was the earliest) the consumer is deleted and created again. That fails as a conflict, and changes nothing, while
+//! members in other processes wait for messages; if this process is killed between the two steps, the group is gone, and begins anew.
+//!
+//! **Delays** are kept by server 2.12 and later as message schedules, in the stream of the topic under a subject of their own below
+//! `@delayed.TOPIC.` (the topic with `~` for each dot), to which streams that are created here have a place. What is confirmed
+//! is kept as any message is, and longer than `max_age`; limits on size and number apply to it. The server publishes it when it is due, at the
+//! earliest, and up to a quarter of a second later; only then does it have an offset, and a timestamp, of its own. Its id guards against
+//! duplicates when it is sent, not when it is due. A server that is killed just then may publish it twice. A stream that exists needs
+//! `allow_msg_schedules`, the subject `@delayed.TOPIC.>`, a retention other than `interest`, and `allow_msg_ttl` if messages
+//! are to be kept longer than `max_age`; else delayed publishes fail as a conflict, as found when the topic is first used.
+//!
 //! **Core NATS** confirms nothing and keeps nothing: a publish ends with an unconfirmed receipt, a subscription has to be
-//! `at_most_once()`, a group is a queue group, there is no retry, no timestamp and no backlog. Messages that are not read in time
+//! `at_most_once()`, a group is a queue group, there is no retry, no delay, no timestamp, no backlog and no position. Messages that are not read in time
 //! are lost, and reported as an error item.
 //!
 //! **Bounds.** At most 1024 publishes are in flight. A subscription never has more asked for and unsettled together than its
@@ -55,9 +72,9 @@
 //! remove it. Anything else is refused when publishing. Values of one name keep their order; the client does
 //! not keep that of different names. All headers of a message together are limited to 64 KiB by JetStream.
 //!
-//! A key travels in `message-key` when it is text that a header can hold, else in base64 in `message-key-base64`. These two, and all
-//! names that begin with `Nats-`, which are orders to the server, are refused from users and not shown among the headers of
-//! a received message.
+//! A key travels in `message-key` when it is text that a header can hold, else in base64 in `message-key-base64`. The id of a delayed
+//! message travels in `delayed-message-id`, for the server removes `Nats-Msg-Id` when it is due. These three, and all names that begin
+//! with `Nats-`, which are orders to the server, are refused from users and not shown among the headers of a received message.
 //!
 //! Foreign producers may write header blocks that break the rules. The client gives up its connection over one it cannot read,
 //! and the server would deliver it again and again. So after the loss of a connection the unsettled messages of the consumer are read
@@ -74,15 +91,19 @@
 //! [`Nats::as_client`] is the client that publishes and settles; [`Nats::from_client`] uses one of your own for everything. It
 //! then also reads, so that a header block it cannot read breaks publishing too, and if its task ends, nothing replaces it.
 
+mod abilities;
 mod api;
 mod config;
 mod consume;
 mod core;
+mod delay;
 mod dial;
 mod error;
 mod headers;
 mod link;
+mod moment;
 mod names;
+mod position;
 mod publish;
 mod quarantine;
 mod reader;
@@ -96,6 +117,7 @@ mod window;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -104,19 +126,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::{Guarantee, Start, Subscription, Topic};
 use crate::broker_url::BrokerUrl;
-use crate::capability::{Attempts, Capabilities, Confirm, HeaderValues, Order, Retry, TimestampSource};
+use crate::capability::{Capabilities, REPOSITIONING, unsupported};
 use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Receipt;
 
 use config::Config;
 use consume::{Deliveries, Sessions};
+use delay::Oddities;
 use dial::{Dial, Notices, Queues};
 use link::Link;
 use reader::Reader;
 
 pub use config::{Acknowledge, Mode, NatsBuilder};
-pub use headers::{KEY, KEY_BASE64};
+pub use headers::{DELAYED_ID, KEY, KEY_BASE64};
 
 /// What may wait to be written on the connection that publishes and acknowledges: the publishes in flight, and
 /// settlements in a burst. Answers on the way in are bounded by what was asked.
@@ -131,6 +154,7 @@ pub struct Nats {
     link: Arc<Link>,
     closed: CancellationToken,
     sessions: Arc<Sessions>,
+    oddities: Oddities,
     /// The groups that were read from, as stream and consumer: their acknowledgements are brought home at the end.
     groups: Mutex<HashSet<(String, String)>>,
 }
@@ -171,12 +195,12 @@ impl Nats {
         Self::over(config, dial).await
     }
 
-    async fn over(config: Config, dial: Dial) -> Result<Self> {
+    async fn over(mut config: Config, dial: Dial) -> Result<Self> {
         let notices = Arc::new(Notices::default());
         let client = dial.client(QUEUES, &notices).await?;
         let link = Link::over(client, notices, config.confirm_timeout).await?;
         if config.mode == Mode::JetStream {
-            api::check_enabled(&link).await?;
+            config.level = api::level(&link).await?;
         }
         let mut identity = Identity::new("nats");
         if let Some((host, port)) = config.hosts.first() {
@@ -184,14 +208,25 @@ impl Nats {
         }
         Ok(Self {
             identity: identity.with_send_attributes(None, Some("messaging.nats.message.stream_sequence")),
-            capabilities: capabilities(config.mode, link.client().max_payload()),
+            capabilities: abilities::capabilities(config.mode, config.level, link.client().max_payload()),
             config: Arc::new(config),
             dial,
             link: Arc::new(link),
             closed: CancellationToken::new(),
             sessions: Arc::default(),
+            oddities: Oddities::default(),
             groups: Mutex::default(),
         })
+    }
+
+    fn keep(&self, topic: &Topic, message: Outbound, time: SystemTime) -> Confirmation<Receipt> {
+        if !self.capabilities.delayed_publish {
+            return Confirmation::ready(Err(Error::new(ErrorKind::Unsupported, delay::UNSUPPORTED)));
+        }
+        match self.oddities.schedule(topic, time) {
+            Ok(schedule) => publish::kept(&self.link, topic, message, &schedule),
+            Err(error) => Confirmation::ready(Err(error)),
+        }
     }
 
     fn check_open(&self) -> Result<()> {
@@ -218,7 +253,12 @@ impl Nats {
                 "core NATS forgets a message once it is handed out: subscribe at_most_once(), or use JetStream";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        if subscription.group_name().is_none() && subscription.start_position() == Start::Earliest {
+        // What a group begins at unless it is told cannot be told from what it is told; nothing lies before it here.
+        let is_now = match subscription.start_position() {
+            Start::Earliest => subscription.group_name().is_some(),
+            start => start == Start::Latest,
+        };
+        if !is_now {
             let message = "core NATS keeps no messages to start from: start at the latest, or use JetStream";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
@@ -263,6 +303,9 @@ impl Driver for Nats {
             Mode::Core => Ok(Destination::new()),
             Mode::JetStream => {
                 let stream = topology::stream(&self.link, &self.config, topic).await?;
+                if self.capabilities.delayed_publish {
+                    self.oddities.learn(&self.link, topic, &stream).await?;
+                }
                 Ok(Destination::new().with_attribute("messaging.nats.stream", stream.config.name.as_str()))
             }
         }
@@ -272,9 +315,10 @@ impl Driver for Nats {
         if let Err(error) = self.check_open() {
             return Confirmation::ready(Err(error));
         }
-        match self.config.mode {
-            Mode::JetStream => publish::stored(&self.link, topic, message),
-            Mode::Core => publish::unconfirmed(&self.link, topic, message),
+        match (self.config.mode, message.deliver_at) {
+            (Mode::JetStream, None) => publish::stored(&self.link, topic, message),
+            (Mode::Core, None) => publish::unconfirmed(&self.link, topic, message),
+            (_, Some(time)) => self.keep(topic, message, time),
         }
     }
 
@@ -286,8 +330,15 @@ impl Driver for Nats {
         }
     }
 
-    async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {
-        Err(crate::capability::unsupported("move the position of a group", crate::capability::REPOSITIONING))
+    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
+        self.check_open()?;
+        match (self.config.mode, subscription.group_name().map(names::object)) {
+            (Mode::JetStream, Some(group)) => {
+                let (sessions, topic) = (&self.sessions, subscription.topic());
+                position::set(&self.link, &self.config, sessions, topic, &group, start).await
+            }
+            _ => Err(unsupported("move the position of a group", REPOSITIONING)),
+        }
     }
 
     async fn ping(&self) -> Result<()> {
@@ -302,44 +353,11 @@ impl Driver for Nats {
         self.closed.cancel();
         let sessions = self.sessions.take_all();
         join_all(sessions.iter().map(|session| session.leave())).await;
-        for session in sessions {
+        for session in &sessions {
             session.end();
         }
+        join_all(sessions.iter().map(|session| session.arrive())).await;
         self.bring_home().await
-    }
-}
-
-fn capabilities(mode: Mode, max_payload: usize) -> Capabilities {
-    let stored = Capabilities {
-        confirm: Confirm::Broker,
-        groups: true,
-        at_least_once: true,
-        backlog: true,
-        retry: Retry::NativeDelayed,
-        attempts: Attempts::Broker,
-        order: Order::Stream,
-        native_key: false,
-        timestamp: Some(TimestampSource::Broker),
-        header_values: HeaderValues::Text,
-        tombstones: false,
-        delayed_publish: false,
-        start_at_time: false,
-        start_at_offset: false,
-        reposition: false,
-        max_payload: Some(max_payload),
-    };
-    match mode {
-        Mode::JetStream => stored,
-        Mode::Core => Capabilities {
-            confirm: Confirm::Never,
-            at_least_once: false,
-            backlog: false,
-            retry: Retry::Unsupported,
-            attempts: Attempts::Never,
-            order: Order::Publisher,
-            timestamp: None,
-            ..stored
-        },
     }
 }
 

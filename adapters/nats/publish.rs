@@ -9,17 +9,18 @@ use crate::driver::{Confirmation, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Receipt;
 
+use super::delay::Schedule;
 use super::error::{self, Refusal};
 use super::link::{Link, send};
 use super::replies::Awaiting;
-use super::{headers, names};
+use super::{delay, headers, names};
 
 /// After how many unconfirmed publishes to wait until the client has written them: the only back-pressure there is.
 const FLUSH_EVERY: u64 = 512;
 
 /// Publishes to a stream; the answer tells where in it the message is stored.
 pub(super) fn stored(link: &Link, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
-    match prepare(link, topic, message) {
+    match prepare(link, topic, message, None) {
         Ok(message) => {
             let (confirmer, confirmation) = Confirmation::pending();
             link.ask(message, Awaiting::Publish(confirmer));
@@ -29,9 +30,21 @@ pub(super) fn stored(link: &Link, topic: &Topic, message: Outbound) -> Confirmat
     }
 }
 
+/// Has the stream keep a message until it is due; the answer tells that it does.
+pub(super) fn kept(link: &Link, topic: &Topic, message: Outbound, schedule: &Schedule) -> Confirmation<Receipt> {
+    match prepare(link, topic, message, Some(schedule)) {
+        Ok(message) => {
+            let (confirmer, confirmation) = Confirmation::pending();
+            link.ask(message, Awaiting::Keep(confirmer));
+            confirmation
+        }
+        Err(error) => Confirmation::ready(Err(error)),
+    }
+}
+
 /// Publishes to whoever listens. Nothing is confirmed; the confirmation is ready when there is room for more.
 pub(super) fn unconfirmed(link: &Link, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
-    let sent = prepare(link, topic, message).and_then(|message| {
+    let sent = prepare(link, topic, message, None).and_then(|message| {
         if !link.health().is_connected() {
             return Err(error::disconnected());
         }
@@ -51,8 +64,13 @@ pub(super) fn unconfirmed(link: &Link, topic: &Topic, message: Outbound) -> Conf
     }
 }
 
-fn prepare(link: &Link, topic: &Topic, message: Outbound) -> Result<OutboundMessage> {
-    let block = headers::write(&message)?;
+fn prepare(link: &Link, topic: &Topic, message: Outbound, schedule: Option<&Schedule>) -> Result<OutboundMessage> {
+    let mut block = headers::write(&message)?;
+    let mut subject = names::subject(topic);
+    if let Some(schedule) = schedule {
+        block.keep(schedule, &subject)?;
+        subject = delay::subject(topic, &link.unique());
+    }
     let Some(payload) = message.payload else {
         return Err(Error::new(ErrorKind::Unsupported, "NATS has no messages without a payload"));
     };
@@ -62,7 +80,7 @@ fn prepare(link: &Link, topic: &Topic, message: Outbound) -> Result<OutboundMess
             .with_context("size", size)
             .with_context("limit", limit));
     }
-    Ok(OutboundMessage { subject: names::subject(topic), payload, reply: None, headers: block.headers })
+    Ok(OutboundMessage { subject, payload, reply: None, headers: block.headers })
 }
 
 #[derive(Debug, Deserialize)]

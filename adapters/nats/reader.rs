@@ -57,8 +57,7 @@ struct Place {
 impl Reader {
     pub(super) fn new(config: Arc<Config>, dial: Dial, link: Arc<Link>, subscription: &Subscription) -> Self {
         let group = subscription.group_name().map(names::object);
-        // Unlike any other: the client's inboxes have that property.
-        let unique = || format!("reader-{}", link.client().new_inbox().rsplit('.').next().unwrap_or_default());
+        let unique = || format!("reader-{}", link.unique());
         let begin = Begin::Start(subscription.start_position());
         let place = Place { client: None, last: None, begin, stream_created: None, stream: None, attempt: 0 };
         Self {
@@ -149,9 +148,7 @@ impl Reader {
         let (topic, name, durable) = (&self.topic, &self.name, self.durable);
         let wanted = Wanted { stream: &stream, topic, name, durable, may_exist: durable || again, begin };
         let info = topology::consumer(&self.link, &self.config, &wanted).await?;
-        if let Begin::Start(_) = begin {
-            self.place.lock().begin = Begin::Sequence(info.ack_floor.stream_sequence.saturating_add(1));
-        }
+        self.place.lock().begin = Begin::Sequence(info.ack_floor.stream_sequence.saturating_add(1));
         Ok(info)
     }
 
@@ -198,7 +195,7 @@ impl Drop for Reader {
         if !self.durable
             && let Some(stream) = self.place.get_mut().stream.take()
         {
-            api::delete_consumer(&self.link, &stream, &self.name);
+            api::forget_consumer(&self.link, &stream, &self.name);
         }
     }
 }

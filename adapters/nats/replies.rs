@@ -30,6 +30,8 @@ const TICK: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) enum Awaiting {
     Publish(Confirmer<Receipt>),
+    /// A publish that is delayed: where it is kept is not where it will be.
+    Keep(Confirmer<Receipt>),
     Settle(Confirmer<()>),
     Request(oneshot::Sender<Result<Message>>),
 }
@@ -156,6 +158,7 @@ impl Awaiting {
     fn answer(self, message: Message) {
         match self {
             Self::Publish(confirmer) => confirmer.confirm(publish::receipt(&message)),
+            Self::Keep(confirmer) => confirmer.confirm(publish::receipt(&message).map(|_| Receipt::confirmed())),
             Self::Settle(confirmer) => confirmer.confirm(match message.status {
                 Some(StatusCode::NO_RESPONDERS) => Err(error::settlement_lost()),
                 _ => Ok(()),
@@ -167,7 +170,7 @@ impl Awaiting {
 
     pub(super) fn fail(self, error: Error) {
         match self {
-            Self::Publish(confirmer) => confirmer.confirm(Err(error)),
+            Self::Publish(confirmer) | Self::Keep(confirmer) => confirmer.confirm(Err(error)),
             Self::Settle(confirmer) => confirmer.confirm(Err(error)),
             Self::Request(sender) => drop(sender.send(Err(error))),
         }

@@ -206,8 +206,23 @@ impl Session {
             (state.take_unseen(), state.waker.take())
         };
         self.give_back(unseen);
-        let _ = timeout(LEAVE, self.client.flush()).await;
+        self.arrive().await;
         waker.inspect(Waker::wake_by_ref);
+    }
+
+    /// Waits until the server has read everything that was sent on the reading connection: a message to ourselves has come back.
+    ///
+    /// The client's own flush returns while it still has something to write, if it has done enough for one turn of its task; and
+    /// what it has not written when its last handle is dropped, it throws away.
+    pub(super) async fn arrive(&self) {
+        let echo = async {
+            let inbox = self.client.new_inbox();
+            let mut subscriber = self.client.subscribe(inbox.clone()).await.ok()?;
+            self.client.publish(inbox, Bytes::new()).await.ok()?;
+            subscriber.next().await
+        };
+        // Failing that, the connection is lost, and what was sent on it is delivered again when the server has waited for it.
+        let _ = timeout(LEAVE, echo).await;
     }
 
     /// Reads what the server sends until it knows of the end of the subscription, to the last message.
@@ -233,6 +248,25 @@ impl Session {
                 None => ended = true,
             }
         }
+    }
+
+    /// Stops handing out, and takes out everything unsettled, whose handles are of no more use.
+    pub(super) fn suspend(&self) -> Vec<Unsettled> {
+        let mut state = self.state.lock();
+        state.leaving = true;
+        state.take_all()
+    }
+
+    /// Ends the session after [`suspend`](Self::suspend), so that another is opened; what is given back goes to the group at once.
+    pub(super) fn release(&self, unsettled: Vec<Unsettled>) {
+        self.give_back(unsettled);
+        let waker = {
+            let mut state = self.state.lock();
+            state.leaving = false;
+            state.lost = Some(Lost::Moved);
+            state.waker.take()
+        };
+        waker.inspect(Waker::wake_by_ref);
     }
 
     /// Ends the session: everything unsettled goes back to the group at once, and its handles are of no more use.
@@ -303,9 +337,10 @@ impl Session {
     }
 }
 
-/// A third of the time the server waits: an extension may come late, or be lost once.
+/// A quarter of the time the server waits. The first extension is after one to two periods, so that half the time is left for it to
+/// come late.
 fn period(ack_wait: Duration) -> Duration {
-    (ack_wait / 3).clamp(Duration::from_millis(20), HEARTBEAT)
+    (ack_wait / 4).clamp(Duration::from_millis(20), HEARTBEAT)
 }
 
 /// Keeps what is out from being delivered elsewhere, for as long as anybody holds it.

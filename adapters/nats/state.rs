@@ -48,6 +48,8 @@ pub(super) enum Lost {
     Connection,
     /// Its client is gone for good.
     Client,
+    /// The position of its group was moved.
+    Moved,
     /// The server ended it, and said why.
     Ended(Error),
 }
@@ -142,6 +144,14 @@ impl State {
         self.subscriber = None;
         let ready = std::mem::take(&mut self.ready);
         ready.into_iter().filter_map(|arrived| self.window.close(arrived.slot())).collect()
+    }
+
+    /// Ends the subscription and takes out everything, handed out or not.
+    pub(super) fn take_all(&mut self) -> Vec<Unsettled> {
+        let mut unsettled = self.take_unseen();
+        self.window.expired(usize::MAX);
+        unsettled.extend(self.window.close_all());
+        unsettled
     }
 
     pub(super) fn take_request(&mut self) -> Option<usize> {

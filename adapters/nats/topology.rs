@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::config::Config;
 use super::link::Link;
-use super::{api, names};
+use super::{api, delay, moment, names};
 
 /// How many messages of one group may be unsettled, all members together. Members bound themselves by their prefetch; this
 /// only bounds what the server remembers.
@@ -22,17 +22,23 @@ const READER_LIFE: Duration = Duration::from_secs(60);
 /// Makes sure that a stream takes the topic. One that exists keeps its name and configuration.
 pub(super) async fn stream(link: &Link, config: &Config, topic: &str) -> Result<stream::Info> {
     let subject = names::subject(topic);
-    if let Some(name) = api::stream_of(link, &subject).await? {
-        return usable(api::stream(link, &name).await?);
+    if let Some(found) = find_stream(link, &subject).await? {
+        return Ok(found);
     }
     let name = names::object(topic);
     if config.topology == Topology::Check {
         let message = "no stream takes this topic, and topology=check forbids to create it";
         return Err(Error::new(ErrorKind::NotFound, message).with_context("subject", &subject));
     }
+    let delays = config.level >= delay::LEVEL;
+    let mut subjects = vec![subject.to_string()];
+    subjects.extend(delays.then(|| delay::subjects(topic)));
     let wanted = stream::Config {
         name,
-        subjects: vec![subject.to_string()],
+        subjects,
+        allow_message_schedules: delays,
+        // So that what is kept for later does not expire before.
+        allow_message_ttl: delays,
         retention: RetentionPolicy::Limits,
         storage: StorageType::File,
         num_replicas: config.replicas,
@@ -42,11 +48,18 @@ pub(super) async fn stream(link: &Link, config: &Config, topic: &str) -> Result<
     match api::create_stream(link, &wanted).await {
         Ok(info) => usable(info),
         // Somebody else, with another configuration, was quicker.
-        Err(conflict) if conflict.kind() == ErrorKind::Conflict => match api::stream_of(link, &subject).await? {
-            Some(name) => usable(api::stream(link, &name).await?),
-            None => Err(conflict.with_context("stream", wanted.name)),
-        },
+        Err(conflict) if conflict.kind() == ErrorKind::Conflict => {
+            find_stream(link, &subject).await?.ok_or_else(|| conflict.with_context("stream", wanted.name))
+        }
         Err(error) => Err(error.with_context("stream", wanted.name)),
+    }
+}
+
+/// The stream that takes a subject, if there is one.
+pub(super) async fn find_stream(link: &Link, subject: &str) -> Result<Option<stream::Info>> {
+    match api::stream_of(link, subject).await? {
+        Some(name) => usable(api::stream(link, &name).await?).map(Some),
+        None => Ok(None),
     }
 }
 
@@ -105,11 +118,21 @@ pub(super) async fn consumer(link: &Link, config: &Config, wanted: &Wanted<'_>) 
     }
 }
 
+/// Where a consumer begins that is created to begin there.
+pub(super) fn policy(start: Start) -> DeliverPolicy {
+    match start {
+        Start::Earliest => DeliverPolicy::All,
+        Start::Latest => DeliverPolicy::New,
+        Start::Time(time) => DeliverPolicy::ByStartTime { start_time: moment::date(time) },
+        // Places in a stream begin at 1.
+        Start::Offset(sequence) => DeliverPolicy::ByStartSequence { start_sequence: sequence.max(1) },
+    }
+}
+
 impl Wanted<'_> {
     fn config(&self, config: &Config) -> consumer::Config {
         let deliver_policy = match self.begin {
-            Begin::Start(Start::Earliest) => DeliverPolicy::All,
-            Begin::Start(Start::Latest | Start::Time(_) | Start::Offset(_)) => DeliverPolicy::New,
+            Begin::Start(start) => policy(start),
             Begin::Sequence(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
         };
         consumer::Config {
@@ -129,6 +152,7 @@ impl Wanted<'_> {
         let config = &info.config;
         let subject = names::subject(self.topic);
         let filter_fits = match (config.filter_subject.as_str(), config.filter_subjects.as_slice()) {
+            // What is kept for later is not to be handed out before.
             ("", []) => self.stream.config.subjects == [subject.as_str()],
             ("", [only]) => only == subject.as_str(),
             (filter, _) => filter == subject.as_str(),
@@ -138,7 +162,7 @@ impl Wanted<'_> {
         } else if config.ack_policy != AckPolicy::Explicit {
             "the group exists without explicit acknowledgement; delete it, or use another name"
         } else if !filter_fits {
-            "the group exists for another topic of the same stream; use another name"
+            "the group exists for another topic of the same stream, or for all; use another name"
         } else if config.headers_only {
             "the group exists for headers only; use another name"
         } else {

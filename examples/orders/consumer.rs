@@ -2,35 +2,31 @@
 
 use std::future::Future;
 
-use futures_util::StreamExt as _;
-use traced_broker::{Deliveries, Delivery, HandlerError, Received, Result};
+use traced_broker::consume::{Consume, InTask};
+use traced_broker::{Broker, HandlerError, Received, Result};
 
 use crate::run::Run;
 
-/// Hands this run's messages to `handler`, so many at a time, until the run is told to stop; then lets those in hand
-/// end.
-pub(crate) async fn consume<H, F>(deliveries: Deliveries, run: Run, at_a_time: usize, handler: H)
+/// Subscribes, and returns the future that does the work: it hands this run's messages to the handler until the run is told to stop,
+/// then lets those in hand end.
+///
+/// Messages that another run left behind are passed over without a span: the traces they would continue are not among ours.
+pub(crate) async fn start<H, F>(
+    service: &'static str,
+    run: &Run,
+    consume: Consume<'_, Broker, H, InTask>,
+) -> Result<impl Future<Output = ()> + use<H, F>>
 where
     H: Fn(Received) -> F,
     F: Future<Output = Result<(), HandlerError>>,
 {
-    let until_stopped = deliveries.take_until(run.stop.clone().cancelled_owned());
-    until_stopped
-        .for_each_concurrent(at_a_time, async |delivery| {
-            let settled = match delivery {
-                Ok(delivery) if run.owns(delivery.message()) => delivery.process(&handler).await.map(drop),
-                Ok(delivery) => pass_over(&run, delivery).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = settled {
-                run.ledger.trouble(error);
-            }
-        })
-        .await;
-}
-
-/// Without a process span: the trace this one would continue is not among ours.
-async fn pass_over(run: &Run, delivery: Delivery) -> Result<()> {
-    run.ledger.count(|tally| &mut tally.leftovers);
-    delivery.ack().await
+    let (run, ours) = (run.clone(), run.clone());
+    let consumer = consume.filter(move |message| ours.owns(message)).subscribed().await?;
+    Ok(async move {
+        let report = consumer.run_until(run.stop.cancelled()).await;
+        run.ledger.passed_over(report.skipped);
+        if report.errors + report.unsettled + report.abandoned > 0 {
+            run.ledger.trouble(format!("{service}: {report}"));
+        }
+    })
 }

@@ -1,13 +1,17 @@
 //! The fulfillment worker: takes orders from the topic, has them packed and shipped, and has the customer told.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::trace::SdkTracer;
-use traced_broker::{Broker, HandlerError, Message, Received, Result, Subscription, TracedBroker as _};
+use traced_broker::codec::{Json, decoding};
+use traced_broker::{
+    Broker, HandlerError, Message, Received, Result, Retry, Subscription, TracedBroker as _, TracedBrokerExt as _,
+};
 
-use crate::consumer::consume;
+use crate::consumer;
 use crate::notification::Notification;
 use crate::order::Order;
 use crate::outside_world::{self, Obstacle};
@@ -31,26 +35,29 @@ struct Worker {
 }
 
 /// Subscribes; the future that is returned does the work.
+///
+/// Orders of one customer are fulfilled in the order in which they came, also when one has to be tried again.
 pub(crate) async fn start(broker: Broker, tracer: SdkTracer, run: Run) -> Result<impl Future<Output = ()>> {
-    let subscription = Subscription::new(ORDERS).group(GROUP).dead_letter(DEAD_ORDERS).prefetch(2 * AT_A_TIME);
-    let deliveries = broker.subscribe(subscription).await?;
-    let worker = Worker { broker, tracer, run };
-    Ok(async move {
-        consume(deliveries, worker.run.clone(), AT_A_TIME, |message| worker.fulfill(message)).await;
-    })
+    let worker = Arc::new(Worker { broker: broker.clone(), tracer, run: run.clone() });
+    let handler = decoding(Json, move |order, message| Arc::clone(&worker).fulfill(order, message));
+    let consume = broker
+        .consume(Subscription::new(ORDERS).group(GROUP), handler)
+        .concurrency(AT_A_TIME)
+        .ordered_by_key()
+        .retry(Retry::exponential(MAX_ATTEMPTS).first_delay(FIRST_DELAY))
+        .dead_letter(DEAD_ORDERS);
+    consumer::start(SERVICE, &run, consume).await
 }
 
 impl Worker {
     /// Runs inside the span `process orders`: what is started or published here becomes its child by itself.
-    async fn fulfill(&self, message: Received) -> Result<(), HandlerError> {
-        let order: Order = message.json()?;
+    async fn fulfill(self: Arc<Self>, order: Order, message: Received) -> Result<(), HandlerError> {
         let attempt = message.attempt();
         self.run.ledger.attempted(&order.id, attempt);
-        self.ship(&order, attempt).await.map_err(|problem| again_or_never(problem, attempt))?;
+        self.ship(&order, attempt).await?;
 
         let notification = Message::json(&Notification::about(&order))?.key(&order.customer.id);
-        let published = self.broker.publish(NOTIFICATIONS, self.run.stamp(notification)).await;
-        published.map_err(|error| HandlerError::retry_after(error, FIRST_DELAY))?;
+        self.broker.publish(NOTIFICATIONS, self.run.stamp(notification)).await?;
         self.run.ledger.fulfilled(&order.id);
         Ok(())
     }
@@ -62,11 +69,4 @@ impl Worker {
         let carrier = [KeyValue::new("carrier", order.carrier.clone())];
         in_span(&self.tracer, "book carrier", carrier, outside_world::book_carrier(order, attempt)).await
     }
-}
-
-fn again_or_never(problem: Obstacle, attempt: u32) -> HandlerError {
-    if attempt >= MAX_ATTEMPTS {
-        return HandlerError::reject(format!("given up after {attempt} attempts: {problem}"));
-    }
-    HandlerError::retry_after(problem, FIRST_DELAY * 2_u32.pow(attempt.saturating_sub(1)))
 }

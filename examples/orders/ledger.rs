@@ -124,6 +124,12 @@ impl Ledger {
         self.tally.send_modify(|tally| *what(tally) += 1);
     }
 
+    /// Counts messages of other runs.
+    pub(crate) fn passed_over(&self, messages: u64) {
+        let messages = usize::try_from(messages).unwrap_or(usize::MAX);
+        self.tally.send_modify(|tally| tally.leftovers += messages);
+    }
+
     /// Keeps something that went wrong beside the orders, to be told at the end.
     pub(crate) fn trouble(&self, what: impl fmt::Display) {
         let mut troubles = self.troubles.lock();

@@ -78,7 +78,7 @@ async fn run(args: &Args) -> Result<Verdict> {
     let progress = Progress::start(shop.tally(), orders.len());
     let posted = client::post_all(shop.address(), orders, shop.ledger()).await?;
     if args.serve {
-        shop::interrupted().await.context("cannot wait for Ctrl-C")?;
+        traced_broker::shutdown_signal().await.context("cannot wait for Ctrl-C")?;
     }
     let books = shop.close().await;
     progress.finish().await;

@@ -1,12 +1,14 @@
 //! The notification service: tells customers that their order is on its way.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use opentelemetry_sdk::trace::SdkTracer;
 use serde::{Deserialize, Serialize};
-use traced_broker::{Broker, HandlerError, Received, Result, Subscription, TracedBroker as _};
+use traced_broker::codec::{Json, decoding};
+use traced_broker::{Broker, HandlerError, Result, Subscription, TracedBrokerExt as _};
 
-use crate::consumer::consume;
+use crate::consumer;
 use crate::order::Order;
 use crate::outside_world;
 use crate::run::{NOTIFICATIONS, Run};
@@ -54,15 +56,14 @@ impl Notification {
 
 /// Subscribes; the future that is returned does the work.
 pub(crate) async fn start(broker: Broker, tracer: SdkTracer, run: Run) -> Result<impl Future<Output = ()>> {
-    let subscription = Subscription::new(NOTIFICATIONS).group(GROUP).prefetch(2 * AT_A_TIME);
-    let deliveries = broker.subscribe(subscription).await?;
-    Ok(async move {
-        consume(deliveries, run.clone(), AT_A_TIME, |message| notify(&tracer, &run, message)).await;
-    })
+    let desk = Arc::new((tracer, run.clone()));
+    let handler = decoding(Json, move |notification, _| notify(Arc::clone(&desk), notification));
+    let consume = broker.consume(Subscription::new(NOTIFICATIONS).group(GROUP), handler).concurrency(AT_A_TIME);
+    consumer::start(SERVICE, &run, consume).await
 }
 
-async fn notify(tracer: &SdkTracer, run: &Run, message: Received) -> Result<(), HandlerError> {
-    let notification: Notification = message.json()?;
+async fn notify(desk: Arc<(SdkTracer, Run)>, notification: Notification) -> Result<(), HandlerError> {
+    let (tracer, run) = &*desk;
     let text = notification.text();
     in_span(tracer, "e-mail customer", [], outside_world::send_mail(&notification.email, &text)).await?;
     run.ledger.notified(&notification.order_id);

@@ -177,17 +177,3 @@ async fn connected(url: &str, provider: &SdkTracerProvider) -> Result<Broker> {
     })?;
     Ok(broker.with_tracer_provider(provider))
 }
-
-/// Waits until somebody wants the program to end.
-pub(crate) async fn interrupted() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            interrupt = tokio::signal::ctrl_c() => interrupt,
-            _ = terminate.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
-}

@@ -1,9 +1,16 @@
 //! What a broker can and cannot do, as data: programs ask it, and the README's table is tested against it.
 
+mod compare;
+mod question;
+
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::address::Start;
 use crate::error::{Error, ErrorKind, Result};
+
+pub use compare::{Change, Comparison, Effect, compare};
+pub use question::Question;
 
 /// What a confirmed publish has survived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -153,52 +160,10 @@ impl Capabilities {
     ///
     /// ```
     /// let embedded = traced_broker::Capabilities::new();
-    /// assert!(embedded.in_words().contains(&("backlog for a new group", "yes")));
+    /// assert!(embedded.in_words().contains(&("backlog for a new group", "yes".into())));
     /// ```
-    pub fn in_words(&self) -> [(&'static str, &'static str); 10] {
-        let yes_no = |yes: bool| if yes { "yes" } else { "no" };
-        let confirm = match self.confirm {
-            Confirm::Broker => "kept by the broker",
-            Confirm::Process => "kept in this process",
-            Confirm::Never => "never confirmed",
-        };
-        let retry = match self.retry {
-            Retry::NativeDelayed => "by the broker, delays too",
-            Retry::Native => "by the broker, delays here",
-            Retry::Held => "here",
-            Retry::Unsupported => "no",
-        };
-        let attempts = match self.attempts {
-            Attempts::Broker => "by the broker",
-            Attempts::Process => "here",
-            Attempts::Never => "no",
-        };
-        let order = match self.order {
-            Order::Partition => "per partition, so per key",
-            Order::Stream => "per topic",
-            Order::Publisher => "per publisher",
-        };
-        let clock = match self.timestamp {
-            Some(TimestampSource::Broker) => "the broker's clock",
-            Some(TimestampSource::Producer) => "the producer's clock",
-            None => "unknown",
-        };
-        let values = match self.header_values {
-            HeaderValues::Bytes => "bytes",
-            HeaderValues::Text => "text",
-        };
-        [
-            ("a confirmed message is", confirm),
-            ("consumer groups", yes_no(self.groups)),
-            ("comes back until settled", yes_no(self.at_least_once)),
-            ("backlog for a new group", yes_no(self.backlog)),
-            ("retries are done", retry),
-            ("attempts are counted", attempts),
-            ("order is kept", order),
-            ("time in the queue by", clock),
-            ("header values are", values),
-            ("messages without payload", yes_no(self.tombstones)),
-        ]
+    pub fn in_words(&self) -> Vec<(&'static str, Cow<'static, str>)> {
+        Question::ALL.into_iter().map(|question| (question.as_str(), question.answer(self).words)).collect()
     }
 
     /// Checks that a group or reader can begin there.

@@ -1,0 +1,72 @@
+//! A driver that refuses some messages and passes everything else on: what a broker may refuse differs, and what must follow does not.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::address::{Start, Subscription, Topic};
+use crate::capability::Capabilities;
+use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::Receipt;
+
+/// A connection over another.
+#[derive(Debug)]
+pub(super) struct Refusing {
+    driver: Arc<dyn Driver>,
+    topic: Option<String>,
+    payload: Option<&'static str>,
+}
+
+impl Refusing {
+    /// Refuses messages with this payload.
+    pub(super) fn payload(driver: Arc<dyn Driver>, payload: &'static str) -> Arc<dyn Driver> {
+        Arc::new(Self { driver, topic: None, payload: Some(payload) })
+    }
+
+    /// Knows no topic of this name, as a connection that may not create it.
+    pub(super) fn topic(driver: Arc<dyn Driver>, topic: String) -> Arc<dyn Driver> {
+        Arc::new(Self { driver, topic: Some(topic), payload: None })
+    }
+}
+
+#[async_trait]
+impl Driver for Refusing {
+    fn identity(&self) -> &Identity {
+        self.driver.identity()
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        self.driver.capabilities()
+    }
+
+    async fn declare(&self, topic: &Topic) -> Result<Destination> {
+        if self.topic.as_deref() == Some(topic) {
+            return Err(Error::new(ErrorKind::NotFound, "the topic does not exist"));
+        }
+        self.driver.declare(topic).await
+    }
+
+    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+        if self.payload.is_some() && self.payload.map(str::as_bytes) == message.payload.as_deref() {
+            return Confirmation::ready(Err(Error::new(ErrorKind::Rejected, "the broker refuses the message")));
+        }
+        self.driver.publish(topic, message)
+    }
+
+    async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
+        self.driver.subscribe(subscription).await
+    }
+
+    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
+        self.driver.reposition(subscription, start).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.driver.ping().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.driver.close().await
+    }
+}

@@ -1,0 +1,219 @@
+//! What a case works with: connections, fresh names, patience, and the spans that were exported.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::StreamExt;
+use opentelemetry::Context;
+use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use parking_lot::Mutex;
+
+use super::failure::{Checked, Failure, check_eq};
+use super::harness::Harness;
+use super::spans::Spans;
+use crate::address::Subscription;
+use crate::broker::{Broker, Traced};
+use crate::capability::{Capabilities, Confirm};
+use crate::consumer::Deliveries;
+use crate::delivery::Delivery;
+use crate::driver::Driver;
+use crate::error::Result;
+use crate::message::{PublishOutcome, Receipt};
+
+/// The surroundings of one case.
+pub(super) struct World {
+    pub(super) harness: Arc<dyn Harness>,
+    pub(super) capabilities: Capabilities,
+    /// The topic of the case; more are made by [`World::topic`].
+    pub(super) topic: String,
+    pub(super) spans: Spans,
+    pub(super) provider: SdkTracerProvider,
+    number: String,
+    connections: Mutex<Vec<Arc<dyn Driver>>>,
+}
+
+impl World {
+    /// A world with names of topics and groups that no other case or run uses.
+    pub(super) async fn new(harness: Arc<dyn Harness>, case: &str) -> Checked<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let number = format!("{now:x}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let spans = Spans::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
+        let name: String = case.chars().take(40).collect();
+        let probe = harness.connect().await.map_err(|error| Failure::from(error).during("connect"))?;
+        let capabilities = probe.capabilities().clone();
+        let connections = Mutex::new(vec![probe]);
+        Ok(Self { harness, capabilities, topic: format!("{name}-{number}"), spans, provider, number, connections })
+    }
+
+    /// A new connection, below the telemetry.
+    pub(super) async fn driver(&self) -> Checked<Arc<dyn Driver>> {
+        let driver = self.harness.connect().await.map_err(|error| Failure::from(error).during("connect"))?;
+        self.connections.lock().push(Arc::clone(&driver));
+        Ok(driver)
+    }
+
+    /// A new connection whose spans are exported to this world.
+    pub(super) async fn broker(&self) -> Checked<Broker> {
+        Ok(self.traced(self.driver().await?))
+    }
+
+    /// A new connection as a program without an SDK has it.
+    pub(super) async fn untraced(&self) -> Checked<Broker> {
+        Ok(Traced::new(self.driver().await?))
+    }
+
+    /// The telemetry over a driver.
+    pub(super) fn traced(&self, driver: Arc<dyn Driver>) -> Broker {
+        Traced::new(driver).with_tracer_provider(&self.provider)
+    }
+
+    /// Closes what the case left open; nobody is left to hear of errors.
+    pub(super) async fn clean_up(&self) {
+        let connections = std::mem::take(&mut *self.connections.lock());
+        let closing = connections.iter().map(|driver| driver.close());
+        let _ = tokio::time::timeout(Duration::from_secs(10), futures_util::future::join_all(closing)).await;
+    }
+
+    /// Another topic of the case's own.
+    pub(super) fn topic(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.topic)
+    }
+
+    /// What a group is called in full. A group of Kafka's spans topics: cases must not share one, or they disturb each other.
+    pub(super) fn group_name(&self, name: &str) -> String {
+        format!("{name}-{}", self.number)
+    }
+
+    /// A group on the topic of the case.
+    pub(super) fn group(&self, name: &str) -> Subscription {
+        self.group_on(&self.topic, name)
+    }
+
+    /// A group, with the best guarantee that the broker has.
+    pub(super) fn group_on(&self, topic: &str, name: &str) -> Subscription {
+        self.guaranteed(Subscription::new(topic).group(self.group_name(name)))
+    }
+
+    /// A reader without a group.
+    pub(super) fn reader(&self) -> Subscription {
+        self.guaranteed(Subscription::new(&self.topic))
+    }
+
+    fn guaranteed(&self, subscription: Subscription) -> Subscription {
+        if self.capabilities.at_least_once { subscription } else { subscription.at_most_once() }
+    }
+
+    /// What a publish that succeeds ends with.
+    pub(super) fn check_receipt(&self, receipt: &Receipt) -> Checked {
+        let promised = match self.capabilities.confirm {
+            Confirm::Never => PublishOutcome::Unknown,
+            Confirm::Process | Confirm::Broker => PublishOutcome::Confirmed,
+        };
+        check_eq!(receipt.outcome(), promised, "the outcome of a publish that succeeded");
+        Ok(())
+    }
+
+    /// A span of the application's own, and the context in which it is current.
+    pub(super) fn root(&self, name: &'static str) -> Context {
+        let tracer = self.provider.tracer("application");
+        Context::new().with_span(tracer.build_with_context(tracer.span_builder(name), &Context::new()))
+    }
+
+    pub(super) fn unsampled(&self) -> SdkTracerProvider {
+        let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
+        SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(self.spans.clone()).build()
+    }
+
+    pub(super) fn send_name(&self) -> String {
+        format!("send {}", self.topic)
+    }
+
+    pub(super) fn process_name(&self) -> String {
+        format!("process {}", self.topic)
+    }
+
+    /// Waits for what must happen.
+    pub(super) async fn within<F: Future>(&self, what: &str, future: F) -> Checked<F::Output> {
+        let patience = self.harness.patience();
+        let output = tokio::time::timeout(patience, future).await;
+        output.map_err(|_| Failure::new(format!("{what}: not within {patience:?}")))
+    }
+
+    /// The next delivery; reports of trouble in between are passed over.
+    pub(super) async fn next(&self, deliveries: &mut Deliveries) -> Checked<Delivery> {
+        let mut trouble = String::new();
+        let next = self.within("the next delivery", async {
+            loop {
+                match deliveries.next().await {
+                    Some(Ok(delivery)) => return Ok(delivery),
+                    Some(Err(error)) => trouble = format!(", after the stream reported: {error}"),
+                    None => {
+                        return Err(Failure::new(
+                            "the stream of deliveries goes on until the broker is closed: it ended",
+                        ));
+                    }
+                }
+            }
+        });
+        let next = next.await;
+        next.map_err(|failure| failure.followed_by(&trouble))?
+    }
+
+    /// Nothing more is handed out.
+    pub(super) async fn nothing_comes(&self, deliveries: &mut Deliveries) -> Checked {
+        match tokio::time::timeout(self.harness.quiet(), deliveries.next()).await {
+            Err(_) => Ok(()),
+            Ok(item) => {
+                Err(Failure::new(format!("nothing more is handed out: there came {}", describe(item.as_ref()))))
+            }
+        }
+    }
+
+    /// Takes and acknowledges until `count` messages have come, and returns their payloads as text.
+    pub(super) async fn drain(&self, deliveries: &mut Deliveries, count: usize) -> Checked<Vec<String>> {
+        let mut payloads = Vec::with_capacity(count);
+        while payloads.len() < count {
+            let after = format!("after {} of {count} messages", payloads.len());
+            let delivery = self.next(deliveries).await.map_err(|failure| failure.during(&after))?;
+            payloads.push(text(delivery.message().payload()));
+            delivery.ack().await?;
+        }
+        Ok(payloads)
+    }
+}
+
+fn describe(item: Option<&Result<Delivery>>) -> String {
+    match item {
+        None => "the end of the stream".to_owned(),
+        Some(Err(error)) => format!("an error: {error}"),
+        Some(Ok(delivery)) => {
+            let message = delivery.message();
+            let payload: String = text(message.payload()).chars().take(80).collect();
+            format!("a message, payload {payload:?}, attempt {}", message.attempt())
+        }
+    }
+}
+
+/// Bytes as text, to compare and to show.
+pub(super) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The numbers below `count`, as the payloads of numbered messages.
+pub(super) fn numbers(count: usize) -> Vec<String> {
+    (0..count).map(|number| number.to_string()).collect()
+}
+
+/// The error of what had to fail.
+#[track_caller]
+pub(super) fn refused<T>(what: &str, result: Result<T>) -> Checked<crate::Error> {
+    match result {
+        Err(error) => Ok(error),
+        Ok(_) => Err(Failure::new(format!("{what} is refused: it succeeded"))),
+    }
+}

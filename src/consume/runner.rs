@@ -1,0 +1,181 @@
+//! The loop: takes messages, keeps as many handlers running as it may, and drains.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::timeout;
+
+use super::delayed::Delayed;
+use super::lanes::{Lane, Lanes};
+use super::report::Report;
+use super::work::{Done, End};
+use crate::consumer::Deliveries;
+use crate::delivery::Delivery;
+
+/// How many messages may be begun before others get a turn on the thread.
+const TURN: usize = 64;
+
+/// A running consumer. `start` makes the future that works on a delivery.
+pub(super) struct Runner<S, F> {
+    deliveries: Deliveries,
+    start: S,
+    concurrency: usize,
+    running: FuturesUnordered<Pin<Box<F>>>,
+    /// The allocation of work that ended when it was begun, for the next to use.
+    spare: Option<Pin<Box<F>>>,
+    lanes: Lanes,
+    /// May be worked on as soon as there is room.
+    ready: VecDeque<(Delivery, Lane)>,
+    /// To be tried again later; their lanes are occupied.
+    delayed: Delayed,
+    report: Report,
+}
+
+impl<S, F> Runner<S, F>
+where
+    S: Fn(Delivery, Lane) -> F,
+    F: Future<Output = Done>,
+{
+    pub(super) fn new(deliveries: Deliveries, start: S, concurrency: usize, lanes: Lanes) -> Self {
+        Self {
+            deliveries,
+            start,
+            concurrency,
+            running: FuturesUnordered::new(),
+            spare: None,
+            lanes,
+            ready: VecDeque::new(),
+            delayed: Delayed::default(),
+            report: Report::default(),
+        }
+    }
+
+    /// Works until `shutdown` ends or the subscription does.
+    pub(super) async fn run_until(&mut self, shutdown: impl Future) {
+        let mut shutdown = pin!(shutdown);
+        poll_fn(|cx| match shutdown.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => self.poll_turn(cx),
+        })
+        .await;
+    }
+
+    /// Lets what runs end within `time`, gives the rest back, and ends the subscription.
+    pub(super) async fn drain(mut self, time: Duration) -> Report {
+        let mut unbegun: Vec<Delivery> = self.ready.drain(..).map(|(delivery, _)| delivery).collect();
+        unbegun.extend(self.lanes.clear());
+        let _ = timeout(time, poll_fn(|cx| self.poll_running(cx))).await;
+        unbegun.extend(self.delayed.take_all());
+        self.report.abandoned += (unbegun.len() + self.running.len()) as u64;
+        // Cancels the handlers that are not finished: their spans end, their messages go back.
+        drop(self.running);
+        // First the end of the subscription, so that what is given back does not come to it again.
+        drop(self.deliveries);
+        unbegun.into_iter().for_each(Delivery::give_back);
+        self.report
+    }
+
+    /// Begins as much work as it may and takes note of what has ended; ready when the subscription has ended.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..TURN {
+            let _ = self.poll_running(cx);
+            if self.running.len() >= self.concurrency {
+                return Poll::Pending;
+            }
+            match self.poll_startable(cx) {
+                Poll::Ready(Some((delivery, lane))) => self.begin(delivery, lane, cx),
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Takes note of what has ended; ready when nothing runs.
+    fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.running.is_empty() {
+            match self.running.poll_next_unpin(cx) {
+                Poll::Ready(Some(done)) => self.finish(done),
+                Poll::Ready(None) => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// The next message that may be worked on: those that were here before come first.
+    fn poll_startable(&mut self, cx: &mut Context<'_>) -> Poll<Option<(Delivery, Lane)>> {
+        if let Some(next) = self.ready.pop_front() {
+            return Poll::Ready(Some(next));
+        }
+        if let Poll::Ready(due) = self.delayed.poll_due(cx) {
+            return Poll::Ready(Some(due));
+        }
+        while self.lanes.has_room() {
+            match self.deliveries.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(delivery))) => {
+                    if let Some(startable) = self.lanes.enter(delivery) {
+                        return Poll::Ready(Some(startable));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::warn!(%error, "trouble with a subscription, which goes on");
+                    self.report.errors += 1;
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Begins to work on a delivery. Work that ends at once needs neither a place among what runs nor an allocation.
+    fn begin(&mut self, delivery: Delivery, lane: Lane, cx: &mut Context<'_>) {
+        let kept = lane.clone();
+        let work = (self.start)(delivery, lane);
+        let mut work = match self.spare.take() {
+            Some(mut spare) => {
+                spare.as_mut().set(work);
+                spare
+            }
+            None => Box::pin(work),
+        };
+        match work.as_mut().poll(cx) {
+            Poll::Ready(done) => {
+                self.spare = Some(work);
+                self.finish(done);
+            }
+            Poll::Pending => {
+                self.lanes.occupy(&kept);
+                self.running.push(work);
+            }
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        let Done { lane, end } = done;
+        let count = match end {
+            End::Handled => &mut self.report.handled,
+            End::Skipped => &mut self.report.skipped,
+            End::Retried => &mut self.report.retried,
+            End::Rejected => &mut self.report.rejected,
+            End::Failed => &mut self.report.failed,
+            End::Unsettled => &mut self.report.unsettled,
+            End::Cancelled => &mut self.report.abandoned,
+            End::Again(delivery, delay) => {
+                self.report.retried += 1;
+                self.lanes.occupy(&lane);
+                self.delayed.insert(*delivery, lane, delay);
+                return;
+            }
+        };
+        *count += 1;
+        self.ready.extend(self.lanes.leave(lane));
+    }
+}

@@ -1,0 +1,37 @@
+//! The conformance kit on every broker of this build, each case a test of its own. `tests/run` runs it.
+//!
+//! The embedded broker and those with a feature are there by default; `TRACED_BROKER_CONFORMANCE_BROKERS` names some of them,
+//! separated by commas.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
+
+#[path = "conformance/harness.rs"]
+mod harness;
+mod support;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use harness::{Embedded, OnServer};
+use support::Kind;
+use traced_broker::conformance::{self, Harness};
+
+fn main() -> ExitCode {
+    let chosen = std::env::var("TRACED_BROKER_CONFORMANCE_BROKERS").unwrap_or_default();
+    let chosen: Vec<&str> = chosen.split(',').filter(|name| !name.is_empty()).collect();
+    let mut harnesses: Vec<Arc<dyn Harness>> = vec![Arc::new(Embedded::new())];
+    if cfg!(feature = "kafka") {
+        harnesses.push(Arc::new(OnServer::new("kafka", Kind::Kafka, "")));
+    }
+    if cfg!(feature = "amqp") {
+        harnesses.push(Arc::new(OnServer::new("amqp", Kind::RabbitMq, "")));
+    }
+    if cfg!(feature = "nats") {
+        harnesses.push(Arc::new(OnServer::new("nats", Kind::Nats, "")));
+        harnesses.push(Arc::new(OnServer::new("nats-core", Kind::Nats, "?mode=core")));
+    }
+    if cfg!(feature = "redis") {
+        harnesses.push(Arc::new(OnServer::new("redis", Kind::Redis, "")));
+    }
+    harnesses.retain(|harness| chosen.is_empty() || chosen.contains(&harness.name()));
+    conformance::main(harnesses)
+}

@@ -1,0 +1,118 @@
+//! How the kit reaches our brokers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use traced_broker::conformance::{Harness, Mortal};
+use traced_broker::driver::Driver;
+use traced_broker::{Broker, Result, connect};
+
+use crate::support::{Kind, Server, shared};
+
+/// The embedded broker; the connection that is kept keeps it alive.
+pub(crate) struct Embedded {
+    _anchor: Broker,
+}
+
+const EMBEDDED: &str = "memory://conformance";
+
+impl Embedded {
+    pub(crate) fn new() -> Self {
+        let anchor = futures_util::future::FutureExt::now_or_never(connect(EMBEDDED));
+        Self { _anchor: anchor.expect("waits for nothing").expect("connects") }
+    }
+}
+
+#[async_trait]
+impl Harness for Embedded {
+    fn name(&self) -> &str {
+        "memory"
+    }
+
+    async fn connect(&self) -> Result<Arc<dyn Driver>> {
+        driver(EMBEDDED).await
+    }
+}
+
+/// A broker on the server that the tests of this process share.
+pub(crate) struct OnServer {
+    name: &'static str,
+    kind: Kind,
+    options: &'static str,
+}
+
+impl OnServer {
+    pub(crate) fn new(name: &'static str, kind: Kind, options: &'static str) -> Self {
+        Self { name, kind, options }
+    }
+
+    async fn url(&self) -> String {
+        let kind = self.kind;
+        let server = blocking(move || shared(kind)).await;
+        format!("{server}{}", self.options)
+    }
+}
+
+#[async_trait]
+impl Harness for OnServer {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    async fn connect(&self) -> Result<Arc<dyn Driver>> {
+        driver(&self.url().await).await
+    }
+
+    async fn connect_with_secret(&self, secret: &str) -> Result<Arc<dyn Driver>> {
+        driver(&self.url().await.replacen("://", &format!("://default:{secret}@"), 1)).await
+    }
+
+    async fn start_mortal(&self) -> Result<Option<Arc<dyn Mortal>>> {
+        if !self.options.is_empty() {
+            // Core NATS keeps nothing that a kill could take.
+            return Ok(None);
+        }
+        let kind = self.kind;
+        let server = blocking(move || Arc::new(Server::start(kind))).await;
+        Ok(Some(Arc::new(OwnServer { kind, server })))
+    }
+}
+
+/// A server that one case may kill.
+struct OwnServer {
+    kind: Kind,
+    server: Arc<Server>,
+}
+
+#[async_trait]
+impl Mortal for OwnServer {
+    async fn connect(&self) -> Result<Arc<dyn Driver>> {
+        driver(&self.server.url()).await
+    }
+
+    async fn kill_and_restart(&self) -> Result<()> {
+        let server = Arc::clone(&self.server);
+        blocking(move || {
+            server.kill();
+            server.restart();
+        })
+        .await;
+        Ok(())
+    }
+
+    fn settling_time(&self) -> Duration {
+        // RabbitMQ enters a new quorum queue in a register that it writes to disk every five seconds; killed before that, the
+        // queue finds no leader when it comes back. Nothing a client does changes that.
+        if self.kind == Kind::RabbitMq { Duration::from_secs(6) } else { Duration::ZERO }
+    }
+}
+
+/// The driver that the URL gives, as users get it.
+async fn driver(url: &str) -> Result<Arc<dyn Driver>> {
+    Ok(Arc::clone(connect(url).await?.get_ref()))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("the testbed works")
+}

@@ -1,0 +1,21 @@
+//! The consumer runtime, on the memory broker.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "consume/batches.rs"]
+mod batches;
+#[path = "consume/drain.rs"]
+mod drain;
+#[path = "consume/lanes.rs"]
+mod lanes;
+#[path = "consume/payloads.rs"]
+mod payloads;
+#[path = "consume/redriving.rs"]
+mod redriving;
+#[path = "consume/requests.rs"]
+mod requests;
+#[path = "consume/retries.rs"]
+mod retries;
+#[path = "consume/shop.rs"]
+mod shop;
+#[path = "consume/work.rs"]
+mod work;

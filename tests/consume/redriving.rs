@@ -1,0 +1,57 @@
+//! Dead letters sent back.
+
+use std::time::Duration;
+
+use traced_broker::{HandlerError, Message, Received, Retry, TracedBroker, TracedBrokerExt, dead_letter};
+
+use crate::shop::{DEAD, Record, TOPIC, broker, publish, text, workers};
+
+const IDLE: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn letters_go_back_where_they_came_from_as_they_were() {
+    let (broker, record) = (broker(), Record::default());
+    broker.publish(TOPIC, Message::new("one").key("k").header("tenant", "acme")).await.unwrap();
+    let broken = async |_: Received| Err::<(), _>(HandlerError::retry("broken"));
+    let consume = broker.consume(workers(), broken).dead_letter(DEAD).retry(Retry::never());
+    consume.run_until(tokio::time::sleep(IDLE)).await.unwrap();
+
+    // Not a dead letter of ours: nobody knows where it belongs.
+    broker.publish(DEAD, Message::new("stray")).await.unwrap();
+    let redriven = broker.redrive(DEAD).idle(IDLE).run().await.unwrap();
+    assert_eq!((redriven.sent_back, redriven.left), (1, 1));
+
+    let mended = async |message: Received| {
+        let tenant = message.headers().get_str("tenant").unwrap_or("none").to_owned();
+        let dead = message.headers().iter().any(|(name, _)| dead_letter::HEADERS.contains(&name));
+        record.add(format!("{} {tenant} {:?} {dead} {}", text(&message), message.key(), message.attempt()));
+        Ok::<_, HandlerError>(())
+    };
+    broker.consume(workers(), mended).run_until(record.reaches(1)).await.unwrap();
+    assert_eq!(record.lines(), ["one acme Some(b\"k\") false 1"]);
+    let redriven = broker.redrive(DEAD).idle(IDLE).run().await.unwrap();
+    assert_eq!((redriven.sent_back, redriven.left), (0, 1), "the stray letter is still there");
+}
+
+/// The consumer that killed them runs on, and kills them again.
+#[tokio::test]
+async fn what_dies_again_at_once_is_not_sent_back_for_ever() {
+    let (broker, record) = (broker(), Record::default());
+    publish(&broker, ["a", "b", "c"]).await;
+    let broken = async |message: Received| {
+        record.add(text(&message));
+        Err::<(), _>(HandlerError::reject("still broken"))
+    };
+    let redriving = async {
+        record.reaches(3).await;
+        tokio::time::sleep(IDLE).await;
+        let redriven = broker.redrive(DEAD).at_most(2).idle(IDLE).run().await.unwrap();
+        assert_eq!(redriven.sent_back, 2);
+        // Long enough for the two to die again before the next redrive begins.
+        tokio::time::sleep(IDLE).await;
+        let redriven = broker.redrive(DEAD).idle(IDLE).run().await.unwrap();
+        assert_eq!((redriven.sent_back, redriven.left), (3, 3));
+    };
+    let report = broker.consume(workers(), broken).dead_letter(DEAD).run_until(redriving).await.unwrap();
+    assert_eq!(report.rejected, 8);
+}

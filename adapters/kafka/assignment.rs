@@ -1,12 +1,12 @@
-//! What a consumer has taken and not settled: per partition and assignment, and in all.
+//! What a consumer has taken and not settled: per partition and assignment.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::{self, Thread};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+
+use super::window::Window;
 
 /// The partitions that are assigned now.
 #[derive(Debug)]
@@ -160,66 +160,6 @@ impl Partition {
     }
 }
 
-/// How many deliveries of one subscription are unsettled, and the thread that waits while they are too many.
-#[derive(Debug)]
-pub(super) struct Window {
-    limit: usize,
-    occupied: AtomicUsize,
-    waiting: AtomicBool,
-    waiter: OnceLock<Thread>,
-}
-
-impl Window {
-    fn new(limit: usize) -> Self {
-        Self { limit, occupied: AtomicUsize::new(0), waiting: AtomicBool::new(false), waiter: OnceLock::new() }
-    }
-
-    /// How many more may be taken.
-    pub(super) fn room(&self) -> usize {
-        self.limit.saturating_sub(self.occupied.load(Ordering::SeqCst))
-    }
-
-    /// Whether nothing is unsettled.
-    pub(super) fn is_free(&self) -> bool {
-        self.occupied.load(Ordering::SeqCst) == 0
-    }
-
-    /// Waits until half of the window is free, or for `limit`. Only ever called by one thread.
-    pub(super) fn wait(&self, limit: Duration) {
-        self.waiter.get_or_init(thread::current);
-        self.waiting.store(true, Ordering::SeqCst);
-        if self.occupied.load(Ordering::SeqCst) > self.limit / 2 {
-            thread::park_timeout(limit);
-        }
-        self.waiting.store(false, Ordering::SeqCst);
-    }
-
-    /// Waits until woken, or for `limit`. Only ever called by the thread that waits for room.
-    pub(super) fn sleep(&self, limit: Duration) {
-        self.waiter.get_or_init(thread::current);
-        thread::park_timeout(limit);
-    }
-
-    /// Ends a wait, now or when it begins.
-    pub(super) fn wake(&self) {
-        if let Some(waiter) = self.waiter.get() {
-            waiter.unpark();
-        }
-    }
-
-    fn occupy(&self) {
-        self.occupied.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// One less.
-    pub(super) fn release(&self) {
-        let left = self.occupied.fetch_sub(1, Ordering::SeqCst) - 1;
-        if left <= self.limit / 2 && self.waiting.load(Ordering::SeqCst) {
-            self.wake();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,23 +228,5 @@ mod tests {
         assert_eq!(assignment.moved(), [(3, 2)]);
         assignment.window.release();
         assert_eq!(assignment.window.room(), 1);
-    }
-
-    #[test]
-    fn settling_wakes_who_waits_for_room() {
-        let (assignment, partition) = assigned(2);
-        partition.take(0);
-        partition.take(1);
-        let window = Arc::clone(&assignment.window);
-        let waiter = thread::spawn(move || {
-            let begun = std::time::Instant::now();
-            window.wait(Duration::from_secs(20));
-            begun.elapsed()
-        });
-        while !assignment.window.waiting.load(Ordering::SeqCst) {
-            thread::yield_now();
-        }
-        assert!(partition.settle(1));
-        assert!(waiter.join().unwrap() < Duration::from_secs(10));
     }
 }

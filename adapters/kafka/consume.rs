@@ -11,11 +11,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::mpsc;
 
-use super::assignment::{Assignment, Window};
+use super::assignment::Assignment;
 use super::config::{KafkaBuilder, default};
 use super::delivery::Taken;
 use super::member::Member;
 use super::poller::{Control, Item, Poller};
+use super::window::Window;
 use super::{error, start, topology};
 use crate::address::{Guarantee, Start, Subscription};
 use crate::driver::{Destination, Inbound, Source};

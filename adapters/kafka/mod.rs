@@ -66,6 +66,7 @@
 //! further clients from. Properties that the semantics above rest on are refused.
 
 mod assignment;
+mod commit;
 mod config;
 mod consume;
 mod delivery;
@@ -78,6 +79,7 @@ mod poller;
 mod publish;
 mod start;
 mod topology;
+mod window;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

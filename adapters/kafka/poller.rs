@@ -8,16 +8,18 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot};
 
-use super::assignment::{Assignment, Window};
+use super::assignment::Assignment;
+use super::commit;
 use super::delivery::Taken;
 use super::error;
 use super::member::{Member, add, note};
+use super::window::Window;
 use crate::address::{Guarantee, Subscription};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -40,8 +42,6 @@ const PAUSED: Duration = Duration::from_millis(50);
 const STORE: Duration = Duration::from_millis(100);
 /// The most messages handed over at a time: enough that the cost of a wake-up is shared, few enough to work side by side.
 const BATCH: usize = 128;
-/// How long the last commit of a subscription is tried again while the group rebalances.
-const LAST_COMMIT: Duration = Duration::from_secs(5);
 /// How long deliveries can be settled after the stream was dropped or the connection closed.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -190,7 +190,7 @@ impl Poller {
     /// At most once: what was taken is committed before it is handed out. Leaves in the batch what may be handed out.
     fn commit_ahead(&self, batch: &mut Vec<Item>) {
         loop {
-            let positions = self.positions(positions_after(batch));
+            let positions = self.positions(commit::after(batch));
             if positions.count() == 0 {
                 return;
             }
@@ -198,7 +198,7 @@ impl Poller {
                 Ok(()) => return,
                 // Not committed: another consumer gets it.
                 Err(_) if self.control.is_ending() => return batch.clear(),
-                Err(error) if is_lost(&error) => {
+                Err(error) if commit::is_lost(&error) => {
                     // Lets the rebalance go on without taking more, and gives up what was revoked in it.
                     self.pause();
                     drop(self.consumer.poll(PAUSED));
@@ -272,7 +272,7 @@ impl Poller {
         self.settle_last();
         let positions = self.positions(self.assignment.revoke_all());
         let commits = self.grouped && !self.at_most_once && positions.count() > 0;
-        let committed = if commits { self.commit_last(positions) } else { Ok(()) };
+        let committed = if commits { commit::last(&self.consumer, positions) } else { Ok(()) };
         // Blocks while it leaves the group, and calls back: that is why it is done here.
         drop(self.consumer);
         committed
@@ -284,37 +284,6 @@ impl Poller {
         while !self.assignment.window.is_free() && Instant::now() < deadline {
             self.assignment.window.sleep(ROOM);
         }
-    }
-
-    fn commit_last(&self, mut positions: TopicPartitionList) -> Result<()> {
-        let deadline = Instant::now() + LAST_COMMIT;
-        loop {
-            note("store", self.consumer.store_offsets(&positions));
-            match self.consumer.commit(&positions, CommitMode::Sync) {
-                Ok(()) => return Ok(()),
-                Err(error) if is_lost(&error) && Instant::now() < deadline => {
-                    // Lets the rebalance go on; what is taken away in it is committed by librdkafka.
-                    drop(self.consumer.poll(POLL));
-                    positions = self.still_assigned(&positions);
-                    if positions.count() == 0 {
-                        return Ok(());
-                    }
-                }
-                Err(error) => return Err(error::from_client(error)),
-            }
-        }
-    }
-
-    fn still_assigned(&self, positions: &TopicPartitionList) -> TopicPartitionList {
-        let assigned = self.consumer.assignment().unwrap_or_default();
-        let mut left = TopicPartitionList::new();
-        for position in positions.elements() {
-            let found = assigned.find_partition(position.topic(), position.partition()).is_some();
-            if let (true, Offset::Offset(offset)) = (found, position.offset()) {
-                add(&mut left, position.topic(), position.partition(), offset);
-            }
-        }
-        left
     }
 }
 
@@ -328,24 +297,6 @@ fn copy(assignment: &Assignment, settled: bool, bodies: &mut BytesMut, message: 
         partition.take(offset);
     }
     Some(Taken::copy(message, partition, bodies))
-}
-
-/// The position after the messages of a batch, of each partition in it.
-fn positions_after(batch: &[Item]) -> Vec<(i32, i64)> {
-    let mut positions: Vec<(i32, i64)> = Vec::new();
-    for taken in batch.iter().flatten() {
-        let (number, next) = (taken.partition.number, taken.offset + 1);
-        match positions.iter_mut().find(|(partition, _)| *partition == number) {
-            Some((_, position)) => *position = next,
-            None => positions.push((number, next)),
-        }
-    }
-    positions
-}
-
-/// Whether a commit failed since the assignment changed.
-fn is_lost(error: &KafkaError) -> bool {
-    error::code_of(error).is_some_and(|code| error::from_code(code).kind() == ErrorKind::SettlementLost)
 }
 
 /// What the application should hear of; what librdkafka gets over by itself is only logged.

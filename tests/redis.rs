@@ -16,6 +16,8 @@ mod consume;
 mod groups;
 #[path = "redis/hostile.rs"]
 mod hostile;
+#[path = "redis/position.rs"]
+mod position;
 #[path = "redis/publish.rs"]
 mod publish;
 #[path = "redis/restart.rs"]

@@ -37,6 +37,13 @@ impl Member {
         command
     }
 
+    /// Gives the group its position after an entry or, with `$`, after all there are: by `CREATE` if it is not there, by `SETID` if it is.
+    pub(super) fn begin_at(&self, how: &str, after: &str) -> Cmd {
+        let mut command = cmd("XGROUP");
+        command.arg(how).arg(&self.stream).arg(&self.group).arg(after);
+        command
+    }
+
     /// Asks about the group, which fails when it or the stream is missing.
     pub(super) fn look_up_group(&self) -> Cmd {
         let mut command = cmd("XPENDING");

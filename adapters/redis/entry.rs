@@ -11,6 +11,7 @@ use crate::driver::Timestamp;
 use crate::error::Result;
 
 use super::error::unexpected_reply;
+use super::fields::Fields;
 
 /// The id of an entry: milliseconds of the server's clock, and a number within them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +23,13 @@ pub(super) struct EntryId {
 impl EntryId {
     /// Before every entry.
     pub(super) const ZERO: Self = Self { milliseconds: 0, sequence: 0 };
+
+    /// The last id before a time. Ids count in milliseconds: an entry of the same one is not before it.
+    pub(super) fn last_before(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let milliseconds = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        milliseconds.checked_sub(1).map_or(Self::ZERO, |milliseconds| Self { milliseconds, sequence: u64::MAX })
+    }
 
     /// The longest text of an id, in bytes: two numbers of 20 digits.
     pub(super) const LENGTH: usize = 41;
@@ -39,6 +47,12 @@ impl EntryId {
         buffer[dash] = b'-';
         let start = write_number(self.milliseconds, buffer, dash);
         &buffer[start..]
+    }
+
+    /// Its text, `milliseconds-sequence`.
+    pub(super) fn to_text(self) -> String {
+        let mut buffer = [0; Self::LENGTH];
+        String::from_utf8_lossy(self.write(&mut buffer)).into_owned()
     }
 
     /// When the server stored the entry, if the id is one the server gave.
@@ -79,10 +93,7 @@ fn write_number(mut number: u64, buffer: &mut [u8], end: usize) -> usize {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: EntryId,
-    /// The id as the server wrote it.
-    pub(super) name: String,
-    /// Names and values in turn, as the client parsed them.
-    pub(super) fields: Vec<Value>,
+    pub(super) fields: Fields,
     /// How often the server has handed it out, this time included.
     pub(super) attempt: u32,
 }
@@ -128,8 +139,7 @@ impl Entries {
             let id = EntryId::parse(&name).ok_or_else(unreadable)?;
             match parts.next() {
                 Some(Value::Array(fields)) => {
-                    let name = String::from_utf8(name).map_err(|_| unreadable())?;
-                    entries.present.push(Entry { id, name, fields, attempt: 1 });
+                    entries.present.push(Entry { id, fields: Fields::Values(fields), attempt: 1 });
                 }
                 _ => entries.missing.push(id),
             }
@@ -220,6 +230,16 @@ mod tests {
     }
 
     #[test]
+    fn finds_the_last_id_before_a_time() {
+        let before = |time: Option<SystemTime>| EntryId::last_before(time.unwrap()).to_text();
+        let (epoch, time) = (UNIX_EPOCH, Duration::from_micros(1_732_300_000_000_900));
+        assert_eq!(before(epoch.checked_add(time)), format!("1732299999999-{}", u64::MAX));
+        assert_eq!(before(epoch.checked_add(Duration::from_millis(1))), format!("0-{}", u64::MAX));
+        assert_eq!(before(Some(epoch)), "0-0");
+        assert_eq!(before(epoch.checked_sub(time)), "0-0");
+    }
+
+    #[test]
     fn reads_entries_in_both_protocols() {
         let entries = "*2 *2 $3 1-1 *2 $1 a $1 b *2 $3 2-0 *-1 ";
         let second = parse(&format!("*1 *2 $1 s {entries}"));
@@ -227,7 +247,7 @@ mod tests {
         for answer in [second, third] {
             let read = Entries::of_read(answer).unwrap();
             assert_eq!(ids(&read), (vec!["1-1".to_owned()], vec!["2-0".to_owned()]));
-            assert_eq!(read.present[0].fields.len(), 2);
+            assert_eq!(read.present[0].fields.iter().collect::<Vec<_>>(), [Some((&b"a"[..], &b"b"[..]))]);
         }
         assert!(Entries::of_read(parse("*-1 ")).unwrap().present.is_empty());
         assert!(Entries::of_read(parse("_ ")).unwrap().present.is_empty());

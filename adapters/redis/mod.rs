@@ -37,8 +37,7 @@
 //! - A member renews what it holds four times in every `claim_idle`, however long a handler takes or a retry waits. What
 //!   a dead member held goes to the others after `claim_idle`, and at once what a member held that was closed.
 //! - An acknowledgement that the server says came too late, because somebody else settled the message, fails with
-//!   [`ErrorKind::SettlementLost`]. So do, when many are acknowledged at a time and one of 64 came too late, the others of these:
-//!   the server does not say which one it was.
+//!   [`ErrorKind::SettlementLost`], also when many are acknowledged at a time: each has an answer of its own.
 //! - Retries are held by this library. The attempt is 1 when the server hands a message out for the first time, and else what the
 //!   server counts; while a member lives, this library counts on from there.
 //! - Consumers that are gone are removed once nothing is pending with them, by a script: a user that may not run scripts
@@ -49,6 +48,17 @@
 //! **Without a group** a reader keeps its place itself and goes on from there over lost connections. Its messages need no
 //! acknowledgement and do not come back when the program ends. The place it begins at is settled when subscribing returns.
 //!
+//! **Where to begin.** [`Start::Time`] goes by the ids of the entries, which are the server's milliseconds: what is stored within the
+//! millisecond of the time comes too. A time that is still to come is waited for, and what is stored before it is passed
+//! over. Streams have no offsets: [`Start::Offset`] is refused.
+//!
+//! **Moving a group** (`XGROUP SETID`) settles nothing and gives nothing up: what is pending stays pending with the member that has
+//! it, also what lies before the new position, and comes again if it is not acknowledged. What lies after it is handed out again
+//! even while it is pending, to whichever member reads it, and is pending with that one from then on; it is settled by the
+//! first acknowledgement, and a later one fails with [`ErrorKind::SettlementLost`]. To repeat or skip cleanly, let the members finish
+//! first. Members that wait for something new look at the new position within five seconds. A group that is missing is
+//! made at that position, unless `topology` is `check`.
+//!
 //! **A publish** whose connection breaks before the answer comes is of unknown outcome and is not repeated. Publishes during an
 //! outage wait for the connection, and are certainly not sent if they fail. A field may have 512 MiB ([`MAX_FIELD`]).
 //! Messages without a payload are not supported: Redis has no such thing.
@@ -57,7 +67,8 @@
 //!
 //! **Bounds.** At most 1024 publishes are unconfirmed, in pipelines of up to 512 messages; a subscription holds at most its
 //! prefetch of messages, unsettled and waiting to be handed out taken together, and as many acknowledgements; 16 reports of
-//! trouble wait, further ones are only logged. One connection publishes, a member of a group has two, another reader one.
+//! trouble wait, further ones are only logged. What one read brought, up to 256 messages, is kept together until the last of them is
+//! handed out. One connection publishes, a member of a group has two, another reader one.
 //!
 //! # Headers
 //! An entry has the fields `payload` ([`PAYLOAD`]), `key` ([`KEY`]) if there is a key, and one for each header, under the header's own
@@ -76,6 +87,7 @@
 //! gives the client, to ask the server whatever this library does not. Spans have `messaging.redis.entry.id`, the id of the
 //! entry, and `messaging.redis.consumer.name`, the name in the group.
 
+mod answer;
 mod backoff;
 mod commands;
 mod config;
@@ -83,9 +95,11 @@ mod connection;
 mod consume;
 mod entry;
 mod error;
+mod fields;
 mod headers;
 mod publish;
 mod topology;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -107,6 +121,7 @@ pub use config::{DEFAULT_CLAIM_IDLE, DEFAULT_CONNECT_TIMEOUT, DEFAULT_RESPONSE_T
 pub use headers::{ESCAPE, KEY, MESSAGE_ID, PAYLOAD};
 pub use publish::MAX_FIELD;
 
+use commands::Member;
 use config::Config;
 use connection::Connection;
 use error::SYSTEM;
@@ -198,6 +213,8 @@ fn capabilities() -> Capabilities {
     capabilities.timestamp = Some(TimestampSource::Broker);
     capabilities.header_values = HeaderValues::Bytes;
     capabilities.tombstones = false;
+    capabilities.start_at_time = true;
+    capabilities.reposition = true;
     capabilities.max_payload = Some(MAX_FIELD);
     capabilities
 }
@@ -230,8 +247,14 @@ impl Driver for Redis {
         consume::subscribe(&self.config, subscription, &self.closing, &self.tasks).await
     }
 
-    async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {
-        Err(crate::capability::unsupported("move the position of a group", crate::capability::REPOSITIONING))
+    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
+        self.check_open()?;
+        let Some(group) = subscription.group_name() else {
+            return Err(Error::new(ErrorKind::InvalidConfig, "a reader without a group has no position to move"));
+        };
+        let member =
+            Member { stream: subscription.topic().to_owned(), group: group.to_owned(), consumer: String::new() };
+        topology::reposition(&self.publisher, self.config.topology, &member, start).await
     }
 
     async fn ping(&self) -> Result<()> {

@@ -1,16 +1,13 @@
 //! The way out: one task that appends what is queued, many messages to a pipeline, over a connection of its own.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
-use ::redis::{Cmd, Pipeline, RedisResult, Value};
-use futures_util::future::BoxFuture;
+use ::redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::mpsc;
-use tokio::task::coop::unconstrained;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -124,13 +121,8 @@ struct Writer {
     requests: mpsc::Receiver<Request>,
     /// Ends the attempts at connecting again.
     closing: CancellationToken,
-    flights: VecDeque<Flight>,
-}
-
-/// A pipeline on its way, and whom to tell about each of its commands.
-struct Flight {
-    answers: BoxFuture<'static, RedisResult<Vec<Value>>>,
-    waiting: Vec<Waiting>,
+    /// Whom to tell about the commands of each pipeline on its way.
+    flights: VecDeque<Vec<Waiting>>,
 }
 
 enum Waiting {
@@ -157,8 +149,7 @@ impl Writer {
 
     async fn serve(&mut self, mut connection: Connection) -> End {
         let mut open = true;
-        let mut usable = true;
-        while usable && (open || !self.flights.is_empty()) {
+        while open || !self.flights.is_empty() {
             tokio::select! {
                 biased;
                 request = self.requests.recv(), if open && self.flights.len() < MAX_FLIGHTS => match request {
@@ -166,22 +157,24 @@ impl Writer {
                         self.requests.close();
                         open = !self.requests.is_empty();
                     }
-                    Some(request) => self.take_off(connection.handle(), request).await,
+                    Some(request) => self.take_off(&mut connection, request).await,
                 },
-                () = connection.lost() => usable = false,
-                usable_still = land(&mut self.flights) => usable = usable_still,
+                answers = connection.landed() => {
+                    if !self.land(answers) {
+                        return End::Lost;
+                    }
+                }
             }
         }
-        // Dropped first: what was not answered by now fails at once.
-        drop(connection);
-        while !self.flights.is_empty() {
-            land(&mut self.flights).await;
-        }
-        if usable { End::Closed } else { End::Lost }
+        End::Closed
     }
 
     /// Sends `first` and what else is queued as one pipeline.
-    async fn take_off(&mut self, mut handle: MultiplexedConnection, first: Request) {
+    async fn take_off(&mut self, connection: &mut Connection, first: Request) {
+        // Nothing is on its way: what others are about to queue goes along, rather than wait for an answer to one message.
+        if self.flights.is_empty() {
+            yield_now().await;
+        }
         let mut pipeline = Pipeline::with_capacity(self.requests.len().min(MAX_BATCH) + 1);
         let mut waiting = Vec::with_capacity(self.requests.len().min(MAX_BATCH) + 1);
         let mut bytes = 0;
@@ -203,17 +196,35 @@ impl Writer {
                 next = self.requests.try_recv().ok();
             }
         }
-        // Unconstrained: a pipeline that was put off because this task is out of its budget would be overtaken by the next.
-        let mut answers: BoxFuture<'static, _> = Box::pin(unconstrained(async move {
-            let count = pipeline.len();
-            handle.send_packed_commands(&pipeline, 0, count).await
-        }));
-        // The first poll hands it to the client.
-        let answers: BoxFuture<'static, _> = match poll_fn(|cx| Poll::Ready(answers.as_mut().poll(cx))).await {
-            Poll::Pending => answers,
-            Poll::Ready(result) => Box::pin(std::future::ready(result)),
+        connection.send(&pipeline).await;
+        self.flights.push_back(waiting);
+    }
+
+    /// Passes the answers to the oldest pipeline on. Whether the connection can still be written to; if not, nothing that is
+    /// on its way is answered any more.
+    fn land(&mut self, answers: RedisResult<Vec<Value>>) -> bool {
+        let writable = match answers {
+            Ok(answers) => {
+                let waiting = self.flights.pop_front().into_iter().flatten();
+                let told: Vec<_> = waiting.zip(answers).map(|(waiting, answer)| waiting.hear(answer)).collect();
+                // Told in one go: the first of them wakes up the publisher, which then finds the others too.
+                told.into_iter().fold(true, |writable, (told, still)| {
+                    told.tell();
+                    writable && still
+                })
+            }
+            Err(error) => {
+                let waiting = self.flights.drain(..).flatten();
+                waiting.for_each(|waiting| waiting.fail(&error));
+                false
+            }
         };
-        self.flights.push_back(Flight { answers, waiting });
+        if !writable {
+            // A master that became a replica answered so far; that it answers the rest is not waited for.
+            let lost = RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe));
+            self.flights.drain(..).flatten().for_each(|waiting| waiting.fail(&lost));
+        }
+        writable
     }
 
     fn append(&self) -> Append {
@@ -258,47 +269,37 @@ impl Writer {
     }
 }
 
-/// Waits for the answers to the oldest pipeline and passes them on. Whether the connection can still be written to.
-async fn land(flights: &mut VecDeque<Flight>) -> bool {
-    let answers = match flights.front_mut() {
-        Some(flight) => flight.answers.as_mut().await,
-        None => std::future::pending().await,
-    };
-    let Some(flight) = flights.pop_front() else { return true };
-    match answers {
-        Ok(answers) if answers.len() == flight.waiting.len() => {
-            let mut writable = true;
-            for (waiting, answer) in flight.waiting.into_iter().zip(answers) {
-                writable &= waiting.tell(answer);
-            }
-            writable
-        }
-        Ok(_) => false,
-        Err(error) => {
-            for waiting in flight.waiting {
-                waiting.fail(&error);
-            }
-            false
+/// An answer, and who waits for it.
+enum Told {
+    Publish(Confirmer<Receipt>, Result<Receipt>),
+    Command(Confirmer<Value>, Result<Value>),
+}
+
+impl Told {
+    fn tell(self) {
+        match self {
+            Self::Publish(confirmer, result) => confirmer.confirm(result),
+            Self::Command(confirmer, result) => confirmer.confirm(result),
         }
     }
 }
 
 impl Waiting {
-    /// Passes an answer on. Whether the server still takes what is written: a master that became a replica does not.
-    fn tell(self, answer: Value) -> bool {
+    /// What an answer says, and whether the server still takes what is written: a master that became a replica does not.
+    fn hear(self, answer: Value) -> (Told, bool) {
         let answer = answered(answer);
         let writable = !answer.as_ref().is_err_and(|error| error.code() == Some("READONLY"));
-        match self {
-            Self::Publish(confirmer) => confirmer.confirm(receipt(answer)),
+        let told = match self {
+            Self::Publish(confirmer) => Told::Publish(confirmer, receipt(answer)),
             Self::Command(confirmer) => {
-                confirmer.confirm(answer.map_err(|error| command_failed("ask the server", error)))
+                Told::Command(confirmer, answer.map_err(|error| command_failed("ask the server", error)))
             }
-        }
-        writable
+        };
+        (told, writable)
     }
 
     /// Reports that no answer came.
-    fn fail(self, error: &::redis::RedisError) {
+    fn fail(self, error: &RedisError) {
         match self {
             Self::Publish(confirmer) => {
                 confirmer.confirm(Err(command_failed("publish", error.clone()).with_unknown_outcome()));

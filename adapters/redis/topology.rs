@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ::redis::{Value, cmd};
+use ::redis::{RedisError, Value, cmd};
 
 use crate::address::{Start, Topic};
 use crate::broker_url::Topology;
@@ -39,22 +39,59 @@ pub(super) async fn start(
     stream: &str,
     start: Start,
 ) -> Result<EntryId> {
-    if start == Start::Earliest && topology == Topology::Create {
-        return Ok(EntryId::ZERO);
+    let known = known(start)?;
+    if let (Some(known), Topology::Create) = (known, topology) {
+        return Ok(known);
     }
     let mut question = cmd("XINFO");
     question.arg("STREAM").arg(stream);
-    match connection.call(&question).await {
-        Ok(_) if start == Start::Earliest => Ok(EntryId::ZERO),
-        Ok(answer) => {
+    match (connection.call(&question).await, known) {
+        (Ok(_), Some(known)) => Ok(known),
+        (Ok(answer), None) => {
             named(&answer, "last-generated-id").and_then(id).ok_or_else(|| unexpected_reply("look up the stream"))
         }
-        Err(error) if error.detail().is_some_and(|detail| detail.contains("no such key")) => match topology {
+        (Err(error), _) if error.detail().is_some_and(|detail| detail.contains("no such key")) => match topology {
             Topology::Create => Ok(EntryId::ZERO),
             Topology::Check => Err(missing(stream)),
         },
-        Err(error) => Err(command_failed("look up the stream", error)),
+        (Err(error), _) => Err(command_failed("look up the stream", error)),
     }
+}
+
+/// Moves the position of a group, which is made where it is missing and may be made. What is pending stays pending.
+pub(super) async fn reposition(publisher: &Publisher, topology: Topology, member: &Member, start: Start) -> Result<()> {
+    let after = known(start)?.map_or_else(|| "$".to_owned(), EntryId::to_text);
+    let explain = |error: Error| {
+        // That the key is missing has no code of its own; a key of another kind, or one that may not be touched, has.
+        let is_missing = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Rejected);
+        if is_missing { missing(&member.stream).with_context("group", &member.group).with_source(error) } else { error }
+    };
+    if topology == Topology::Create {
+        match publisher.command(member.begin_at("CREATE", &after)).await {
+            Ok(_) => return Ok(()),
+            Err(error) if is_there_already(&error) => {}
+            Err(error) => return Err(explain(error)),
+        }
+    }
+    publisher.command(member.begin_at("SETID", &after)).await.map(drop).map_err(explain)
+}
+
+/// The entry after which to begin, where that does not depend on what the stream holds.
+fn known(start: Start) -> Result<Option<EntryId>> {
+    match start {
+        Start::Earliest => Ok(Some(EntryId::ZERO)),
+        Start::Latest => Ok(None),
+        Start::Time(time) => Ok(Some(EntryId::last_before(time))),
+        Start::Offset(_) => {
+            let message = "Redis Streams have no offsets; begin at a time, which its ids hold";
+            Err(Error::new(ErrorKind::Unsupported, message).with_system(SYSTEM))
+        }
+    }
+}
+
+fn is_there_already(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<RedisError>());
+    source.is_some_and(|source| source.code() == Some("BUSYGROUP"))
 }
 
 /// Makes sure that the group is there.

@@ -217,7 +217,8 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
         // Counted as abandoned until they are settled, in case the time to drain runs out.
         report.abandoned += batch.len() as u64;
         let messages = batch.iter().map(|delivery| delivery.message().clone()).collect();
-        let result = contained(&span, self.time_limit, (self.handler)(messages)).await;
+        // Called within, so that a panic before the first await is contained, too.
+        let result = contained(&span, self.time_limit, async { (self.handler)(messages).await }).await;
         let mut errors: Vec<Option<HandlerError>> = Vec::new();
         errors.resize_with(batch.len(), || None);
         let whole = match result {

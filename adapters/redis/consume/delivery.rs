@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::driver::{AttributeValue, Confirmation, Confirmer, DeliveryHandle, Disposition};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 
 use super::super::entry::EntryId;
 use super::super::error::SYSTEM;
@@ -67,21 +67,10 @@ impl Settlement {
         self.delivery.since
     }
 
-    /// The server took the acknowledgement.
-    pub(super) fn succeed(mut self) {
-        self.answer(Ok(()));
-    }
-
-    /// The entry is not pending with this member, so that there is nothing to give back either.
-    pub(super) fn refuse(mut self) {
-        self.answer(Err(lost()));
-    }
-
-    fn answer(&mut self, result: Result<()>) {
+    /// The delivery is settled, or cannot be any more; what is left is to tell whoever waits for it.
+    pub(super) fn end(mut self) -> Option<Confirmer<()>> {
         self.delivery.settled = true;
-        if let Some(confirmer) = self.confirmer.take() {
-            confirmer.confirm(result);
-        }
+        self.confirmer.take()
     }
 }
 
@@ -145,7 +134,7 @@ impl fmt::Debug for Held {
 }
 
 /// The delivery is no longer this member's to settle.
-fn lost() -> Error {
+pub(super) fn lost() -> Error {
     let message = "the delivery is no longer this consumer's: the connection it came from is gone, or another member took it over";
     Error::new(ErrorKind::SettlementLost, message).with_system(SYSTEM)
 }

@@ -1,5 +1,6 @@
 //! A member of a consumer group: reads, hands out, keeps what is unsettled, and takes over what others left.
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +93,7 @@ impl GroupTask {
             claim_idle: self.config.claim_idle,
             signals: &signals,
             reader_id,
+            flights: VecDeque::new(),
         };
         let receiving = Receiver {
             task: self,
@@ -204,7 +206,7 @@ impl Receiver<'_> {
     async fn read_new(&self, reader: &mut Connection, count: usize, until: Instant) -> Result<Entries> {
         let wait = until.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
         let command = self.task.member.read_new(count, wait, false);
-        let mut answer = pin!(reader.call(&command));
+        let mut answer = pin!(reader.read(&command));
         let answer = tokio::select! {
             biased;
             answer = &mut answer => answer,
@@ -216,6 +218,6 @@ impl Receiver<'_> {
                 }
             },
         };
-        Entries::of_read(answer.map_err(|error| command_failed("read the stream", error))?)
+        answer.map_err(|error| command_failed("read the stream", error))
     }
 }

@@ -94,11 +94,10 @@ impl ReaderTask {
             }
             let command = self.position.read(room);
             // A read that is given up takes nothing along: nothing is pending afterwards that anybody waits for.
-            let answer = tokio::select! {
+            let entries = tokio::select! {
                 () = self.outlet.stopped() => return Ok(()),
-                answer = connection.call(&command) => answer.map_err(|error| command_failed("read the stream", error))?,
+                entries = connection.read(&command) => entries.map_err(|error| command_failed("read the stream", error))?,
             };
-            let entries = Entries::of_read(answer)?;
             self.position.advance(&entries);
             self.outlet.hand_over(&self.generation, entries.present).await;
         }

@@ -1,6 +1,6 @@
-//! Acknowledges, many deliveries to a command, over a connection on which nothing waits.
+//! Acknowledges, many deliveries to a pipeline, over a connection on which nothing waits.
 
-use std::io;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use ::redis::{Pipeline, RedisError, Value};
@@ -13,17 +13,15 @@ use super::super::commands::{Member, unblock};
 use super::super::connection::{Connection, answered};
 use super::super::entry::Pending;
 use super::super::error::{command_failed, unexpected_reply};
-use super::delivery::Settlement;
+use super::delivery::{Settlement, lost};
 use super::group::Signals;
 
 /// How many settlements are taken from the queue at a time.
 const MAX_BATCH: usize = 512;
 
-/// Up to that many settlements, each has a command of its own: its answer then says about exactly this one.
-const ALONE: usize = 8;
-
-/// Beyond, one command acknowledges that many; about a part of them the answer says only how many were pending.
-const TOGETHER: usize = 64;
+/// How many pipelines may be unanswered. With two, one is on its way while the server works on the other; more would only make
+/// them smaller.
+const MAX_FLIGHTS: usize = 2;
 
 /// The acknowledging half of a generation.
 pub(super) struct Settler<'a> {
@@ -32,67 +30,95 @@ pub(super) struct Settler<'a> {
     pub(super) claim_idle: Duration,
     pub(super) signals: &'a Signals,
     pub(super) reader_id: i64,
+    /// What each pipeline on its way is about, the oldest first.
+    pub(super) flights: VecDeque<Flight>,
+}
+
+/// What the answers to a pipeline are about. When it is dropped, the connection is gone, and its settlements say so.
+pub(super) enum Flight {
+    Acknowledge(Vec<Settlement>),
+    WakeReader,
 }
 
 impl Settler<'_> {
     /// Acknowledges until reading is done and the queue is empty.
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Settlement>) -> Result<()> {
         let mut batch = Vec::new();
-        loop {
+        let mut open = true;
+        while open || !self.flights.is_empty() {
             tokio::select! {
                 biased;
-                () = self.signals.unblock.notified() => self.wake_reader().await?,
+                () = self.signals.unblock.notified() => self.wake_reader().await,
                 () = self.signals.done.cancelled(), if !requests.is_closed() => requests.close(),
-                received = requests.recv_many(&mut batch, MAX_BATCH) => match received {
-                    0 => return Ok(()),
-                    _ => self.settle(std::mem::take(&mut batch)).await?,
-                },
-                () = self.connection.lost() => {
-                    return Err(failed(io::Error::from(io::ErrorKind::BrokenPipe).into()));
+                received = requests.recv_many(&mut batch, MAX_BATCH), if open && self.flights.len() < MAX_FLIGHTS => {
+                    open = received > 0;
+                    self.settle(std::mem::take(&mut batch)).await?;
                 }
+                answers = self.connection.landed() => self.land(answers.map_err(failed)?)?,
             }
         }
+        Ok(())
     }
 
     /// Ends the reader's waiting. Where the server does not allow that, it ends by itself a little later.
-    async fn wake_reader(&mut self) -> Result<()> {
-        match self.connection.call(&unblock(self.reader_id)).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.code().is_some() => Ok(()),
-            Err(error) => Err(command_failed("end a read", error)),
-        }
+    async fn wake_reader(&mut self) {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(unblock(self.reader_id));
+        self.connection.send(&pipeline).await;
+        self.flights.push_back(Flight::WakeReader);
     }
 
-    /// Acknowledges a batch and tells each how it went. When the connection fails, dropping the rest tells them.
+    /// Acknowledges a batch: each with a command of its own, whose answer says whether it was still pending. A command for many
+    /// would say of how many that is true, and not of which; it costs the server about as much.
     async fn settle(&mut self, batch: Vec<Settlement>) -> Result<()> {
         let batch = self.verify(batch).await?;
         if batch.is_empty() {
             return Ok(());
         }
-        let size = if batch.len() <= ALONE { 1 } else { TOGETHER };
-        let mut pipeline = Pipeline::with_capacity(batch.len().div_ceil(size));
-        for chunk in batch.chunks(size) {
-            pipeline.add_command(self.member.acknowledge(chunk.iter().map(Settlement::id)));
+        let mut pipeline = Pipeline::with_capacity(batch.len());
+        for settlement in &batch {
+            pipeline.add_command(self.member.acknowledge(std::iter::once(settlement.id())));
         }
-        let answers = self.connection.call_all(&pipeline).await.map_err(failed)?;
-        let mut batch = batch.into_iter();
-        for answer in answers {
-            let chunk: Vec<Settlement> = batch.by_ref().take(size).collect();
-            match answered(answer).map_err(failed)? {
-                Value::Int(acknowledged) => tell(chunk, acknowledged),
-                _ => return Err(unexpected_reply("acknowledge")),
+        self.connection.send(&pipeline).await;
+        self.flights.push_back(Flight::Acknowledge(batch));
+        Ok(())
+    }
+
+    /// Tells the settlements of the oldest pipeline how it went.
+    fn land(&mut self, answers: Vec<Value>) -> Result<()> {
+        let Some(Flight::Acknowledge(batch)) = self.flights.pop_front() else { return Ok(()) };
+        let mut told = Vec::with_capacity(batch.len());
+        let mut batch = batch.into_iter().zip(answers);
+        let failure = batch.find_map(|(settlement, answer)| match answered(answer) {
+            Ok(Value::Int(acknowledged)) => {
+                told.push((settlement.end(), acknowledged > 0));
+                None
+            }
+            Ok(_) => Some(unexpected_reply("acknowledge")),
+            Err(error) => Some(failed(error)),
+        });
+        // Told in one go, when all else is done: the first of them wakes up the consumer, which then finds the others too.
+        for (confirmer, settled) in told {
+            let result = if settled { Ok(()) } else { Err(lost()) };
+            if let Some(confirmer) = confirmer {
+                confirmer.confirm(result);
             }
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     /// Sorts out deliveries that another member took over while this process did not renew them: an acknowledgement would be
     /// taken for that member's.
     async fn verify(&mut self, batch: Vec<Settlement>) -> Result<Vec<Settlement>> {
         let now = Instant::now();
-        let is_old = |settlement: &Settlement| now.duration_since(settlement.since()) >= self.claim_idle;
+        let claim_idle = self.claim_idle;
+        let is_old = |settlement: &Settlement| now.duration_since(settlement.since()) >= claim_idle;
         if !batch.iter().any(is_old) {
             return Ok(batch);
+        }
+        while !self.flights.is_empty() {
+            let answers = self.connection.landed().await.map_err(failed)?;
+            self.land(answers)?;
         }
         let (old, mut ours): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_old);
         let mut pipeline = Pipeline::with_capacity(old.len());
@@ -103,20 +129,12 @@ impl Settler<'_> {
         for (settlement, answer) in old.into_iter().zip(answers) {
             let pending = answered(answer).map_err(failed)?;
             if Pending::of_answer(pending)?.is_empty() {
-                settlement.refuse();
+                settlement.end().into_iter().for_each(|confirmer| confirmer.confirm(Err(lost())));
             } else {
                 ours.push(settlement);
             }
         }
         Ok(ours)
-    }
-}
-
-/// Tells the settlements of one command. If only some of them were pending, nobody knows which: then none is certain.
-fn tell(chunk: Vec<Settlement>, acknowledged: i64) {
-    let all = usize::try_from(acknowledged).is_ok_and(|acknowledged| acknowledged == chunk.len());
-    for settlement in chunk {
-        if all { settlement.succeed() } else { settlement.refuse() }
     }
 }
 

@@ -40,14 +40,14 @@ impl Batch {
         if self.generation.is_over() {
             return None;
         }
-        let Entry { id, name, fields, attempt } = self.entries.next()?;
+        let Entry { id, fields, attempt } = self.entries.next()?;
         self.generation.window().hand_out(1);
         let handle = Box::new(Held::new(Arc::clone(&self.generation), id, self.received));
-        let fields = headers::read(fields);
+        let fields = headers::read(&fields);
         Some(Inbound {
             payload: Some(fields.payload.unwrap_or_default()),
             key: fields.key,
-            id: Some(fields.id.unwrap_or(name)),
+            id: Some(fields.id.unwrap_or_else(|| id.to_text())),
             headers: fields.headers,
             unreadable_headers: fields.unreadable,
             attempt,

@@ -34,9 +34,9 @@ pub(crate) async fn publish(
     }
 }
 
-/// Consumes as a member of the group, all acknowledged.
+/// Consumes as a member of the group, all acknowledged; where acknowledgements have answers, with `in_flight` unanswered.
 #[allow(unused_variables, reason = "a build without brokers has none to consume from")]
-pub(crate) async fn consume(url: &str, topic: &str, group: &str, messages: usize) -> Duration {
+pub(crate) async fn consume(url: &str, topic: &str, group: &str, messages: usize, in_flight: usize) -> Duration {
     match url.split(':').next() {
         #[cfg(feature = "amqp")]
         Some("amqp") => amqp::consume(url, topic, group, messages).await,
@@ -45,7 +45,7 @@ pub(crate) async fn consume(url: &str, topic: &str, group: &str, messages: usize
         #[cfg(feature = "nats")]
         Some("nats") => nats::consume(url, topic, group, messages).await,
         #[cfg(feature = "redis")]
-        Some("redis") => redis::consume(url, topic, group, messages).await,
+        Some("redis") => redis::consume(url, topic, group, messages, in_flight).await,
         scheme => panic!("no raw client for {scheme:?}: add its feature"),
     }
 }

@@ -1,5 +1,5 @@
 //! The best loops over the client crate `redis`: pipelines with half of what may be in flight each, so that one is on its way
-//! while the server works on the other; reads of 256 with one acknowledgement each, which overlaps with the next read.
+//! while the server works on the other; reads of 256, acknowledged likewise, by commands for half of what may be in flight each.
 
 use std::time::{Duration, Instant};
 
@@ -43,29 +43,33 @@ pub(crate) async fn publish(
 }
 
 /// Consumes as a member of the group, all acknowledged.
-pub(crate) async fn consume(url: &str, topic: &str, group: &str, messages: usize) -> Duration {
+pub(crate) async fn consume(url: &str, topic: &str, group: &str, messages: usize, in_flight: usize) -> Duration {
     let (mut reader, settler) = (connect(url).await, connect(url).await);
     let mut read = cmd("XREADGROUP");
     read.arg("GROUP").arg(group).arg("raw").arg("COUNT").arg(READ).arg("BLOCK").arg(1000);
     read.arg("STREAMS").arg(topic).arg(">");
     let begun = Instant::now();
-    let mut settling = None;
+    let mut settling = FuturesUnordered::new();
+    let size = (in_flight / 2).clamp(1, READ);
     let mut received = 0;
     while received < messages {
         let ids = ids(reader.send_packed_command(&read).await.expect("reads"));
         received += ids.len();
-        if let Some(settling) = settling.take() {
-            acknowledged(settling).await;
+        for ids in ids.chunks(size) {
+            if (settling.len() + 1) * size > in_flight {
+                acknowledged(settling.next().await.expect("one is in flight"));
+            }
+            let mut acknowledge = Cmd::with_capacity(3 + ids.len(), 24 * ids.len());
+            acknowledge.arg("XACK").arg(topic).arg(group).arg(ids);
+            let mut settler = settler.clone();
+            let count = ids.len();
+            // A task, so that it is on its way while the next entries are read.
+            let answer = tokio::spawn(async move { settler.send_packed_command(&acknowledge).await });
+            settling.push(async move { (answer.await.expect("no panic"), count) });
         }
-        let mut acknowledge = Cmd::with_capacity(3 + ids.len(), 24 * ids.len());
-        acknowledge.arg("XACK").arg(topic).arg(group).arg(&ids);
-        let mut settler = settler.clone();
-        let count = ids.len();
-        let answer = tokio::spawn(async move { settler.send_packed_command(&acknowledge).await });
-        settling = Some((answer, count));
     }
-    if let Some(settling) = settling {
-        acknowledged(settling).await;
+    while let Some(answer) = settling.next().await {
+        acknowledged(answer);
     }
     begun.elapsed()
 }
@@ -107,7 +111,7 @@ fn ids(answer: Value) -> Vec<Vec<u8>> {
     ids
 }
 
-async fn acknowledged((answer, count): (tokio::task::JoinHandle<::redis::RedisResult<Value>>, usize)) {
-    let answer = answer.await.expect("no panic").expect("the server answers");
+fn acknowledged((answer, count): (::redis::RedisResult<Value>, usize)) {
+    let answer = answer.expect("the server answers");
     assert_eq!(answer, Value::Int(i64::try_from(count).expect("small")), "every message is acknowledged");
 }

@@ -15,13 +15,13 @@ use super::failure::{Checked, Failure, check_eq};
 use super::harness::Harness;
 use super::spans::Spans;
 use crate::address::Subscription;
-use crate::broker::{Broker, Traced};
+use crate::broker::{Broker, Traced, TracedBroker};
 use crate::capability::{Capabilities, Confirm};
 use crate::consumer::Deliveries;
 use crate::delivery::Delivery;
 use crate::driver::Driver;
 use crate::error::Result;
-use crate::message::{PublishOutcome, Receipt};
+use crate::message::{Message, PublishOutcome, Receipt};
 
 /// The surroundings of one case.
 pub(super) struct World {
@@ -115,6 +115,13 @@ impl World {
             Confirm::Process | Confirm::Broker => PublishOutcome::Confirmed,
         };
         check_eq!(receipt.outcome(), promised, "the outcome of a publish that succeeded");
+        Ok(())
+    }
+
+    /// Publishes a message that the broker has once this returns, also where it never confirms: a round trip follows.
+    pub(super) async fn publish_before(&self, broker: &Broker) -> Checked {
+        broker.publish(&self.topic, Message::new("before").key("one")).await?;
+        broker.ping().await?;
         Ok(())
     }
 

@@ -230,7 +230,7 @@ async fn gives_a_new_group_the_backlog(world: &World) -> Checked {
 
 async fn begins_a_group_at_the_latest_when_asked(world: &World) -> Checked {
     let broker = world.broker().await?;
-    broker.publish(&world.topic, Message::new("before").key("one")).await?;
+    world.publish_before(&broker).await?;
     let mut late = broker.subscribe(world.group("late").start(Start::Latest)).await?;
     broker.publish(&world.topic, Message::new("after").key("one")).await?;
     check_eq!(world.drain(&mut late, 1).await?, ["after"], "what arrives at a group that asks for the latest");
@@ -240,7 +240,7 @@ async fn begins_a_group_at_the_latest_when_asked(world: &World) -> Checked {
 async fn starts_an_ephemeral_reader_at_the_latest(world: &World) -> Checked {
     let broker = world.broker().await?;
     let mut keeper = broker.subscribe(world.group("keeper")).await?;
-    broker.publish(&world.topic, Message::new("before").key("one")).await?;
+    world.publish_before(&broker).await?;
     let mut one = broker.subscribe(world.reader()).await?;
     let mut two = broker.subscribe(world.reader()).await?;
     broker.publish(&world.topic, Message::new("after").key("one")).await?;

@@ -25,7 +25,7 @@ async fn serves_fifty_subscribers_at_once(world: &World) -> Checked {
     const COUNT: usize = 20;
     let brokers: Vec<Broker> = try_join_all((0..5).map(|_| world.broker())).await?;
     // The topic is there before its readers, which begin at its end.
-    brokers[0].publish(&world.topic, Message::new("before")).await?;
+    world.publish_before(&brokers[0]).await?;
     let subscribing = (0..SUBSCRIBERS).map(|index| brokers[index % brokers.len()].subscribe(world.reader()));
     let mut subscribed: Vec<Deliveries> = Vec::new();
     for deliveries in world.within("all subscriptions", join_all(subscribing)).await? {

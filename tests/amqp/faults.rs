@@ -205,7 +205,7 @@ async fn what_waits_survives_the_death_of_the_server() {
     let topic = Topic::new("waiting").unwrap();
     let amqp = connect_to(&server.url()).await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g").prefetch(1000)).await;
-    let due = SystemTime::now() + Duration::from_secs(15);
+    let due = SystemTime::now() + Duration::from_secs(25);
     let time = |n: u32| due + Duration::from_millis(u64::from(n) * 4);
     // Even numbers are delayed, odd ones retried later.
     let publish = |n: u32| {

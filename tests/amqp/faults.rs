@@ -65,12 +65,12 @@ async fn send(amqp: Arc<Amqp>, topic: Topic, stop: Arc<AtomicBool>) -> Sender {
     sender
 }
 
-/// Acknowledges until nothing has come for a while after `done`.
+/// Acknowledges until nothing has come after `done` for longer than it takes to find a server again.
 async fn drain(mut source: Source, done: impl Fn() -> bool) -> Vec<u32> {
     let mut received = Vec::new();
     loop {
         let item = std::future::poll_fn(|cx| source.poll_next(cx));
-        match tokio::time::timeout(Duration::from_secs(2), item).await {
+        match tokio::time::timeout(Duration::from_secs(10), item).await {
             Ok(item) => {
                 let inbound = item.expect("the source goes on").unwrap();
                 received.push(text(&inbound).parse().unwrap());

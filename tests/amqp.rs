@@ -7,6 +7,8 @@ mod support;
 mod connecting;
 #[path = "amqp/consuming.rs"]
 mod consuming;
+#[path = "amqp/delaying.rs"]
+mod delaying;
 #[path = "amqp/driving.rs"]
 mod driving;
 #[path = "amqp/faults.rs"]
@@ -15,6 +17,8 @@ mod faults;
 mod hostile;
 #[path = "amqp/publishing.rs"]
 mod publishing;
+#[path = "amqp/retrying.rs"]
+mod retrying;
 #[path = "amqp/wire.rs"]
 mod wire;
 

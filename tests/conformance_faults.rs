@@ -1,1 +1,104 @@
-//! The kit against faulty drivers.
+//! The kit against faulty drivers: each fault makes exactly the cases fail that are named for it, and no other.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
+
+#[path = "conformance_faults/driver.rs"]
+mod driver;
+#[path = "conformance_faults/fault.rs"]
+mod fault;
+#[path = "conformance_faults/harness.rs"]
+mod harness;
+
+use fault::Fault;
+
+/// A test for each fault, with the cases that it fails.
+macro_rules! faults {
+    ($($name:ident: $fault:ident => [$($case:literal),*];)*) => {
+        $(
+            #[test]
+            fn $name() {
+                harness::check(Fault::$fault, &[$($case),*]);
+            }
+        )*
+
+        #[test]
+        fn every_fault_is_tried() {
+            let tried = [$(Fault::$fault),*];
+            assert_eq!(tried.len(), Fault::COUNT, "each fault has one test");
+            let distinct: std::collections::BTreeSet<String> = tried.iter().map(|fault| format!("{fault:?}")).collect();
+            assert_eq!(distinct.len(), tried.len());
+        }
+    };
+}
+
+faults! {
+    passes_without_a_fault: None => [];
+    loses_one_in_five_thousand: LosesOneInFiveThousand => ["stress::loses_none_of_ten_thousand"];
+    loses_what_it_buffered_when_closed: ConfirmsBeforeStoring => ["lifecycle::closes_while_many_publish"];
+    stores_large_messages_twice: StoresLargeMessagesTwice => ["delivery::confirms_and_delivers_exactly_what_was_sent"];
+    cuts_large_payloads: CutsLargePayloads => ["delivery::carries_payloads_of_any_size"];
+    makes_tombstones_empty: MakesTombstonesEmpty => ["delivery::carries_a_tombstone"];
+    reorders_under_load: ReordersUnderLoad => ["order::keeps_the_callers_order_with_many_in_flight"];
+    reorders_within_a_key: ReordersWithinAKey => ["order::keeps_the_order_of_each_key"];
+    swaps_headers_between_messages: SwapsHeaders => [
+        "delivery::keeps_headers_of_messages_apart",
+        "runtime::answers_each_request_with_its_reply",
+        "telemetry::never_mixes_contexts_of_concurrent_deliveries"
+    ];
+    renames_headers: RenamesHeaders => ["hostile::carries_odd_headers_or_refuses_them"];
+    lower_cases_names: LowerCasesNames => [
+        "delivery::keeps_headers_of_messages_apart",
+        "hostile::carries_odd_headers_or_refuses_them"
+    ];
+    lower_cases_values: LowerCasesValues => [
+        "hostile::carries_odd_headers_or_refuses_them",
+        "hostile::delivers_messages_with_hostile_context"
+    ];
+    drops_empty_headers: DropsEmptyHeaders => ["hostile::carries_odd_headers_or_refuses_them"];
+    keeps_a_hundred_headers: KeepsAHundredHeaders => ["hostile::carries_many_headers"];
+    panics_at_a_nul: PanicsAtANul => ["hostile::carries_odd_headers_or_refuses_them"];
+    adds_a_header: AddsAHeader => ["lifecycle::drives_and_closes_below_the_telemetry"];
+    mixes_topics_that_begin_alike: MixesTopicsThatBeginAlike => ["delivery::keeps_topics_apart"];
+    copies_to_members_of_other_connections: CopiesToOtherConnections => [
+        "delivery::shares_within_a_group_and_copies_to_each_group"
+    ];
+    begins_readers_at_the_earliest: BeginsReadersAtTheEarliest => [
+        "delivery::starts_an_ephemeral_reader_at_the_latest",
+        "stress::serves_fifty_subscribers_at_once"
+    ];
+    serves_no_more_than_forty: ServesNoMoreThanForty => ["stress::serves_fifty_subscribers_at_once"];
+    ignores_the_offset_to_begin_at: IgnoresTheOffset => ["positions::begins_a_group_at_an_offset"];
+    ignores_the_time_to_begin_at: IgnoresTheTime => ["positions::begins_a_reader_at_a_time"];
+    moves_every_group: MovesEveryGroup => ["positions::moves_one_group_and_no_other"];
+    delivers_before_the_delay: DeliversBeforeTheDelay => [
+        "delays::delivers_at_different_times",
+        "delays::delivers_no_earlier_than_asked"
+    ];
+    counts_attempts_wrong: CountsAttemptsWrong => ["settlement::counts_attempts_until_acknowledged"];
+    hands_out_one_too_many: HandsOutOneTooMany => ["settlement::bounds_what_is_unsettled"];
+    retries_too_early: RetriesTooEarly => ["runtime::waits_between_attempts", "settlement::delays_a_retry"];
+    brings_back_what_was_discarded: BringsBackWhatWasDiscarded => ["settlement::discards_without_a_dead_letter_topic"];
+    commits_past_the_gap: CommitsPastTheGap => [
+        "lifecycle::hands_the_work_of_a_closed_member_to_the_others",
+        "settlement::never_commits_past_the_oldest_unsettled"
+    ];
+    acknowledges_what_is_out_when_closed: AcknowledgesWhatIsOutWhenClosed => [
+        "lifecycle::hands_the_work_of_a_closed_member_to_the_others",
+        "settlement::brings_acknowledgements_to_the_broker_before_closing",
+        "settlement::fails_to_settle_after_close",
+        "settlement::never_commits_past_the_oldest_unsettled"
+    ];
+    forgets_what_a_dropped_subscription_had: ForgetsWhatADroppedSubscriptionHad => [
+        "settlement::gives_back_what_a_dropped_subscription_had"
+    ];
+    settles_only_when_awaited: SettlesOnlyWhenAwaited => ["lifecycle::flushes_what_nobody_waits_for"];
+    settles_after_close: SettlesAfterClose => ["settlement::fails_to_settle_after_close"];
+    publishes_after_close: PublishesAfterClose => ["lifecycle::drives_and_closes_below_the_telemetry"];
+    answers_pings_after_close: AnswersPingsAfterClose => ["lifecycle::closes_once_and_for_all"];
+    fails_a_second_close: FailsASecondClose => [
+        "lifecycle::closes_from_many_tasks_at_once",
+        "lifecycle::closes_once_and_for_all",
+        "lifecycle::drives_and_closes_below_the_telemetry"
+    ];
+    shows_the_secret_in_debug: ShowsTheSecretInDebug => ["hostile::keeps_secrets_out_of_every_text"];
+    shows_the_secret_in_errors: ShowsTheSecretInErrors => ["hostile::keeps_secrets_out_of_every_text"];
+}

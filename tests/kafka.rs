@@ -15,6 +15,8 @@ mod groups;
 mod harness;
 #[path = "kafka/hostile.rs"]
 mod hostile;
+#[path = "kafka/positions.rs"]
+mod positions;
 #[path = "kafka/publish.rs"]
 mod publish;
 #[path = "kafka/restart.rs"]

@@ -1,4 +1,5 @@
 //! The NATS adapter against a real server, at the level of the driver.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -13,7 +13,7 @@ use super::bytes::Reader;
 use super::delay::Delay;
 use super::incoming::raw_table;
 use super::names;
-use super::outgoing::PERSISTENT;
+use super::outgoing::{PERSISTENT, ROUTING_HEADERS};
 use super::returned;
 use super::waiting::{RESERVE, Target, labels};
 use crate::error::{Error, ErrorKind, Result};
@@ -63,9 +63,10 @@ impl Original {
     }
 }
 
-/// What the broker wrote, and what is written anew.
+/// What the broker wrote, what it insists on the type of, and what is written anew.
 fn is_left_out(name: &str) -> bool {
-    name == names::DELIVERY_COUNT
+    ROUTING_HEADERS.contains(&name)
+        || name == names::DELIVERY_COUNT
         || name == "x-acquired-count"
         || name == names::DEATHS
         || names::FIRST_AND_LAST_DEATH.contains(&name)

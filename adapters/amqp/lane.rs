@@ -13,12 +13,14 @@ use parking_lot::Mutex;
 
 use super::config::{Settings, Unroutable};
 use super::connection::Live;
+use super::delay::Delay;
 use super::error::{During, client_error};
+use super::link::disconnected;
 use super::pending;
 use super::places::Place;
 use super::returned::Returned;
 use super::topology::name;
-use super::waiting::Seen;
+use super::waiting::{Seen, Target};
 use crate::address::Topic;
 use crate::broker_url::Topology;
 use crate::driver::Confirmation;
@@ -31,7 +33,7 @@ pub(super) struct Lane {
     /// The largest frame that broker and client settled on.
     pub(super) frame_max: usize,
     /// The connection, for channels beside this one.
-    pub(super) live: Weak<Live>,
+    live: Weak<Live>,
     /// What was seen to be there for messages that are to wait.
     pub(super) waits: Seen,
     /// Where returned messages are noted.
@@ -114,6 +116,22 @@ impl Lane {
     ) -> Confirmation<Receipt> {
         let _alone = self.declared.lock();
         pending::begin(Arc::clone(self).send(exchange, publication, refused))
+    }
+
+    /// Makes sure that a message for this target can wait that long.
+    pub(super) async fn declare_waits(
+        self: &Arc<Self>,
+        topology: Topology,
+        delay: Delay,
+        target: Target,
+    ) -> Result<()> {
+        let live = self.live.upgrade().ok_or_else(|| disconnected(ErrorKind::Unavailable))?;
+        let lane = Arc::clone(self);
+        // In a task: others are in line behind it, who would wait for ever for one that nobody polls.
+        let declared = tokio::spawn(async move { lane.waits.declare(&live, topology, delay, &target).await });
+        declared.await.unwrap_or_else(|error| {
+            Err(Error::new(ErrorKind::Unexpected, "the queues to wait in were not declared").with_source(error))
+        })
     }
 
     async fn send(

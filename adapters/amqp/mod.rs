@@ -26,6 +26,7 @@
 //! | group `billing` on it | durable quorum queue `orders.billing`, bound with `#`, with no limit of deliveries |
 //! | no group | a queue of the connection's own, exclusive and gone with it |
 //! | dead-letter topic `orders.dead` of a subscription | exchange `orders.dead`, and its group `parked`: queue `orders.dead.parked` |
+//! | what waits for its time | durable quorum queues `traced-broker.delay.16ms` and so on, shared by all topics of the virtual host |
 //!
 //! **Confirms.** Messages are persistent, and a publish ends with the broker's confirm: every queue that takes the message has it on the
 //! disks of a majority of its replicas, and it survives the death of the server. A queue itself is registered on disk within
@@ -44,21 +45,51 @@
 //! **Groups.** Members share the queue; every group has its own. A new group gets what is published from its creation on
 //! ([`Capabilities::backlog`] is false), and keeps it while no member is there. A reader without a group misses what is
 //! published while its connection is down; asking it to start at the earliest message is [`ErrorKind::Unsupported`].
-//! Order is that of the queue, as long as one member reads it and nothing is retried.
+//! Order is that of the queue, as long as one member reads it and nothing is retried or delayed. There are no positions in a queue:
+//! to start at a time or an offset, and to move a group, is [`ErrorKind::Unsupported`].
 //!
 //! **Settlement.** Acknowledgements are gathered for up to two milliseconds, or up to half the prefetch, and brought to the broker in one.
 //! RabbitMQ does not confirm them: when the connection ends first, the message comes again. [`close`](Driver::close) proves by a round
-//! trip that they arrived. A retry gives the message back to the queue, which delivers it again at once; the attempt is the queue's own
-//! count, kept over restarts. (A reader without a group counts 1, then 2.) A discarded message is gone, or goes where a policy of
-//! the broker says. Not acknowledged for longer than the server's `consumer_timeout` (30 minutes), the channel ends and its
+//! trip that they arrived. A retry without a delay gives the message back to the queue, which delivers it again at once; the attempt is
+//! the queue's own count, kept over restarts. (A reader without a group counts 1, then 2.) A discarded message is gone, or goes where a
+//! policy of the broker says. Not acknowledged for longer than the server's `consumer_timeout` (30 minutes), the channel ends and its
 //! messages come again. At most once, a message is acknowledged as it is handed out, and comes again only when that
 //! acknowledgement is lost with the connection.
+//!
+//! **Delayed messages and delayed retries** wait at the broker, and survive the end of this program and of the server. A queue lets go of
+//! messages at its head only, so a delay is made up of waits, each in a queue where all wait equally long: written in steps of 16
+//! milliseconds as seven hexadecimal digits, the largest first, one queue for each digit that is not zero. They are made when first
+//! needed and never deleted, at most 105 per virtual host, with exchanges `traced-broker.delay.0` to `.6` and `.out` that lead from one
+//! to the next by the headers `delay-0` to `delay-6`. A message is never early. It is late by up to 16 milliseconds of rounding and some
+//! milliseconds for each queue, together 10 to 40 on a server with time to spare; and by as long as the server is down when a wait
+//! ends. The longest delay is 49 days and 17 hours, a longer one [`ErrorKind::InvalidMessage`].
+//!
+//! - A *delayed message* is confirmed once the first queue has it. At its time it goes to the topic's exchange as if it were published then,
+//!   for the groups and readers there are then, with that time as its time of publishing. If nobody has subscribed by then, or the
+//!   topic is deleted meanwhile, it is dropped, whatever `unroutable` says.
+//! - A *delayed retry* puts a copy of the message where it waits, and acknowledges the message once the copy is confirmed: if anything
+//!   dies in between, or settling fails with [`ErrorKind::SettlementLost`], the message comes twice, never not at all. The copy goes to
+//!   the end of this group's queue and to no other. Attempts are counted on, over retries of both kinds. It keeps all
+//!   headers and properties but `CC`, `expiration`, `user-id`, what the broker had added, names that are not UTF-8, and what lies deeper than 16
+//!   tables in each other. Until the copy is confirmed, in an alarm of the broker too, the message counts as unsettled. If it cannot be
+//!   stored, settling fails with the reason, and the message is given back to its queue a second later at most.
+//! - A *reader without a group* keeps the message unsettled for the delay, since its queue goes with the connection anyway.
+//!
+//! The queues hand messages on at least once, for which a server that was upgraded from before 3.9 has to have the feature flag
+//! `stream_queue` enabled. A message for a group that is deleted meanwhile is kept in the queue `traced-broker.delay.lost`; look there and
+//! empty it. (`traced-broker.delay.nothing` takes a copy of what goes to topics and keeps none, so that there always is a queue to
+//! confirm.) A group that refuses messages, as by a policy with a length limit and `reject-publish`, holds up what waits in the
+//! same queue for others. With `topology=check` the exchanges and the queues that a delay needs have to be there, or it is
+//! [`ErrorKind::NotFound`] with the name of what is missing; their bindings cannot be checked, nor can that of `.out` to the topic or
+//! queue, without which messages end in the queue for what is lost. A program that runs once with `topology=create` makes
+//! them. The user of the virtual host needs all three permissions on names that begin with `traced-broker.delay.`.
 //!
 //! **Loss of the connection.** Publishing and consuming have a connection each, so that neither holds back the other; both are
 //! restored with growing pauses of up to three seconds, without end. Subscriptions go on by themselves, with exchange and queue
 //! declared again, and what was unsettled comes again. Old deliveries are [`ErrorKind::SettlementLost`] and touch nothing of the new connection.
 //!
-//! **Bounds.** Unconfirmed messages: `max_in_flight`, copied once into the client's buffers. Fetched messages: the subscription's
+//! **Bounds.** Unconfirmed messages: `max_in_flight`, copied once into the client's buffers, and copies for delayed retries: the
+//! prefetches of the subscriptions. Fetched messages: the subscription's
 //! prefetch. Four buffers of 4 MiB per driver for frames, and one per connection for what was read, at most 1 MiB and a little.
 //!
 //! # Headers
@@ -72,9 +103,11 @@
 //! | time of publishing | entry `timestamp_in_ms` and, in seconds, property `timestamp` |
 //!
 //! Names have at most 255 bytes, and all of a message's properties fit one frame less 64 bytes: 131,008 bytes unless the server
-//! allows less. The names `CC` and `BCC` are refused, since the broker takes them for routing keys. The entries
-//! `message-key`, `timestamp_in_ms`, `x-delivery-count` and `publish-number` are this adapter's or the broker's own: headers of
-//! these names are not sent. A table has no order that lasts: headers of different names may come in another.
+//! allows less. Of a delayed message they have 4096 bytes less, of one that is retried with a delay 6464. The names `CC` and `BCC` are
+//! refused, since the broker takes them for routing keys. The entries `message-key`, `timestamp_in_ms`, `x-delivery-count`,
+//! `publish-number`, `delay-0` to `delay-6`, `delayed-for` and `prior-attempts` are this adapter's or the broker's own: headers of
+//! these names are not sent, and those of a message that waited are not seen, nor is what the broker tells of its waits (`x-death` and
+//! the like). A table has no order that lasts: headers of different names may come in another.
 //!
 //! What others published is read as it is: byte arrays and long strings as their bytes, numbers, truth values and times (seconds) as text,
 //! an array of such as several headers, nothing as empty. Tables, and names that are not UTF-8, are counted as unreadable.
@@ -250,6 +283,7 @@ impl Driver for Amqp {
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
+        self.capabilities.check_start(subscription.start_position())?;
         if subscription.group_name().is_none() && subscription.start_position() == Start::Earliest {
             let message =
                 "RabbitMQ keeps messages in the queues of groups: join a group, or start at the latest message";

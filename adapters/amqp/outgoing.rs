@@ -26,7 +26,7 @@ const RESERVE: usize = 64;
 const VALUE_BYTES: usize = 5;
 
 /// Headers that the broker takes as further routing keys, and whose type it insists on.
-const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+pub(super) const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
 
 /// What the properties are made from.
 pub(super) struct Envelope<'a> {

@@ -1,6 +1,7 @@
 //! Publishing over whichever connection there is now.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ::bytes::Bytes;
@@ -14,7 +15,7 @@ use super::connection::Live;
 use super::copy::Original;
 use super::delay::Delay;
 use super::lane::{Lane, Publication};
-use super::link::{Link, Pauses, disconnected};
+use super::link::{Link, Pauses, closed, disconnected};
 use super::outgoing::{Envelope, Waiting};
 use super::pending;
 use super::places::{Place, Places};
@@ -32,6 +33,8 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Publisher {
     settings: Arc<Settings>,
+    /// No more messages are taken, and those taken go on.
+    closing: AtomicBool,
     /// The channel, or why there is none.
     lane: Mutex<Result<Arc<Lane>, ErrorKind>>,
     places: Arc<Places>,
@@ -48,6 +51,7 @@ impl Publisher {
         let lane = Arc::new(Lane::open(&live, settings).await?);
         let publisher = Arc::new(Self {
             settings: Arc::clone(settings),
+            closing: AtomicBool::new(false),
             lane: Mutex::new(Ok(Arc::clone(&lane))),
             places: Places::new(settings.max_in_flight),
             copies: Places::new(usize::MAX),
@@ -61,6 +65,7 @@ impl Publisher {
 
     /// Enqueues a message; nothing of it was sent if this fails.
     pub(super) fn publish(self: &Arc<Self>, topic: &Topic, message: Outbound) -> Result<Confirmation<Receipt>> {
+        self.check_open()?;
         let payload = self.check(message.payload.as_ref())?;
         if let Some(time) = message.deliver_at {
             return self.publish_later(topic, message, payload, time);
@@ -109,15 +114,16 @@ impl Publisher {
             let properties = original.encode(delay, target, number, lane.frame_max)?;
             Ok((properties, original.routing_key.clone()))
         };
-        let place = self.copying()?;
+        let place = self.copies.take()?;
         self.keep(target, Instant::now() + delay, original.payload.clone(), place, encode).await
     }
 
     /// A place that closing waits for.
     ///
     /// # Errors
-    /// Not in practice.
+    /// [`ErrorKind::Closed`].
     pub(super) fn copying(&self) -> Result<Place> {
+        self.check_open()?;
         self.copies.take()
     }
 
@@ -138,8 +144,7 @@ impl Publisher {
             if lane.waits.all(delay, target) {
                 break (lane, delay);
             }
-            let live = lane.live.upgrade().ok_or_else(|| disconnected(ErrorKind::Unavailable))?;
-            lane.waits.declare(&live, self.settings.topology, delay, target).await?;
+            lane.declare_waits(self.settings.topology, delay, target.clone()).await?;
         };
         let number = lane.number_of_mandatory();
         let (properties, routing_key) = encode(&lane, delay, number)?;
@@ -153,6 +158,10 @@ impl Publisher {
             let message = "the queue in which the message was to wait is gone; it is looked for again with the next";
             Error::new(ErrorKind::Rejected, message).with_context("delay", format_args!("{delay:?}"))
         })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closing.load(Ordering::Relaxed) { Err(closed()) } else { Ok(()) }
     }
 
     fn lane(&self) -> Result<Arc<Lane>> {
@@ -174,13 +183,15 @@ impl Publisher {
 
     /// Takes no more messages and waits for the confirms of those taken, and until copied deliveries are settled.
     pub(super) async fn finish(&self, patience: Duration) -> Result<()> {
-        *self.lane.lock() = Err(ErrorKind::Closed);
+        self.closing.store(true, Ordering::Relaxed);
         let message = "messages were unconfirmed when the broker was closed";
         let all = async {
             self.places.all_free().await;
             self.copies.all_free().await;
         };
-        timeout(patience, all).await.map_err(|_| Error::new(ErrorKind::Timeout, message))
+        let finished = timeout(patience, all).await.map_err(|_| Error::new(ErrorKind::Timeout, message));
+        *self.lane.lock() = Err(ErrorKind::Closed);
+        finished
     }
 
     async fn keep_open(self: Arc<Self>, link: Arc<Link>, live: Arc<Live>, lane: Arc<Lane>) {

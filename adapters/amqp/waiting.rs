@@ -17,7 +17,7 @@ use lapin::{Channel, ExchangeKind};
 use parking_lot::Mutex;
 
 use super::connection::Live;
-use super::delay::{DIGITS, Delay, HEADERS, LEVELS, Wait};
+use super::delay::{DIGITS, Delay, HEADERS, Wait};
 use super::error::During;
 use super::names;
 use super::topology::name;
@@ -140,9 +140,9 @@ impl Declaring<'_> {
         self.bind_queue(lost()?, lost()?, FieldTable::default()).await?;
         self.declare_exchange(out()?, ExchangeKind::Headers, lost_and_found).await?;
         self.declare_queue(nothing()?, &[("x-max-length", AMQPValue::LongInt(0))]).await?;
-        for level in 0..LEVELS {
+        for (level, header) in HEADERS.into_iter().enumerate() {
             self.declare_exchange(exchange(level)?, ExchangeKind::Headers, FieldTable::default()).await?;
-            self.bind_exchange(behind(level)?, exchange(level)?, matching(HEADERS[level], DIGITS[0])).await?;
+            self.bind_exchange(behind(level)?, exchange(level)?, matching(header, DIGITS[0])).await?;
         }
         Ok(())
     }

@@ -1,12 +1,12 @@
-//! What a consumer has taken and not settled: per partition and assignment, and in all.
+//! What a consumer has taken and not settled: per partition and assignment.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::{self, Thread};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+
+use super::window::Window;
 
 /// The partitions that are assigned now.
 #[derive(Debug)]
@@ -29,8 +29,12 @@ impl Assignment {
         if partitions.len() <= index {
             partitions.resize(index + 1, None);
         }
-        let granted = Partition { number: partition, offsets: Mutex::default(), window: Arc::clone(&self.window) };
-        partitions[index] = Some(Arc::new(granted));
+        partitions[index] = Some(Arc::new(Partition {
+            number: partition,
+            ended: AtomicBool::new(false),
+            offsets: Mutex::default(),
+            window: Arc::clone(&self.window),
+        }));
     }
 
     /// Ends with a partition: what is unsettled of it can no longer be settled. Returns the position to commit, if there is one.
@@ -71,6 +75,7 @@ impl Assignment {
 #[derive(Debug)]
 pub(super) struct Partition {
     pub(super) number: i32,
+    ended: AtomicBool,
     offsets: Mutex<Offsets>,
     window: Arc<Window>,
 }
@@ -83,7 +88,6 @@ struct Offsets {
     next: Option<i64>,
     /// The position that [`Partition::moved`] told last.
     told: Option<i64>,
-    ended: bool,
 }
 
 impl Offsets {
@@ -111,7 +115,7 @@ impl Partition {
     /// Settles the message at `offset`; `false` when the partition is no longer assigned.
     pub(super) fn settle(&self, offset: i64) -> bool {
         let mut offsets = self.offsets.lock();
-        if offsets.ended {
+        if self.is_ended() {
             return false;
         }
         // Mostly the first: then this is found at once and nothing has to be moved.
@@ -127,7 +131,7 @@ impl Partition {
 
     /// Whether the partition was revoked, or its subscription ended.
     pub(super) fn is_ended(&self) -> bool {
-        self.offsets.lock().ended
+        self.ended.load(Ordering::Acquire)
     }
 
     fn is_past(&self, offset: i64) -> bool {
@@ -147,60 +151,12 @@ impl Partition {
     fn end(&self) -> Option<i64> {
         let mut offsets = self.offsets.lock();
         let position = offsets.position();
-        offsets.ended = true;
+        // While locked: what settles at the same time comes before or after.
+        self.ended.store(true, Ordering::Release);
         for _ in offsets.unsettled.drain(..) {
             self.window.release();
         }
         position
-    }
-}
-
-/// How many deliveries of one subscription are unsettled, and the thread that waits while they are too many.
-#[derive(Debug)]
-pub(super) struct Window {
-    limit: usize,
-    occupied: AtomicUsize,
-    waiting: AtomicBool,
-    waiter: OnceLock<Thread>,
-}
-
-impl Window {
-    fn new(limit: usize) -> Self {
-        Self { limit, occupied: AtomicUsize::new(0), waiting: AtomicBool::new(false), waiter: OnceLock::new() }
-    }
-
-    /// How many more may be taken.
-    pub(super) fn room(&self) -> usize {
-        self.limit.saturating_sub(self.occupied.load(Ordering::SeqCst))
-    }
-
-    /// Waits until half of the window is free, or for `limit`. Only ever called by one thread.
-    pub(super) fn wait(&self, limit: Duration) {
-        self.waiter.get_or_init(thread::current);
-        self.waiting.store(true, Ordering::SeqCst);
-        if self.occupied.load(Ordering::SeqCst) > self.limit / 2 {
-            thread::park_timeout(limit);
-        }
-        self.waiting.store(false, Ordering::SeqCst);
-    }
-
-    /// Ends a wait, now.
-    pub(super) fn wake(&self) {
-        if let Some(waiter) = self.waiter.get() {
-            waiter.unpark();
-        }
-    }
-
-    fn occupy(&self) {
-        self.occupied.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// One less.
-    pub(super) fn release(&self) {
-        let left = self.occupied.fetch_sub(1, Ordering::SeqCst) - 1;
-        if left <= self.limit / 2 && self.waiting.load(Ordering::SeqCst) {
-            self.wake();
-        }
     }
 }
 
@@ -272,23 +228,5 @@ mod tests {
         assert_eq!(assignment.moved(), [(3, 2)]);
         assignment.window.release();
         assert_eq!(assignment.window.room(), 1);
-    }
-
-    #[test]
-    fn settling_wakes_who_waits_for_room() {
-        let (assignment, partition) = assigned(2);
-        partition.take(0);
-        partition.take(1);
-        let window = Arc::clone(&assignment.window);
-        let waiter = thread::spawn(move || {
-            let begun = std::time::Instant::now();
-            window.wait(Duration::from_secs(20));
-            begun.elapsed()
-        });
-        while !assignment.window.waiting.load(Ordering::SeqCst) {
-            thread::yield_now();
-        }
-        assert!(partition.settle(1));
-        assert!(waiter.join().unwrap() < Duration::from_secs(10));
     }
 }

@@ -11,11 +11,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::mpsc;
 
-use super::assignment::{Assignment, Window};
+use super::assignment::Assignment;
 use super::config::{KafkaBuilder, default};
 use super::delivery::Taken;
 use super::member::Member;
 use super::poller::{Control, Item, Poller};
+use super::window::Window;
 use super::{error, start, topology};
 use crate::address::{Guarantee, Start, Subscription};
 use crate::driver::{Destination, Inbound, Source};
@@ -42,7 +43,7 @@ pub(super) fn open(
     let limit = settings.connect_timeout;
     match (subscription.group_name(), subscription.start_position()) {
         (Some(_), Start::Earliest) => {}
-        (Some(_), _) => start::position_group(&consumer, subscription.topic(), partitions, limit)?,
+        (Some(_), begin) => start::position_group(&consumer, subscription.topic(), partitions, begin, limit)?,
         (None, begin) => {
             start::assign_reader(&consumer, &assignment, subscription.topic(), partitions, begin, limit)?;
         }
@@ -56,6 +57,19 @@ pub(super) fn open(
     let ending = Ending(Arc::clone(&control));
     let deliveries = Deliveries { receiver, batch: Vec::new().into_iter(), settled, window, _ending: ending };
     Ok((Source::new(Destination::new(), deliveries), control))
+}
+
+/// Moves the position of the subscription's group. Blocks.
+pub(super) fn reposition(
+    client: &Client<impl ClientContext>,
+    settings: &KafkaBuilder,
+    subscription: &Subscription,
+    start: Start,
+) -> Result<()> {
+    let partitions = topology::existing(client, settings, subscription.topic())?;
+    let member = Member::new(Arc::new(Assignment::new(0)), false);
+    let consumer = configuration(settings, subscription).create_with_context(member).map_err(error::from_client)?;
+    start::reposition_group(&consumer, subscription.topic(), partitions, start, settings.connect_timeout)
 }
 
 fn configuration(settings: &KafkaBuilder, subscription: &Subscription) -> ClientConfig {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rdkafka::Timestamp as NativeTimestamp;
 use rdkafka::message::{BorrowedMessage, Message as _};
 
@@ -34,8 +34,8 @@ pub(super) struct Taken {
 
 impl Taken {
     /// Copies the message: as long as it is borrowed, the buffer it was fetched in cannot be freed.
-    pub(super) fn copy(mut message: BorrowedMessage<'_>, partition: Arc<Partition>) -> Self {
-        let (payload, key) = copy_body(message.payload(), message.key());
+    pub(super) fn copy(mut message: BorrowedMessage<'_>, partition: Arc<Partition>, bodies: &mut BytesMut) -> Self {
+        let (payload, key) = copy_body(message.payload(), message.key(), bodies);
         let (headers, unreadable_headers) = headers::from_native(&mut message);
         let (timestamp, offset) = (timestamp(message.timestamp()), message.offset());
         Self { payload, key, headers, unreadable_headers, timestamp, offset, partition }
@@ -66,15 +66,25 @@ impl Taken {
     }
 }
 
-/// Payload and key in one allocation, which the handle's copy of the key shares too.
-fn copy_body(payload: Option<&[u8]>, key: Option<&[u8]>) -> (Option<Bytes>, Option<Bytes>) {
-    let Some(key) = key else { return (payload.map(Bytes::copy_from_slice), None) };
-    let mut both = Vec::with_capacity(key.len() + payload.map_or(0, <[u8]>::len));
-    both.extend_from_slice(key);
-    both.extend_from_slice(payload.unwrap_or_default());
-    let mut body = Bytes::from(both);
-    let key = body.split_to(key.len());
-    (payload.map(|_| body), Some(key))
+/// How much room is made at a time for small payloads and keys. Who keeps one of them keeps so much memory, at most.
+const ROOM: usize = 32 * 1024;
+
+/// Payload and key, copied into what room there is; large ones into an allocation of their own.
+fn copy_body(payload: Option<&[u8]>, key: Option<&[u8]>, room: &mut BytesMut) -> (Option<Bytes>, Option<Bytes>) {
+    let size = key.map_or(0, <[u8]>::len) + payload.map_or(0, <[u8]>::len);
+    if size > ROOM / 8 {
+        return (payload.map(Bytes::copy_from_slice), key.map(Bytes::copy_from_slice));
+    }
+    if room.capacity() < size {
+        // Not `reserve`, which would move into the same memory once all of it is given back: nobody says when.
+        *room = BytesMut::with_capacity(ROOM);
+    }
+    let mut copy = |bytes: &[u8]| {
+        room.extend_from_slice(bytes);
+        room.split().freeze()
+    };
+    let key = key.map(&mut copy);
+    (payload.map(copy), key)
 }
 
 /// The record's timestamp, unless it is before 1970 or beyond what can be represented.
@@ -135,10 +145,25 @@ mod tests {
     #[test]
     fn null_and_empty_differ() {
         let bytes = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
-        assert_eq!(copy_body(None, None), (None, None));
-        assert_eq!(copy_body(Some(b""), Some(b"")), (bytes(""), bytes("")));
-        assert_eq!(copy_body(None, Some(b"k")), (None, bytes("k")));
-        assert_eq!(copy_body(Some(b"payload"), Some(b"k")), (bytes("payload"), bytes("k")));
+        let mut room = BytesMut::new();
+        let mut copy = |payload: Option<&str>, key: Option<&str>| {
+            copy_body(payload.map(str::as_bytes), key.map(str::as_bytes), &mut room)
+        };
+        assert_eq!(copy(None, None), (None, None));
+        assert_eq!(copy(Some(""), Some("")), (bytes(""), bytes("")));
+        assert_eq!(copy(None, Some("k")), (None, bytes("k")));
+        assert_eq!(copy(Some("payload"), Some("k")), (bytes("payload"), bytes("k")));
+    }
+
+    #[test]
+    fn what_was_copied_stays_as_it_was() {
+        let mut room = BytesMut::new();
+        let bodies: Vec<Vec<u8>> = (0..200_usize).map(|n| vec![n as u8; n * 37]).collect();
+        let copies: Vec<_> =
+            bodies.iter().map(|body| copy_body(Some(body), Some(&body[..body.len() / 2]), &mut room)).collect();
+        for (body, (payload, key)) in bodies.iter().zip(&copies) {
+            assert_eq!((payload.as_deref(), key.as_deref()), (Some(&body[..]), Some(&body[..body.len() / 2])));
+        }
     }
 
     #[test]

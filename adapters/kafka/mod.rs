@@ -30,20 +30,30 @@
 //! Acknowledging is local and answered at once; the position up to which everything is settled is committed in intervals, when a
 //! partition moves to another member, and on closing, which waits for the broker's answer. After a crash all from the oldest
 //! unsettled message of a partition on comes again. Once a partition moved, its deliveries can no longer be settled
-//! ([`SettlementLost`](crate::ErrorKind::SettlementLost)) and come again at the other member. Dropping the stream leaves the group.
+//! ([`SettlementLost`](crate::ErrorKind::SettlementLost)) and come again at the other member. Dropping the stream leaves the group; what is
+//! in hand then can still be settled for 100 ms, as when the connection is closed.
 //! An at-most-once subscription commits before it hands out, and what was not yet handed out when it ends is gone.
 //! A subscription without a group reads every partition there is when it begins, commits nothing and joins no group; its requests
 //! name the group `traced-broker-reader`.
 //!
+//! A new group can begin at a time or at an offset, in each partition, and so can a reader: a time is compared with the records' timestamps,
+//! to the millisecond, and the first record that is not older is the first to come, whatever follows it. An offset before the first record there
+//! is means that record, one beyond the end means the end, as of now. Where a group begins is committed when it subscribes, so partitions
+//! that the topic gets later begin at their earliest message. [`reposition`](crate::TracedBroker::reposition) commits a position for every
+//! partition; the group must have no members, or it is a [`Conflict`](crate::ErrorKind::Conflict). A member that crashed counts until its
+//! session times out, after 20 seconds.
+//!
 //! Kafka cannot hand one message out again, so a retried message is held by this library, which counts its attempts from 1 in each
 //! process. The timestamp is the record's: the producer's clock, or the broker's on topics with `LogAppendTime`.
 //!
-//! A batch goes out when it holds half of `max_in_flight` messages, or after `linger`. A program that keeps far fewer in flight waits for
-//! the latter each time: give it a `max_in_flight` that fits, or `linger=0`, which costs more CPU.
+//! A batch goes out when it holds 32 messages, or half of `max_in_flight` if that is less, or after `linger`. A program that keeps fewer in
+//! flight waits for the latter each time: give it a `max_in_flight` that fits, or `linger=0`, which costs more CPU. For one that keeps
+//! many small messages in flight, the property `batch.num.messages` allows larger batches.
 //!
 //! Bounds: twice `max_in_flight` messages wait in the producer; 16 MiB are fetched ahead per subscription (a property of
 //! librdkafka's, `queued.max.messages.kbytes`); no more than the prefetch is handed out and unsettled. When it stays
-//! used up for a second fetching is paused, and the consumer stays a member of its group.
+//! used up for a second fetching is paused, and the consumer stays a member of its group. Payloads and keys of up to 4 KiB share buffers
+//! of 32 KiB: who keeps one of them keeps its buffer.
 //!
 //! # Headers
 //! Names are text, values any bytes, in order, repeated names included. The message's id travels in the header [`MESSAGE_ID`].
@@ -56,6 +66,7 @@
 //! further clients from. Properties that the semantics above rest on are refused.
 
 mod assignment;
+mod commit;
 mod config;
 mod consume;
 mod delivery;
@@ -68,6 +79,7 @@ mod poller;
 mod publish;
 mod start;
 mod topology;
+mod window;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -199,8 +211,14 @@ impl Driver for Kafka {
         .await
     }
 
-    async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {
-        Err(crate::capability::unsupported("move the position of a group", crate::capability::REPOSITIONING))
+    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
+        self.check_open()?;
+        let (shared, subscription) = (Arc::clone(&self.shared), subscription.clone());
+        blocking(move || {
+            let running = shared.publisher.running()?;
+            consume::reposition(running.client(), &shared.settings, &subscription, start)
+        })
+        .await
     }
 
     async fn ping(&self) -> Result<()> {
@@ -255,6 +273,9 @@ fn capabilities(settings: &KafkaBuilder) -> Capabilities {
     capabilities.timestamp = Some(TimestampSource::Producer);
     capabilities.header_values = HeaderValues::Bytes;
     capabilities.tombstones = true;
+    capabilities.start_at_time = true;
+    capabilities.start_at_offset = true;
+    capabilities.reposition = true;
     capabilities.max_payload = Some(settings.max_message());
     capabilities
 }

@@ -6,17 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use parking_lot::Mutex;
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot};
 
-use super::assignment::{Assignment, Window};
+use super::assignment::Assignment;
+use super::commit;
 use super::delivery::Taken;
 use super::error;
 use super::member::{Member, add, note};
+use super::window::Window;
 use crate::address::{Guarantee, Subscription};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -26,7 +29,7 @@ pub(super) type Item = Result<Taken>;
 /// Where a batch is handed over.
 pub(super) type Sender = mpsc::Sender<Vec<Item>>;
 
-/// How long to wait for a message at a time, hence how soon the end of the subscription is noticed.
+/// How long to wait for a message at a time. Messages and the end of the subscription end a wait.
 const POLL: Duration = Duration::from_millis(100);
 /// How long to wait for room in the window at a time.
 const ROOM: Duration = Duration::from_millis(5);
@@ -39,8 +42,8 @@ const PAUSED: Duration = Duration::from_millis(50);
 const STORE: Duration = Duration::from_millis(100);
 /// The most messages handed over at a time: enough that the cost of a wake-up is shared, few enough to work side by side.
 const BATCH: usize = 128;
-/// How long the last commit of a subscription is tried again while the group rebalances.
-const LAST_COMMIT: Duration = Duration::from_secs(5);
+/// How long deliveries can be settled after the stream was dropped or the connection closed.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// Ends a subscription and tells how it ended.
 #[derive(Debug)]
@@ -81,12 +84,14 @@ pub(super) struct Poller {
     limit: usize,
     full_since: Option<Instant>,
     stored: Instant,
+    /// Room for the payloads and keys to come, so that not each is allocated here and freed elsewhere.
+    bodies: BytesMut,
 }
 
 impl Poller {
     /// Starts the thread.
     pub(super) fn start(
-        consumer: BaseConsumer<Member>,
+        mut consumer: BaseConsumer<Member>,
         assignment: Arc<Assignment>,
         sender: Sender,
         subscription: &Subscription,
@@ -97,6 +102,8 @@ impl Poller {
             window: Arc::clone(&assignment.window),
             ended: Mutex::new(Some(ended)),
         });
+        let window = Arc::clone(&assignment.window);
+        consumer.set_nonempty_callback(move || window.wake());
         let limit = subscription.max_unsettled();
         let poller = Self {
             consumer,
@@ -109,6 +116,7 @@ impl Poller {
             limit,
             full_since: None,
             stored: Instant::now(),
+            bodies: BytesMut::new(),
         };
         let run = move || {
             // Nobody waits when the subscription was dropped.
@@ -137,31 +145,27 @@ impl Poller {
         self.finish()
     }
 
-    /// Takes what is there, at most `limit` messages; waits for the first.
-    fn take(&self, limit: usize) -> Vec<Item> {
-        let mut batch = Vec::with_capacity(limit);
-        let mut wait = POLL;
-        while batch.len() < limit {
-            match self.consumer.poll(wait) {
-                Some(Ok(message)) => batch.extend(self.copy(message).map(Ok)),
+    /// Takes what is there, at most `limit` messages; if there is nothing, waits for something to come.
+    fn take(&mut self, limit: usize) -> Vec<Item> {
+        let mut batch = Vec::new();
+        let mut nothing = 0;
+        // An event that is not for the application looks like nothing, with messages behind it.
+        while batch.len() < limit && nothing < 2 {
+            match self.consumer.poll(Duration::ZERO) {
+                Some(Ok(message)) => {
+                    if batch.is_empty() {
+                        batch.reserve_exact(limit);
+                    }
+                    batch.extend(copy(&self.assignment, self.at_most_once, &mut self.bodies, message).map(Ok));
+                }
                 Some(Err(error)) => batch.extend(report(error).map(Err)),
-                None => break,
+                None => nothing += 1,
             }
-            wait = Duration::ZERO;
+        }
+        if batch.is_empty() {
+            self.assignment.window.sleep(POLL);
         }
         batch
-    }
-
-    /// `None` when the partition was revoked meanwhile.
-    fn copy(&self, message: BorrowedMessage<'_>) -> Option<Taken> {
-        let offset = message.offset();
-        let partition = self.assignment.partition(message.partition(), offset)?;
-        if self.at_most_once {
-            partition.pass(offset)
-        } else {
-            partition.take(offset)
-        }
-        Some(Taken::copy(message, partition))
     }
 
     fn hand_over(&self, mut batch: Vec<Item>, sender: &Sender) {
@@ -186,7 +190,7 @@ impl Poller {
     /// At most once: what was taken is committed before it is handed out. Leaves in the batch what may be handed out.
     fn commit_ahead(&self, batch: &mut Vec<Item>) {
         loop {
-            let positions = self.positions(positions_after(batch));
+            let positions = self.positions(commit::after(batch));
             if positions.count() == 0 {
                 return;
             }
@@ -194,7 +198,7 @@ impl Poller {
                 Ok(()) => return,
                 // Not committed: another consumer gets it.
                 Err(_) if self.control.is_ending() => return batch.clear(),
-                Err(error) if is_lost(&error) => {
+                Err(error) if commit::is_lost(&error) => {
                     // Lets the rebalance go on without taking more, and gives up what was revoked in it.
                     self.pause();
                     drop(self.consumer.poll(PAUSED));
@@ -265,62 +269,34 @@ impl Poller {
 
     /// Commits what is settled, ends every assignment, and leaves the group.
     fn finish(self) -> Result<()> {
+        self.settle_last();
         let positions = self.positions(self.assignment.revoke_all());
         let commits = self.grouped && !self.at_most_once && positions.count() > 0;
-        let committed = if commits { self.commit_last(positions) } else { Ok(()) };
+        let committed = if commits { commit::last(&self.consumer, positions) } else { Ok(()) };
         // Blocks while it leaves the group, and calls back: that is why it is done here.
         drop(self.consumer);
         committed
     }
 
-    fn commit_last(&self, mut positions: TopicPartitionList) -> Result<()> {
-        let deadline = Instant::now() + LAST_COMMIT;
-        loop {
-            note("store", self.consumer.store_offsets(&positions));
-            match self.consumer.commit(&positions, CommitMode::Sync) {
-                Ok(()) => return Ok(()),
-                Err(error) if is_lost(&error) && Instant::now() < deadline => {
-                    // Lets the rebalance go on; what is taken away in it is committed by librdkafka.
-                    drop(self.consumer.poll(POLL));
-                    positions = self.still_assigned(&positions);
-                    if positions.count() == 0 {
-                        return Ok(());
-                    }
-                }
-                Err(error) => return Err(error::from_client(error)),
-            }
+    /// Who drops the stream once it got its last message is still at work on it.
+    fn settle_last(&self) {
+        let deadline = Instant::now() + GRACE;
+        while !self.assignment.window.is_free() && Instant::now() < deadline {
+            self.assignment.window.sleep(ROOM);
         }
-    }
-
-    fn still_assigned(&self, positions: &TopicPartitionList) -> TopicPartitionList {
-        let assigned = self.consumer.assignment().unwrap_or_default();
-        let mut left = TopicPartitionList::new();
-        for position in positions.elements() {
-            let found = assigned.find_partition(position.topic(), position.partition()).is_some();
-            if let (true, Offset::Offset(offset)) = (found, position.offset()) {
-                add(&mut left, position.topic(), position.partition(), offset);
-            }
-        }
-        left
     }
 }
 
-/// The position after the messages of a batch, of each partition in it.
-fn positions_after(batch: &[Item]) -> Vec<(i32, i64)> {
-    let mut positions: Vec<(i32, i64)> = Vec::new();
-    for taken in batch.iter().flatten() {
-        let (number, next) = (taken.partition.number, taken.offset + 1);
-        match positions.iter_mut().find(|(partition, _)| *partition == number) {
-            Some((_, position)) => *position = next,
-            None => positions.push((number, next)),
-        }
+/// `None` when the partition was revoked meanwhile.
+fn copy(assignment: &Assignment, settled: bool, bodies: &mut BytesMut, message: BorrowedMessage<'_>) -> Option<Taken> {
+    let offset = message.offset();
+    let partition = assignment.partition(message.partition(), offset)?;
+    if settled {
+        partition.pass(offset);
+    } else {
+        partition.take(offset);
     }
-    positions
-}
-
-/// Whether a commit failed since the assignment changed.
-fn is_lost(error: &KafkaError) -> bool {
-    error::code_of(error).is_some_and(|code| error::from_code(code).kind() == ErrorKind::SettlementLost)
+    Some(Taken::copy(message, partition, bodies))
 }
 
 /// What the application should hear of; what librdkafka gets over by itself is only logged.

@@ -23,6 +23,9 @@ use crate::message::Receipt;
 /// How long the polling thread waits for a delivery report at a time, hence how soon it notices that it is to end.
 const POLL: Duration = Duration::from_millis(100);
 
+/// The most messages that are waited for.
+const BATCH: usize = 32;
+
 const UNKNOWN_TOPIC: Duration = Duration::from_secs(5);
 
 /// The producer, until it is closed.
@@ -190,9 +193,9 @@ fn configuration(settings: &KafkaBuilder) -> ClientConfig {
     default(&mut client, "topic.metadata.propagation.max.ms", unknown.as_millis().to_string());
     default(&mut client, "partitioner", "murmur2_random");
     // A message waits for others, so long or until they make a batch: half of what may be in flight, so that one batch is filled
-    // while the other is on its way. Those without a key go to one partition for a while, or there would be no batches.
+    // while the other is on its way, and few enough that those who keep far fewer in flight do not wait each time. Those without a key go to one partition for a while, or there would be no batches.
     default(&mut client, "linger.ms", "1");
-    default(&mut client, "batch.num.messages", (settings.max_in_flight / 2).clamp(1, 10_000).to_string());
+    default(&mut client, "batch.num.messages", (settings.max_in_flight / 2).clamp(1, BATCH).to_string());
     default(&mut client, "sticky.partitioning.linger.ms", "10");
     // A message counts until its report has been dealt with together with the others of the same answer, while those confirmed
     // first make room for new ones: so the queue is never full for who keeps to `max_in_flight`.

@@ -1,7 +1,7 @@
-//! Where a subscription begins that has no position yet. All of this blocks.
+//! Where a subscription begins that has no position yet, and moving positions. All of this blocks.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -11,26 +11,25 @@ use super::assignment::Assignment;
 use super::error;
 use super::member::{Member, add};
 use crate::address::Start;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Lets a group begin at the end of each partition, as of now, where it has no position.
+/// Lets a group begin at `start`, as of now, in each partition where it has no position.
 ///
-/// librdkafka alone would ask for the end when the partition is assigned, and again each time it comes back unsettled; so the
+/// librdkafka alone would ask for the place when the partition is assigned, and again each time it comes back unsettled; so the
 /// position is committed. A group that has members takes commits from members only: then it waits until this consumer is one.
 pub(super) fn position_group(
     consumer: &BaseConsumer<Member>,
     topic: &str,
     partitions: i32,
+    start: Start,
     limit: Duration,
 ) -> Result<()> {
     let deadline = Instant::now() + limit;
     let all: Vec<i32> = (0..partitions).collect();
-    let mut begin = Vec::new();
-    for partition in without_position(consumer, topic, &all, limit).map_err(error::from_client)? {
-        begin.push((partition, end_of(consumer, topic, partition, deadline)?));
-    }
+    let missing = without_position(consumer, topic, &all, limit).map_err(error::from_client)?;
+    let begin = places(consumer, topic, &missing, start, deadline)?;
     match commit(consumer, topic, &begin) {
         Err(error) if is_others(&error) => {
             consumer.context().begin_at(begin);
@@ -38,6 +37,26 @@ pub(super) fn position_group(
         }
         other => other.map_err(error::from_client),
     }
+}
+
+/// Moves a group without members to `start` in every partition. The broker itself sees to it that there are none.
+pub(super) fn reposition_group(
+    consumer: &BaseConsumer<Member>,
+    topic: &str,
+    partitions: i32,
+    start: Start,
+    limit: Duration,
+) -> Result<()> {
+    let all: Vec<i32> = (0..partitions).collect();
+    let positions = places(consumer, topic, &all, start, Instant::now() + limit)?;
+    commit(consumer, topic, &positions).map_err(|error| {
+        if !is_others(&error) {
+            return error::from_client(error);
+        }
+        let message = "the group has members, and only they can move its position: end its subscriptions everywhere first; \
+                       one that crashed is counted until its session times out";
+        Error::new(ErrorKind::Conflict, message).with_source(error)
+    })
 }
 
 /// Commits those of the positions whose partitions still have none; for a member that was just assigned them.
@@ -62,20 +81,58 @@ pub(super) fn assign_reader(
     start: Start,
     limit: Duration,
 ) -> Result<()> {
-    let deadline = Instant::now() + limit;
+    // Asked for now: librdkafka would ask later, and leave out what is published meanwhile.
+    let numbers: Vec<i32> = (0..partitions).collect();
     let mut all = TopicPartitionList::new();
-    for partition in 0..partitions {
-        let offset = match start {
-            Start::Earliest => Offset::Beginning,
-            // Asked for now: librdkafka would ask later, and leave out what is published meanwhile.
-            Start::Latest | Start::Time(_) | Start::Offset(_) => {
-                Offset::Offset(end_of(consumer, topic, partition, deadline)?)
-            }
-        };
-        all.add_partition_offset(topic, partition, offset).map_err(error::from_client)?;
+    for (partition, offset) in places(consumer, topic, &numbers, start, Instant::now() + limit)? {
+        all.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(error::from_client)?;
         assignment.grant(partition);
     }
     consumer.assign(&all).map_err(error::from_client)
+}
+
+/// The offset that `start` comes to in each of the partitions, never before the first message there is nor after the end.
+fn places(
+    consumer: &BaseConsumer<Member>,
+    topic: &str,
+    partitions: &[i32],
+    start: Start,
+    deadline: Instant,
+) -> Result<Vec<(i32, i64)>> {
+    let mut places = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        let (first, end) = bounds_of(consumer, topic, *partition, deadline)?;
+        let place = match start {
+            Start::Earliest => first,
+            Start::Latest => end,
+            Start::Offset(offset) => i64::try_from(offset).unwrap_or(i64::MAX).clamp(first, end),
+            Start::Time(time) => stored_at(consumer, topic, *partition, time, deadline)?.unwrap_or(end),
+        };
+        places.push((*partition, place));
+    }
+    Ok(places)
+}
+
+/// The offset of the first message of the partition with a timestamp of `time` or later, to the millisecond.
+fn stored_at(
+    consumer: &BaseConsumer<Member>,
+    topic: &str,
+    partition: i32,
+    time: SystemTime,
+    deadline: Instant,
+) -> Result<Option<i64>> {
+    // Nothing is older than the epoch: the numbers below stand for the beginning and the end.
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let milliseconds = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    let found = retried(deadline, |left| {
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_offset(topic, partition, Offset::Offset(milliseconds))?;
+        let answer = consumer.offsets_for_times(asked, left)?;
+        let found = answer.elements().first().map(|found| found.error().map(|()| found.offset()));
+        found.unwrap_or(Ok(Offset::Invalid))
+    })?;
+    // The end is told as such, not as a number.
+    Ok(if let Offset::Offset(offset) = found { Some(offset) } else { None })
 }
 
 /// Which of the partitions the group has no position in.
@@ -103,14 +160,18 @@ fn commit(consumer: &BaseConsumer<Member>, topic: &str, positions: &[(i32, i64)]
     consumer.commit(&list, CommitMode::Sync)
 }
 
-/// The offset that the next message of the partition will have. Its leader may not know yet that it is that.
-fn end_of(consumer: &BaseConsumer<Member>, topic: &str, partition: i32, deadline: Instant) -> Result<i64> {
+/// The offset of the first message of the partition and the one that the next will have.
+fn bounds_of(consumer: &BaseConsumer<Member>, topic: &str, partition: i32, deadline: Instant) -> Result<(i64, i64)> {
+    retried(deadline, |left| consumer.fetch_watermarks(topic, partition, left))
+}
+
+/// Asks again as long as the leader of the partition may not know yet that it is that.
+fn retried<T>(deadline: Instant, ask: impl Fn(Duration) -> KafkaResult<T>) -> Result<T> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(PAUSE);
-        match consumer.fetch_watermarks(topic, partition, left) {
-            Ok((_, end)) => return Ok(end),
+        match ask(left) {
             Err(error) if is_passing(&error) && Instant::now() < deadline => thread::sleep(PAUSE),
-            Err(error) => return Err(error::from_client(error)),
+            other => return other.map_err(error::from_client),
         }
     }
 }

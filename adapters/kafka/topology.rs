@@ -33,8 +33,7 @@ pub(super) fn ensure(client: &Client<impl ClientContext>, settings: &KafkaBuilde
         return Ok(partitions);
     }
     if settings.topology == Topology::Check {
-        let message = "the topic does not exist and topology=check forbids to create it";
-        return Err(Error::new(ErrorKind::NotFound, message).with_context("topic", topic));
+        return Err(missing("the topic does not exist and topology=check forbids to create it", topic));
     }
     create(settings, topic, deadline)?;
     loop {
@@ -48,6 +47,16 @@ pub(super) fn ensure(client: &Client<impl ClientContext>, settings: &KafkaBuilde
         }
         thread::sleep(PAUSE);
     }
+}
+
+/// Tells how many partitions a topic has that must be there.
+pub(super) fn existing(client: &Client<impl ClientContext>, settings: &KafkaBuilder, topic: &str) -> Result<i32> {
+    let found = look_up(client, topic, Instant::now() + settings.connect_timeout)?;
+    found.ok_or_else(|| missing("the topic does not exist", topic))
+}
+
+fn missing(message: &'static str, topic: &str) -> Error {
+    Error::new(ErrorKind::NotFound, message).with_context("topic", topic)
 }
 
 /// How many partitions the topic has, all with a leader; `None` if there is no such topic.

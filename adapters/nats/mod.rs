@@ -23,7 +23,8 @@
 //! `max_age` here, or limits at the server. A dot that would leave a part of the subject empty (`a..b`, `.a`) is
 //! written `~` there too. A group is a durable pull consumer named after the group, again with `~` for each dot; in a
 //! stream of several topics a group name serves one of them. A subscription without a group has a consumer of its own, deleted when
-//! it ends, or by the server after a minute without it. What exists already keeps its configuration if it can be used at all.
+//! it ends, or by the server after a minute without it. What exists already keeps its configuration if it can be used at all; a
+//! consumer of your own needs the topic's subject as its filter, unless the stream takes nothing else.
 //!
 //! **Confirmed** means that the server has written the message to its file: it survives the server's being killed. A
 //! power failure needs `sync_interval: always` at the server, or replicas. A lost connection or a time-out leaves the outcome
@@ -41,8 +42,24 @@
 //! on its way when the connection breaks is lost too, and the message comes again; closing waits until the server has worked off all
 //! of them. A server that is killed forgets about the last tenth of a second of settlements, even confirmed ones.
 //!
+//! **Positions.** New groups and readers begin at the earliest message, at the latest, at a time (of storage, by the server's clock; one
+//! that is yet to come is now) or at an offset (of a message or after the last). A group is moved in one step by server 2.14 and
+//! later: its members go on from there, wherever they are. What was out or fetched in this process is dropped and its handles
+//! are stale; members in other processes first hand out what they have fetched, at most their prefetch, and settling that
+//! does no harm. Where that step is not to be had (older servers, and any place before the one where the group was created, unless that
+//! was the earliest) the consumer is deleted and created again. That fails as a conflict, and changes nothing, while
+//! members in other processes wait for messages; if this process is killed between the two steps, the group is gone, and begins anew.
+//!
+//! **Delays** are kept by server 2.12 and later as message schedules, in the stream of the topic under a subject of their own below
+//! `@delayed.TOPIC.` (the topic with `~` for each dot), to which streams that are created here have a place. What is confirmed
+//! is kept as any message is, and longer than `max_age`; limits on size and number apply to it. The server publishes it when it is due, at the
+//! earliest, and up to a quarter of a second later; only then does it have an offset, and a timestamp, of its own. Its id guards against
+//! duplicates when it is sent, not when it is due. A server that is killed just then may publish it twice. A stream that exists needs
+//! `allow_msg_schedules`, the subject `@delayed.TOPIC.>`, a retention other than `interest`, and `allow_msg_ttl` if messages
+//! are to be kept longer than `max_age`; else delayed publishes fail as a conflict, as found when the topic is first used.
+//!
 //! **Core NATS** confirms nothing and keeps nothing: a publish ends with an unconfirmed receipt, a subscription has to be
-//! `at_most_once()`, a group is a queue group, there is no retry, no timestamp and no backlog. Messages that are not read in time
+//! `at_most_once()`, a group is a queue group, there is no retry, no delay, no timestamp, no backlog and no position. Messages that are not read in time
 //! are lost, and reported as an error item.
 //!
 //! **Bounds.** At most 1024 publishes are in flight. A subscription never has more asked for and unsettled together than its
@@ -55,9 +72,9 @@
 //! remove it. Anything else is refused when publishing. Values of one name keep their order; the client does
 //! not keep that of different names. All headers of a message together are limited to 64 KiB by JetStream.
 //!
-//! A key travels in `message-key` when it is text that a header can hold, else in base64 in `message-key-base64`. These two, and all
-//! names that begin with `Nats-`, which are orders to the server, are refused from users and not shown among the headers of
-//! a received message.
+//! A key travels in `message-key` when it is text that a header can hold, else in base64 in `message-key-base64`. The id of a delayed
+//! message travels in `delayed-message-id`, for the server removes `Nats-Msg-Id` when it is due. These three, and all names that begin
+//! with `Nats-`, which are orders to the server, are refused from users and not shown among the headers of a received message.
 //!
 //! Foreign producers may write header blocks that break the rules. The client gives up its connection over one it cannot read,
 //! and the server would deliver it again and again. So after the loss of a connection the unsettled messages of the consumer are read

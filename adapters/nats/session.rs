@@ -337,9 +337,10 @@ impl Session {
     }
 }
 
-/// A third of the time the server waits: an extension may come late, or be lost once.
+/// A quarter of the time the server waits. The first extension is after one to two periods, so that half the time is left for it to
+/// come late.
 fn period(ack_wait: Duration) -> Duration {
-    (ack_wait / 3).clamp(Duration::from_millis(20), HEARTBEAT)
+    (ack_wait / 4).clamp(Duration::from_millis(20), HEARTBEAT)
 }
 
 /// Keeps what is out from being delivered elsewhere, for as long as anybody holds it.

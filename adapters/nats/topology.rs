@@ -162,7 +162,7 @@ impl Wanted<'_> {
         } else if config.ack_policy != AckPolicy::Explicit {
             "the group exists without explicit acknowledgement; delete it, or use another name"
         } else if !filter_fits {
-            "the group exists for another topic of the same stream; use another name"
+            "the group exists for another topic of the same stream, or for all; use another name"
         } else if config.headers_only {
             "the group exists for headers only; use another name"
         } else {

@@ -42,7 +42,7 @@ impl Need {
             Self::Backlog => check_new_groups_begin_at_the_latest(world).await,
             Self::Tombstones => check_unsupported_message(world, Message::tombstone()).await,
             Self::DelayedPublish => {
-                check_unsupported_message(world, Message::new("later").delay(Duration::from_secs(1))).await
+                check_unsupported_message(world, Message::new("later").delay(Duration::from_secs(60))).await
             }
             Self::StartAtTime => {
                 let start = Start::Time(SystemTime::now() - Duration::from_secs(60));

@@ -182,7 +182,7 @@ async fn close_brings_acknowledgements_to_the_broker() {
         let amqp = connect("").await.unwrap();
         let mut source = subscribe(&amqp, group(&topic, "g").prefetch(500)).await;
         for n in 0..200 {
-            let _ = amqp.publish(&topic, outbound(n.to_string()));
+            drop(amqp.publish(&topic, outbound(n.to_string())));
         }
         for _ in 0..200 {
             next_text(&mut source).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use traced_broker::adapters::amqp::Amqp;
 use traced_broker::driver::{Confirmation, Disposition, Driver, Inbound, Outbound, Source};
-use traced_broker::{BrokerUrl, Headers, Receipt, Result, Subscription, Topic};
+use traced_broker::{BrokerUrl, Receipt, Result, Subscription, Topic};
 
 use crate::support::{Kind, shared};
 

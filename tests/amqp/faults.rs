@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::join_all;
 use tokio::task::spawn_blocking;
 use traced_broker::adapters::amqp::Amqp;
-use traced_broker::driver::{Disposition, Driver, Inbound, Source};
+use traced_broker::driver::{Disposition, Driver, Inbound, Outbound, Source};
 use traced_broker::{ErrorKind, PublishOutcome, Topic};
 
 use crate::driving::*;
@@ -194,4 +195,50 @@ async fn a_server_that_hangs_is_given_up_and_found_again() {
     }
     let received = async { while next_text(&mut source).await != "after" {} };
     tokio::time::timeout(RECOVERY, received).await.unwrap();
+}
+
+/// The server dies while one queue hands messages to the next: those that waited come, and so do those on their way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_survives_the_death_of_the_server() {
+    const COUNT: u32 = 600;
+    let server = start().await;
+    let topic = Topic::new("waiting").unwrap();
+    let amqp = connect_to(&server.url()).await.unwrap();
+    let mut source = subscribe(&amqp, group(&topic, "g").prefetch(1000)).await;
+    let due = SystemTime::now() + Duration::from_secs(15);
+    let time = |n: u32| due + Duration::from_millis(u64::from(n) * 4);
+    // Even numbers are delayed, odd ones retried later.
+    let publish = |n: u32| {
+        let deliver_at = n.is_multiple_of(2).then(|| time(n));
+        amqp.publish(&topic, Outbound { deliver_at, ..outbound(n.to_string()) })
+    };
+    for confirmation in (0..COUNT).map(publish).collect::<Vec<_>>() {
+        confirmed(confirmation).await.unwrap();
+    }
+    let mut retries = Vec::new();
+    for _ in 0..COUNT / 2 {
+        let inbound = next(&mut source).await;
+        let delay = time(text(&inbound).parse().unwrap()).duration_since(SystemTime::now()).unwrap();
+        retries.push(settle(inbound, Disposition::Retry(delay)));
+    }
+    for retry in join_all(retries).await {
+        retry.unwrap();
+    }
+    let begun = due.duration_since(SystemTime::now()).expect("all wait before the first is due");
+    assert!(begun > REGISTRATION, "the queues have to be registered when the server dies");
+    tokio::time::sleep(begun + Duration::from_millis(1200)).await;
+    with(&server, Server::kill).await;
+    with(&server, Server::restart).await;
+
+    let mut missing: HashSet<u32> = (0..COUNT).collect();
+    let (mut early, mut again) = (0, 0);
+    while !missing.is_empty() {
+        let inbound = tokio::time::timeout(RECOVERY, next(&mut source)).await.expect("what waited comes");
+        let n: u32 = text(&inbound).parse().unwrap();
+        assert!(SystemTime::now() >= time(n), "{n} before its time");
+        early += u32::from(inbound.attempt == 1 + n % 2);
+        again += u32::from(!missing.remove(&n));
+        let _ = settle(inbound, Disposition::Ack).await;
+    }
+    eprintln!("{early} as if nothing had happened, {again} again");
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use traced_broker::ErrorKind;
 use traced_broker::driver::{Disposition, Inbound, Source};
 
 use crate::driving::*;
@@ -232,5 +233,35 @@ async fn a_delivery_count_of_the_publishers_is_not_believed() {
     let again = next(&mut scene.source).await;
     assert_eq!(again.attempt, 2);
     settle(again, Disposition::Ack).await.unwrap();
+    scene.unharmed().await;
+}
+
+/// Put back later, as far as it can be written again; given back if it cannot.
+#[tokio::test]
+async fn what_others_wrote_can_be_retried_later() {
+    let later = Disposition::Retry(Duration::from_millis(50));
+    let mut scene = Scene::new().await;
+    let mut deep = b"V".to_vec();
+    while deep.len() < 60_000 {
+        deep = [&b"A"[..], &long(&deep)].concat();
+    }
+    let cases = [
+        entry("deep", &deep),
+        entry(b"\xff\xfe", string("name")),
+        [entry("CC", b"A\0\0\0\x08S\0\0\0\x03one"), entry("x-death", b"I\0\0\0\x01")].concat(),
+    ];
+    for entries in cases {
+        let inbound = scene.receive(&[entry("good", string("yes")), entries].concat()).await;
+        settle(inbound, later).await.unwrap();
+        let inbound = next(&mut scene.source).await;
+        assert_eq!((inbound.attempt, inbound.headers.get_str("good")), (2, Some("yes")));
+        settle(inbound, Disposition::Ack).await.unwrap();
+    }
+    let large = entry("large", string(".".repeat(FRAME_MAX - AROUND_TABLE - 100)));
+    let inbound = scene.receive(&large).await;
+    assert_eq!(settle(inbound, later).await.unwrap_err().kind(), ErrorKind::TooLarge);
+    let inbound = next(&mut scene.source).await;
+    assert_eq!((inbound.attempt, text(&inbound)), (2, "body".to_owned()));
+    settle(inbound, Disposition::Ack).await.unwrap();
     scene.unharmed().await;
 }

@@ -1,5 +1,7 @@
 //! Consumer groups: sharing, backlog, positions, and what happens when members come and go.
 
+use std::time::{Duration, Instant};
+
 use futures_util::FutureExt;
 use traced_broker::adapters::kafka::Kafka;
 use traced_broker::driver::{Disposition, Driver};
@@ -130,6 +132,24 @@ async fn what_a_member_left_unsettled_goes_to_the_next() {
     kafka.close().await.unwrap();
     drop(held);
     assert_eq!(committed(&topic, &topic, 1), [Some(10)], "the stale handle settled something else");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_while_joining_is_no_member() {
+    let kafka = connect(&url_with("partitions=1")).await.unwrap();
+    let topic = topic(&kafka, "hasty").await;
+    publish_numbers(&kafka, &topic, 0..1).await;
+    for milliseconds in [0, 2, 4, 8, 16] {
+        let source = subscribe(&kafka, &topic, &topic).await;
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        drop(source);
+    }
+    let begun = Instant::now();
+    let mut source = subscribe(&kafka, &topic, &topic).await;
+    ack(next(&mut source).await).await;
+    // The session of a member that is not there would last for 20 seconds.
+    assert!(begun.elapsed() < Duration::from_secs(15), "waited for a member that is not there");
+    kafka.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

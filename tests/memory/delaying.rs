@@ -37,7 +37,7 @@ async fn a_delayed_message_comes_at_its_time_and_behind_those_published_meanwhil
             assert_eq!(stamp, time, "stamped with when it became visible");
         }
         let late = SystemTime::now().duration_since(stamp).expect("not before its time");
-        assert!(late < Duration::from_millis(250), "{late:?} late");
+        assert!(late < Duration::from_secs(2), "{late:?} late");
         delivery.ack().await.unwrap();
     }
 }

@@ -152,12 +152,12 @@ async fn a_stream_that_is_polled_while_full_goes_on_when_there_is_room() {
 #[tokio::test]
 async fn messages_wait_while_nobody_polls() {
     // The server waits a tenth of the time for an acknowledgement; what lies in the client's queue must not go elsewhere.
-    let nats = kit::connect_with("?ack_wait=200").await;
+    let nats = kit::connect_with("?ack_wait=500").await;
     let topic = topic("wait");
     let mut source = subscribe(&nats, &topic, "workers").await;
     publish_numbers(&nats, &topic, 0..20).await;
     let first = next(&mut source).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(first.attempt, 1);
     ack(first).await;
     for expected in 1..20 {

@@ -27,12 +27,22 @@ async fn create(topic: &Topic, subjects: &[&str], config: stream::Config) {
 }
 
 /// All there is to say of a message, its place and time apart.
-fn contents(inbound: &Inbound) -> (Option<Bytes>, Option<Bytes>, Option<String>, Vec<(String, Vec<u8>)>, u32, u32) {
+#[derive(Debug, PartialEq)]
+struct Contents {
+    payload: Option<Bytes>,
+    key: Option<Bytes>,
+    id: Option<String>,
+    headers: Vec<(String, Vec<u8>)>,
+    unreadable_headers: u32,
+    attempt: u32,
+}
+
+fn contents(inbound: &Inbound) -> Contents {
     // The client keeps no order of different names.
     let mut headers: Vec<_> = inbound.headers.iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
     headers.sort_by(|(first, _), (second, _)| first.cmp(second));
-    let Inbound { payload, key, id, unreadable_headers, attempt, .. } = inbound;
-    (payload.clone(), key.clone(), id.clone(), headers, *unreadable_headers, *attempt)
+    let (payload, key, id) = (inbound.payload.clone(), inbound.key.clone(), inbound.id.clone());
+    Contents { payload, key, id, headers, unreadable_headers: inbound.unreadable_headers, attempt: inbound.attempt }
 }
 
 #[tokio::test]
@@ -69,8 +79,8 @@ async fn what_is_due_arrives_as_if_it_were_published_then() {
         ack(inbound).await;
 
         let due = SystemTime::now() + Duration::from_millis(1200);
-        expected.2 = id.map(str::to_owned);
-        let delayed = Outbound { deliver_at: Some(due), id: expected.2.clone(), ..sent };
+        expected.id = id.map(str::to_owned);
+        let delayed = Outbound { deliver_at: Some(due), id: expected.id.clone(), ..sent };
         let receipt = publish(&nats, &topic, delayed).await.unwrap();
         assert_eq!((receipt.confirmed, receipt.offset), (true, None), "its place is not known yet");
         assert_quiet(&mut source).await;

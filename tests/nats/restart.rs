@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::spawn_blocking;
-use traced_broker::driver::{Disposition, Driver};
-use traced_broker::{ErrorKind, PublishOutcome, Subscription, Topic};
+use traced_broker::driver::{Disposition, Driver, Outbound};
+use traced_broker::{ErrorKind, PublishOutcome, Start, Subscription, Topic};
 
 use crate::kit::{
     self, ack, assert_quiet, connect_to, message, next, next_message, publish, settle, subscribe, text, topic,
@@ -258,4 +258,60 @@ async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
         consumed.seen.keys().filter(|name| !attempts.confirmed.contains(*name) && !attempts.unknown.contains(*name));
     assert_eq!(strangers.count(), 0);
     assert!(consumed.seen.values().all(|times| *times <= 1 + KILLS), "delivered too often");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_for_later_outlives_the_server() {
+    let server = start().await;
+    let nats = connect_to(&server.url()).await.unwrap();
+    let topic = topic("kept");
+    nats.declare(&topic).await.unwrap();
+    let now = SystemTime::now();
+    // The first is due while the server is away, and the other long after.
+    for seconds in [1, 6] {
+        let deliver_at = Some(now + Duration::from_secs(seconds));
+        let sent = Outbound { deliver_at, id: Some(format!("id-{seconds}")), ..message(seconds.to_string()) };
+        assert!(publish(&nats, &topic, sent).await.unwrap().confirmed);
+    }
+    kill(&server).await;
+    drop(nats);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    restart(&server).await;
+    let nats = connect_to(&server.url()).await.unwrap();
+    let mut source = subscribe(&nats, &topic, "workers").await;
+    for seconds in [1, 6] {
+        let inbound = next_message(&mut source).await;
+        let id = format!("id-{seconds}");
+        assert_eq!((text(&inbound), inbound.id.as_deref()), (seconds.to_string().as_str(), Some(id.as_str())));
+        assert!(SystemTime::now() >= now + Duration::from_secs(seconds));
+        ack(inbound).await;
+    }
+    assert_quiet(&mut source).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_outlives_the_server() {
+    let server = start().await;
+    let nats = connect_to(&server.url()).await.unwrap();
+    let topic = topic("moved");
+    kit::publish_numbers(&nats, &topic, 0..5).await;
+    let workers = Subscription::new(&*topic).group("workers");
+    let mut source = nats.subscribe(&workers).await.unwrap();
+    for _ in 0..5 {
+        ack(next(&mut source).await).await;
+    }
+    drop(source);
+    nats.reposition(&workers, Start::Offset(3)).await.unwrap();
+    // A server that is killed forgets what it has not written down yet.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    kill(&server).await;
+    restart(&server).await;
+    let nats = connect_to(&server.url()).await.unwrap();
+    let mut source = nats.subscribe(&workers).await.unwrap();
+    for number in 2..5 {
+        let inbound = next_message(&mut source).await;
+        assert_eq!(text(&inbound), number.to_string());
+        ack(inbound).await;
+    }
+    assert_quiet(&mut source).await;
 }

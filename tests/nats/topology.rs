@@ -24,7 +24,8 @@ async fn declaring_is_idempotent_and_safe_at_once() {
     nats.declare(&topic).await.unwrap();
     let mut found = context().await.get_stream(topic.replace('.', "~")).await.unwrap();
     let config = &found.info().await.unwrap().config;
-    assert_eq!(config.subjects, [topic.to_string()]);
+    assert_eq!(config.subjects, [topic.to_string(), format!("@delayed.{}.>", topic.replace('.', "~"))]);
+    assert!(config.allow_message_schedules && config.allow_message_ttl);
     assert_eq!((config.storage, config.retention), (stream::StorageType::File, stream::RetentionPolicy::Limits));
 }
 
@@ -126,7 +127,9 @@ async fn what_cannot_be_used_is_a_conflict() {
         ..Default::default()
     };
     stream.create_consumer(none).await.unwrap();
-    for group in ["push", "none"] {
+    let everything = consumer::pull::Config { durable_name: Some("everything".into()), ..Default::default() };
+    stream.create_consumer(everything).await.unwrap();
+    for group in ["push", "none", "everything"] {
         let error = nats.subscribe(&Subscription::new(&*topic).group(group)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{group}: {error}");
     }
@@ -140,6 +143,7 @@ async fn limits_of_a_consumer_of_the_users_own_are_kept() {
     let stream = context().await.get_stream(topic.replace('.', "~")).await.unwrap();
     let own = consumer::pull::Config {
         durable_name: Some("own".into()),
+        filter_subject: topic.to_string(),
         max_batch: 3,
         max_expires: std::time::Duration::from_secs(2),
         max_ack_pending: 5,

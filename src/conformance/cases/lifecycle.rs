@@ -27,6 +27,8 @@ super::super::case::cases! { Lifecycle:
         "Closing under twenty publishers: what was confirmed is there, what is NotSent is not.";
     drives_and_closes_below_the_telemetry []
         "The driver alone publishes, refuses after closing, ends its sources, and closes twice.";
+    flushes_what_nobody_waits_for [AtLeastOnce]
+        "Closing brings to the broker what was published and settled before, also where nobody awaits the answer.";
     survives_a_cancelled_receive []
         "Waiting for a delivery may be given up at any time: no message is lost by it.";
     survives_a_cancelled_publish []
@@ -127,7 +129,7 @@ async fn publish_until_closed(
     count: Arc<AtomicUsize>,
 ) -> Checked {
     /// Enough to still be busy when the broker is closed, and all together no more than a broker keeps in memory.
-    const MOST: usize = 2_000;
+    const MOST: usize = 240;
     for number in 0..MOST {
         let payload = format!("{publisher}/{number}");
         match broker.publish(&topic, Message::new(payload.clone()).key(publisher.to_string())).await {
@@ -193,6 +195,31 @@ async fn drives_and_closes_below_the_telemetry(world: &World) -> Checked {
         "the kind of the error"
     );
     Ok(())
+}
+
+async fn flushes_what_nobody_waits_for(world: &World) -> Checked {
+    const COUNT: usize = 40;
+    let broker = world.broker().await?;
+    let mut deliveries = broker.subscribe(world.group("g").prefetch(COUNT)).await?;
+    let publishing =
+        numbers(COUNT).into_iter().map(|number| broker.publish(&world.topic, Message::new(number).key("one")));
+    for result in futures_util::future::join_all(publishing).await {
+        result?;
+    }
+    for _ in 0..COUNT {
+        let delivery = world.next(&mut deliveries).await?;
+        // Polled once, then dropped: it is on its way.
+        let _ = delivery.ack().now_or_never();
+    }
+    let mut last = broker.publish(&world.topic, Message::new("last").key("one"));
+    let _ = (&mut last).now_or_never();
+    drop(last);
+    broker.close().await?;
+
+    let again = world.broker().await?;
+    let mut deliveries = again.subscribe(world.group("g")).await?;
+    check_eq!(world.drain(&mut deliveries, 1).await?, ["last"], "what comes on a new connection");
+    world.nothing_comes(&mut deliveries).await
 }
 
 async fn survives_a_cancelled_receive(world: &World) -> Checked {

@@ -165,17 +165,20 @@ async fn brings_back_what_was_unsettled_when_killed(world: &World) -> Checked {
     let came = tokio::time::timeout(STUCK, coming).await;
     check!(came.is_ok(), "all that was unsettled comes again: of {expected:?} came {again:?}");
     publish_once_it_can(&broker, &world.topic).await?;
-    let next = async {
-        loop {
-            let delivery = world.next(&mut deliveries).await?;
-            let payload = text(delivery.message().payload());
+    // It takes as long as the client takes to find its way back, and what was settled just before the kill may come again.
+    let goes_on = async {
+        while let Some(item) = deliveries.next().await {
+            let Ok(delivery) = item else { continue };
+            let last = text(delivery.message().payload()) == "after";
             let _ = delivery.ack().await;
-            if payload == "after" {
-                return Checked::Ok(());
+            if last {
+                return true;
             }
         }
+        false
     };
-    world.within("the stream goes on", next).await??;
+    let goes_on = tokio::time::timeout(STUCK, goes_on).await;
+    check!(matches!(goes_on, Ok(true)), "the stream goes on and brings what is published after the kill: {goes_on:?}");
     broker.close().await?;
     Ok(())
 }

@@ -80,10 +80,10 @@ async fn handles_each_key_in_order_across_retries(world: &World) -> Checked {
     let (broker, journal) = (world.broker().await?, Journal::default());
     let handler = async |message: Received| {
         let number: usize = text(message.payload()).parse()?;
-        if number % 9 == 0 {
+        if number.is_multiple_of(9) {
             sleep(Duration::from_millis(3)).await;
         }
-        if number % 40 == 0 && message.attempt() < 3 {
+        if number.is_multiple_of(40) && message.attempt() < 3 {
             return Err(HandlerError::retry("again"));
         }
         journal.write(number.to_string());

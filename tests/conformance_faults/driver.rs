@@ -1,0 +1,405 @@
+//! A driver over the embedded broker that has one fault.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use traced_broker::adapters::memory::Memory;
+use traced_broker::driver::{
+    AttributeValue, Confirmation, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound, Outbound, Source,
+};
+use traced_broker::{Capabilities, Error, ErrorKind, Headers, Receipt, Result, Start, Subscription, Topic};
+
+use crate::fault::Fault;
+
+/// What the connections to one faulty broker have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    topics: Mutex<BTreeSet<String>>,
+    /// Groups by topic.
+    groups: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    /// The first of the open connections that have a member in each group.
+    homes: Mutex<BTreeMap<String, usize>>,
+    subscriptions: Mutex<BTreeMap<String, usize>>,
+}
+
+/// One connection.
+pub(crate) struct Faulty {
+    fault: Fault,
+    memory: Arc<Memory>,
+    /// A connection that stays open when this one is closed.
+    behind: Arc<Memory>,
+    shared: Arc<Shared>,
+    secret: String,
+    id: usize,
+    published: AtomicUsize,
+    closed: Arc<AtomicBool>,
+    /// Confirmed and not stored yet.
+    waiting: Arc<Mutex<Vec<(Topic, Outbound)>>>,
+    /// How many messages of a key came.
+    keys: Mutex<BTreeMap<Bytes, usize>>,
+    out: Out,
+}
+
+type Handle = Arc<Mutex<Option<Box<dyn DeliveryHandle>>>>;
+
+/// Deliveries that are not settled, by their place in the topic.
+type Out = Arc<Mutex<Vec<(i64, Handle)>>>;
+
+impl fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = if self.fault == Fault::ShowsTheSecretInDebug { &self.secret } else { "hidden" };
+        f.debug_struct("Faulty").field("password", &shown).finish_non_exhaustive()
+    }
+}
+
+impl Faulty {
+    pub(crate) fn new(
+        fault: Fault,
+        memory: Arc<Memory>,
+        behind: Arc<Memory>,
+        shared: Arc<Shared>,
+        secret: &str,
+    ) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Self {
+            fault,
+            memory,
+            behind,
+            shared,
+            secret: secret.to_owned(),
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            published: AtomicUsize::new(0),
+            closed: Arc::default(),
+            waiting: Arc::default(),
+            keys: Mutex::default(),
+            out: Arc::default(),
+        }
+    }
+
+    /// Confirms now, stores later.
+    fn wait(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+        self.waiting.lock().push((topic.clone(), message));
+        Confirmation::ready(Ok(Receipt::confirmed()))
+    }
+
+    fn store_waiting(&self) {
+        store_all(&mut self.waiting.lock(), &self.memory);
+    }
+
+    /// Stores one message, the count of which is `number`.
+    fn store(&self, topic: &Topic, message: Outbound, number: usize) -> Confirmation<Receipt> {
+        match self.fault {
+            Fault::LosesOneInFiveThousand if number % 5_000 == 4_999 => {
+                return Confirmation::ready(Ok(Receipt::confirmed()));
+            }
+            Fault::ConfirmsBeforeStoring if number >= 590 => return self.buffer(topic, message),
+            Fault::StoresLargeMessagesTwice
+                if message.payload.as_ref().is_some_and(|payload| payload.len() > 65_536) =>
+            {
+                drop(self.memory.publish(topic, message.clone()));
+            }
+            Fault::ReordersUnderLoad if number == 1_500 => return self.wait(topic, message),
+            Fault::ReordersUnderLoad if number == 1_501 => {
+                let stored = self.memory.publish(topic, message);
+                self.store_waiting();
+                return stored;
+            }
+            Fault::ReordersWithinAKey => return self.store_by_key(topic, message),
+            Fault::SwapsHeaders if number == 40 => return self.wait(topic, message),
+            Fault::SwapsHeaders if number == 41 => {
+                let mut second = message;
+                let first = self.waiting.lock().pop();
+                if let Some((topic, mut first)) = first {
+                    std::mem::swap(&mut first.headers, &mut second.headers);
+                    drop(self.memory.publish(&topic, first));
+                }
+                return self.memory.publish(topic, second);
+            }
+            Fault::MixesTopicsThatBeginAlike => {
+                for other in &*self.shared.topics.lock() {
+                    let more = other.strip_prefix(topic.as_str()).unwrap_or_default();
+                    if !more.is_empty() && more.bytes().all(|byte| byte.is_ascii_digit()) {
+                        drop(self.memory.publish(&Topic::new(other).unwrap(), message.clone()));
+                    }
+                }
+            }
+            Fault::PublishesAfterClose if self.closed.load(Ordering::Relaxed) => {
+                return self.behind.publish(topic, message);
+            }
+            _ => {}
+        }
+        self.memory.publish(topic, message)
+    }
+
+    /// Confirms a message and stores it with the next, or after a while.
+    fn buffer(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+        self.store_waiting();
+        let (waiting, memory, closed) = (Arc::clone(&self.waiting), Arc::clone(&self.memory), Arc::clone(&self.closed));
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let mut waiting = waiting.lock();
+            if !closed.load(Ordering::Relaxed) {
+                store_all(&mut waiting, &memory);
+            }
+        });
+        self.wait(topic, message)
+    }
+
+    /// Stores the fiftieth message of a key after the one that follows it.
+    fn store_by_key(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+        let key = message.key.clone().unwrap_or_default();
+        let mut keys = self.keys.lock();
+        let count = keys.entry(key).or_default();
+        *count += 1;
+        let (count, many_keys) = (*count, keys.len() > 10);
+        drop(keys);
+        if many_keys && count == 50 && self.waiting.lock().is_empty() {
+            return self.wait(topic, message);
+        }
+        let follows = self.waiting.lock().first().is_some_and(|(_, waiting)| waiting.key == message.key);
+        let stored = self.memory.publish(topic, message);
+        if follows {
+            self.store_waiting();
+        }
+        stored
+    }
+
+    /// What becomes of a message before it is stored.
+    fn spoil(&self, mut message: Outbound) -> Outbound {
+        match self.fault {
+            Fault::CutsLargePayloads => {
+                message.payload = message.payload.map(|payload| payload.slice(..payload.len().min(100_000)));
+            }
+            Fault::MakesTombstonesEmpty => message.payload = Some(message.payload.unwrap_or_default()),
+            Fault::DeliversBeforeTheDelay => {
+                message.deliver_at = message.deliver_at.map(|time| time - Duration::from_millis(500));
+            }
+            _ => message.headers = self.spoil_headers(&message.headers),
+        }
+        message
+    }
+
+    fn spoil_headers(&self, headers: &Headers) -> Headers {
+        let mut spoilt = Headers::new();
+        for (index, (name, value)) in headers.iter().enumerate() {
+            match self.fault {
+                Fault::RenamesHeaders => spoilt.append(&name.replace('_', "-"), value),
+                Fault::LowerCasesNames => spoilt.append(&name.to_ascii_lowercase(), value),
+                Fault::LowerCasesValues => spoilt.append(name, value.to_ascii_lowercase()),
+                Fault::DropsEmptyHeaders if value.is_empty() => {}
+                Fault::KeepsAHundredHeaders if index >= 100 => {}
+                Fault::PanicsAtANul if name.contains('\0') => panic!("a NUL byte in a name"),
+                _ => spoilt.append(name, value),
+            }
+        }
+        if self.fault == Fault::AddsAHeader {
+            spoilt.append("x-library", "faulty");
+        }
+        spoilt
+    }
+
+    /// The subscription that is made in place of the one that was asked for.
+    fn misunderstand(&self, subscription: &Subscription) -> Result<Subscription> {
+        let topic = subscription.topic().to_owned();
+        let asked = subscription.clone();
+        let Some(group) = asked.group_name().map(str::to_owned) else {
+            let mut subscriptions = self.shared.subscriptions.lock();
+            let count = subscriptions.entry(topic).or_default();
+            *count += 1;
+            return match (self.fault, asked.start_position()) {
+                (Fault::ServesNoMoreThanForty, _) if *count > 40 => {
+                    Err(Error::new(ErrorKind::Unavailable, "there are too many subscriptions"))
+                }
+                (Fault::BeginsReadersAtTheEarliest, Start::Latest) | (Fault::IgnoresTheTime, Start::Time(_)) => {
+                    Ok(asked.start(Start::Earliest))
+                }
+                _ => Ok(asked),
+            };
+        };
+        self.shared.groups.lock().entry(topic).or_default().insert(group.clone());
+        Ok(match (self.fault, asked.start_position()) {
+            (Fault::IgnoresTheOffset, Start::Offset(_)) => asked.start(Start::Earliest),
+            (Fault::HandsOutOneTooMany, _) if asked.max_unsettled() > 1 => {
+                let allowed = asked.max_unsettled();
+                asked.prefetch(allowed + 1)
+            }
+            (Fault::CopiesToOtherConnections, _) => {
+                let home = *self.shared.homes.lock().entry(group.clone()).or_insert(self.id);
+                if home == self.id { asked } else { asked.group(format!("{group}.{}", self.id)) }
+            }
+            _ => asked,
+        })
+    }
+
+    fn tamper(&self, mut inbound: Inbound, gone: &Arc<AtomicBool>) -> Inbound {
+        if self.fault == Fault::CountsAttemptsWrong {
+            inbound.attempt = inbound.attempt.min(3);
+        }
+        let handle: Handle = Arc::new(Mutex::new(Some(inbound.handle)));
+        let offset = inbound.offset.unwrap_or_default();
+        if matches!(self.fault, Fault::CommitsPastTheGap | Fault::AcknowledgesWhatIsOutWhenClosed) {
+            self.out.lock().push((offset, Arc::clone(&handle)));
+        }
+        let out = Arc::clone(&self.out);
+        inbound.handle = Box::new(FaultyHandle { fault: self.fault, offset, handle, out, gone: Arc::clone(gone) });
+        inbound
+    }
+}
+
+#[async_trait]
+impl Driver for Faulty {
+    fn identity(&self) -> &Identity {
+        self.memory.identity()
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        self.memory.capabilities()
+    }
+
+    async fn declare(&self, topic: &Topic) -> Result<Destination> {
+        self.shared.topics.lock().insert(topic.to_string());
+        self.memory.declare(topic).await
+    }
+
+    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+        let number = self.published.fetch_add(1, Ordering::Relaxed);
+        let message = self.spoil(message);
+        self.store(topic, message, number)
+    }
+
+    async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
+        let mut source = self.memory.subscribe(&self.misunderstand(subscription)?).await?;
+        // Told when the source is dropped.
+        let gone = Arc::new(AtomicBool::new(false));
+        let guard = Gone(Arc::clone(&gone));
+        let destination = std::mem::take(&mut source.destination);
+        let connection =
+            Self::new(self.fault, Arc::clone(&self.memory), Arc::clone(&self.behind), Arc::clone(&self.shared), "none");
+        let connection = Self { out: Arc::clone(&self.out), ..connection };
+        let stream = futures_util::stream::poll_fn(move |cx| {
+            let _held = &guard;
+            source.poll_next(cx).map(|item| item.map(|result| result.map(|inbound| connection.tamper(inbound, &gone))))
+        });
+        Ok(Source::new(destination, stream))
+    }
+
+    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
+        if self.fault == Fault::MovesEveryGroup {
+            let groups = self.shared.groups.lock().get(subscription.topic()).cloned().unwrap_or_default();
+            for group in groups {
+                let other = Subscription::new(subscription.topic()).group(group);
+                let _ = self.memory.reposition(&other, start).await;
+            }
+        }
+        self.memory.reposition(subscription, start).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        if self.fault == Fault::AnswersPingsAfterClose { self.behind.ping().await } else { self.memory.ping().await }
+    }
+
+    async fn close(&self) -> Result<()> {
+        let again = self.closed.swap(true, Ordering::Relaxed);
+        if again && self.fault == Fault::FailsASecondClose {
+            return Err(Error::new(ErrorKind::Closed, "it is closed already"));
+        }
+        self.shared.homes.lock().retain(|_, home| *home != self.id);
+        match self.fault {
+            Fault::ConfirmsBeforeStoring => self.waiting.lock().clear(),
+            _ => self.store_waiting(),
+        }
+        if self.fault == Fault::AcknowledgesWhatIsOutWhenClosed {
+            for (_, handle) in std::mem::take(&mut *self.out.lock()) {
+                let settled = handle.lock().take().map(|handle| handle.settle(Disposition::Ack));
+                drop(settled);
+            }
+        }
+        self.memory.close().await
+    }
+}
+
+/// Stores what waits; whoever calls holds the lock, so that nothing is stored in between.
+fn store_all(waiting: &mut Vec<(Topic, Outbound)>, memory: &Memory) {
+    for (topic, message) in waiting.drain(..) {
+        drop(memory.publish(&topic, message));
+    }
+}
+
+/// Dropped with a source.
+struct Gone(Arc<AtomicBool>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct FaultyHandle {
+    fault: Fault,
+    offset: i64,
+    handle: Handle,
+    out: Out,
+    gone: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for FaultyHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FaultyHandle")
+    }
+}
+
+impl DeliveryHandle for FaultyHandle {
+    fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
+        let handle = self.handle.lock().take();
+        self.out.lock().retain(|(_, other)| !Arc::ptr_eq(other, &self.handle));
+        let Some(handle) = handle else { return Confirmation::ready(Ok(())) };
+        let disposition = match (self.fault, disposition) {
+            (Fault::RetriesTooEarly, Disposition::Retry(delay)) => Disposition::Retry(delay / 2),
+            (Fault::BringsBackWhatWasDiscarded, Disposition::Discard) => Disposition::Retry(Duration::from_millis(100)),
+            (Fault::ForgetsWhatADroppedSubscriptionHad, _) if self.gone.load(Ordering::Relaxed) => Disposition::Ack,
+            (Fault::CommitsPastTheGap, Disposition::Ack) => {
+                self.settle_earlier();
+                Disposition::Ack
+            }
+            (_, disposition) => disposition,
+        };
+        if self.fault == Fault::SettlesOnlyWhenAwaited && disposition == Disposition::Ack {
+            return Confirmation::running(async move {
+                tokio::task::yield_now().await;
+                handle.settle(disposition).await
+            });
+        }
+        let settled = handle.settle(disposition);
+        match self.fault {
+            Fault::SettlesAfterClose => Confirmation::ready(Ok(())),
+            _ => settled,
+        }
+    }
+
+    fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
+        if let Some(handle) = &*self.handle.lock() {
+            handle.attributes(visit);
+        }
+    }
+}
+
+impl FaultyHandle {
+    fn settle_earlier(&self) {
+        let earlier: Vec<Handle> = {
+            let out = self.out.lock();
+            out.iter().filter(|(offset, _)| *offset < self.offset).map(|(_, handle)| Arc::clone(handle)).collect()
+        };
+        for handle in earlier {
+            let handle = handle.lock().take();
+            if let Some(handle) = handle {
+                drop(handle.settle(Disposition::Ack));
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Runs the kit on a faulty driver and compares which cases fail.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use traced_broker::adapters::memory::Memory;
+use traced_broker::conformance::{Harness, Outcome, cases, run};
+use traced_broker::driver::Driver;
+use traced_broker::{Error, ErrorKind, Result};
+
+use crate::driver::{Faulty, Shared};
+use crate::fault::Fault;
+
+/// How many cases run at a time: most of them wait most of the time.
+const AT_A_TIME: usize = 16;
+
+/// Runs all cases; those named must fail, all others must pass.
+pub(crate) fn check(fault: Fault, expected: &[&str]) {
+    let harness: Arc<dyn Harness> = Arc::new(FaultyHarness::new(fault));
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                while let Some(case) = cases().get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Outcome::Failed(failure) = run(case, &harness) {
+                        failed.lock().insert(case.to_string(), failure.to_string());
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
+    for (case, failure) in &failed {
+        eprintln!("{case}: {failure}");
+    }
+    assert_eq!(failed.keys().collect::<Vec<_>>(), expected, "the cases that fail with the fault {fault:?}");
+}
+
+struct FaultyHarness {
+    fault: Fault,
+    url: String,
+    shared: Arc<Shared>,
+    /// Keeps the broker alive.
+    _anchor: Memory,
+}
+
+impl FaultyHarness {
+    fn new(fault: Fault) -> Self {
+        let url = format!("memory://{fault:?}");
+        let _anchor = Memory::connect(&url.parse().unwrap()).unwrap();
+        Self { fault, url, shared: Arc::default(), _anchor }
+    }
+
+    fn faulty(&self, secret: &str) -> Result<Arc<dyn Driver>> {
+        let memory = || Memory::connect(&self.url.parse()?).map(Arc::new);
+        Ok(Arc::new(Faulty::new(self.fault, memory()?, memory()?, Arc::clone(&self.shared), secret)))
+    }
+}
+
+#[async_trait]
+impl Harness for FaultyHarness {
+    fn name(&self) -> &str {
+        "faulty"
+    }
+
+    async fn connect(&self) -> Result<Arc<dyn Driver>> {
+        self.faulty("none")
+    }
+
+    async fn connect_with_secret(&self, secret: &str) -> Result<Arc<dyn Driver>> {
+        if self.fault == Fault::ShowsTheSecretInErrors {
+            let message = format!("cannot log in with the password {secret}");
+            return Err(Error::new(ErrorKind::Unauthenticated, message));
+        }
+        self.faulty(secret)
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tempfile::TempDir;
 use traced_broker::{Broker, BrokerUrl, ErrorKind, Message, Subscription, Traced, TracedBroker};
-use traced_broker_files::Files;
+use traced_broker_files::{Files, offline};
 
 fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
@@ -21,6 +21,11 @@ async fn open(directory: &Path) -> Broker {
 
 fn journal(directory: &Path) -> PathBuf {
     directory.join("topics/orders/journal")
+}
+
+/// Changes the journal while nobody has it open: a directory may stay open for a moment after the last connection is closed.
+fn damage(directory: &Path, damage: impl FnOnce(&File)) {
+    offline(directory, || damage(&File::options().write(true).open(journal(directory)).unwrap())).unwrap();
 }
 
 /// Publishes the payloads, and returns the length of the journal after each.
@@ -55,7 +60,7 @@ async fn discards_a_record_that_was_cut_off_wherever_it_was() {
     for cut in lengths[0]..lengths[1] {
         let directory = directory();
         publish(directory.path(), &["a", "b"]).await;
-        File::options().write(true).open(journal(directory.path())).unwrap().set_len(cut).unwrap();
+        damage(directory.path(), |file| file.set_len(cut).unwrap());
         publish(directory.path(), &["c"]).await;
         assert_eq!(fs::metadata(journal(directory.path())).unwrap().len(), lengths[1], "cut at {cut}");
         if cut == lengths[0] || cut == lengths[0] + 5 || cut + 1 == lengths[1] {
@@ -68,9 +73,7 @@ async fn discards_a_record_that_was_cut_off_wherever_it_was() {
 async fn keeps_beside_what_follows_a_damaged_record() {
     let directory = directory();
     let lengths = publish(directory.path(), &["a", "b", "c"]).await;
-    let file = File::options().write(true).open(journal(directory.path())).unwrap();
-    file.write_all_at(&[0xee], lengths[1] - 1).unwrap();
-    drop(file);
+    damage(directory.path(), |file| file.write_all_at(&[0xee], lengths[1] - 1).unwrap());
     assert_eq!(read(directory.path(), "g").await, ["a"]);
     let torn = fs::metadata(journal(directory.path()).with_extension("torn")).unwrap();
     assert_eq!(torn.len(), lengths[2] - lengths[0], "the damaged record and the one behind it");
@@ -80,9 +83,7 @@ async fn keeps_beside_what_follows_a_damaged_record() {
 async fn takes_zeros_for_no_record() {
     let directory = directory();
     let lengths = publish(directory.path(), &["a"]).await;
-    let file = File::options().write(true).open(journal(directory.path())).unwrap();
-    file.set_len(lengths[0] + 4096).unwrap();
-    drop(file);
+    damage(directory.path(), |file| file.set_len(lengths[0] + 4096).unwrap());
     publish(directory.path(), &["b"]).await;
     assert_eq!(read(directory.path(), "g").await, ["a", "b"]);
 }
@@ -90,11 +91,10 @@ async fn takes_zeros_for_no_record() {
 #[tokio::test]
 async fn hands_out_a_record_that_is_no_message_as_it_is() {
     let directory = directory();
-    publish(directory.path(), &["a"]).await;
+    let lengths = publish(directory.path(), &["a"]).await;
     // The length and the CRC-32 of `123456789`.
     let foreign = [&[9, 0, 0, 0, 0x26, 0x39, 0xf4, 0xcb][..], b"123456789"].concat();
-    let bytes = [fs::read(journal(directory.path())).unwrap(), foreign].concat();
-    fs::write(journal(directory.path()), bytes).unwrap();
+    damage(directory.path(), |file| file.write_all_at(&foreign, lengths[0]).unwrap());
     assert_eq!(read(directory.path(), "g").await, ["a", "123456789"]);
 }
 

@@ -98,19 +98,7 @@ impl Faulty {
             Fault::LosesOneInFiveThousand if number % 5_000 == 4_999 => {
                 return Confirmation::ready(Ok(Receipt::confirmed()));
             }
-            Fault::ConfirmsBeforeStoring if number >= 590 => {
-                self.store_waiting();
-                let (waiting, memory, closed) =
-                    (Arc::clone(&self.waiting), Arc::clone(&self.memory), Arc::clone(&self.closed));
-                tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    let mut waiting = waiting.lock();
-                    if !closed.load(Ordering::Relaxed) {
-                        store_all(&mut waiting, &memory);
-                    }
-                });
-                return self.wait(topic, message);
-            }
+            Fault::ConfirmsBeforeStoring if number >= 590 => return self.buffer(topic, message),
             Fault::StoresLargeMessagesTwice
                 if message.payload.as_ref().is_some_and(|payload| payload.len() > 65_536) =>
             {
@@ -122,24 +110,7 @@ impl Faulty {
                 self.store_waiting();
                 return stored;
             }
-            Fault::ReordersWithinAKey => {
-                let key = message.key.clone().unwrap_or_default();
-                let mut keys = self.keys.lock();
-                let count = keys.entry(key).or_default();
-                *count += 1;
-                // A key is busy once others came in between.
-                let (count, busy) = (*count, keys.len() > 10);
-                drop(keys);
-                if busy && count == 50 && self.waiting.lock().is_empty() {
-                    return self.wait(topic, message);
-                }
-                let follows = self.waiting.lock().first().is_some_and(|(_, waiting)| waiting.key == message.key);
-                let stored = self.memory.publish(topic, message);
-                if follows {
-                    self.store_waiting();
-                }
-                return stored;
-            }
+            Fault::ReordersWithinAKey => return self.store_by_key(topic, message),
             Fault::SwapsHeaders if number == 40 => return self.wait(topic, message),
             Fault::SwapsHeaders if number == 41 => {
                 let mut second = message;
@@ -164,6 +135,39 @@ impl Faulty {
             _ => {}
         }
         self.memory.publish(topic, message)
+    }
+
+    /// Confirms a message and stores it with the next, or after a while.
+    fn buffer(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+        self.store_waiting();
+        let (waiting, memory, closed) = (Arc::clone(&self.waiting), Arc::clone(&self.memory), Arc::clone(&self.closed));
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let mut waiting = waiting.lock();
+            if !closed.load(Ordering::Relaxed) {
+                store_all(&mut waiting, &memory);
+            }
+        });
+        self.wait(topic, message)
+    }
+
+    /// Stores the fiftieth message of a key after the one that follows it.
+    fn store_by_key(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+        let key = message.key.clone().unwrap_or_default();
+        let mut keys = self.keys.lock();
+        let count = keys.entry(key).or_default();
+        *count += 1;
+        let (count, many_keys) = (*count, keys.len() > 10);
+        drop(keys);
+        if many_keys && count == 50 && self.waiting.lock().is_empty() {
+            return self.wait(topic, message);
+        }
+        let follows = self.waiting.lock().first().is_some_and(|(_, waiting)| waiting.key == message.key);
+        let stored = self.memory.publish(topic, message);
+        if follows {
+            self.store_waiting();
+        }
+        stored
     }
 
     /// What becomes of a message before it is stored.

@@ -1,0 +1,143 @@
+//! What connections ask of a store, in order.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use traced_broker::driver::{Confirmer, Disposition, Outbound};
+use traced_broker::{Error, Receipt, Start, Topic};
+
+use crate::group::Member;
+use crate::topic::GroupKey;
+
+/// The answer to what is awaited at once.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// Whose turn a delivery is.
+#[derive(Debug, Clone)]
+pub(crate) struct Ticket {
+    pub(crate) topic: Topic,
+    pub(crate) group: GroupKey,
+    pub(crate) number: u64,
+    pub(crate) delivery: u64,
+}
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    Declare {
+        topic: Topic,
+        create: bool,
+        reply: Reply<()>,
+    },
+    Publish {
+        topic: Topic,
+        message: Outbound,
+        confirmer: Confirmer<Receipt>,
+        place: OwnedSemaphorePermit,
+    },
+    Join {
+        topic: Topic,
+        group: GroupKey,
+        start: Start,
+        member: Member,
+        create: bool,
+        reply: Reply<()>,
+    },
+    Reposition {
+        topic: Topic,
+        group: GroupKey,
+        start: Start,
+        reply: Reply<()>,
+    },
+    Settle {
+        ticket: Ticket,
+        disposition: Disposition,
+        confirmer: Confirmer<()>,
+    },
+    /// Handed out, and never seen by the application.
+    Unsent(Ticket),
+    Leave {
+        topic: Topic,
+        group: GroupKey,
+        member: u64,
+    },
+    Close {
+        connection: u64,
+        reply: Reply<()>,
+    },
+    Ping(Reply<()>),
+}
+
+/// A queue that its reader may end. It holds no more than connections may leave unconfirmed and subscriptions unsettled.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    commands: Mutex<Commands>,
+    changed: Condvar,
+    ended: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Commands {
+    waiting: VecDeque<Command>,
+    /// Nothing more will come; what is there is still done.
+    finished: bool,
+    /// Nothing more is done.
+    killed: bool,
+}
+
+impl Queue {
+    /// Adds a command; drops it, and says false, if nobody will do it.
+    pub(crate) fn push(&self, command: Command) -> bool {
+        let mut commands = self.commands.lock();
+        let takes = !commands.finished && !commands.killed;
+        if takes {
+            commands.waiting.push_back(command);
+            self.changed.notify_one();
+        }
+        takes
+    }
+
+    /// All that is there, waiting for something until `due`; none when there will never be anything.
+    pub(crate) fn take(&self, due: Option<Instant>) -> Option<VecDeque<Command>> {
+        let mut commands = self.commands.lock();
+        while commands.waiting.is_empty() && !commands.finished && !commands.killed {
+            let Some(due) = due else {
+                self.changed.wait(&mut commands);
+                continue;
+            };
+            if self.changed.wait_until(&mut commands, due).timed_out() {
+                break;
+            }
+        }
+        let over = commands.killed || (commands.finished && commands.waiting.is_empty());
+        (!over).then(|| std::mem::take(&mut commands.waiting))
+    }
+
+    /// Lets what is there be done, and nothing more.
+    pub(crate) fn finish(&self) {
+        self.commands.lock().finished = true;
+        self.changed.notify_one();
+    }
+
+    /// Stops at once. Who waits for an answer gets none, which is to say that the outcome is unknown.
+    pub(crate) fn kill(&self) {
+        let mut commands = self.commands.lock();
+        commands.killed = true;
+        let waiting = std::mem::take(&mut commands.waiting);
+        self.changed.notify_one();
+        drop(commands);
+        drop(waiting);
+        self.ended.cancel();
+    }
+
+    pub(crate) fn is_killed(&self) -> bool {
+        self.commands.lock().killed
+    }
+
+    /// Completes when nothing is done any more.
+    pub(crate) fn ended(&self) -> WaitForCancellationFutureOwned {
+        self.ended.clone().cancelled_owned()
+    }
+}

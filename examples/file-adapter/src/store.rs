@@ -1,0 +1,205 @@
+//! The broker: one thread per directory that alone touches its files.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::OwnedSemaphorePermit;
+use traced_broker::driver::Confirmer;
+use traced_broker::{Error, ErrorKind, Receipt, Result};
+
+use crate::queue::{Command, Queue, Reply};
+use crate::topic::Topic;
+
+/// So many topics are open at a time, and more only if they are all in use.
+const OPEN_TOPICS: usize = 128;
+
+/// An open directory; closed, after what was asked, when the last one who holds it lets go.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) queue: Arc<Queue>,
+}
+
+impl Store {
+    /// Opens the directory for this process alone.
+    pub(crate) fn open(directory: &Path, sync: bool) -> Result<(Self, JoinHandle<()>)> {
+        let lock = lock(directory)?;
+        let queue = Arc::new(Queue::default());
+        let worker =
+            Worker { directory: directory.to_owned(), sync, topics: HashMap::new(), queue: Arc::clone(&queue) };
+        let work = move || {
+            worker.run();
+            drop(lock);
+        };
+        let thread = thread::Builder::new().name("files".to_owned()).spawn(work);
+        Ok((Self { queue }, thread.map_err(|error| failed("the thread of the directory cannot be started", error))?))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.queue.finish();
+    }
+}
+
+fn lock(directory: &Path) -> Result<File> {
+    let path = directory.join("lock");
+    let file = fs::create_dir_all(directory).and_then(|()| File::create(&path));
+    let file = file.map_err(|error| failed("the directory cannot be written", error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let message = "another process has the directory open; one at a time can";
+            Err(Error::new(ErrorKind::Conflict, message).with_context("directory", directory.display()))
+        }
+        Err(TryLockError::Error(error)) => Err(failed("the directory cannot be locked", error)),
+    }
+}
+
+/// The error of a file operation, after which trying again may help.
+pub(crate) fn failed(message: &str, error: io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, message).with_source(error)
+}
+
+/// What is answered once it is in the files.
+enum Answer {
+    Published(Confirmer<Receipt>, Result<Receipt>, OwnedSemaphorePermit),
+    Settled(Confirmer<()>, Result<()>),
+    Done(Reply<()>, Result<()>),
+}
+
+impl Answer {
+    /// Gives it; nobody may be waiting any more.
+    fn give(self) {
+        match self {
+            Self::Published(confirmer, receipt, _place) => confirmer.confirm(receipt),
+            Self::Settled(confirmer, settled) => confirmer.confirm(settled),
+            Self::Done(reply, done) => drop(reply.send(done)),
+        }
+    }
+}
+
+fn unreadable(error: io::Error) -> Error {
+    failed("the files of the topic cannot be used", error)
+}
+
+/// The error of a delivery that somebody else has, or will have.
+pub(crate) fn settlement_lost() -> Error {
+    let message = "the delivery is not this connection's any more: it comes again, or did";
+    Error::new(ErrorKind::SettlementLost, message)
+}
+
+/// However the thread ends, nobody waits for it in vain.
+struct KillOnDrop(Arc<Queue>);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
+}
+
+struct Worker {
+    directory: PathBuf,
+    sync: bool,
+    topics: HashMap<Box<str>, Topic>,
+    queue: Arc<Queue>,
+}
+
+impl Worker {
+    /// Works until nobody asks any more, or a file fails: then what is in the files is no longer known, and all is read again.
+    fn run(mut self) {
+        let _last = KillOnDrop(Arc::clone(&self.queue));
+        loop {
+            let due = self.topics.values().filter_map(Topic::next_due).min();
+            let Some(commands) = self.queue.take(due) else { return };
+            if self.work(commands).is_err() || self.queue.is_killed() {
+                return;
+            }
+        }
+    }
+
+    fn work(&mut self, commands: VecDeque<Command>) -> io::Result<()> {
+        let mut answers = Vec::with_capacity(commands.len());
+        for command in commands {
+            answers.extend(self.obey(command)?);
+        }
+        // First what was published, then what becomes of it, and then the word that it is so.
+        for topic in self.topics.values_mut() {
+            topic.flush()?;
+            topic.hand_out()?;
+        }
+        if self.topics.len() > OPEN_TOPICS {
+            self.topics.retain(|_, topic| topic.is_in_use());
+        }
+        if !self.queue.is_killed() {
+            answers.into_iter().for_each(Answer::give);
+        }
+        Ok(())
+    }
+
+    /// Does what was asked. An error is one after which nothing can be relied on; any other is an answer.
+    fn obey(&mut self, command: Command) -> io::Result<Option<Answer>> {
+        Ok(Some(match command {
+            Command::Publish { topic, message, confirmer, place } => {
+                let receipt = self.topic(&topic, false).map(|topic| topic.publish(&message));
+                Answer::Published(confirmer, receipt, place)
+            }
+            Command::Settle { ticket, disposition, confirmer } => {
+                let group = self.topics.get_mut(&*ticket.topic).and_then(|topic| topic.open_group(&ticket.group));
+                let settled = group.is_some_and(|group| group.settle(ticket.number, ticket.delivery, disposition));
+                Answer::Settled(confirmer, if settled { Ok(()) } else { Err(settlement_lost()) })
+            }
+            Command::Unsent(ticket) => {
+                let group = self.topics.get_mut(&*ticket.topic).and_then(|topic| topic.open_group(&ticket.group));
+                group.into_iter().for_each(|group| group.unsent(ticket.number, ticket.delivery));
+                return Ok(None);
+            }
+            Command::Leave { topic, group, member } => {
+                self.topics.get_mut(&*topic).into_iter().for_each(|topic| topic.leave(&group, member));
+                return Ok(None);
+            }
+            Command::Declare { topic, create, reply } => Answer::Done(reply, self.within(&topic, create, |_| Ok(()))?),
+            Command::Join { topic, group, start, member, create, reply } => {
+                Answer::Done(reply, self.within(&topic, create, |topic| topic.join(group, start, member))?)
+            }
+            Command::Reposition { topic, group, start, reply } => {
+                Answer::Done(reply, self.within(&topic, false, |topic| topic.reposition(&group, start))?)
+            }
+            Command::Close { connection, reply } => {
+                self.topics.values_mut().for_each(|topic| topic.release(connection));
+                Answer::Done(reply, Ok(()))
+            }
+            Command::Ping(reply) => Answer::Done(reply, Ok(())),
+        }))
+    }
+
+    /// Works on the files of a topic, what was published before being in them.
+    fn within(
+        &mut self,
+        topic: &str,
+        create: bool,
+        work: impl FnOnce(&mut Topic) -> io::Result<()>,
+    ) -> io::Result<Result<()>> {
+        match self.topic(topic, create) {
+            Err(error) => Ok(Err(error)),
+            Ok(topic) => {
+                topic.flush()?;
+                Ok(work(topic).map_err(unreadable))
+            }
+        }
+    }
+
+    /// The topic of that name, opened if it is not.
+    fn topic(&mut self, name: &str, create: bool) -> Result<&mut Topic> {
+        if !self.topics.contains_key(name) {
+            let opened = Topic::open(&self.directory.join("topics").join(name), create, self.sync);
+            let message = "the topic does not exist: it is created unless topology=check forbids to";
+            let topic = opened.map_err(unreadable)?.ok_or_else(|| Error::new(ErrorKind::NotFound, message))?;
+            self.topics.insert(name.into(), topic);
+        }
+        self.topics.get_mut(name).ok_or_else(|| Error::new(ErrorKind::Unexpected, "the topic is gone"))
+    }
+}

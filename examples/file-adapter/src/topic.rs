@@ -1,0 +1,164 @@
+//! One topic: a folder with the journal of its messages and the files of its groups.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use traced_broker::driver::Outbound;
+use traced_broker::{Receipt, Start};
+
+use crate::group::{Group, Member};
+use crate::journal::Journal;
+use crate::record;
+
+/// Which group of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum GroupKey {
+    /// A group with a name, and so with a file.
+    Named(Arc<str>),
+    /// A reader without a group, by its subscription: it goes with it.
+    Reader(u64),
+}
+
+#[derive(Debug)]
+pub(crate) struct Topic {
+    folder: PathBuf,
+    journal: Journal,
+    /// The number of the next message.
+    next: u64,
+    groups: BTreeMap<GroupKey, Group>,
+}
+
+impl Topic {
+    /// Opens the topic in that folder; none if there is none and it may not be created.
+    pub(crate) fn open(folder: &Path, create: bool, sync: bool) -> io::Result<Option<Self>> {
+        let path = folder.join("journal");
+        if !create && !path.exists() {
+            return Ok(None);
+        }
+        fs::create_dir_all(folder.join("groups"))?;
+        let mut next = 0;
+        let journal = Journal::open(&path, sync, |_, _| next += 1)?;
+        Ok(Some(Self { folder: folder.to_owned(), journal, next, groups: BTreeMap::new() }))
+    }
+
+    /// Puts a message behind the others; it is written by [`flush`](Self::flush).
+    pub(crate) fn publish(&mut self, message: &Outbound) -> Receipt {
+        self.journal.append(&record::encode(message, SystemTime::now()));
+        self.next += 1;
+        Receipt::confirmed().with_offset(i64::try_from(self.next - 1).unwrap_or(i64::MAX))
+    }
+
+    /// Writes what was published.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.journal.flush()
+    }
+
+    /// Adds a member to a group, which begins at `start` if it is new.
+    pub(crate) fn join(&mut self, key: GroupKey, start: Start, member: Member) -> io::Result<()> {
+        if self.group(&key)?.is_none() {
+            self.begin(&key, start)?;
+        }
+        if let Some(group) = self.groups.get_mut(&key) {
+            group.join(member);
+        }
+        Ok(())
+    }
+
+    /// Moves a group, made if it is not there.
+    pub(crate) fn reposition(&mut self, key: &GroupKey, start: Start) -> io::Result<()> {
+        let (number, position) = self.find(start)?;
+        match self.group(key)? {
+            Some(group) => group.reposition(number, position),
+            None => self.begin(key, start),
+        }
+    }
+
+    /// The group of that name, restored if it is known from before.
+    pub(crate) fn group(&mut self, key: &GroupKey) -> io::Result<Option<&mut Group>> {
+        if let (false, Some(path)) = (self.groups.contains_key(key), self.path_of(key))
+            && path.exists()
+            && let Some(group) = Group::restore(&path, &mut self.journal, self.next)?
+        {
+            self.groups.insert(key.clone(), group);
+        }
+        Ok(self.groups.get_mut(key))
+    }
+
+    /// The group if it is open, as it is where something of it is out.
+    pub(crate) fn open_group(&mut self, key: &GroupKey) -> Option<&mut Group> {
+        self.groups.get_mut(key)
+    }
+
+    pub(crate) fn leave(&mut self, key: &GroupKey, member: u64) {
+        if let Some(group) = self.groups.get_mut(key) {
+            group.leave(member);
+        }
+        if matches!(key, GroupKey::Reader(_)) {
+            self.groups.remove(key);
+        }
+    }
+
+    pub(crate) fn release(&mut self, connection: u64) {
+        self.groups.values_mut().for_each(|group| group.release(connection));
+        self.groups.retain(|key, group| matches!(key, GroupKey::Named(_)) || group.has_members());
+    }
+
+    /// Hands out what there is, and writes down what happened to the groups.
+    pub(crate) fn hand_out(&mut self) -> io::Result<()> {
+        for group in self.groups.values_mut() {
+            group.hand_out(&mut self.journal)?;
+            group.flush()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.groups.values().filter(|group| group.has_members()).filter_map(Group::next_due).min()
+    }
+
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.groups.values().any(Group::is_in_use)
+    }
+
+    fn begin(&mut self, key: &GroupKey, start: Start) -> io::Result<()> {
+        let (number, position) = self.find(start)?;
+        let path = self.path_of(key);
+        if let Some(folder) = path.as_deref().and_then(Path::parent) {
+            fs::create_dir_all(folder)?;
+        }
+        self.groups.insert(key.clone(), Group::begin(path, number, position)?);
+        Ok(())
+    }
+
+    /// The number and the position of the message to begin at. There is no index: it reads
+    /// what is written of the journal.
+    fn find(&mut self, start: Start) -> io::Result<(u64, u64)> {
+        let (mut number, mut position) = (0, 0);
+        if start == Start::Latest {
+            return Ok((self.next, self.journal.end()));
+        }
+        while let Some((record, next)) = self.journal.read(position)? {
+            let found = match start {
+                Start::Time(time) => record::time_of(&record).is_some_and(|stored| stored >= time),
+                Start::Offset(offset) => number >= offset,
+                _ => true,
+            };
+            if found {
+                break;
+            }
+            (number, position) = (number + 1, next);
+        }
+        Ok((number, position))
+    }
+
+    fn path_of(&self, key: &GroupKey) -> Option<PathBuf> {
+        match key {
+            GroupKey::Named(name) => Some(self.folder.join("groups").join(&**name).join("events")),
+            GroupKey::Reader(_) => None,
+        }
+    }
+}

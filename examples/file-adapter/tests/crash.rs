@@ -1,0 +1,97 @@
+//! Two processes: one publishes, acknowledges and is killed in the middle of it; the other reads what it left.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use traced_broker::{ErrorKind, Message, Subscription, Traced, TracedBroker};
+use traced_broker_files::Files;
+
+/// The directory, for the process that is to be killed.
+const VICTIM: &str = "TRACED_BROKER_FILES_VICTIM";
+/// After how many words of its work the process is killed, each time in another place of it.
+const KILLED_AFTER: [usize; 4] = [1, 100, 1_000, 4_000];
+
+#[tokio::main]
+async fn main() {
+    match env::var_os(VICTIM) {
+        Some(directory) => work(Path::new(&directory)).await,
+        None => {
+            for words in KILLED_AFTER {
+                survives_a_kill_after(words).await;
+                println!("test survives_a_kill_after_{words}_words ... ok");
+            }
+        }
+    }
+}
+
+fn group() -> Subscription {
+    Subscription::new("orders").group("g").prefetch(64)
+}
+
+/// Publishes and acknowledges without end, and says so once it is confirmed.
+async fn work(directory: &Path) {
+    let broker = Traced::new(Files::open(directory, false).await.unwrap());
+    let mut deliveries = broker.subscribe(group()).await.unwrap();
+    let publishing = async {
+        for number in 0_u64.. {
+            broker.publish("orders", Message::new(number.to_string())).await.unwrap();
+            println!("published {number}");
+        }
+    };
+    let handling = async {
+        while let Some(delivery) = deliveries.next().await {
+            let delivery = delivery.unwrap();
+            let number = String::from_utf8(delivery.message().payload().to_vec()).unwrap();
+            // Every third stays unsettled, until there is no room for more.
+            if number.parse::<u64>().unwrap() % 3 == 2 && number.len() < 3 {
+                std::mem::forget(delivery);
+            } else {
+                delivery.ack().await.unwrap();
+                println!("settled {number}");
+            }
+        }
+    };
+    tokio::join!(publishing, handling);
+}
+
+async fn survives_a_kill_after(words: usize) {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut victim = Command::new(env::current_exe().unwrap());
+    let mut victim = victim.env(VICTIM, directory.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+    let mut said: Vec<String> = lines.by_ref().take(words).map(Result::unwrap).collect();
+
+    let refused = Files::open(directory.path(), false).await.expect_err("another process has it open");
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    // What it said while we were at it; the last word may be cut off.
+    said.extend(lines.map_while(Result::ok));
+    said.pop();
+
+    let numbers = |word: &str| -> BTreeSet<String> {
+        said.iter().filter_map(|line| line.strip_prefix(word)).map(|number| number.trim().to_owned()).collect()
+    };
+    let (published, settled) = (numbers("published"), numbers("settled"));
+    let broker = Traced::new(Files::open(directory.path(), false).await.unwrap());
+    let mut deliveries = broker.subscribe(group()).await.unwrap();
+    let mut again = BTreeSet::new();
+    while let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_millis(500), deliveries.next()).await {
+        let delivery = delivery.unwrap();
+        let number = String::from_utf8(delivery.message().payload().to_vec()).unwrap();
+        assert!(!settled.contains(&number), "{number} was settled and comes again");
+        again.insert(number);
+        delivery.ack().await.unwrap();
+    }
+    let lost: Vec<_> =
+        published.iter().filter(|number| !settled.contains(*number) && !again.contains(*number)).collect();
+    assert!(lost.is_empty(), "confirmed, not settled, and lost: {lost:?}");
+    assert!(!published.is_empty(), "nothing was published: {said:?}");
+    broker.close().await.unwrap();
+}

@@ -50,7 +50,7 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
 
     /// Makes sure that messages can be published to `topic`: creates what is missing, or only checks, by the adapter's option.
     ///
-    /// Called once per topic before its first publish.
+    /// Called once per topic before its first publish, and not again after a reconnection.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when it is missing and may not be created, [`ErrorKind::Conflict`] when it exists otherwise, or
@@ -63,6 +63,9 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt>;
 
     /// Starts a subscription whose names and bounds are valid.
+    ///
+    /// An [at-most-once](crate::address::Guarantee) subscription needs no care where messages can be acknowledged: the layer above
+    /// acknowledges each as it hands it out.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for what this broker cannot do, [`ErrorKind::NotFound`] for missing topology that may
@@ -96,13 +99,15 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Identity {
-    /// The `messaging.system` of the semantic conventions: `kafka`, `rabbitmq`, `nats`, `redis`, `memory`.
+    /// The `messaging.system` of the semantic conventions: `kafka`, `rabbitmq`, `nats`, `redis`, `memory`; another broker's is a
+    /// lower-case word of its own.
     pub system: &'static str,
     /// `server.address`: the host of the broker, without credentials.
     pub server_address: Option<Arc<str>>,
     /// `server.port`.
     pub server_port: Option<u16>,
-    /// How many publishes the layer above may leave unconfirmed at a time.
+    /// How many publishes the layer above may leave unconfirmed at a time. One whose confirmation was given does not count: a driver
+    /// that counts for itself makes room before it confirms.
     pub max_in_flight: usize,
     /// The attribute of send spans that holds the message's key, where the conventions name one.
     pub key_attribute: Option<&'static str>,
@@ -262,7 +267,7 @@ pub struct Inbound {
     pub headers: Headers,
     /// How many headers of the wire could not be represented.
     pub unreadable_headers: u32,
-    /// Which attempt at handling this message this is, as the broker counts, from 1.
+    /// Which attempt at handling this message this is, as the broker counts, from 1; always 1 from a broker that does not count.
     pub attempt: u32,
     /// When the message was stored or sent.
     pub timestamp: Option<Timestamp>,
@@ -288,17 +293,20 @@ pub enum Disposition {
 }
 
 /// The native side of one delivery: settles it once and tells what is particular to it.
+///
+/// One that is dropped unsettled settles nothing: the message comes again, when its connection ends at the latest.
 pub trait DeliveryHandle: fmt::Debug + Send + Sync {
     /// Tells the broker, in call order, without blocking, and returns the confirmation to await.
     ///
-    /// Fails with [`ErrorKind::SettlementLost`] when the connection or assignment it came from is gone.
+    /// Fails with [`ErrorKind::SettlementLost`] when the connection or assignment it came from is gone. It begins at the call: the
+    /// confirmation is often dropped unread.
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()>;
 
     /// Calls `visit` with each span attribute particular to this delivery; called only for spans that are recorded.
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue));
 }
 
-/// A running subscription: deliveries, and what it is called natively. Dropping it ends it.
+/// A running subscription: deliveries, and what it is called natively. Dropping it ends it, and gives back what it has not yielded.
 ///
 /// An error item reports trouble and does not end the stream; the end does.
 pub struct Source {
@@ -344,7 +352,8 @@ impl<T> Confirmation<T> {
         Self(State::Ready(Some(result)))
     }
 
-    /// An answer to be given by another task. If that task drops its [`Confirmer`], the outcome is unknown.
+    /// An answer to be given by another task. If that task drops its [`Confirmer`], the answer is
+    /// [`ErrorKind::Unavailable`] with an unknown outcome: right for any publish that was under way.
     pub fn pending() -> (Confirmer<T>, Self) {
         let (sender, receiver) = oneshot::channel();
         (Confirmer(sender), Self(State::Waiting(receiver)))

@@ -10,7 +10,8 @@ use crate::error::Result;
 
 /// How the kit reaches one broker.
 ///
-/// Only two methods have to be written. Connections are made within the runtime of a case, a fresh one for each case.
+/// Only two methods have to be written. Connections are made within the runtime of a case, a fresh one for each case: what the
+/// connections of several cases share must not live in tasks of one of them.
 #[async_trait]
 pub trait Harness: Send + Sync + 'static {
     /// What the broker is called in the names of tests, such as `kafka`.
@@ -38,7 +39,8 @@ pub trait Harness: Send + Sync + 'static {
     /// Starts a broker that one case has for itself, to kill it.
     ///
     /// Needed by adapters whose [`Confirm`](crate::capability::Confirm) is `Broker`: what they confirm outlives the broker's
-    /// process. By default there is none.
+    /// process. By default there is none. A broker that is embedded cannot be killed without its clients: it drops all that it has
+    /// in memory, as it does when its storage fails.
     ///
     /// # Errors
     /// When it cannot be started; the case fails with it.

@@ -12,7 +12,8 @@
 //! harness = false
 //! ```
 //!
-//! with [`main`] as the `main` of `tests/conformance.rs`; its documentation has an example.
+//! with [`main`] as the `main` of `tests/conformance.rs`; its documentation has an example, and `docs/write-an-adapter.md` of the
+//! source repository goes through a whole adapter.
 //!
 //! A case is [data](Case): an area, a name, what it requires, and which [capabilities](Need) it needs. A broker without one of
 //! them does not escape the case: it must then refuse what the case does with

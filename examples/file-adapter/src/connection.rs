@@ -90,7 +90,7 @@ impl Connection {
         };
         let (confirmer, confirmation) = Confirmation::pending();
         // If nobody takes it, its confirmer is gone, which says that the outcome is unknown.
-        store.queue.push(Command::Publish { topic: topic.clone(), message, confirmer, place });
+        store.queue.push(Command::Publish { place, topic: topic.clone(), message, confirmer });
         confirmation
     }
 

@@ -66,7 +66,7 @@ pub(crate) fn failed(message: &str, error: io::Error) -> Error {
 
 /// What is answered once it is in the files.
 enum Answer {
-    Published(Confirmer<Receipt>, Result<Receipt>, OwnedSemaphorePermit),
+    Published(OwnedSemaphorePermit, Confirmer<Receipt>, Result<Receipt>),
     Settled(Confirmer<()>, Result<()>),
     Done(Reply<()>, Result<()>),
 }
@@ -75,7 +75,11 @@ impl Answer {
     /// Gives it; nobody may be waiting any more.
     fn give(self) {
         match self {
-            Self::Published(confirmer, receipt, _place) => confirmer.confirm(receipt),
+            Self::Published(place, confirmer, receipt) => {
+                // In this order: whoever hears of it may publish the next message at once.
+                drop(place);
+                confirmer.confirm(receipt);
+            }
             Self::Settled(confirmer, settled) => confirmer.confirm(settled),
             Self::Done(reply, done) => drop(reply.send(done)),
         }
@@ -143,9 +147,9 @@ impl Worker {
     /// Does what was asked. An error is one after which nothing can be relied on; any other is an answer.
     fn obey(&mut self, command: Command) -> io::Result<Option<Answer>> {
         Ok(Some(match command {
-            Command::Publish { topic, message, confirmer, place } => {
+            Command::Publish { place, topic, message, confirmer } => {
                 let receipt = self.topic(&topic, false).map(|topic| topic.publish(&message));
-                Answer::Published(confirmer, receipt, place)
+                Answer::Published(place, confirmer, receipt)
             }
             Command::Settle { ticket, disposition, confirmer } => {
                 let group = self.topics.get_mut(&*ticket.topic).and_then(|topic| topic.open_group(&ticket.group));

@@ -52,6 +52,7 @@ async fn work(directory: &Path) {
             if number.parse::<u64>().unwrap() % 3 == 2 && number.len() < 3 {
                 std::mem::forget(delivery);
             } else {
+                println!("settling {number}");
                 delivery.ack().await.unwrap();
                 println!("settled {number}");
             }
@@ -71,14 +72,13 @@ async fn survives_a_kill_after(words: usize) {
     assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
     victim.kill().unwrap();
     victim.wait().unwrap();
-    // What it said while we were at it; the last word may be cut off.
+    // What it said while we were at it; the system writes a line of this length whole or not at all.
     said.extend(lines.map_while(Result::ok));
-    said.pop();
 
     let numbers = |word: &str| -> BTreeSet<String> {
         said.iter().filter_map(|line| line.strip_prefix(word)).map(|number| number.trim().to_owned()).collect()
     };
-    let (published, settled) = (numbers("published"), numbers("settled"));
+    let (published, settling, settled) = (numbers("published"), numbers("settling"), numbers("settled"));
     let broker = Traced::new(Files::open(directory.path(), false).await.unwrap());
     let mut deliveries = broker.subscribe(group()).await.unwrap();
     let mut again = BTreeSet::new();
@@ -89,8 +89,9 @@ async fn survives_a_kill_after(words: usize) {
         again.insert(number);
         delivery.ack().await.unwrap();
     }
+    // The last may have been settled without a word on it.
     let lost: Vec<_> =
-        published.iter().filter(|number| !settled.contains(*number) && !again.contains(*number)).collect();
+        published.iter().filter(|number| !settling.contains(*number) && !again.contains(*number)).collect();
     assert!(lost.is_empty(), "confirmed, not settled, and lost: {lost:?}");
     assert!(!published.is_empty(), "nothing was published: {said:?}");
     broker.close().await.unwrap();

@@ -156,7 +156,45 @@ fn value(reader: &mut Reader<'_>, deepest: usize) -> Option<Option<AMQPValue>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::content_header::RAW_TABLE;
     use super::*;
+
+    #[test]
+    fn what_the_broker_wrote_is_not_copied_and_what_leads_the_way_is_written_anew() {
+        let left_out = [
+            "CC",
+            "x-death",
+            "x-first-death-queue",
+            "x-last-death-reason",
+            "x-delivery-count",
+            "x-acquired-count",
+            "delay-6",
+            "delayed-for",
+            "prior-attempts",
+        ];
+        let entry = |name: &str| [&[name.len() as u8][..], name.as_bytes(), b"S\0\0\0\x03old"].concat();
+        let raw: Vec<u8> = left_out.into_iter().chain(["tenant", "x-own"]).flat_map(entry).collect();
+        let mut wrapped = FieldTable::default();
+        wrapped.insert(RAW_TABLE.into(), AMQPValue::ByteArray(raw.into()));
+        let properties = BasicProperties::default().with_headers(wrapped);
+        let original = Original { properties, routing_key: "key".into(), payload: Bytes::new(), attempt: 7 };
+        let delay = Delay::of(Duration::from_millis(0x1020)).unwrap();
+        let target = Target::Queue("orders.billing".to_owned());
+        let copy = original.encode(delay, &target, 42, 131_072).unwrap();
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        let mut expected = FieldTable::default();
+        expected.insert("delay-2".into(), text("1"));
+        expected.insert("delay-1".into(), text("0"));
+        expected.insert("delay-0".into(), text("2"));
+        expected.insert("delayed-for".into(), text("queue:orders.billing"));
+        expected.insert("prior-attempts".into(), AMQPValue::LongLongInt(7));
+        expected.insert("publish-number".into(), AMQPValue::LongLongInt(42));
+        expected.insert("tenant".into(), text("old"));
+        expected.insert("x-own".into(), text("old"));
+        assert_eq!(copy.headers().as_ref(), Some(&expected));
+    }
 
     #[test]
     fn a_table_is_read_with_its_types_and_without_what_lies_too_deep() {

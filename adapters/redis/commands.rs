@@ -88,6 +88,13 @@ impl Member {
         command
     }
 
+    /// Lists what any member has pending, idle for `idle` at least.
+    pub(super) fn list_idle(&self, idle: Duration, count: usize) -> Cmd {
+        let mut command = cmd("XPENDING");
+        command.arg(&self.stream).arg(&self.group).arg("IDLE").arg(milliseconds(idle)).arg("-").arg("+").arg(count);
+        command
+    }
+
     /// Asks whether this member has that entry pending.
     pub(super) fn look_up(&self, id: EntryId) -> Cmd {
         let mut command = cmd("XPENDING");

@@ -52,11 +52,12 @@
 //! millisecond of the time comes too. A time that is still to come is waited for, and what is stored before it is passed
 //! over. Streams have no offsets: [`Start::Offset`] is refused.
 //!
-//! **Moving a group** (`XGROUP SETID`) settles nothing and gives nothing up: what is pending stays pending with the member that has
-//! it, also what lies before the new position, and comes again if it is not acknowledged. What lies after it is handed out again
-//! even while it is pending, to whichever member reads it, and is pending with that one from then on; it is settled by the
-//! first acknowledgement, and a later one fails with [`ErrorKind::SettlementLost`]. To repeat or skip cleanly, let the members finish
-//! first. Members that wait for something new look at the new position within five seconds. A group that is missing is
+//! **Moving a group** (`XGROUP SETID`) takes nothing from a member that lives: what it holds stays pending with it, also what lies before
+//! the new position, and comes again if it is not acknowledged. What lies after it is handed out again even while it is pending,
+//! to whichever member reads it, and is pending with that one from then on; it is settled by the first acknowledgement, and a
+//! later one fails with [`ErrorKind::SettlementLost`]. What nobody holds any more, left by members that closed or were silent for
+//! `claim_idle`, is pending no longer: it comes by the new position or is passed over. To repeat or skip cleanly, let the members
+//! finish first. Members that wait for something new look at the new position within five seconds. A group that is missing is
 //! made at that position, unless `topology` is `check`.
 //!
 //! **A publish** whose connection breaks before the answer comes is of unknown outcome and is not repeated. Publishes during an
@@ -254,7 +255,7 @@ impl Driver for Redis {
         };
         let member =
             Member { stream: subscription.topic().to_owned(), group: group.to_owned(), consumer: String::new() };
-        topology::reposition(&self.publisher, self.config.topology, &member, start).await
+        topology::reposition(&self.publisher, &self.config, &member, start).await
     }
 
     async fn ping(&self) -> Result<()> {

@@ -8,9 +8,10 @@ use crate::address::{Start, Topic};
 use crate::broker_url::Topology;
 use crate::error::{Error, ErrorKind, Result};
 
-use super::commands::Member;
+use super::commands::{Member, PAGE};
+use super::config::Config;
 use super::connection::Connection;
-use super::entry::{EntryId, id, named};
+use super::entry::{EntryId, Pending, id, named};
 use super::error::{SYSTEM, command_failed, kind_of, unexpected_reply};
 use super::publish::Publisher;
 
@@ -58,22 +59,31 @@ pub(super) async fn start(
     }
 }
 
-/// Moves the position of a group, which is made where it is missing and may be made. What is pending stays pending.
-pub(super) async fn reposition(publisher: &Publisher, topology: Topology, member: &Member, start: Start) -> Result<()> {
+/// Moves the position of a group, which is made where it is missing and may be made. What a member holds stays pending; what
+/// waits to be claimed does not: it comes by the new position, or is passed over.
+pub(super) async fn reposition(publisher: &Publisher, config: &Config, member: &Member, start: Start) -> Result<()> {
     let after = known(start)?.map_or_else(|| "$".to_owned(), EntryId::to_text);
     let explain = |error: Error| {
         // That the key is missing has no code of its own; a key of another kind, or one that may not be touched, has.
         let is_missing = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Rejected);
         if is_missing { missing(&member.stream).with_context("group", &member.group).with_source(error) } else { error }
     };
-    if topology == Topology::Create {
+    if config.topology == Topology::Create {
         match publisher.command(member.begin_at("CREATE", &after)).await {
             Ok(_) => return Ok(()),
             Err(error) if is_there_already(&error) => {}
             Err(error) => return Err(explain(error)),
         }
     }
-    publisher.command(member.begin_at("SETID", &after)).await.map(drop).map_err(explain)
+    publisher.command(member.begin_at("SETID", &after)).await.map_err(explain)?;
+    loop {
+        let listed = publisher.command(member.list_idle(config.claim_idle, PAGE)).await?;
+        let waiting = Pending::of_answer(listed)?;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        publisher.command(member.acknowledge(waiting.iter().map(|pending| pending.id))).await?;
+    }
 }
 
 /// The entry after which to begin, where that does not depend on what the stream holds.

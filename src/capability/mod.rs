@@ -134,7 +134,8 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// What the embedded memory broker can do: a base for adapters to state their differences from.
+    /// A base for adapters to state their differences from: what the embedded memory broker can do, without delays, positions by time
+    /// or offset, and moves, which an adapter declares when it has them.
     pub const fn new() -> Self {
         Self {
             confirm: Confirm::Process,

@@ -65,12 +65,12 @@ async fn send(amqp: Arc<Amqp>, topic: Topic, stop: Arc<AtomicBool>) -> Sender {
     sender
 }
 
-/// Acknowledges until nothing has come for a while after `done`.
+/// Acknowledges until nothing has come after `done` for longer than it takes to find a server again.
 async fn drain(mut source: Source, done: impl Fn() -> bool) -> Vec<u32> {
     let mut received = Vec::new();
     loop {
         let item = std::future::poll_fn(|cx| source.poll_next(cx));
-        match tokio::time::timeout(Duration::from_secs(2), item).await {
+        match tokio::time::timeout(Duration::from_secs(10), item).await {
             Ok(item) => {
                 let inbound = item.expect("the source goes on").unwrap();
                 received.push(text(&inbound).parse().unwrap());
@@ -205,7 +205,7 @@ async fn what_waits_survives_the_death_of_the_server() {
     let topic = Topic::new("waiting").unwrap();
     let amqp = connect_to(&server.url()).await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g").prefetch(1000)).await;
-    let due = SystemTime::now() + Duration::from_secs(15);
+    let due = SystemTime::now() + Duration::from_secs(25);
     let time = |n: u32| due + Duration::from_millis(u64::from(n) * 4);
     // Even numbers are delayed, odd ones retried later.
     let publish = |n: u32| {

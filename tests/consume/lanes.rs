@@ -16,10 +16,10 @@ async fn each_key_keeps_its_order_at_any_concurrency_and_across_retries() {
     publish(&broker, (0..1000).map(|number| format!("key{}:{number}", number % KEYS))).await;
     let handler = async |message: Received| {
         let number: usize = text(&message).parse().unwrap();
-        if number % 7 == 0 {
+        if number.is_multiple_of(7) {
             sleep(Duration::from_millis((number % 3) as u64)).await;
         }
-        if number % 50 == 0 && message.attempt() < 3 {
+        if number.is_multiple_of(50) && message.attempt() < 3 {
             return Err(HandlerError::retry("again"));
         }
         record.add(number.to_string());

@@ -6,7 +6,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use traced_broker::capability::TimestampSource;
 use traced_broker::driver::{AttributeValue, Disposition, Driver, Inbound, Outbound};
-use traced_broker::{ErrorKind, Headers, Start, Subscription, Topic};
+use traced_broker::{ErrorKind, Start, Subscription, Topic};
 
 use crate::harness::*;
 

@@ -12,7 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::timeout;
 use traced_broker::adapters::kafka::Kafka;
 use traced_broker::driver::{Disposition, Driver, Inbound, Outbound, Source};
-use traced_broker::{BrokerUrl, Headers, Receipt, Result, Subscription, Topic};
+use traced_broker::{BrokerUrl, Receipt, Result, Subscription, Topic};
 
 use crate::support::{Kind, shared};
 

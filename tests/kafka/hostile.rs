@@ -18,7 +18,8 @@ async fn hostile_headers_neither_crash_nor_lose_anything() {
     let same: Vec<Header<'_>> = vec![(b"traceparent", Some(b"00-1-1-1")); 500];
     let truncated: Vec<Header<'_>> = vec![(b"traceparent\0x", Some(b"v")); 10_000];
     let long = vec![b'n'; 40_000];
-    let cases: [(&[Header<'_>], &[(&str, &[u8])], u32); 8] = [
+    type Case<'a> = (&'a [Header<'a>], &'a [(&'a str, &'a [u8])], u32);
+    let cases: [Case<'_>; 8] = [
         (&[], &[], 0),
         (&[(b"\xff\xfe", Some(b"v")), (b"ok", Some(b"1"))], &[("ok", b"1")], 1),
         (&[(b"traceparent\0", Some(b"v")), (b"a\0b", Some(b"")), (b"ok", Some(b"1"))], &[("ok", b"1")], 2),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use traced_broker::adapters::redis::Redis;
 use traced_broker::driver::{Disposition, Driver, Inbound, Outbound, Source};
-use traced_broker::{BrokerUrl, Headers, Receipt, Result, Subscription, Topic};
+use traced_broker::{BrokerUrl, Receipt, Result, Subscription, Topic};
 
 use crate::support::{Kind, Server, shared};
 

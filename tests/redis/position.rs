@@ -133,3 +133,21 @@ async fn what_is_pending_stays_pending() {
     assert!(raw.pending(&topic, "g").await.is_empty());
     broker.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_nobody_holds_is_passed_over() {
+    let (broker, member, topic) = (broker().await, broker().await, topic("left"));
+    let mut left = broker.subscribe(&of_group(&topic, "g").prefetch(1000)).await.unwrap();
+    publish_numbers(&member, &topic, 0..700).await;
+    assert_eq!(text(&next(&mut left).await), "0");
+    broker.close().await.unwrap();
+    let mut raw = Raw::new().await;
+    assert!(raw.pending(&topic, "g").await.len() > 500, "more than a page was left unsettled");
+    member.reposition(&of_group(&topic, "g"), Start::Latest).await.unwrap();
+    assert!(raw.pending(&topic, "g").await.is_empty());
+    let mut source = subscribe(&member, &topic, "g").await;
+    publish_numbers(&member, &topic, 700..701).await;
+    assert_eq!(drain(&mut source, 1).await, ["700"]);
+    nothing_comes(&mut source).await;
+    member.close().await.unwrap();
+}

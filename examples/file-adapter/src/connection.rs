@@ -59,8 +59,7 @@ impl Connection {
         if self.closed.is_cancelled() {
             return Err(Error::new(ErrorKind::Closed, "the connection is closed"));
         }
-        let message = "the directory is being opened again after a failure; try again later";
-        self.store.borrow().clone().ok_or_else(|| Error::new(ErrorKind::Unavailable, message))
+        self.store.borrow().clone().ok_or_else(between_stores)
     }
 
     /// The store of this moment, or else the next; none when the connection is closed.
@@ -89,9 +88,8 @@ impl Connection {
             return Confirmation::ready(Err(Error::new(ErrorKind::Busy, message)));
         };
         let (confirmer, confirmation) = Confirmation::pending();
-        // If nobody takes it, its confirmer is gone, which says that the outcome is unknown.
-        store.queue.push(Command::Publish { place, topic: topic.clone(), message, confirmer });
-        confirmation
+        let publish = Command::Publish { place, topic: topic.clone(), message, confirmer };
+        if store.queue.push(publish) { confirmation } else { Confirmation::ready(Err(between_stores())) }
     }
 
     /// Asks the store and waits for its answer.
@@ -111,6 +109,11 @@ impl Connection {
         let (reply, answer) = oneshot::channel();
         store?.queue.push(Command::Close { connection: self.id, reply }).then_some(answer)
     }
+}
+
+/// The error of what nobody began.
+fn between_stores() -> Error {
+    Error::new(ErrorKind::Unavailable, "the directory is being opened again after a failure; try again later")
 }
 
 /// Opens the directory again whenever its store ends, until the connection is closed.

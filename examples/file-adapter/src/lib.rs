@@ -10,7 +10,8 @@
 //! | `topology` | `create` missing topics, or only `check` | `create` |
 //!
 //! All connections of a process to one directory share it. One process at a time can have it open: another is refused with
-//! [`ErrorKind::Conflict`], until a moment after the last connection is closed. Each directory has a thread of its own, which writes and reads all its files.
+//! [`ErrorKind::Conflict`], until a moment after the last connection is closed. Each directory has a thread of its own, which writes and
+//! reads all its files.
 //!
 //! # Delivery semantics
 //! A confirmed message survives the death of the process in any case. A crash of the machine, or a loss of power, it survives with

@@ -9,7 +9,7 @@ use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use parking_lot::RwLock;
 use tokio::sync::{OnceCell, Semaphore};
-use tokio::task::coop::unconstrained;
+use tokio::task::coop::{consume_budget, unconstrained};
 
 use crate::address::Topic;
 use crate::driver::{Destination, Driver, Outbound};
@@ -146,7 +146,10 @@ impl<D: Driver> Publisher<D> {
         let _place = place.map_err(|_| self.annotate(closed(), topic))?;
         let Message { payload, key, id, headers, .. } = message;
         let confirmation = self.driver.publish(topic, Outbound { payload, key, id, headers, deliver_at });
-        confirmation.await.map_err(|error| self.annotate(error, topic))
+        let answer = confirmation.await;
+        // A broker that answers at once would otherwise let a loop of publishes keep the thread to itself.
+        consume_budget().await;
+        answer.map_err(|error| self.annotate(error, topic))
     }
 
     /// Lets what is in flight end, and nothing more in.

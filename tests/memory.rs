@@ -13,7 +13,8 @@ mod readme;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use traced_broker::{ErrorKind, Message, Subscription, TracedBroker, connect};
+use traced_broker::driver::{Driver, Outbound};
+use traced_broker::{ErrorKind, Message, PublishOutcome, Subscription, Topic, TracedBroker, connect};
 
 #[tokio::test]
 async fn is_described_in_the_readme() {
@@ -51,6 +52,21 @@ async fn a_full_topic_holds_publishers_back_until_the_slowest_group_settles() {
 }
 
 #[tokio::test]
+async fn closing_refuses_publishes_that_wait_for_room() {
+    let (broker, keeper) =
+        (connect("memory://refused?capacity=1").await.unwrap(), connect("memory://refused").await.unwrap());
+    let mut deliveries = keeper.subscribe(Subscription::new("orders").group("g")).await.unwrap();
+    broker.publish("orders", Message::new("stored")).await.unwrap();
+    let driver = broker.get_ref();
+    let waiting = driver.publish(&Topic::new("orders").unwrap(), Outbound::new("no room"));
+    driver.close().await.unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("an answer").unwrap_err();
+    assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Closed, PublishOutcome::NotSent));
+    assert_eq!(driving::drain(&mut deliveries, 1).await, ["stored"]);
+    driving::silent(&mut deliveries).await;
+}
+
+#[tokio::test]
 async fn a_topic_without_groups_keeps_its_last_messages() {
     let broker = connect("memory://last?capacity=3").await.unwrap();
     for number in 0..10 {
@@ -78,4 +94,25 @@ async fn refuses_what_does_not_fit() {
     let strict = connect("memory://x?topology=check").await.unwrap();
     assert_eq!(strict.publish("missing", Message::new("x")).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(strict.subscribe(Subscription::new("missing")).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_loop_of_publishes_lets_others_work() {
+    let (done, finished) = std::sync::mpsc::channel();
+    // A thread of its own: where the loop keeps it to itself, only another one can tell.
+    std::thread::spawn(move || {
+        let one_thread = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        one_thread.block_on(async {
+            let broker = connect("memory://loop").await.unwrap();
+            let publishing = tokio::spawn(async move {
+                loop {
+                    broker.publish("t", Message::new("x")).await.unwrap();
+                }
+            });
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            publishing.abort();
+            done.send(()).unwrap();
+        });
+    });
+    finished.recv_timeout(Duration::from_secs(20)).expect("the loop lets the timer fire");
 }

@@ -154,7 +154,7 @@ impl Driver for Memory {
 
     fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
         match self.topic(topic) {
-            Ok(topic) => topic.publish(message),
+            Ok(topic) => topic.publish(self.connection.id(), message),
             Err(error) => Confirmation::ready(Err(error)),
         }
     }

@@ -36,6 +36,14 @@ pub(super) struct Ticket {
     pub(super) attempt: u32,
 }
 
+/// A publish that waits for room.
+#[derive(Debug)]
+struct Waiting {
+    connection: u64,
+    message: Outbound,
+    confirmer: Confirmer<Receipt>,
+}
+
 /// What a member gets when it asks for a message.
 pub(super) enum Next {
     /// A message to work on.
@@ -66,7 +74,7 @@ struct State {
     names: HashMap<Arc<str>, u64>,
     next_group: u64,
     /// Publishes that wait for room, in order; as many as connections allow in flight.
-    waiting: VecDeque<(Outbound, Confirmer<Receipt>)>,
+    waiting: VecDeque<Waiting>,
 }
 
 impl TopicLog {
@@ -84,12 +92,12 @@ impl TopicLog {
         Self { state: Mutex::new(state), delayed: Notify::new() }
     }
 
-    /// Stores the message, or queues it until there is room.
-    pub(super) fn publish(self: &Arc<Self>, message: Outbound) -> Confirmation<Receipt> {
+    /// Stores the message, or queues it until there is room or the connection is closed.
+    pub(super) fn publish(self: &Arc<Self>, connection: u64, message: Outbound) -> Confirmation<Receipt> {
         self.look(|state, wakers| {
             if !state.waiting.is_empty() || !state.make_room() {
                 let (confirmer, confirmation) = Confirmation::pending();
-                state.waiting.push_back((message, confirmer));
+                state.waiting.push_back(Waiting { connection, message, confirmer });
                 return Confirmation::running(Arc::clone(self).admitted(confirmation));
             }
             Confirmation::ready(Ok(state.store(message, wakers)))
@@ -193,9 +201,17 @@ impl TopicLog {
         })
     }
 
-    /// Gives what a connection has unsettled back to the groups.
+    /// Gives what a connection has unsettled back to the groups, and refuses what it wanted to publish and there was no room for.
     pub(super) fn release(&self, connection: u64) {
         self.look(|state, wakers| {
+            let (refused, waiting) = std::mem::take(&mut state.waiting)
+                .into_iter()
+                .partition::<VecDeque<Waiting>, _>(|publish| publish.connection == connection);
+            state.waiting = waiting;
+            for publish in refused {
+                let message = "the connection was closed before there was room for the message";
+                publish.confirmer.confirm(Err(Error::new(ErrorKind::Closed, message)));
+            }
             wakers.extend(state.groups.values_mut().flat_map(|group| group.release(connection)));
         });
     }
@@ -296,7 +312,7 @@ impl State {
     /// Stores the publishes that were waiting, as far as there is room now.
     fn admit(&mut self, wakers: &mut Vec<Waker>) {
         while !self.waiting.is_empty() && self.make_room() {
-            if let Some((message, confirmer)) = self.waiting.pop_front() {
+            if let Some(Waiting { message, confirmer, .. }) = self.waiting.pop_front() {
                 confirmer.confirm(Ok(self.store(message, wakers)));
             }
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use traced_broker::adapters::amqp::Amqp;
 use traced_broker::driver::{Disposition, Driver, Inbound, Outbound, Source};
@@ -65,22 +66,29 @@ async fn send(amqp: Arc<Amqp>, topic: Topic, stop: Arc<AtomicBool>) -> Sender {
     sender
 }
 
-/// Acknowledges until nothing has come after `done` for longer than it takes to find a server again.
-async fn drain(mut source: Source, done: impl Fn() -> bool) -> Vec<u32> {
-    let mut received = Vec::new();
+/// Acknowledges until all that was `confirmed`, once that is known, has come and nothing more does; or until nothing has come for longer
+/// than a recovery may take.
+async fn drain(mut source: Source, confirmed: watch::Receiver<Option<HashSet<u32>>>) -> HashSet<u32> {
+    let mut received = HashSet::new();
+    let mut last = Instant::now();
     loop {
         let item = std::future::poll_fn(|cx| source.poll_next(cx));
-        match tokio::time::timeout(Duration::from_secs(10), item).await {
+        match tokio::time::timeout(Duration::from_secs(2), item).await {
             Ok(item) => {
                 let inbound = item.expect("the source goes on").unwrap();
-                received.push(text(&inbound).parse().unwrap());
+                received.insert(text(&inbound).parse().unwrap());
                 match settle(inbound, Disposition::Ack).await {
                     Ok(()) => {}
                     Err(error) => assert_eq!(error.kind(), ErrorKind::SettlementLost),
                 }
+                last = Instant::now();
             }
-            Err(_) if done() => return received,
-            Err(_) => {}
+            Err(_) => {
+                let all = confirmed.borrow().as_ref().is_some_and(|confirmed| confirmed.is_subset(&received));
+                if all || last.elapsed() > RECOVERY {
+                    return received;
+                }
+            }
         }
     }
 }
@@ -94,22 +102,17 @@ async fn what_was_confirmed_survives_the_death_of_the_server() {
     tokio::time::sleep(REGISTRATION).await;
     let stop = Arc::new(AtomicBool::new(false));
     let sending = tokio::spawn(send(Arc::clone(&amqp), topic.clone(), Arc::clone(&stop)));
-    let begin = Instant::now();
-    let receiving = {
-        let done = sending.abort_handle();
-        tokio::spawn(drain(source, move || {
-            assert!(begin.elapsed() < 2 * RECOVERY, "the sender makes no progress");
-            done.is_finished()
-        }))
-    };
+    let (confirmed, known) = watch::channel(None);
+    let receiving = tokio::spawn(drain(source, known));
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(700)).await;
         with(&server, Server::kill).await;
         with(&server, Server::restart).await;
     }
     stop.store(true, Ordering::Relaxed);
-    let sent = sending.await.unwrap();
-    let received: HashSet<u32> = receiving.await.unwrap().into_iter().collect();
+    let sent = tokio::time::timeout(2 * RECOVERY, sending).await.expect("the sender makes progress").unwrap();
+    confirmed.send_replace(Some(sent.confirmed.clone()));
+    let received = receiving.await.unwrap();
     let lost: Vec<_> = sent.confirmed.difference(&received).collect();
     assert!(lost.is_empty(), "{} lost: {lost:?}", lost.len());
     let invented: Vec<_> =

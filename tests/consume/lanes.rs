@@ -71,3 +71,23 @@ async fn failing_keys_do_not_stop_the_others() {
     let report = consume.run_until(record.reaches(1)).await.unwrap();
     assert_eq!((report.handled, report.retried, report.abandoned), (1, 20, 20));
 }
+
+/// At most once, nothing at the broker bounds what is handed out.
+#[tokio::test]
+async fn no_more_wait_behind_a_slow_key_than_the_prefetch() {
+    let (broker, record) = (broker(), Record::default());
+    publish(&broker, (0..50).map(|number| format!("slow:{number}"))).await;
+    let handler = async |message: Received| {
+        record.add(text(&message));
+        sleep(Duration::from_secs(3600)).await;
+        Ok::<_, HandlerError>(())
+    };
+    let subscription = workers().at_most_once().prefetch(5);
+    let consume = broker.consume(subscription, handler).concurrency(3).ordered_by_key();
+    let stop = async {
+        record.reaches(1).await;
+        sleep(Duration::from_millis(50)).await;
+    };
+    let report = consume.drain_time(Duration::ZERO).run_until(stop).await.unwrap();
+    assert_eq!((record.lines(), report.abandoned), (vec!["0".to_owned()], 6), "one is worked on, five wait");
+}

@@ -1,19 +1,50 @@
 //! Which message may be worked on: one at a time of each key, where order by key is asked for.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
-use bytes::Bytes;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use crate::delivery::Delivery;
+use crate::received::{Parts, Received};
 
 /// The lane of a message: its key where order matters, else none.
-pub(super) type Lane = Option<Bytes>;
+pub(super) type Lane = Option<Key>;
+
+/// A key, by way of the message that has it: sharing the message costs less than sharing the bytes.
+#[derive(Debug, Clone)]
+pub(super) struct Key(Arc<Parts>);
+
+impl Key {
+    fn of(message: &Received) -> Option<Self> {
+        message.key().map(|_| Self(Arc::clone(&message.parts)))
+    }
+
+    fn bytes(&self) -> Option<&[u8]> {
+        self.0.key.as_deref()
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes().hash(state);
+    }
+}
 
 /// The keys that are being worked on, each with the messages that wait behind it.
 pub(super) struct Lanes {
     ordered: bool,
-    busy: HashMap<Bytes, VecDeque<Delivery>>,
+    busy: HashMap<Key, VecDeque<Delivery>>,
     waiting: usize,
     /// The highest number of messages that may wait.
     window: usize,
@@ -36,8 +67,10 @@ impl Lanes {
         if !self.ordered {
             return Some((delivery, None));
         }
-        let lane = delivery.message().key().cloned();
-        match lane.as_ref().and_then(|key| self.busy.get_mut(key)) {
+        let lane = Key::of(delivery.message());
+        // As long as handlers end at once no lane is busy, and nothing needs to be looked up.
+        let busy = if self.busy.is_empty() { None } else { lane.as_ref().and_then(|key| self.busy.get_mut(key)) };
+        match busy {
             Some(behind) => {
                 behind.push_back(delivery);
                 self.waiting += 1;
@@ -48,14 +81,17 @@ impl Lanes {
     }
 
     /// Keeps others of this lane waiting from now on.
-    pub(super) fn occupy(&mut self, lane: &Lane) {
+    pub(super) fn occupy(&mut self, lane: Lane) {
         if let Some(key) = lane {
-            self.busy.entry(key.clone()).or_default();
+            self.busy.entry(key).or_default();
         }
     }
 
     /// Ends the work on an occupied lane: returns the next message that waits in it, with the lane still occupied, or frees it.
     pub(super) fn leave(&mut self, lane: Lane) -> Option<(Delivery, Lane)> {
+        if self.busy.is_empty() {
+            return None;
+        }
         let Entry::Occupied(mut busy) = self.busy.entry(lane?) else { return None };
         match busy.get_mut().pop_front() {
             Some(next) => {

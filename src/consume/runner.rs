@@ -152,7 +152,7 @@ where
                 self.finish(done);
             }
             Poll::Pending => {
-                self.lanes.occupy(&kept);
+                self.lanes.occupy(kept);
                 self.running.push(work);
             }
         }
@@ -170,7 +170,7 @@ where
             End::Cancelled => &mut self.report.abandoned,
             End::Again(delivery, delay) => {
                 self.report.retried += 1;
-                self.lanes.occupy(&lane);
+                self.lanes.occupy(lane.clone());
                 self.delayed.insert(*delivery, lane, delay);
                 return;
             }

@@ -1,6 +1,7 @@
 //! What a connection to Kafka is made with: from a URL, from a builder, or from a client configuration.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -11,6 +12,7 @@ use crate::driver::DEFAULT_MAX_IN_FLIGHT;
 use crate::error::{Error, ErrorKind, Result};
 
 const BOOTSTRAP: &str = "bootstrap.servers";
+pub(super) const GROUP_PROTOCOL: &str = "group.protocol";
 
 /// What the delivery semantics rest on: set by the adapter, not by users.
 const RESERVED: [&str; 14] = [
@@ -60,6 +62,39 @@ pub struct KafkaBuilder {
     pub(super) max_in_flight: usize,
     /// The first property that may not be set, reported when connecting.
     refused: Option<String>,
+}
+
+/// Who assigns partitions to the members of a group. All members of a group must use the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum GroupProtocol {
+    /// A member does, cooperatively: members that stay keep their partitions. Understood by every broker.
+    #[default]
+    Classic,
+    /// The broker does (KIP-848): partitions move one by one, without halting the group. Needs Kafka 4.0 or later; how long a member may be
+    /// silent and how often it reports is then configured at the broker.
+    Consumer,
+}
+
+impl GroupProtocol {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Consumer => "consumer",
+        }
+    }
+}
+
+impl FromStr for GroupProtocol {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        match text {
+            "classic" => Ok(Self::Classic),
+            "consumer" => Ok(Self::Consumer),
+            _ => Err("it is `classic` or `consumer`"),
+        }
+    }
 }
 
 impl KafkaBuilder {
@@ -112,6 +147,9 @@ impl KafkaBuilder {
         }
         if let Some(milliseconds) = options.take::<u32>("linger")? {
             builder = builder.property("linger.ms", milliseconds.to_string());
+        }
+        if let Some(protocol) = options.take::<GroupProtocol>("group_protocol")? {
+            builder = builder.group_protocol(protocol);
         }
         if let Some(mechanism) = options.take::<String>("mechanism")? {
             builder = builder.property("sasl.mechanism", mechanism);
@@ -171,6 +209,12 @@ impl KafkaBuilder {
     /// crash comes again. Default 1 second.
     pub fn commit_interval(mut self, interval: Duration) -> Self {
         self.commit_interval = interval;
+        self
+    }
+
+    /// Who assigns partitions to the members of a group. Default [`GroupProtocol::Classic`].
+    pub fn group_protocol(mut self, protocol: GroupProtocol) -> Self {
+        self.client.set(GROUP_PROTOCOL, protocol.as_str());
         self
     }
 
@@ -246,12 +290,19 @@ impl KafkaBuilder {
     /// The configuration that producer, consumers and administration share.
     pub(super) fn shared_client(&self) -> ClientConfig {
         let mut client = self.client.clone();
+        // The business of members of groups only.
+        client.remove(GROUP_PROTOCOL);
         default(&mut client, "client.id", "traced-broker");
         default(&mut client, "reconnect.backoff.ms", "100");
         default(&mut client, "reconnect.backoff.max.ms", "2000");
         // With the default, a connection that breaks while nothing is asked of it is an error in the log.
         default(&mut client, "log.connection.close", "false");
         client
+    }
+
+    /// Whether groups are to use the protocol in which the broker assigns the partitions.
+    pub(super) fn assigned_by_broker(&self) -> bool {
+        self.client.get(GROUP_PROTOCOL) == Some(GroupProtocol::Consumer.as_str())
     }
 
     /// The servers to find the cluster through, `host:port,…`.

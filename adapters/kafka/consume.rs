@@ -12,7 +12,7 @@ use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::mpsc;
 
 use super::assignment::Assignment;
-use super::config::{KafkaBuilder, default};
+use super::config::{GROUP_PROTOCOL, KafkaBuilder, default};
 use super::delivery::Taken;
 use super::member::Member;
 use super::poller::{Control, Item, Poller};
@@ -84,9 +84,14 @@ fn configuration(settings: &KafkaBuilder, subscription: &Subscription) -> Client
         // Where a group that begins at the latest message begins is committed: see `start`.
         .set("auto.offset.reset", "earliest");
     // Members that stay keep their partitions, and with them what they are working on, when others come and go.
-    default(&mut client, "partition.assignment.strategy", "cooperative-sticky");
-    default(&mut client, "session.timeout.ms", "20000");
-    default(&mut client, "heartbeat.interval.ms", "1000");
+    if grouped && settings.assigned_by_broker() {
+        // What follows for the other protocol is then the broker's business, and the client refuses it.
+        client.set(GROUP_PROTOCOL, "consumer");
+    } else {
+        default(&mut client, "partition.assignment.strategy", "cooperative-sticky");
+        default(&mut client, "session.timeout.ms", "20000");
+        default(&mut client, "heartbeat.interval.ms", "1000");
+    }
     // The bound of what is fetched ahead; when it was reached, fetch again soon, not in a second.
     default(&mut client, "queued.max.messages.kbytes", "16384");
     default(&mut client, "fetch.queue.backoff.ms", "20");

@@ -13,6 +13,7 @@
 //! | `commit_interval` | how often acknowledgements are brought to the broker, in ms | 1000 |
 //! | `max_in_flight` | publishes that may be unconfirmed at a time | 1024 |
 //! | `linger` | how long a message may wait for others to travel with, in ms | 1 |
+//! | `group_protocol` | who assigns partitions: `classic`, a member, or `consumer`, the broker (Kafka 4.0 and later) | `classic` |
 //! | `mechanism` | the SASL mechanism for user and password | `PLAIN` |
 //! | `client_id` | the name the broker logs this client under | `traced-broker` |
 //!
@@ -98,7 +99,7 @@ use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Sourc
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Receipt;
 
-pub use config::KafkaBuilder;
+pub use config::{GroupProtocol, KafkaBuilder};
 pub use headers::MESSAGE_ID;
 
 use log::Trouble;

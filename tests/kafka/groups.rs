@@ -11,12 +11,23 @@ use crate::harness::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_share_and_groups_each_get_all() {
-    let kafka = kafka().await;
+    members_share("group_protocol=classic").await;
+}
+
+/// The protocol in which the broker assigns the partitions, not a member.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_share_by_the_new_group_protocol() {
+    members_share("group_protocol=consumer").await;
+}
+
+async fn members_share(options: &str) {
+    let kafka = connect(&url_with(options)).await.unwrap();
     let topic = topic(&kafka, "share").await;
-    let other = crate::harness::kafka().await;
-    let mut one = subscribe(&kafka, &topic, "workers").await;
-    let mut two = subscribe(&other, &topic, "workers").await;
-    let mut audit = subscribe(&kafka, &topic, "audit").await;
+    let other = connect(&url_with(options)).await.unwrap();
+    let (workers, auditors) = (unique("workers"), unique("audit"));
+    let mut one = subscribe(&kafka, &topic, &workers).await;
+    let mut two = subscribe(&other, &topic, &workers).await;
+    let mut audit = subscribe(&kafka, &topic, &auditors).await;
     // Both are members once each got something: before, one of them had every partition.
     let (mut first, mut second) = (Vec::new(), Vec::new());
     let mut published = 0;
@@ -154,7 +165,16 @@ async fn who_leaves_while_joining_is_no_member() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_that_move_to_another_member_take_their_deliveries_along() {
-    let kafka = connect(&url_with("partitions=2")).await.unwrap();
+    partitions_move("partitions=2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_move_by_the_new_group_protocol() {
+    partitions_move("partitions=2&group_protocol=consumer").await;
+}
+
+async fn partitions_move(options: &str) {
+    let kafka = connect(&url_with(options)).await.unwrap();
     let topic = topic(&kafka, "move").await;
     // One key for each of the two partitions.
     for (key, partition) in [("21", 0), ("abc", 1)] {

@@ -99,6 +99,13 @@ impl World {
         self.guaranteed(Subscription::new(topic).group(self.group_name(name)))
     }
 
+    /// Makes a group on the topic of the case, without a member: one that only leaves might have messages on their way to it.
+    pub(super) async fn make_group(&self, name: &str) -> Checked {
+        let founder = self.broker().await?;
+        drop(founder.subscribe(self.group(name)).await?);
+        Ok(founder.close().await?)
+    }
+
     /// A reader without a group.
     pub(super) fn reader(&self) -> Subscription {
         self.guaranteed(Subscription::new(&self.topic))

@@ -104,6 +104,13 @@ impl Server {
     /// Sends SIGSTOP: connections stay open, nothing answers.
     pub(crate) fn pause(&self) {
         self.signal("STOP");
+        // It takes effect thread by thread: on a busy machine one may still answer.
+        let threads = format!("/proc/{}/task", self.pid());
+        let deadline = Instant::now() + START;
+        while !all_stopped(&threads) {
+            assert!(Instant::now() < deadline, "{:?}: it does not stop", self.kind);
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Sends SIGCONT.
@@ -208,4 +215,14 @@ pub(crate) fn send_signal(name: &str, pid: u32) -> bool {
 #[expect(clippy::print_stderr, reason = "belongs to the output of the failing test")]
 fn report(line: &str) {
     eprintln!("{line}");
+}
+
+/// Whether every thread listed in that folder is stopped. Where there is no such folder, nobody can tell.
+fn all_stopped(threads: &str) -> bool {
+    let Ok(threads) = fs::read_dir(threads) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name of the command, in parentheses, may hold anything; the state follows it.
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['T', 't']))
+    })
 }

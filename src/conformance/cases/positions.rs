@@ -110,7 +110,7 @@ async fn offset_of_later_half(world: &World, broker: &Broker) -> Checked<u64> {
 
 async fn keeps_the_position_of_a_known_group(world: &World) -> Checked {
     let broker = world.broker().await?;
-    drop(broker.subscribe(world.group("g")).await?);
+    world.make_group("g").await?;
     for number in numbers(6) {
         broker.publish(&world.topic, Message::new(number).key("one")).await?;
     }
@@ -137,7 +137,7 @@ async fn keeps_the_position_of_a_known_group(world: &World) -> Checked {
 
 /// A group that has handled the first `handled` of ten messages, and left.
 async fn group_that_handled(world: &World, broker: &Broker, handled: usize) -> Checked<SystemTime> {
-    drop(broker.subscribe(world.group("g")).await?);
+    world.make_group("g").await?;
     let between = publish_halves(world, broker).await?;
     let member = world.broker().await?;
     let mut deliveries = member.subscribe(world.group("g")).await?;

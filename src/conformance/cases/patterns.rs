@@ -47,7 +47,7 @@ async fn settles_each_message_of_a_batch_by_its_own_outcome(world: &World) -> Ch
     let consume = broker.consume_batch(world.group("g"), handler).size(10).linger(Duration::from_millis(200));
     let consume = consume.dead_letter(&dead_topic).retry(Retry::immediate(5));
     // A group must be there before the messages where the broker keeps nothing for later ones.
-    drop(broker.subscribe(world.group("g")).await?);
+    world.make_group("g").await?;
     let messages = (0..30).map(|number| Message::new(number.to_string())).collect();
     for result in broker.publish_batch(&world.topic, messages).await {
         result?;
@@ -80,7 +80,7 @@ async fn links_every_message_of_a_batch(world: &World) -> Checked {
         batch.iter().for_each(|message| journal.write(text(message.payload())));
         Ok::<_, HandlerError>(Vec::new())
     };
-    drop(broker.subscribe(world.group("g")).await?);
+    world.make_group("g").await?;
     let waiting = async {
         if !world.capabilities.backlog || !world.capabilities.at_least_once {
             // The batch is awaited before it is published.

@@ -5,6 +5,7 @@
 pub mod address;
 #[cfg_attr(feature = "tracing", path = "ambient_tracing.rs")]
 mod ambient;
+pub mod bridge;
 pub mod broker;
 mod broker_ext;
 pub mod broker_url;
@@ -42,6 +43,7 @@ pub mod w3c;
 pub mod adapters;
 
 pub use address::{Guarantee, Start, Subscription, Topic};
+pub use bridge::{Bridge, Bridged};
 pub use broker::{Broker, Traced, TracedBroker};
 pub use broker_ext::TracedBrokerExt;
 pub use broker_url::{BrokerUrl, Secret, Topology};

@@ -12,15 +12,18 @@ use crate::world::{End, SOON, World, next, receive, text};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const BELLS: &str = "last";
+/// All have the same, so that they come in order.
+const KEY: Bytes = Bytes::from_static(b"k");
 
 /// Bridges what the driver of the source writes, then one sound message, and returns what arrives.
 async fn bridge(world: &World, hostile: Vec<Outbound>) -> (Vec<Delivery>, Bridged) {
     let mut arrivals = world.arrivals().await;
     let topic = Topic::new(&world.near).unwrap();
     for message in hostile {
+        let message = Outbound { key: Some(KEY), ..message };
         world.from.get_ref().publish(&topic, message).await.unwrap();
     }
-    world.from.publish(&world.near, Message::new(BELLS)).await.unwrap();
+    world.from.publish(&world.near, Message::new(BELLS).key(KEY)).await.unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let bridging = async {
         let bridge = world.from.bridge(world.bridged(), &world.to, &world.far).in_flight(1);
@@ -151,7 +154,7 @@ async fn a_payload_that_is_too_large_does_not_hold_up_the_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tombstone_crosses_and_comes_back() {
     let there = World::new(End::Kafka, End::Redis).await;
-    let tombstone = Outbound { payload: None, key: Some(Bytes::from_static(b"k")), ..Outbound::default() };
+    let tombstone = Outbound { payload: None, ..Outbound::default() };
     let (arrived, _) = bridge(&there, vec![tombstone]).await;
     let copy = arrived[0].message().clone();
     assert_eq!((copy.is_tombstone(), copy.headers().get_str(TOMBSTONE)), (false, Some("true")));
@@ -165,7 +168,7 @@ async fn a_tombstone_crosses_and_comes_back() {
     let (arrived, _) = tokio::time::timeout(SOON, bridge(&back, Vec::new())).await.unwrap();
     let again = arrived.iter().find(|delivery| text(delivery.message()) != BELLS).unwrap().message().clone();
     assert!(again.is_tombstone() && !again.headers().contains(TOMBSTONE));
-    assert_eq!(again.key().map(|key| &key[..]), Some(&b"k"[..]));
+    assert_eq!(again.key(), Some(&KEY));
     for delivery in arrived {
         delivery.ack().await.unwrap();
     }

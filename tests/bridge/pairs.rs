@@ -101,6 +101,9 @@ fn check_message(copy: &Received, to: End) {
     for (name, value) in [("content-type", "application/json"), ("tenant", "acme")] {
         assert_eq!(copy.headers().get_all(name).collect::<Vec<_>>(), [value.as_bytes()], "{name} at {to:?}");
     }
+    // The id once: as what the broker has for it.
+    let in_header = matches!(to, End::Kafka | End::Redis);
+    assert_eq!(copy.headers().get_all("message-id").count(), usize::from(in_header), "at {to:?}");
     for name in ["traceparent", "baggage"] {
         assert_eq!(copy.headers().get_all(name).count(), 1, "{name} at {to:?}");
     }

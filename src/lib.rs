@@ -5,6 +5,7 @@
 pub mod address;
 #[cfg_attr(feature = "tracing", path = "ambient_tracing.rs")]
 mod ambient;
+pub mod bridge;
 pub mod broker;
 mod broker_ext;
 pub mod broker_url;
@@ -18,6 +19,7 @@ pub mod consume;
 mod consumer;
 pub mod dead_letter;
 mod delivery;
+pub mod dialect;
 pub mod driver;
 pub mod error;
 mod handler;
@@ -43,6 +45,7 @@ pub mod w3c;
 pub mod adapters;
 
 pub use address::{Guarantee, Start, Subscription, Topic};
+pub use bridge::{Bridge, Bridged};
 pub use broker::{Broker, Traced, TracedBroker};
 pub use broker_ext::TracedBrokerExt;
 pub use broker_url::{BrokerUrl, Secret, Topology};
@@ -51,6 +54,7 @@ pub use connect::{SCHEMES, connect};
 pub use consume::{Consume, Report, Retry};
 pub use consumer::Deliveries;
 pub use delivery::{Delivery, Processed, Settlement};
+pub use dialect::Dialect;
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{HandlerError, Verdict};
 pub use headers::Headers;

@@ -118,7 +118,10 @@ async fn carries_a_context_where_nothing_is_sampled() {
 
 /// Samples everything and remembers what it was told.
 #[derive(Debug, Clone, Default)]
-struct Asked(Arc<Mutex<Vec<(String, Vec<KeyValue>, usize)>>>);
+struct Asked(Arc<Mutex<Vec<Question>>>);
+
+/// A span's name, its attributes and how many links it has.
+type Question = (String, Vec<KeyValue>, usize);
 
 impl ShouldSample for Asked {
     fn should_sample(

@@ -23,14 +23,14 @@ use tracing_subscriber::layer::SubscriberExt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layers {
     /// Nothing: its spans are made by OpenTelemetry's API.
-    LogsOnly,
+    Logs,
     /// The layer that makes spans of `tracing` OpenTelemetry's, and their contexts current.
-    LogsAndSpans,
+    Joined,
     /// The same, but contexts are not made current.
-    LogsAndSpansApart,
+    Apart,
 }
 
-const ALL: [Layers; 3] = [Layers::LogsOnly, Layers::LogsAndSpans, Layers::LogsAndSpansApart];
+const ALL: [Layers; 3] = [Layers::Logs, Layers::Joined, Layers::Apart];
 
 /// An application: spans and logs are exported to memory, until it is dropped.
 struct Application {
@@ -49,9 +49,9 @@ impl Application {
         let (spans, logs) = (InMemorySpanExporter::default(), InMemoryLogExporter::default());
         let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
         let loggers = SdkLoggerProvider::builder().with_simple_exporter(logs.clone()).build();
-        let layer = (layers != Layers::LogsOnly).then(|| {
+        let layer = (layers != Layers::Logs).then(|| {
             let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("application"));
-            layer.with_context_activation(layers == Layers::LogsAndSpans)
+            layer.with_context_activation(layers == Layers::Joined)
         });
         let subscriber = tracing_subscriber::registry().with(layer).with(OpenTelemetryTracingBridge::new(&loggers));
         let broker = Traced::new(Arc::new(Memory::new())).with_tracer_provider(&provider);
@@ -120,7 +120,7 @@ fn check_events(application: &Application, layers: Layers) {
     }
     assert_eq!(application.logged("in a task that was told nothing"), None, "{layers:?}");
     // The layer says which context is current within a span of `tracing`; in every case it is in the message's trace.
-    let within = if layers == Layers::LogsAndSpans { application.ids("ship") } else { process };
+    let within = if layers == Layers::Joined { application.ids("ship") } else { process };
     assert_eq!(application.logged("in a span of its own"), within, "{layers:?}");
     assert_eq!(application.logged("outside"), None, "{layers:?}");
 }
@@ -152,7 +152,7 @@ async fn a_span_around_the_receiving_loop_takes_no_event_from_the_handler() {
         .await;
         tracing::info!("outside");
         check_events(&application, layers);
-        let in_loop = (layers == Layers::LogsAndSpans).then(|| application.ids("receiving loop")).flatten();
+        let in_loop = (layers == Layers::Joined).then(|| application.ids("receiving loop")).flatten();
         assert_eq!(application.logged("in the loop"), in_loop);
     }
 }
@@ -214,14 +214,14 @@ async fn events_of_a_job_carry_the_ids_of_its_span() {
         let ids = application.ids("job report");
         assert_eq!((application.logged("at once"), application.logged("after an await")), (ids, ids), "{layers:?}");
         assert_eq!(told, ids, "{layers:?}");
-        let within = if layers == Layers::LogsAndSpans { application.ids("write") } else { ids };
+        let within = if layers == Layers::Joined { application.ids("write") } else { ids };
         assert_eq!(application.logged("in a span of its own"), within, "{layers:?}");
 
         // The scheduler's span is linked where it is one of OpenTelemetry's, and is not the parent.
         let job = application.span("job report");
         assert_eq!(job.parent_span_id, SpanId::INVALID);
         let linked: Vec<SpanId> = job.links.iter().map(|link| link.span_context.span_id()).collect();
-        let expected = (layers != Layers::LogsOnly).then(|| application.span("scheduler").span_context.span_id());
+        let expected = (layers != Layers::Logs).then(|| application.span("scheduler").span_context.span_id());
         assert_eq!(linked, expected.into_iter().collect::<Vec<_>>(), "{layers:?}");
     }
 }

@@ -20,7 +20,7 @@ use clap::Parser;
 use futures_util::StreamExt as _;
 use opentelemetry::trace::{TraceContextExt as _, Tracer as _};
 use traced_broker::verify::{Waterfall, check};
-use traced_broker::{Message, Subscription, TracePolicy, TracedBroker as _, connect};
+use traced_broker::{Message, Subscription, TracedBroker as _, connect};
 
 const TOPIC: &str = "reminders";
 
@@ -47,8 +47,8 @@ async fn main() -> Result<()> {
     let spans = args.spans.as_deref().unwrap_or(temporary.path());
     let provider = span_log::install(spans, "reminders");
     let broker = connect(&args.broker).await?;
-    let subscription = Subscription::new(TOPIC).group("mailers").trace_policy(TracePolicy::Link);
-    let mut deliveries = broker.subscribe(subscription).await?;
+    // A link is what delayed messages get; `Subscription::trace_policy_for(Hop::Delayed, …)` would change that.
+    let mut deliveries = broker.subscribe(Subscription::new(TOPIC).group("mailers")).await?;
 
     let request = opentelemetry::global::tracer("reminders").start("POST /reminders");
     let request = opentelemetry::Context::new().with_span(request);

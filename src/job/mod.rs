@@ -150,8 +150,9 @@ impl Job {
     /// one around the scheduler's loop, is linked too (but with [`JobStyle::None`]) and is never the parent: unrelated
     /// jobs would share its trace. Nothing else of that context, no baggage, is current for the work.
     ///
-    /// Without an OpenTelemetry SDK there is no span and the work runs all the same: with [`JobStyle::Child`] the first reference is
-    /// current for it, so that its trace goes on behind this program; else nothing is, since nothing can hold a link.
+    /// Without an OpenTelemetry SDK there is no span and the work runs all the same, within the context of the only reference, or with
+    /// [`JobStyle::Child`] of the first, so that its trace goes on behind this program. Several cannot go on in one: then
+    /// nothing is current, nor with [`JobStyle::None`].
     ///
     /// # Errors
     /// The work's own error, unchanged. The span's status tells it, and `error.type` is the [kind](crate::ErrorKind::as_str) of an error of

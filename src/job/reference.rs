@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use super::invalid::InvalidReference;
 use crate::ambient;
 use crate::delivery::Delivery;
-use crate::propagation::Propagation;
 use crate::received::Received;
 use crate::w3c::{self, TraceParent, tracestate};
 
@@ -90,16 +89,15 @@ impl TraceReference {
 
     /// A reference to the span that created this message; `None` if it came without a valid context.
     ///
-    /// For who puts a message aside without a process span. Within one, [`current`](Self::current) is closer.
-    pub fn of_delivery(delivery: &Delivery) -> Option<Self> {
-        Self::of_context(&delivery.creation_context())
+    /// For who puts a message aside without a process span; within one, [`current`](Self::current) is closer. Of a subscription
+    /// with a [trust boundary](crate::Subscription::trust_boundary) it holds what the boundary admits.
+    pub fn of_received(message: &Received) -> Option<Self> {
+        Self::of_context(&message.origin().context)
     }
 
-    /// A reference to the span that created this message, by its W3C headers; `None` if it has none that are valid.
-    ///
-    /// A propagator of one's own is known to the delivery only, see [`of_delivery`](Self::of_delivery).
-    pub fn of_received(message: &Received) -> Option<Self> {
-        Self::of_context(&Propagation::w3c().extract(message.headers()))
+    /// A reference to the span that created this delivery's message, as [`of_received`](Self::of_received).
+    pub fn of_delivery(delivery: &Delivery) -> Option<Self> {
+        Self::of_received(delivery.message())
     }
 
     /// Adds a note for people, such as who asked and why; one beyond [`MAX_NOTE`](Self::MAX_NOTE) is cut, an empty one is none.

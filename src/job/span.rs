@@ -5,9 +5,8 @@ use opentelemetry::trace::{Link, Span, SpanBuilder, SpanContext, SpanKind, Statu
 use opentelemetry::{Context, KeyValue};
 
 use super::{JOB_NAME, JOB_TRIGGER, JOB_TYPE, Job, JobStyle, REFERENCE_AGE, REFERENCE_NOTE, TraceReference};
-use crate::propagation::Propagation;
 use crate::span::MAX_LINKS;
-use crate::tracer::Telemetry;
+use crate::tracer::{Settings, Telemetry};
 
 /// Current for the work, ended after it.
 pub(super) struct JobSpan {
@@ -20,13 +19,13 @@ pub(super) struct JobSpan {
 impl JobSpan {
     /// Starts the span of a job that is run by `caller`.
     pub(super) fn start(job: &Job, caller: Option<Context>) -> Self {
-        let telemetry = Telemetry::new(job.tracer.clone(), Propagation::w3c());
+        let telemetry = Telemetry::new(Settings { tracer: job.tracer.clone(), ..Settings::default() });
         let (parent, links) = ties(job, caller);
         let mut chunks = links.chunks(MAX_LINKS).map(<[Link]>::to_vec);
         let name = format!("job {}", job.name);
         let first = telemetry.start(&parent, || builder(job, name.clone(), chunks.next().unwrap_or_default()));
         let Some(first) = first.filter(|span| span.span_context().is_valid()) else {
-            return Self { context: parent, open: false, more: Vec::new() };
+            return Self { context: without_span(job, parent), open: false, more: Vec::new() };
         };
         let context = parent.with_span(first);
         let more =
@@ -93,6 +92,15 @@ fn ties(job: &Job, caller: Option<Context>) -> (Context, Vec<Link>) {
     let caller = caller.map(|context| context.span().span_context().clone());
     let caller = caller.filter(|caller| caller.is_valid() && !is_tied(caller)).map(Link::with_context);
     (parent, caller.into_iter().chain(linked.iter().map(link)).collect())
+}
+
+/// The context to work in where no span can be made, so that nothing can hold a link: that of the only one who asked passes
+/// through, as that of a linked message does.
+fn without_span(job: &Job, parent: Context) -> Context {
+    match (job.style, &*job.references) {
+        (JobStyle::Link, [only]) => only.context(),
+        _ => parent,
+    }
 }
 
 fn refers(reference: &TraceReference, span: &SpanContext) -> bool {

@@ -89,16 +89,25 @@ async fn works_without_an_sdk() {
     let asked: TraceReference =
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01;1795368288498;;0rojo=1".parse().unwrap();
     let current = || async { Ok::<_, Error>(TraceReference::current()) };
-    let child = Job::new("child").style(JobStyle::Child).reference(asked.clone()).run(current()).await;
-    let child = child.unwrap().expect("the reference is current, so that the trace goes on");
-    assert_eq!((child.traceparent(), child.tracestate()), (asked.traceparent(), asked.tracestate()));
-
+    let other = || Exported::new().references(1);
+    let run =
+        |style, references: Vec<TraceReference>| Job::new("quiet").style(style).references(references).run(current());
     // Whatever is current around it is not the job's.
     let around = Exported::new().root("scheduler");
     let _current = around.attach();
-    for style in [JobStyle::Link, JobStyle::None] {
-        let job = Job::new("root").style(style).reference(asked.clone()).run(current()).await;
-        assert_eq!(job.unwrap(), None, "{style:?}: a root that nothing can record");
+    let one = vec![asked.clone()];
+    let two = vec![asked.clone(), other().remove(0)];
+    for (style, references) in [(JobStyle::Link, one.clone()), (JobStyle::Child, one), (JobStyle::Child, two.clone())] {
+        let current =
+            run(style, references).await.unwrap().expect("the reference is current, so that its trace goes on");
+        assert_eq!(
+            (current.traceparent(), current.tracestate()),
+            (asked.traceparent(), asked.tracestate()),
+            "{style:?}"
+        );
+    }
+    for (style, references) in [(JobStyle::Link, two), (JobStyle::Link, vec![]), (JobStyle::None, vec![asked])] {
+        assert_eq!(run(style, references).await.unwrap(), None, "{style:?}");
     }
     let failing = Job::new("failing").run(async { Err::<(), _>("no") }).await;
     assert_eq!(failing, Err("no"));

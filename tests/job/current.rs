@@ -24,7 +24,8 @@ async fn handle<F: Future<Output = ()>>(exported: &Exported, work: impl FnOnce(T
         work.await;
         Ok(())
     });
-    handled.await.unwrap();
+    let processed = handled.await.unwrap();
+    assert!(processed.error.is_none(), "a check in the handler: {:?}", processed.error);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -131,7 +131,8 @@ async fn events_of_a_handler_carry_the_ids_of_the_process_span() {
         let application = Application::start(layers);
         let mut deliveries = application.broker.subscribe(Subscription::new("orders").group("g")).await.unwrap();
         application.broker.publish("orders", Message::new("x")).await.unwrap();
-        deliveries.next().await.unwrap().unwrap().process(handle).await.unwrap();
+        let processed = deliveries.next().await.unwrap().unwrap().process(handle).await.unwrap();
+        assert!(processed.error.is_none(), "{processed:?}");
         tracing::info!("outside");
         check_events(&application, layers);
     }
@@ -146,7 +147,8 @@ async fn a_span_around_the_receiving_loop_takes_no_event_from_the_handler() {
         application.broker.publish("orders", Message::new("x")).await.unwrap();
         async {
             tracing::info!("in the loop");
-            deliveries.next().await.unwrap().unwrap().process(handle).await.unwrap();
+            let processed = deliveries.next().await.unwrap().unwrap().process(handle).await.unwrap();
+            assert!(processed.error.is_none(), "{processed:?}");
         }
         .instrument(tracing::info_span!("receiving loop"))
         .await;

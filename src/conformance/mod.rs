@@ -26,14 +26,17 @@
 
 mod case;
 mod cases;
+mod conventions;
 mod failure;
 mod harness;
 mod journal;
 mod need;
+mod propagators;
 mod recorder;
 mod run;
 mod spans;
 mod suite;
+mod vectors;
 mod world;
 
 pub use case::{Area, Case, Need};

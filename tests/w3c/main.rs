@@ -8,11 +8,14 @@ use traced_broker::w3c::{Issues, encode_context};
 mod allocations;
 mod baggage;
 mod context;
+mod forms;
 mod propagator;
 mod properties;
 mod sdk_spans;
 mod traceparent;
 mod tracestate;
+#[path = "../../src/conformance/vectors/mod.rs"]
+mod vectors;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";

@@ -3,11 +3,13 @@
 mod context;
 mod delays;
 mod delivery;
+mod forms;
 mod hostile;
 mod lifecycle;
 mod order;
 mod patterns;
 mod positions;
+mod propagators;
 mod refusing;
 mod restart;
 mod runtime;
@@ -30,6 +32,8 @@ pub fn cases() -> &'static [Case] {
             delays::CASES,
             lifecycle::CASES,
             hostile::CASES,
+            forms::CASES,
+            propagators::CASES,
             telemetry::CASES,
             context::CASES,
             runtime::CASES,

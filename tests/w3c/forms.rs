@@ -103,18 +103,17 @@ fn the_propagator_reads_the_same_through_a_carrier() {
 fn nothing_is_allocated_to_check_any_form() {
     for vector in all() {
         for (name, value) in &vector.headers {
-            let count = match name.as_str() {
-                TRACEPARENT => measure(|| drop(std::hint::black_box(TraceParent::parse(value)))).count_total,
-                // A list that is bad or normal already costs nothing, one that has to be put right its text.
+            let (count, allowed) = match name.as_str() {
+                TRACEPARENT => (measure(|| _ = std::hint::black_box(TraceParent::parse(value))).count_total, 0),
                 TRACESTATE => {
-                    let normal = tracestate::normalize(value);
-                    let corrected = normal.is_ok_and(|list| list.text.as_bytes() != value);
+                    // A list that is bad, or normal already, costs nothing; one that has to be put right, its text.
+                    let is_corrected = tracestate::normalize(value).is_ok_and(|list| list.text.as_bytes() != value);
                     let count = measure(|| drop(std::hint::black_box(tracestate::normalize(value)))).count_total;
-                    count - u64::from(corrected)
+                    (count, u64::from(is_corrected))
                 }
-                _ => 0,
+                _ => continue,
             };
-            assert_eq!(count, 0, "{}", vector.what);
+            assert!(count <= allowed, "{}: {count}", vector.what);
         }
     }
 }

@@ -7,6 +7,7 @@
 //! [metrics](https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/), with what they add for Kafka and RabbitMQ.
 
 mod attributes;
+mod metrics;
 mod sampling;
 mod span;
 
@@ -70,4 +71,25 @@ impl Type {
             Self::Flag => "boolean",
         }
     }
+}
+
+/// What a metric is measured with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Instrument {
+    Histogram,
+    Counter,
+}
+
+/// A metric, and what it is made of.
+#[derive(Debug)]
+struct Metric {
+    name: &'static str,
+    instrument: Instrument,
+    unit: &'static str,
+    /// The boundaries of a histogram's buckets.
+    buckets: &'static [f64],
+    /// The attributes that its points may have, and whether they must.
+    attributes: &'static [(&'static str, bool)],
+    /// It is in our own registry and not in the conventions.
+    ours: bool,
 }

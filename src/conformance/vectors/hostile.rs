@@ -68,7 +68,7 @@ fn lists() -> Vec<Vector> {
         baggage("a line break in a property", b"a=1,b=2;p\r\n=1,c=3").entries(others),
         baggage("a NUL in a value", b"a=1,b=2\0,c=3").entries(others),
         baggage("a NUL in a key", b"a=1,\0b=2,c=3").entries(others),
-        baggage("bytes that are no text", b"a=1,\xc0\xaf=\xff,c=3").entries(others),
+        baggage("bytes that are no text among others", b"a=1,\xc0\xaf=\xff,c=3").entries(others),
         baggage("a megabyte of commas", &vec![b','; MEGABYTE]),
         baggage("ten megabytes in one member", &[b"b=".to_vec(), vec![b'1'; 10 * MEGABYTE]].concat()),
         baggage("a megabyte of the same member", &b"a=1,".repeat(MEGABYTE / 4)).entries(&[["a", "1", ""]]),

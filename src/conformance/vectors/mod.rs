@@ -33,6 +33,8 @@ pub(super) struct Vector {
     pub(super) what: String,
     pub(super) headers: Vec<(String, Vec<u8>)>,
     pub(super) read: Read,
+    /// The names of the headers that form the list differ, so that a broker whose headers are a table may turn them round.
+    pub(super) in_any_order: bool,
 }
 
 /// What was read from the headers of a message.
@@ -63,7 +65,7 @@ impl Read {
 impl Vector {
     /// A message without headers, from which nothing is read.
     fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), headers: Vec::new(), read: Read::default() }
+        Self { what: what.into(), headers: Vec::new(), read: Read::default(), in_any_order: false }
     }
 
     /// A message with a `traceparent` that is good, beside which other headers may stand.
@@ -82,8 +84,23 @@ impl Vector {
         self
     }
 
+    /// The list, its members in an order that does not depend on the broker's.
+    pub(super) fn settled(&self, state: &str) -> String {
+        if !self.in_any_order {
+            return state.to_owned();
+        }
+        let mut members: Vec<&str> = state.split(',').collect();
+        members.sort_unstable();
+        members.join(",")
+    }
+
     fn state(mut self, state: impl Into<String>) -> Self {
         self.read.state = state.into();
+        self
+    }
+
+    fn in_any_order(mut self) -> Self {
+        self.in_any_order = true;
         self
     }
 

@@ -30,6 +30,7 @@ mod conventions;
 mod failure;
 mod harness;
 mod journal;
+mod measurements;
 mod need;
 mod propagators;
 mod recorder;

@@ -11,9 +11,10 @@ use opentelemetry::trace::{SpanKind, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData};
 use parking_lot::Mutex;
 
-use super::conventions::{SeenAtStart, Surroundings, Watching, check_span};
+use super::conventions::{SeenAtStart, Surroundings, Watching, check_metric, check_span};
 use super::failure::{Checked, Failure, check_eq};
 use super::harness::Harness;
+use super::measurements::Measurements;
 use super::spans::{Spans, attribute};
 use crate::address::Subscription;
 use crate::broker::{Broker, Traced, TracedBroker};
@@ -32,6 +33,7 @@ pub(super) struct World {
     pub(super) topic: String,
     pub(super) spans: Spans,
     pub(super) provider: SdkTracerProvider,
+    pub(super) measurements: Measurements,
     identity: Identity,
     seen_at_start: SeenAtStart,
     number: String,
@@ -55,7 +57,19 @@ impl World {
         let identity = probe.identity().clone();
         let connections = Mutex::new(vec![probe]);
         let topic = format!("{name}-{number}");
-        Ok(Self { harness, capabilities, topic, spans, provider, identity, seen_at_start, number, connections })
+        let measurements = Measurements::new();
+        Ok(Self {
+            harness,
+            capabilities,
+            topic,
+            spans,
+            provider,
+            measurements,
+            identity,
+            seen_at_start,
+            number,
+            connections,
+        })
     }
 
     /// A new connection, below the telemetry.
@@ -65,7 +79,7 @@ impl World {
         Ok(driver)
     }
 
-    /// A new connection whose spans are exported to this world.
+    /// A new connection whose spans and metrics are exported to this world.
     pub(super) async fn broker(&self) -> Checked<Broker> {
         Ok(self.traced(self.driver().await?))
     }
@@ -77,7 +91,7 @@ impl World {
 
     /// The telemetry over a driver.
     pub(super) fn traced(&self, driver: Arc<dyn Driver>) -> Broker {
-        Traced::new(driver).with_tracer_provider(&self.provider)
+        Traced::new(driver).with_tracer_provider(&self.provider).with_meter_provider(self.measurements.provider())
     }
 
     /// Closes what the case left open; nobody is left to hear of errors.
@@ -87,14 +101,17 @@ impl World {
         let _ = tokio::time::timeout(Duration::from_secs(10), futures_util::future::join_all(closing)).await;
     }
 
-    /// Every span that was exported while the case ran is as the conventions and our registry say.
+    /// Every span and metric that was exported while the case ran is as the conventions and our registry say.
     pub(super) fn check_conventions(&self) -> Checked {
         let spans = self.spans.all();
         let batches: Vec<_> = spans.iter().filter(|span| is_batch(span)).map(|span| span.span_context.span_id()).collect();
         let own = self.harness.own_attributes();
         let surroundings = Surroundings { identity: &self.identity, own, batches: &batches };
-        let checked = spans.iter().map(|span| [check_span(span, &surroundings), self.seen_at_start.check(span)].concat());
-        match checked.flatten().next() {
+        let metrics = self.measurements.all()?;
+        self.measurements.close();
+        let of_spans = spans.iter().map(|span| [check_span(span, &surroundings), self.seen_at_start.check(span)].concat());
+        let of_metrics = metrics.iter().map(|metric| check_metric(metric, &self.identity));
+        match of_spans.chain(of_metrics).flatten().next() {
             Some(complaint) => Err(Failure::new(complaint).during("the conventions of telemetry")),
             None => Ok(()),
         }

@@ -6,6 +6,7 @@ mod delivery;
 mod forms;
 mod hostile;
 mod lifecycle;
+mod metrics;
 mod order;
 mod patterns;
 mod positions;
@@ -36,6 +37,7 @@ pub fn cases() -> &'static [Case] {
             propagators::CASES,
             telemetry::CASES,
             context::CASES,
+            metrics::CASES,
             runtime::CASES,
             patterns::CASES,
             stress::CASES,

@@ -1,7 +1,9 @@
 //! Every attribute that a span of this library may have.
 
-use super::{ALL, CONSUMING, CREATE, NAMESPACES, Operations, PROCESS, RECEIVE, SETTLE, TRANSFER, Type};
-use crate::span;
+use super::{ALL, CONSUMING, CREATE, NAMESPACES, Operations, PROCESS, RECEIVE, SEND, SETTLE, TRANSFER, Type};
+use crate::dialect::Dialect;
+use crate::w3c::Malformed;
+use crate::{metrics, span};
 
 /// An attribute, and where it belongs.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +25,7 @@ pub(super) struct Attribute {
     /// It is about one message, and so not on the span of a batch.
     pub(super) single: bool,
     /// It is in our own registry and not in the conventions.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the registry is compared by tests"))]
     pub(super) ours: bool,
 }
 
@@ -113,6 +116,39 @@ const ERRORS: &[&str] = &[
     "unsupported",
 ];
 
+/// The forms of other systems that a context may be read from.
+const DIALECTS: &[&str] = &[
+    Dialect::CloudEvents.as_str(),
+    Dialect::MassTransit.as_str(),
+    Dialect::Wolverine.as_str(),
+    Dialect::NatsServer.as_str(),
+    Dialect::B3.as_str(),
+    Dialect::Jaeger.as_str(),
+    Dialect::Azure.as_str(),
+    Dialect::Watermill.as_str(),
+    Dialect::Dapr.as_str(),
+    Dialect::FastStream.as_str(),
+];
+
+/// Why a header was not used: what the codec finds, and what only the layers around it can know.
+const REASONS: &[&str] = &[
+    Malformed::Length.as_str(),
+    Malformed::Version.as_str(),
+    Malformed::Delimiter.as_str(),
+    Malformed::Character.as_str(),
+    Malformed::ZeroTraceId.as_str(),
+    Malformed::ZeroSpanId.as_str(),
+    Malformed::Conflicting.as_str(),
+    Malformed::Orphaned.as_str(),
+    Malformed::TooLong.as_str(),
+    Malformed::TooManyMembers.as_str(),
+    Malformed::Member.as_str(),
+    Malformed::Key.as_str(),
+    Malformed::Value.as_str(),
+    "unrecognized",
+    "unreadable",
+];
+
 use Type::{Double, Flag, Integer, Text};
 
 /// All of them.
@@ -169,4 +205,14 @@ pub(super) const ATTRIBUTES: &[Attribute] = &[
     ours(span::SETTLEMENT, Text).on(PROCESS).one_of(&["ack", "retry", "reject", "none", "mixed"]),
     ours(span::QUEUE_DURATION, Double).on(RECEIVE | PROCESS).single(),
     ours(span::QUEUE_CLOCK, Text).on(RECEIVE | PROCESS).one_of(&["broker", "producer"]).single(),
+    ours(span::QUEUE_IS_SKEWED, Flag).on(RECEIVE | PROCESS).one_of(&["true"]).single(),
+    ours(span::HOP, Text)
+        .on(SEND | TRANSFER | CREATE | PROCESS)
+        .one_of(&["delayed", "scheduled", "dead_letter", "replay", "bridge"])
+        .at_start(),
+    ours(span::CONTEXT_POLICY, Text).on(PROCESS).one_of(&["link", "ignore"]).at_start().single(),
+    ours(span::CONTEXT_DIALECT, Text).on(PROCESS).one_of(DIALECTS).at_start().single(),
+    // Of metrics alone.
+    ours(metrics::CONTEXT_HEADER, Text).on(0).one_of(&["traceparent", "tracestate", "baggage", "other"]),
+    ours(metrics::CONTEXT_REASON, Text).on(0).one_of(REASONS),
 ];

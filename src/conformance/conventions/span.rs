@@ -1,6 +1,6 @@
 //! One exported span, held to the tables.
 
-use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status};
+use opentelemetry::trace::{SpanId, SpanKind, Status};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 
@@ -112,6 +112,8 @@ impl Found<'_> {
             }
         }
         let identity = self.surroundings.identity;
+        let named = identity.client_id.is_some() && operation != CREATE;
+        self.require(self.has("messaging.client.id") == named, "messaging.client.id is there if the driver has one");
         self.require(system == identity.system, &format!("the system is {}: {system}", identity.system));
         for (name, known) in
             [("server.address", identity.server_address.is_some()), ("server.port", identity.server_port.is_some())]
@@ -152,7 +154,13 @@ impl Found<'_> {
             }
             _ => {}
         }
-        self.require(self.span.links.iter().all(|link| SpanContext::is_valid(&link.span_context)), "links are valid");
+        for link in self.span.links.iter() {
+            self.require(link.span_context.is_valid(), "what it links has an identity");
+            for pair in link.attributes.iter().filter(|pair| is_governed(pair.key.as_str())) {
+                let known = Attribute::find(pair.key.as_str()).is_some_and(|known| known.kind.is_of(&pair.value));
+                self.require(known, &format!("{} of a link is in the tables, and of its type", pair.key));
+            }
+        }
     }
 
     fn has(&self, name: &str) -> bool {

@@ -49,8 +49,7 @@ impl World {
         let spans = Spans::default();
         let seen_at_start = SeenAtStart::default();
         let sampler = Watching::new(seen_at_start.clone());
-        let provider =
-            SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(spans.clone()).build();
+        let provider = SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(spans.clone()).build();
         let name: String = case.chars().take(40).collect();
         let probe = harness.connect().await.map_err(|error| Failure::from(error).during("connect"))?;
         let capabilities = probe.capabilities().clone();
@@ -104,12 +103,14 @@ impl World {
     /// Every span and metric that was exported while the case ran is as the conventions and our registry say.
     pub(super) fn check_conventions(&self) -> Checked {
         let spans = self.spans.all();
-        let batches: Vec<_> = spans.iter().filter(|span| is_batch(span)).map(|span| span.span_context.span_id()).collect();
+        let batches: Vec<_> =
+            spans.iter().filter(|span| is_batch(span)).map(|span| span.span_context.span_id()).collect();
         let own = self.harness.own_attributes();
         let surroundings = Surroundings { identity: &self.identity, own, batches: &batches };
         let metrics = self.measurements.all()?;
         self.measurements.close();
-        let of_spans = spans.iter().map(|span| [check_span(span, &surroundings), self.seen_at_start.check(span)].concat());
+        let of_spans =
+            spans.iter().map(|span| [check_span(span, &surroundings), self.seen_at_start.check(span)].concat());
         let of_metrics = metrics.iter().map(|metric| check_metric(metric, &self.identity));
         match of_spans.chain(of_metrics).flatten().next() {
             Some(complaint) => Err(Failure::new(complaint).during("the conventions of telemetry")),

@@ -4,6 +4,7 @@ use opentelemetry::Context;
 use opentelemetry::trace::{TraceContextExt, TraceId};
 
 use super::super::failure::{Checked, Failure, check, check_eq};
+use super::super::measurements::total;
 use super::super::vectors::{self, Read, SPAN, TRACE, Vector};
 use super::super::world::{World, text};
 use crate::address::Topic;
@@ -16,6 +17,7 @@ use crate::error::ErrorKind;
 use crate::handler::HandlerError;
 use crate::headers::Headers;
 use crate::message::{Message, PublishOutcome};
+use crate::metrics;
 use crate::received::Received;
 use crate::w3c::{self, BAGGAGE, TRACEPARENT, TRACESTATE, TraceParent};
 
@@ -77,15 +79,19 @@ async fn check_forms(world: &World, vectors: Vec<Vector>) -> Checked {
     let mut source = subscribe(&world.topic).await?;
     let mut onward = [subscribe(&route.published).await?, subscribe(&route.forwarded).await?];
     route.driver.declare(&route.source).await?;
+    let mut bad_parents = 0;
     for (round, vectors) in vectors.chunks(AT_A_TIME).enumerate() {
         let arriving = route.send(world, vectors, round).await?;
         for _ in 0..arriving {
-            route.handle(world.next(&mut source).await?, vectors).await?;
+            let vector = route.handle(world.next(&mut source).await?, vectors).await?;
+            bad_parents += u64::from(vector.has_bad_parent());
         }
         for deliveries in &mut onward {
             check_onward(world, deliveries, vectors, arriving).await?;
         }
     }
+    let counted = world.measurements.points(metrics::CONTEXT_REJECTED, (metrics::CONTEXT_HEADER, TRACEPARENT))?;
+    check_eq!(total(&counted), bad_parents, "how many parents are counted that could not be used");
     world.nothing_comes(&mut source).await
 }
 
@@ -108,8 +114,10 @@ impl Route {
         Ok(taken)
     }
 
-    async fn handle(&self, delivery: Delivery, vectors: &[Vector]) -> Checked {
-        let vector = vector_of(delivery.message(), vectors)?.clone();
+    /// Looks at what was read, has the handler answer and forward, and returns which form it was.
+    async fn handle<'a>(&self, delivery: Delivery, vectors: &'a [Vector]) -> Checked<&'a Vector> {
+        let form = vector_of(delivery.message(), vectors)?;
+        let vector = form.clone();
         let mut seen = read(&delivery.creation_context());
         let state = std::mem::take(&mut seen.state);
         check_eq!(vector.settled(&state), vector.settled(&vector.read.state), "the list read of {}", vector.what);
@@ -124,7 +132,7 @@ impl Route {
             Ok(())
         };
         let processed = delivery.process(handler).await?;
-        processed.error.map_or(Ok(()), |error| Err(Failure::new(error.to_string())))
+        processed.error.map_or(Ok(form), |error| Err(Failure::new(error.to_string())))
     }
 }
 
@@ -191,7 +199,9 @@ async fn check_onward(world: &World, deliveries: &mut Deliveries, vectors: &[Vec
         let read = read(&delivery.creation_context());
         check_eq!(read.baggage, vector.read.baggage, "the baggage sent on for {what}");
         match &vector.read.parent {
-            Some(parent) if forwarded => check_eq!(value(TRACEPARENT).as_ref(), Some(parent), "the parent of {what}, forwarded"),
+            Some(parent) if forwarded => {
+                check_eq!(value(TRACEPARENT).as_ref(), Some(parent), "the parent of {what}, forwarded")
+            }
             parent => check_parent(value(TRACEPARENT), parent.as_deref(), what)?,
         }
         delivery.ack().await?;
@@ -201,7 +211,8 @@ async fn check_onward(world: &World, deliveries: &mut Deliveries, vectors: &[Vec
 
 /// A header of that name stands there once, under its name in lower case, and not empty; or not at all.
 fn check_one(headers: &Headers, name: &str) -> Checked {
-    let written: Vec<(&str, &[u8])> = headers.iter().filter(|(written, _)| written.eq_ignore_ascii_case(name)).collect();
+    let written: Vec<(&str, &[u8])> =
+        headers.iter().filter(|(written, _)| written.eq_ignore_ascii_case(name)).collect();
     check!(written.len() <= 1, "the header {name} is written once: {written:?}");
     for (written, value) in written {
         check_eq!(written, name, "the name of a header");

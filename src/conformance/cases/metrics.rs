@@ -76,8 +76,7 @@ async fn measures_what_is_sent_and_handled(world: &World) -> Checked {
 /// The histogram has the durations of the spans, no more and no less.
 fn check_timed(points: &[Point], spans: &[SpanData]) -> Checked {
     check_eq!(total(points), spans.len() as u64, "how many durations there are");
-    let of_spans: Duration =
-        spans.iter().filter_map(|span| span.end_time.duration_since(span.start_time).ok()).sum();
+    let of_spans: Duration = spans.iter().filter_map(|span| span.end_time.duration_since(span.start_time).ok()).sum();
     let measured: f64 = points.iter().map(|point| point.sum).sum();
     let apart = (measured - of_spans.as_secs_f64()).abs();
     check!(apart < 1e-9 * (1 + spans.len()) as f64, "durations are those of the spans: {measured} s, {of_spans:?}");
@@ -126,7 +125,9 @@ async fn measures_failures_with_their_type(world: &World) -> Checked {
 
     for metric in [SENT, OPERATION] {
         let points = world.measurements.points(metric, (NAME, "send"))?;
-        let of = |error: &str| points.iter().filter(|point| point.text(ERROR) == error).map(|point| point.count).sum::<u64>();
+        let of = |error: &str| {
+            points.iter().filter(|point| point.text(ERROR) == error).map(|point| point.count).sum::<u64>()
+        };
         let seen = (of("rejected"), of("invalid_config"), of(""));
         check_eq!(seen, (1, 1, 1), "what {metric} has of a refusal, a bad name and a success");
     }
@@ -212,7 +213,11 @@ async fn measures_the_time_in_the_queue(world: &World) -> Checked {
     check_eq!(total(&points), stamped.len() as u64, "how many times in the queue are measured");
     for point in &points {
         check!(stamped.contains(&&*point.text(QUEUE_CLOCK)), "the clock is named: {point:?}");
-        check!(point.bounds.last().is_some_and(|last| *last >= 86_400.0), "the buckets reach a day: {:?}", point.bounds);
+        check!(
+            point.bounds.last().is_some_and(|last| *last >= 86_400.0),
+            "the buckets reach a day: {:?}",
+            point.bounds
+        );
     }
     let measured: f64 = points.iter().map(|point| point.sum).sum();
     let of_spans = world.spans.named(&world.process_name());

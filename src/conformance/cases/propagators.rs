@@ -203,7 +203,10 @@ async fn check_whole_trace<P>(
 /// The message carries the propagator's headers, once each, and no other context.
 fn check_written<P>(kind: &Kind<P>, headers: &Headers) -> Checked {
     for name in KNOWN {
-        let values: Vec<&[u8]> = headers.get_all(name).collect();
+        let named: Vec<(&str, &[u8])> =
+            headers.iter().filter(|(written, _)| written.eq_ignore_ascii_case(name)).collect();
+        check!(named.iter().all(|(written, _)| *written == name), "{name} is written in lower case: {named:?}");
+        let values: Vec<&[u8]> = named.into_iter().map(|(_, value)| value).collect();
         // Baggage is written only where there is some.
         let optional = name == BAGGAGE && values.is_empty();
         let expected = usize::from(kind.written.contains(&name) && !optional);
@@ -213,12 +216,7 @@ fn check_written<P>(kind: &Kind<P>, headers: &Headers) -> Checked {
     Ok(())
 }
 
-async fn check_foreign<P>(
-    world: &World,
-    kind: &Kind<P>,
-    driver: &Arc<dyn Driver>,
-    source: &mut Deliveries,
-) -> Checked {
+async fn check_foreign<P>(world: &World, kind: &Kind<P>, driver: &Arc<dyn Driver>, source: &mut Deliveries) -> Checked {
     let topic = Topic::new(&world.topic)?;
     driver.declare(&topic).await?;
     for (headers, expected) in kind.foreign {

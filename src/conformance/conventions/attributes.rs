@@ -182,8 +182,8 @@ pub(super) const ATTRIBUTES: &[Attribute] = &[
     attribute("network.peer.port", Integer).on(ALL & !CREATE & !PROCESS),
     attribute("error.type", Text).one_of(ERRORS),
     // Of Kafka.
-    attribute("messaging.kafka.message.key", Text).on(ALL & !SETTLE).of("kafka").single(),
-    attribute("messaging.kafka.message.tombstone", Flag).on(ALL & !SETTLE).of("kafka").one_of(&["true"]).single(),
+    attribute("messaging.kafka.message.key", Text).of("kafka").single(),
+    attribute("messaging.kafka.message.tombstone", Flag).of("kafka").one_of(&["true"]).single(),
     attribute("messaging.kafka.offset", Integer).of("kafka").required_if_settled(PROCESS | SETTLE).single(),
     // Of RabbitMQ.
     attribute("messaging.rabbitmq.destination.routing_key", Text).of("rabbitmq"),
@@ -199,7 +199,11 @@ pub(super) const ATTRIBUTES: &[Attribute] = &[
     ours("messaging.nats.message.consumer_sequence", Integer).on(CONSUMING).of("nats").single(),
     ours("messaging.redis.consumer.name", Text).on(CONSUMING).of("redis"),
     ours("messaging.redis.entry.id", Text).on(CONSUMING).of("redis").required_if_settled(PROCESS | SETTLE).single(),
-    ours("messaging.memory.sequence", Integer).on(CONSUMING).of("memory").required_if_settled(PROCESS | SETTLE).single(),
+    ours("messaging.memory.sequence", Integer)
+        .on(CONSUMING)
+        .of("memory")
+        .required_if_settled(PROCESS | SETTLE)
+        .single(),
     // Of this library.
     ours(span::DELIVERY_ATTEMPT, Integer).on(RECEIVE | PROCESS).required_if_settled(PROCESS).single(),
     ours(span::SETTLEMENT, Text).on(PROCESS).one_of(&["ack", "retry", "reject", "none", "mixed"]),

@@ -124,7 +124,8 @@ fn the_registry_builds_on_the_conventions_that_spans_follow() {
 fn the_registry_has_our_attributes_and_no_other() {
     let defined = definitions().attributes;
     let names: Vec<&str> = defined.iter().map(|attribute| attribute.key.as_str()).collect();
-    let ours: Vec<&str> = ATTRIBUTES.iter().filter(|attribute| attribute.ours).map(|attribute| attribute.name).collect();
+    let ours: Vec<&str> =
+        ATTRIBUTES.iter().filter(|attribute| attribute.ours).map(|attribute| attribute.name).collect();
     assert_eq!(names.iter().collect::<BTreeSet<_>>(), ours.iter().collect());
     assert_eq!(names.len(), ours.len(), "each is defined once");
     for attribute in &defined {
@@ -152,7 +153,10 @@ fn the_registry_has_our_metrics_and_no_other() {
     let defined = definitions().metrics;
     let ours: BTreeMap<&str, &Metric> =
         METRICS.iter().filter(|metric| metric.ours).map(|metric| (metric.name, metric)).collect();
-    assert_eq!(defined.iter().map(|metric| metric.name.as_str()).collect::<BTreeSet<_>>(), ours.keys().copied().collect());
+    assert_eq!(
+        defined.iter().map(|metric| metric.name.as_str()).collect::<BTreeSet<_>>(),
+        ours.keys().copied().collect()
+    );
     assert_eq!(defined.len(), ours.len(), "each is defined once");
     for metric in &defined {
         let table = ours[metric.name.as_str()];
@@ -176,7 +180,8 @@ fn the_registry_has_our_metrics_and_no_other() {
 fn names_in(text: &str) -> impl Iterator<Item = &str> {
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     code.flat_map(|line| line.split('"').skip(1).step_by(2)).filter(|name| {
-        is_governed(name) && name.split('.').all(|part| part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
+        is_governed(name)
+            && name.split('.').all(|part| part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
     })
 }
 

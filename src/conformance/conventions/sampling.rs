@@ -51,16 +51,20 @@ impl SeenAtStart {
             return Vec::new();
         }
         let operation = operation(span).unwrap_or_default();
-        let early = ATTRIBUTES.iter().filter(|attribute| attribute.at_start & operation != 0).map(|attribute| attribute.name);
+        let early =
+            ATTRIBUTES.iter().filter(|attribute| attribute.at_start & operation != 0).map(|attribute| attribute.name);
         let has = |name: &&str| span.attributes.iter().any(|pair| pair.key.as_str() == *name);
         let early: Vec<&str> = early.filter(has).collect();
         let seen = self.0.lock();
         let starts = seen.get(&(span.span_context.trace_id(), span.name.to_string()));
-        let missing = |keys: &Vec<Key>| early.iter().find(|name| !keys.iter().any(|key| key.as_str() == **name)).copied();
+        let missing =
+            |keys: &Vec<Key>| early.iter().find(|name| !keys.iter().any(|key| key.as_str() == **name)).copied();
         // Spans of one name in one trace cannot be told apart: one of the starts is this one's.
         let complaint = match starts.map(|starts| starts.iter().map(missing).collect::<Vec<_>>()) {
             Some(missing) if missing.iter().any(Option::is_none) => return Vec::new(),
-            Some(missing) => format!("{} is there when the span begins", missing.first().copied().flatten().unwrap_or_default()),
+            Some(missing) => {
+                format!("{} is there when the span begins", missing.first().copied().flatten().unwrap_or_default())
+            }
             None => "a sampler was asked".to_owned(),
         };
         vec![format!("{} ({:?}): {complaint}", span.name, span.span_kind)]

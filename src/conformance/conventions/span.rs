@@ -95,7 +95,10 @@ impl Found<'_> {
         self.require(known.kind.is_of(value), &format!("{name} is of the type {:?}: {value:?}", known.kind));
         self.require(known.on & operation != 0, &format!("{name} does not belong on it"));
         self.require(known.system.is_none_or(|own| own == system), &format!("{name} does not belong to {system}"));
-        self.require(!known.single || !self.is_batch(), &format!("{name} is about one message, and this is about many"));
+        self.require(
+            !known.single || !self.is_batch(),
+            &format!("{name} is about one message, and this is about many"),
+        );
         let listed = known.values.is_empty() || known.values.contains(&&*value.as_str());
         self.require(listed, &format!("{name} is one of {:?}: {value}", known.values));
         self.require(*value != Value::from(""), &format!("{name} is not empty"));
@@ -104,7 +107,8 @@ impl Found<'_> {
     /// What must be there is there.
     fn check_presence(&mut self, operation: Operations) {
         let system = text(self.span, "messaging.system");
-        let settled = ["ack", "retry", "reject"].contains(&text(self.span, SETTLEMENT)) && !self.is_batch();
+        let said = ["ack", "retry", "reject"].contains(&text(self.span, SETTLEMENT));
+        let settled = operation == SETTLE || said && !self.is_batch();
         for known in ATTRIBUTES.iter().filter(|known| known.system.is_none_or(|own| own == system)) {
             let required = known.required | if settled { known.settled } else { 0 };
             if required & operation != 0 {

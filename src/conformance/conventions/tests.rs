@@ -65,7 +65,10 @@ fn every_span_is_as_the_tables_say() {
         ("send", SpanKind::Client),
         ("process", SpanKind::Consumer),
     ] {
-        assert!(spans.iter().any(|span| span.name.starts_with(operation) && span.span_kind == kind), "{operation} {kind:?}");
+        assert!(
+            spans.iter().any(|span| span.name.starts_with(operation) && span.span_kind == kind),
+            "{operation} {kind:?}"
+        );
     }
 }
 
@@ -115,7 +118,9 @@ fn an_attribute_that_is_missing_is_named() {
 
 #[test]
 fn an_attribute_that_nobody_knows_is_named() {
-    for name in ["messaging.destination", "messaging.url", "traced_broker.extra", "messaging.memory.offset", "server.name"] {
+    for name in
+        ["messaging.destination", "messaging.url", "traced_broker.extra", "messaging.memory.offset", "server.name"]
+    {
         let complaint = found("send", SpanKind::Producer, |span| set(span, KeyValue::new(name, "x")));
         assert!(complaint.contains(&format!("{name} is in the conventions or in our registry")), "{complaint}");
     }

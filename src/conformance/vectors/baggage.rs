@@ -7,7 +7,11 @@ type Entries = &'static [[&'static str; 3]];
 /// What is particular, the values in their order, and the entries: key, value and properties.
 const LISTS: &[(&str, &[&str], Entries)] = &[
     ("one member", &["SomeKey=SomeValue"], &[["SomeKey", "SomeValue", ""]]),
-    ("two members", &["SomeKey=SomeValue,SomeKey2=SomeValue2"], &[["SomeKey", "SomeValue", ""], ["SomeKey2", "SomeValue2", ""]]),
+    (
+        "two members",
+        &["SomeKey=SomeValue,SomeKey2=SomeValue2"],
+        &[["SomeKey", "SomeValue", ""], ["SomeKey2", "SomeValue2", ""]],
+    ),
     ("blanks around everything", &["a \t = \t 1 \t , \t b \t = \t 2 \t "], &[["a", "1", ""], ["b", "2", ""]]),
     ("a property", &["a=1;p"], &[["a", "1", "p"]]),
     ("a property in blanks", &["a \t = \t 1 \t ; \t p"], &[["a", "1", "p"]]),
@@ -24,7 +28,11 @@ const LISTS: &[(&str, &[&str], Entries)] = &[
     ("equals signs behind a value", &["token=Zm9vYg=="], &[["token", "Zm9vYg==", ""]]),
     ("an empty value", &["a="], &[["a", "", ""]]),
     ("an empty value before a member", &["a=,b=2"], &[["a", "", ""], ["b", "2", ""]]),
-    ("escapes of every kind of character", &["a=%09%20%22%27%3B%3Dasdf%21%40%23%24%25%5E%26%2A%28%29"], &[["a", "\t \"';=asdf!@#$%^&*()", ""]]),
+    (
+        "escapes of every kind of character",
+        &["a=%09%20%22%27%3B%3Dasdf%21%40%23%24%25%5E%26%2A%28%29"],
+        &[["a", "\t \"';=asdf!@#$%^&*()", ""]],
+    ),
     ("escapes in blanks", &["a \t = \t %09%20%22%27 \t "], &[["a", "\t \"'", ""]]),
     ("escapes in lower case", &["a=%c3%a9"], &[["a", "é", ""]]),
     ("escapes of what needs none", &["a=%41%6a%6A"], &[["a", "Ajj", ""]]),

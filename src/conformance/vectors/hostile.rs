@@ -40,8 +40,11 @@ fn parents() -> Vec<Vector> {
         parent("a megabyte of digits behind", [good.as_bytes(), &vec![b'0'; MEGABYTE][..]].concat()),
         parent("a megabyte of blanks", vec![b' '; MEGABYTE]),
         parent("ten megabytes", vec![b'a'; 10 * MEGABYTE]),
-        parent("version cc with a megabyte behind a dash", [with("00-", "cc-"), b"-".to_vec(), vec![b'0'; MEGABYTE]].concat())
-            .continues("01"),
+        parent(
+            "version cc with a megabyte behind a dash",
+            [with("00-", "cc-"), b"-".to_vec(), vec![b'0'; MEGABYTE]].concat(),
+        )
+        .continues("01"),
     ]
 }
 

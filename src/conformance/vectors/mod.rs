@@ -84,6 +84,11 @@ impl Vector {
         self
     }
 
+    /// Whether there is a parent that cannot be used, so that this has to be told.
+    pub(super) fn has_bad_parent(&self) -> bool {
+        self.read.parent.is_none() && self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("traceparent"))
+    }
+
     /// The list, its members in an order that does not depend on the broker's.
     pub(super) fn settled(&self, state: &str) -> String {
         if !self.in_any_order {

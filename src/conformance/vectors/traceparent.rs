@@ -83,7 +83,11 @@ const NAMES: &[(&str, &[(&str, &str)], Option<&str>)] = &[
     ("a name with an underscore", &[("trace_parent", "00-{T}-{S}-01")], None),
     ("a name that is longer", &[("traceparents", "00-{T}-{S}-01")], None),
     ("the same twice", &[("traceparent", "00-{T}-{S}-01"), ("traceparent", "00-{T}-{S}-01")], Some("01")),
-    ("the same twice, one in blanks", &[("traceparent", "00-{T}-{S}-01"), ("traceparent", " 00-{T}-{S}-01")], Some("01")),
+    (
+        "the same twice, one in blanks",
+        &[("traceparent", "00-{T}-{S}-01"), ("traceparent", " 00-{T}-{S}-01")],
+        Some("01"),
+    ),
     ("the same in two cases", &[("traceparent", "00-{T}-{S}-01"), ("Traceparent", "00-{T}-{S}-01")], Some("01")),
     ("two traces", &[("traceparent", "00-{T}-{S}-01"), ("traceparent", "00-{t}1-{S}-01")], None),
     ("two spans", &[("traceparent", "00-{T}-{S}-01"), ("traceparent", "00-{T}-{s}1-01")], None),
@@ -92,11 +96,11 @@ const NAMES: &[(&str, &[(&str, &str)], Option<&str>)] = &[
     ("a good one before a bad one", &[("traceparent", "00-{T}-{S}-01"), ("traceparent", "bad")], None),
     ("a bad one before a good one", &[("traceparent", "bad"), ("Traceparent", "00-{T}-{S}-01")], None),
     ("an empty one before a good one", &[("traceparent", ""), ("traceparent", "00-{T}-{S}-01")], None),
-    ("three, the last of which differs", &[
-        ("traceparent", "00-{T}-{S}-01"),
-        ("traceparent", "00-{T}-{S}-01"),
-        ("traceparent", "00-{T}-{S}-00"),
-    ], None),
+    (
+        "three, the last of which differs",
+        &[("traceparent", "00-{T}-{S}-01"), ("traceparent", "00-{T}-{S}-01"), ("traceparent", "00-{T}-{S}-00")],
+        None,
+    ),
 ];
 
 /// Characters that are no digit of an id, each the neighbour of one or with a meaning of its own somewhere.

@@ -11,7 +11,11 @@ const LISTS: &[(&str, &[&str], &str)] = &[
     ("commas alone", &[",,,"], ""),
     ("an empty header behind another", &["foo=1", ""], "foo=1"),
     ("an empty header before another", &["", "foo=1"], "foo=1"),
-    ("three headers, joined in their order", &["foo=1,bar=2", "rojo=1,congo=2", "baz=3"], "foo=1,bar=2,rojo=1,congo=2,baz=3"),
+    (
+        "three headers, joined in their order",
+        &["foo=1,bar=2", "rojo=1,congo=2", "baz=3"],
+        "foo=1,bar=2,rojo=1,congo=2,baz=3",
+    ),
     ("empty members", &[",foo=1,,bar=2,"], "foo=1,bar=2"),
     ("an empty member of blanks", &["foo=1, ,\t,bar=2"], "foo=1,bar=2"),
     ("the same member twice", &["foo=1,foo=1"], "foo=1"),
@@ -19,7 +23,11 @@ const LISTS: &[(&str, &[&str], &str)] = &[
     ("the same member in two headers", &["foo=1", "foo=1"], "foo=1"),
     ("a key in two headers", &["foo=1", "foo=2"], "foo=1"),
     ("keys twice among others", &["foo=1,bar=2,foo=3,baz=4,bar=5"], "foo=1,bar=2,baz=4"),
-    ("every character of a key", &["abcdefghijklmnopqrstuvwxyz0123456789_-*/@=1"], "abcdefghijklmnopqrstuvwxyz0123456789_-*/@=1"),
+    (
+        "every character of a key",
+        &["abcdefghijklmnopqrstuvwxyz0123456789_-*/@=1"],
+        "abcdefghijklmnopqrstuvwxyz0123456789_-*/@=1",
+    ),
     ("a key with a system", &["tenant-1_*/@system-2_*/=1"], "tenant-1_*/@system-2_*/=1"),
     (
         "every character of a value",
@@ -99,7 +107,11 @@ fn limits() -> Vec<Vector> {
     vec![
         listed("32 members", &[&all], &all),
         listed("33 members", &[&members(1, 33)], ""),
-        listed("32 members in four headers", &[members(1, 10), members(11, 20), members(21, 30), members(31, 32)], &all),
+        listed(
+            "32 members in four headers",
+            &[members(1, 10), members(11, 20), members(21, 30), members(31, 32)],
+            &all,
+        ),
         listed("33 members in four headers", &[members(1, 10), members(11, 20), members(21, 30), members(31, 33)], ""),
         listed("32 members and as many empty ones", &[all.replace(',', " ,, ")], &all),
         listed("33 times the same member", &[vec!["foo=1"; 33].join(",")], ""),
@@ -119,7 +131,11 @@ fn limits() -> Vec<Vector> {
         listed("a system of 15 characters", &["foo=1", "t@vvvvvvvvvvvvvvv=1"], "foo=1,t@vvvvvvvvvvvvvvv=1"),
         listed("a value of 256 characters", &[format!("foo={most}")], format!("foo={most}")),
         listed("a value of 257 characters", &[format!("bar=1,foo={more}")], ""),
-        listed("512 characters", &[format!("foo={most},bar={}", &most[..247])], format!("foo={most},bar={}", &most[..247])),
+        listed(
+            "512 characters",
+            &[format!("foo={most},bar={}", &most[..247])],
+            format!("foo={most},bar={}", &most[..247]),
+        ),
         listed("the longest list there may be", &[&longest], &longest),
         listed("a member more than the longest list", &[&longest, "a=1"], ""),
     ]

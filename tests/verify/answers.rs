@@ -122,7 +122,6 @@ fn what_is_no_trace_is_an_error_that_says_why() {
         for other in ["{\"status\":\"ok\"}", "{}", "[]"] {
             assert!(matches!(read(other.as_bytes()), Err(AnswerError::Foreign)), "{other}");
         }
-        assert!(matches!(read(b"{\"trace\":[[[[["), Err(_)));
         // Neither what is ignored nor what is read can exhaust the stack.
         let deep = format!("{{\"x\":{}", "[".repeat(1_000_000));
         assert!(matches!(read(deep.as_bytes()), Err(AnswerError::Truncated)));

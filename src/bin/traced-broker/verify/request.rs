@@ -18,7 +18,15 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// What names the trace.
 pub(super) enum Subject {
     Given(TraceId),
-    Request { method: Method, url: Url, headers: HeaderMap, body: Option<Vec<u8>> },
+    Request(Box<Request>),
+}
+
+/// A request to be sent. It holds secrets, so it cannot be printed.
+pub(super) struct Request {
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    body: Option<Vec<u8>>,
 }
 
 /// A trace to look for.
@@ -46,14 +54,14 @@ impl Subject {
         if body.is_some() && !headers.contains_key(CONTENT_TYPE) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        Ok(Self::Request { method, url, headers, body })
+        Ok(Self::Request(Box::new(Request { method, url, headers, body })))
     }
 
     /// Sends the request, if there is one.
     pub(super) async fn send(self) -> Result<Asked, Trouble> {
-        let (method, url, headers, body) = match self {
+        let Request { method, url, headers, body } = match self {
             Self::Given(trace) => return Ok(Asked { trace, sampled: None }),
-            Self::Request { method, url, headers, body } => (method, url, headers, body),
+            Self::Request(request) => *request,
         };
         let name = format!("{method} {}", shown(&url));
         let request = client::client()?.request(method, url).headers(headers).timeout(ANSWER);

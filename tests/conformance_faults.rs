@@ -41,6 +41,9 @@ faults! {
     reorders_within_a_key: ReordersWithinAKey => ["order::keeps_the_order_of_each_key"];
     swaps_headers_between_messages: SwapsHeaders => [
         "delivery::keeps_headers_of_messages_apart",
+        "propagation::reads_every_form_of_baggage",
+        "propagation::reads_every_form_of_traceparent",
+        "propagation::reads_every_form_of_tracestate",
         "runtime::answers_each_request_with_its_reply",
         "telemetry::never_mixes_contexts_of_concurrent_deliveries"
     ];
@@ -51,22 +54,34 @@ faults! {
     ];
     lower_cases_values: LowerCasesValues => [
         "hostile::carries_odd_headers_or_refuses_them",
-        "hostile::delivers_messages_with_hostile_context"
+        "hostile::delivers_messages_with_hostile_context",
+        "propagation::reads_every_form_of_baggage",
+        "propagation::reads_every_form_of_traceparent",
+        "propagation::reads_every_form_of_tracestate",
+        "propagation::survives_hostile_headers_of_a_context",
+        "telemetry::counts_what_was_not_used_of_headers"
     ];
-    drops_empty_headers: DropsEmptyHeaders => ["hostile::carries_odd_headers_or_refuses_them"];
+    drops_empty_headers: DropsEmptyHeaders => [
+        "hostile::carries_odd_headers_or_refuses_them",
+        "propagation::reads_every_form_of_traceparent"
+    ];
     keeps_a_hundred_headers: KeepsAHundredHeaders => ["hostile::carries_many_headers"];
     keeps_one_header_of_a_name: KeepsOneHeaderOfAName => [
+        "delays::delivers_delayed_messages_as_they_were",
+        "delivery::confirms_and_delivers_exactly_what_was_sent",
         "hostile::carries_odd_headers_or_refuses_them",
         "hostile::delivers_messages_with_hostile_context",
         "propagation::reads_every_form_of_baggage",
         "propagation::reads_every_form_of_traceparent",
         "propagation::reads_every_form_of_tracestate",
-        "propagation::survives_hostile_headers_of_a_context"
+        "propagation::survives_hostile_headers_of_a_context",
+        "telemetry::counts_what_was_not_used_of_headers"
     ];
     cuts_long_headers: CutsLongHeaders => [
         "hostile::carries_odd_headers_or_refuses_them",
         "propagation::reads_every_form_of_baggage",
-        "propagation::reads_every_form_of_tracestate"
+        "propagation::reads_every_form_of_tracestate",
+        "propagation::survives_hostile_headers_of_a_context"
     ];
     misspells_an_attribute: MisspellsAnAttribute => ["telemetry::makes_one_trace_of_send_and_process"];
     panics_at_a_nul: PanicsAtANul => ["hostile::carries_odd_headers_or_refuses_them"];

@@ -3,7 +3,12 @@
 //! A [`Bridge`] consumes a subscription of one broker and forwards each message to a topic of another. A trace crosses it whole: the
 //! message's creation context is kept, the bridge's process span (with the attributes of the source) is in the message's trace, and under it a
 //! `send` span of kind CLIENT (with those of the target) that links the creation context. The consumer at the far end finds the
-//! context of whoever made the message, and both brokers' waiting times are in the picture.
+//! context of whoever made the message, and both brokers' waiting times are in the picture. The copy is marked as
+//! [bridged](crate::propagation::Hop::Bridge); one of a message that was delayed, scheduled or replayed keeps that mark, by which it is linked.
+//!
+//! Where the subscription has a [trust boundary](Subscription::trust_boundary) or ignores contexts, the copy does not carry the sender's: it is
+//! a new message, sent in the trace of the bridge's process span. So is one whose context the target cannot read, because it came in
+//! a [dialect](crate::dialect) or by another propagator; then that trace is the sender's.
 //!
 //! # What crosses
 //! Payload, key, id, content type and headers. Trace headers are read and written anew, so that nothing malformed passes.

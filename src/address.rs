@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::dialect::Dialect;
 use crate::error::{Error, ErrorKind, Result};
 use crate::propagation::{Hop, Reception, TracePolicy, TrustBoundary};
 
@@ -212,6 +213,13 @@ impl Subscription {
     #[must_use]
     pub fn trust_boundary(mut self, boundary: TrustBoundary) -> Self {
         self.reception.boundary = Some(Arc::new(boundary));
+        self
+    }
+
+    /// Understands these [dialects](crate::dialect) of other systems, tried in this order where the usual headers hold no valid context.
+    #[must_use]
+    pub fn dialects(mut self, dialects: impl IntoIterator<Item = Dialect>) -> Self {
+        self.reception.dialects.extend(dialects);
         self
     }
 

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use futures_core::Stream;
 use opentelemetry::KeyValue;
+use opentelemetry::trace::TraceContextExt;
 use tokio::time::Sleep;
 
 use crate::address::{Guarantee, Topic};
@@ -51,7 +52,15 @@ impl Consumer {
             self.reject("other", "unreadable", inbound.unreadable_headers as usize);
         }
         let is_replayed = self.replayed.covers(inbound.timestamp.map(|stored| stored.time));
-        self.reception.receive(extracted.context, &inbound.headers, is_replayed)
+        let (context, dialect) = if extracted.context.span().span_context().is_valid() {
+            (extracted.context, None)
+        } else {
+            match self.reception.translate(&inbound.headers, inbound.payload.as_deref()) {
+                Some((context, dialect)) => (context, Some(dialect)),
+                None => (extracted.context, None),
+            }
+        };
+        self.reception.receive(context, dialect, &inbound.headers, is_replayed)
     }
 
     /// Counts what was not used of a message's headers; says so once for each kind, for a foreign producer may do it with every message.

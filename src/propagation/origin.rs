@@ -6,6 +6,7 @@ use opentelemetry::Context;
 
 use super::boundary::{TrustBoundary, carry_baggage};
 use super::policy::{Hop, TracePolicy, asked_for};
+use crate::dialect::Dialect;
 use crate::headers::Headers;
 
 /// The creation context of a message, and what a consumer makes of it.
@@ -15,7 +16,7 @@ pub(crate) struct Origin {
     pub(crate) hop: Hop,
     pub(crate) policy: TracePolicy,
     /// Which dialect of another system it was read from.
-    pub(crate) dialect: Option<&'static str>,
+    pub(crate) dialect: Option<Dialect>,
     /// It crossed a trust boundary.
     pub(crate) is_foreign: bool,
 }
@@ -46,23 +47,40 @@ pub(crate) struct Reception {
     pub(crate) policy: Option<TracePolicy>,
     pub(crate) by_hop: Vec<(Hop, TracePolicy)>,
     pub(crate) boundary: Option<Arc<TrustBoundary>>,
+    pub(crate) dialects: Vec<Dialect>,
     pub(crate) replay: bool,
 }
 
 impl Reception {
+    /// The context of a message whose usual headers hold none, in a dialect that the subscription understands.
+    pub(crate) fn translate(&self, headers: &Headers, payload: Option<&[u8]>) -> Option<(Context, Dialect)> {
+        if headers.is_empty() && self.dialects.is_empty() {
+            return None;
+        }
+        // What a server does to our own header is understood without being named.
+        let understood = std::iter::once(Dialect::NatsServer).chain(self.dialects.iter().copied());
+        understood.into_iter().find_map(|dialect| Some((dialect.read(headers, payload)?, dialect)))
+    }
+
     /// What the consumer makes of a context that was read, in this order: its trust boundary, its policy for everything, what the
     /// sender asks for (who cannot know of a replay), its policy for the kind of hop, the default of the hop.
-    pub(crate) fn receive(&self, context: Context, headers: &Headers, is_replayed: bool) -> Origin {
+    pub(crate) fn receive(
+        &self,
+        context: Context,
+        dialect: Option<Dialect>,
+        headers: &Headers,
+        is_replayed: bool,
+    ) -> Origin {
         let hop = if is_replayed { Hop::Replay } else { Hop::of(headers) };
         if let Some(boundary) = &self.boundary {
             let ignore = self.policy == Some(TracePolicy::Ignore);
             let policy = if ignore { TracePolicy::Ignore } else { TracePolicy::Link };
             let context = boundary.admit(&context);
-            return Origin { context, hop, policy, dialect: None, is_foreign: true };
+            return Origin { context, hop, policy, dialect, is_foreign: true };
         }
         let asked = || asked_for(headers).filter(|_| hop != Hop::Replay);
         let policy = self.policy.or_else(asked).or_else(|| self.for_hop(hop)).unwrap_or_else(|| hop.default_policy());
-        Origin { context, hop, policy, dialect: None, is_foreign: false }
+        Origin { context, hop, policy, dialect, is_foreign: false }
     }
 
     fn for_hop(&self, hop: Hop) -> Option<TracePolicy> {

@@ -169,7 +169,7 @@ fn known_at_start(message: &Received, origin: &Origin) -> impl Iterator<Item = K
     let hop = (origin.hop != Hop::Direct).then(|| KeyValue::new(HOP, origin.hop.as_str()));
     let is_policed = origin.policy != TracePolicy::Parent && origin.context.span().span_context().is_valid();
     let policy = is_policed.then(|| KeyValue::new(CONTEXT_POLICY, origin.policy.as_str()));
-    let dialect = origin.dialect.map(|dialect| KeyValue::new(CONTEXT_DIALECT, dialect));
+    let dialect = origin.dialect.map(|dialect| KeyValue::new(CONTEXT_DIALECT, dialect.as_str()));
     [partition, hop, policy, dialect].into_iter().flatten()
 }
 

@@ -26,7 +26,9 @@
 //! - **Messages without a payload** arrive with an empty one and the header [`TOMBSTONE`] where the target has no such
 //!   thing, and a bridge to one that has turns them back.
 //!
-//! Headers that are renamed or left behind are counted in [`Progress`], those of one hop excepted. [`Bridge::prepare`] changes a message before any of that.
+//! Headers that are renamed or left behind are counted in [`Progress`], those of one hop excepted. [`Bridge::prepare`] changes a message before
+//! any of that: it is the place to unpack what other systems wrap, such as an entry of Redis Streams whose data is in a field of another name
+//! than `payload`, which is a header here.
 //!
 //! # Delivery
 //! A message is acknowledged at the source when the target has confirmed it: it may be there twice after a crash or a publish of

@@ -99,6 +99,19 @@ impl Headers {
         self.records().filter(move |record| record.is_named(name)).map(|record| record.value)
     }
 
+    /// The first value of each name, and whether it is the only one; in one pass.
+    pub(crate) fn first_of<const N: usize>(&self, names: [&str; N]) -> [Option<First<'_>>; N] {
+        let mut found = [const { None }; N];
+        for record in self.records() {
+            let Some(at) = names.iter().position(|name| record.is_named(name)) else { continue };
+            match &mut found[at] {
+                None => found[at] = Some(First { value: record.value, is_only: true }),
+                Some(first) => first.is_only = false,
+            }
+        }
+        found
+    }
+
     /// Whether there is a header of that name.
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
@@ -123,6 +136,12 @@ impl Headers {
             Some(record)
         })
     }
+}
+
+/// The first of the values that headers of one name have.
+pub(crate) struct First<'a> {
+    pub(crate) value: &'a [u8],
+    pub(crate) is_only: bool,
 }
 
 struct Record<'a> {

@@ -1,5 +1,6 @@
 //! One message from the source to the target.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::{HOPS, MAX_HOPS, Prepare, TOMBSTONE, customs};
 use crate::address::Topic;
 use crate::broker::TracedBroker;
 use crate::consume::Retry;
+use crate::delivery::Panicked;
 use crate::error::{Error, ErrorKind};
 use crate::handler::{HandlerError, Verdict};
 use crate::message::Message;
@@ -97,10 +99,10 @@ impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
         self.keep_id(&mut message, received);
         self.keep_tombstone(&mut message);
         count_hop(&mut message)?;
-        match &self.prepare {
-            Some(prepare) => prepare(message, received),
-            None => Ok(message),
-        }
+        let Some(prepare) = &self.prepare else { return Ok(message) };
+        // A panic is a failed attempt like any other, so that the policy holds for it too.
+        let prepared = catch_unwind(AssertUnwindSafe(|| prepare(message, received)));
+        prepared.unwrap_or_else(|panic| Err(HandlerError::retry(Panicked::with(&*panic))))
     }
 
     fn keep_id(&self, message: &mut Message, received: &Received) {

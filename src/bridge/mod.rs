@@ -183,7 +183,8 @@ impl<'a, A: TracedBroker + ?Sized, B: TracedBroker + ?Sized> Bridge<'a, A, B> {
         self
     }
 
-    /// Changes each copy before it is brought into a form that the target can carry. An error rejects or retries the message as it says.
+    /// Changes each copy before it is brought into a form that the target can carry. An error rejects or
+    /// retries the message as it says, and a panic retries it, as far as the policy goes.
     pub fn prepare(
         mut self,
         prepare: impl Fn(Message, &Received) -> Result<Message, HandlerError> + Send + Sync + 'a,

@@ -135,6 +135,21 @@ async fn the_policy_gives_up() {
 }
 
 #[tokio::test]
+async fn a_panic_is_a_failed_attempt() {
+    let (here, there) = (broker(), broker());
+    publish(&here, ["bad", "good"]).await;
+    let panic = |message: Message, received: &Received| match text(received).as_str() {
+        "bad" => panic!("cannot prepare this"),
+        _ => Ok(message),
+    };
+    let bridge = here.bridge(bridged(), &there, FAR).prepare(panic).retry(Retry::immediate(2));
+    let done = bridge.run_until(sleep(Duration::from_millis(100))).await.unwrap();
+    assert_eq!((done.progress.copied, done.progress.failed, done.consumed.rejected), (1, 2, 1), "{done}");
+    let mut dead = here.subscribe(Subscription::new(DEAD).group("desk")).await.unwrap();
+    assert_eq!(next(&mut dead).await.headers().get_str(dead_letter::ERROR_TYPE), Some("panic"));
+}
+
+#[tokio::test]
 async fn what_waits_goes_back_when_the_bridge_stops() {
     let (here, there) = (broker(), broker());
     publish(&here, ["1"]).await;

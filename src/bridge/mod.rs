@@ -225,8 +225,9 @@ impl<'a, A: TracedBroker + ?Sized, B: TracedBroker + ?Sized> Bridge<'a, A, B> {
         let copier = Arc::new(Copier::new(from.system(), to, topic, retry, prepare));
         let copying = Arc::clone(&copier);
         let mut consumer = from.consume(subscription, move |received| Arc::clone(&copying).copy(received));
-        // The policy is applied by the copier; what it hands back is to come again.
-        consumer = consumer.concurrency(in_flight).retry(Retry::default());
+        // The policy is applied by the copier; what it hands back is for the next to take.
+        let at_once = Retry::default().first_delay(Duration::ZERO).longest_delay(Duration::ZERO);
+        consumer = consumer.concurrency(in_flight).retry(at_once);
         if ordered {
             consumer = consumer.ordered_by_key();
         }

@@ -8,7 +8,7 @@ use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use traced_broker::adapters::memory::Memory;
 use traced_broker::{
     Headers, Message, Subscription, TracePolicy, Traced, TracedBroker, TracedBrokerExt, TrustBoundary, span,
@@ -41,7 +41,6 @@ impl Scene {
                 async { Ok(()) }
             };
             delivery.process(look).await.unwrap();
-            sleep(Duration::from_millis(10)).await;
             (headers, seen)
         };
         let mut arrived = None;

@@ -71,16 +71,21 @@ impl Headers {
     /// Removes every header of that name and returns how many there were.
     pub fn remove(&mut self, name: &str) -> usize {
         let before = self.count;
-        let mut at = 0;
+        // One pass, whatever a foreign producer wrote: what stays moves to the front.
+        let (mut at, mut kept) = (0, 0);
         while let Some(record) = Record::read(&self.records, at) {
-            if record.is_named(name) {
-                let end = record.end;
-                self.records.drain(at..end);
+            let (named, end) = (record.is_named(name), record.end);
+            if named {
                 self.count -= 1;
             } else {
-                at = record.end;
+                if kept < at {
+                    self.records.copy_within(at..end, kept);
+                }
+                kept += end - at;
             }
+            at = end;
         }
+        self.records.truncate(kept);
         before - self.count
     }
 

@@ -1,4 +1,4 @@
-//! The kit against faulty drivers: each fault makes exactly the cases fail that are named for it, and no other.
+//! The kit against faulty drivers, propagators and telemetry: each fault makes exactly the cases fail that are named for it, and no other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 #[path = "conformance_faults/driver.rs"]
@@ -7,8 +7,19 @@ mod driver;
 mod fault;
 #[path = "conformance_faults/harness.rs"]
 mod harness;
+#[path = "conformance_faults/headers.rs"]
+mod headers;
+#[path = "conformance_faults/propagators.rs"]
+mod propagators;
+#[path = "conformance_faults/spans.rs"]
+mod spans;
+#[path = "conformance_faults/trace_harness.rs"]
+mod trace_harness;
+#[path = "conformance_faults/traces.rs"]
+mod traces;
 
 use fault::Fault;
+use traced_broker::conformance;
 
 /// A test for each fault, with the cases that it fails.
 macro_rules! faults {
@@ -101,4 +112,22 @@ faults! {
     ];
     shows_the_secret_in_debug: ShowsTheSecretInDebug => ["hostile::keeps_secrets_out_of_every_text"];
     shows_the_secret_in_errors: ShowsTheSecretInErrors => ["hostile::keeps_secrets_out_of_every_text"];
+}
+
+/// A break that the kit is to keep from happening and has no case for would never be noticed.
+#[test]
+fn every_break_has_a_case() {
+    let names: Vec<&str> = conformance::cases().iter().map(conformance::Case::name).collect();
+    let mut numbers = Vec::new();
+    for one in conformance::breaks() {
+        numbers.push(one.number());
+        let checked = names.iter().any(|name| one.is_checked_by(name));
+        assert_eq!(checked, one.keeper() == conformance::Keeper::Kit, "{one}: {}", one.words());
+    }
+    assert_eq!(numbers, (1..=42).collect::<Vec<u8>>());
+    let numbered =
+        |name: &str| name.strip_prefix('b').is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()));
+    for name in names.into_iter().filter(|name| numbered(name)) {
+        assert!(conformance::breaks().iter().any(|one| one.is_checked_by(name)), "{name} is named for a break");
+    }
 }

@@ -25,8 +25,10 @@ pub enum Area {
     Lifecycle,
     /// Bad input, foreign producers, secrets.
     Hostile,
-    /// Spans, as they are exported.
+    /// What spans say.
     Telemetry,
+    /// The ways a trace breaks at a queue, on exported spans; see [`breaks`](super::breaks()).
+    Trace,
     /// The consumer runtime over the adapter.
     Runtime,
     /// Much at a time.
@@ -47,6 +49,7 @@ impl Area {
             Self::Lifecycle => "lifecycle",
             Self::Hostile => "hostile",
             Self::Telemetry => "telemetry",
+            Self::Trace => "trace",
             Self::Runtime => "runtime",
             Self::Stress => "stress",
             Self::Restart => "restart",

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use libtest_mimic::{Arguments, Failed, Trial};
 use parking_lot::Mutex;
 
+use super::breaks::{Break, Keeper, breaks};
 use super::case::Case;
 use super::cases;
 use super::harness::Harness;
@@ -18,7 +19,8 @@ use super::run::{Outcome, run};
 pub const ROUNDS: &str = "TRACED_BROKER_CONFORMANCE_ROUNDS";
 
 /// Variable of the environment: a folder for the results. Each harness gets a file `NAME.tsv` in it, with a line per case:
-/// its name, a tabulator, and `passed`, `unsupported` or `failed`.
+/// its name, `passed`, `unsupported` or `failed`, and what the broker cannot do where that is why, with tabulators in between. A file
+/// `breaks` lists the [`breaks`](super::breaks()): the number, the words, and who keeps it where that is not the kit.
 pub const RESULTS: &str = "TRACED_BROKER_CONFORMANCE_RESULTS";
 
 /// How many cases of one round run at a time unless `--test-threads` says otherwise: most of them wait most of the time.
@@ -81,7 +83,7 @@ fn trial(case: &'static Case, round: usize, harness: &Arc<dyn Harness>, results:
             results.write(case, &outcome)?;
         }
         match outcome {
-            Outcome::Passed | Outcome::Unsupported => Ok(()),
+            Outcome::Passed | Outcome::Unsupported(_) => Ok(()),
             Outcome::Failed(failure) => {
                 Err(Failed::from(format!("{case}\n  requires: {}\n  but: {failure}", case.requires())))
             }
@@ -106,11 +108,22 @@ impl Results {
             return Ok(None);
         };
         fs::create_dir_all(&folder)?;
+        fs::write(folder.join("breaks"), list_of_breaks())?;
         let file = File::options().create(true).append(true).open(folder.join(format!("{harness}.tsv")))?;
         Ok(Some(Self(Mutex::new(file))))
     }
 
     fn write(&self, case: &Case, outcome: &Outcome) -> io::Result<()> {
-        self.0.lock().write_all(format!("{case}\t{}\n", outcome.as_str()).as_bytes())
+        let reason = if let Outcome::Unsupported(need) = outcome { need.as_str() } else { "" };
+        self.0.lock().write_all(format!("{case}\t{}\t{reason}\n", outcome.as_str()).as_bytes())
     }
+}
+
+/// A line per break, for tables of results.
+fn list_of_breaks() -> String {
+    let line = |one: &Break| {
+        let elsewhere = if let Keeper::Elsewhere(who) = one.keeper() { who } else { "" };
+        format!("{one}\t{}\t{elsewhere}\n", one.words())
+    };
+    breaks().iter().map(line).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
@@ -11,7 +11,7 @@ use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use parking_lot::Mutex;
 
-use super::failure::{Checked, Failure, check_eq};
+use super::failure::{Checked, Failure, check, check_eq};
 use super::harness::Harness;
 use super::spans::Spans;
 use crate::address::Subscription;
@@ -21,7 +21,9 @@ use crate::consumer::Deliveries;
 use crate::delivery::Delivery;
 use crate::driver::Driver;
 use crate::error::Result;
+use crate::handler::HandlerError;
 use crate::message::{Message, PublishOutcome, Receipt};
+use crate::received::Received;
 
 /// The surroundings of one case.
 pub(super) struct World {
@@ -31,6 +33,8 @@ pub(super) struct World {
     pub(super) topic: String,
     pub(super) spans: Spans,
     pub(super) provider: SdkTracerProvider,
+    /// Whether what was exported is to be whole for whoever reads it back; see [`World::expect_whole_traces`].
+    pub(super) whole: AtomicBool,
     number: String,
     connections: Mutex<Vec<Arc<dyn Driver>>>,
 }
@@ -42,12 +46,14 @@ impl World {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let number = format!("{now:x}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let spans = Spans::default();
-        let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
+        let provider = harness.tracer_provider(spans.clone());
         let name: String = case.chars().take(40).collect();
         let probe = harness.connect().await.map_err(|error| Failure::from(error).during("connect"))?;
         let capabilities = probe.capabilities().clone();
         let connections = Mutex::new(vec![probe]);
-        Ok(Self { harness, capabilities, topic: format!("{name}-{number}"), spans, provider, number, connections })
+        let topic = format!("{name}-{number}");
+        let whole = AtomicBool::new(false);
+        Ok(Self { harness, capabilities, topic, spans, provider, whole, number, connections })
     }
 
     /// A new connection, below the telemetry.
@@ -64,12 +70,12 @@ impl World {
 
     /// A new connection as a program without an SDK has it.
     pub(super) async fn untraced(&self) -> Checked<Broker> {
-        Ok(Traced::new(self.driver().await?))
+        Ok(self.harness.set_up(Traced::new(self.driver().await?)))
     }
 
     /// The telemetry over a driver.
     pub(super) fn traced(&self, driver: Arc<dyn Driver>) -> Broker {
-        Traced::new(driver).with_tracer_provider(&self.provider)
+        self.harness.set_up(Traced::new(driver)).with_tracer_provider(&self.provider)
     }
 
     /// Closes what the case left open; nobody is left to hear of errors.
@@ -143,6 +149,11 @@ impl World {
         SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(self.spans.clone()).build()
     }
 
+    /// From here on the traces of the case have to be whole by the library's own check, wherever spans are read back from.
+    pub(super) fn expect_whole_traces(&self) {
+        self.whole.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn send_name(&self) -> String {
         format!("send {}", self.topic)
     }
@@ -176,6 +187,17 @@ impl World {
         });
         let next = next.await;
         next.map_err(|failure| failure.followed_by(&trouble))?
+    }
+
+    /// Takes the next delivery and processes it with a handler that has to succeed.
+    pub(super) async fn handle<H, F, T>(&self, deliveries: &mut Deliveries, handler: H) -> Checked
+    where
+        H: FnOnce(Received) -> F,
+        F: Future<Output = std::result::Result<T, HandlerError>>,
+    {
+        let processed = self.next(deliveries).await?.process(handler).await?;
+        check!(processed.error.is_none(), "the handler succeeds: {:?}", processed.error);
+        Ok(())
     }
 
     /// Nothing more is handed out.

@@ -1,6 +1,5 @@
 //! The cases, by area.
 
-mod context;
 mod delays;
 mod delivery;
 mod hostile;
@@ -14,6 +13,7 @@ mod runtime;
 mod settlement;
 mod stress;
 mod telemetry;
+mod traces;
 
 use std::sync::LazyLock;
 
@@ -31,11 +31,11 @@ pub fn cases() -> &'static [Case] {
             lifecycle::CASES,
             hostile::CASES,
             telemetry::CASES,
-            context::CASES,
             runtime::CASES,
             patterns::CASES,
             stress::CASES,
             restart::CASES,
+            &traces::cases(),
         ]
         .concat()
     });

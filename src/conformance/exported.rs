@@ -15,6 +15,7 @@ use crate::verify::{self, Traces};
 /// Exports the spans of the case through the harness's pipeline, if it has one, and compares what arrives.
 pub(super) async fn check(world: &World) -> Checked {
     let spans = world.spans.all();
+    spans.iter().try_for_each(check_names_are_unique)?;
     let Some(lines) =
         world.harness.export(spans.clone()).await.map_err(|error| Failure::from(error).during("export"))?
     else {
@@ -33,6 +34,17 @@ pub(super) async fn check(world: &World) -> Checked {
         check_same(span, found).map_err(|failure| failure.during("at the end of the pipeline"))?;
     }
     check_whole(world, &traces)
+}
+
+/// An attribute that is set twice reads differently from backend to backend.
+fn check_names_are_unique(span: &SpanData) -> Checked {
+    for attributes in std::iter::once(&span.attributes).chain(span.links.iter().map(|link| &link.attributes)) {
+        let mut names: Vec<&str> = attributes.iter().map(|pair| pair.key.as_str()).collect();
+        names.sort_unstable();
+        let twice = names.windows(2).find(|pair| pair[0] == pair[1]);
+        check!(twice.is_none(), "each attribute of {} is there once: {twice:?}", span.name);
+    }
+    Ok(())
 }
 
 fn place_of(span: &verify::Span) -> String {
@@ -100,7 +112,7 @@ fn attributes(attributes: &verify::Attributes) -> Vec<(String, String)> {
     let typed = |value: &verify::Value| match value {
         verify::Value::String(text) => format!("text {text}"),
         verify::Value::Int(number) => format!("int {number}"),
-        verify::Value::Double(number) => format!("double {number}"),
+        verify::Value::Double(number) => double(*number),
         verify::Value::Bool(flag) => format!("bool {flag}"),
         other => format!("{other:?}"),
     };
@@ -111,11 +123,16 @@ fn expected(attributes: &[KeyValue]) -> Vec<(String, String)> {
     let typed = |value: &Value| match value {
         Value::String(text) => format!("text {text}"),
         Value::I64(number) => format!("int {number}"),
-        Value::F64(number) => format!("double {number}"),
+        Value::F64(number) => double(*number),
         Value::Bool(flag) => format!("bool {flag}"),
         other => format!("{other:?}"),
     };
     sorted(attributes.iter().map(|pair| (pair.key.to_string(), typed(&pair.value))))
+}
+
+/// A reader of JSON may be off by the last bit.
+fn double(number: f64) -> String {
+    format!("double {number:.12e}")
 }
 
 fn sorted(pairs: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::breaks::{Break, Keeper, breaks};
-use super::case::Case;
+use super::case::{Area, Case};
 use super::cases;
 use super::harness::Harness;
 use super::run::{Outcome, run};
@@ -78,7 +78,7 @@ fn trial(case: &'static Case, round: usize, harness: &Arc<dyn Harness>, results:
     let (harness, results) = (Arc::clone(harness), Arc::clone(results));
     let again = if round > 1 { format!("::round_{round}") } else { String::new() };
     Trial::test(format!("{}::{case}{again}", harness.name()), move || {
-        let outcome = run(case, &harness);
+        let outcome = run_in_turn(case, &harness);
         if let Some(results) = &*results {
             results.write(case, &outcome)?;
         }
@@ -89,6 +89,17 @@ fn trial(case: &'static Case, round: usize, harness: &Arc<dyn Harness>, results:
             }
         }
     })
+}
+
+/// Runs a case beside others; one that takes all of the machine runs alone, so that no other's time runs out meanwhile.
+fn run_in_turn(case: &Case, harness: &Arc<dyn Harness>) -> Outcome {
+    static TURN: RwLock<()> = RwLock::new(());
+    if case.area() == Area::Stress {
+        let _alone = TURN.write();
+        return run(case, harness);
+    }
+    let _beside = TURN.read();
+    run(case, harness)
 }
 
 /// Fails a test in place of all, since there is nowhere else to say why.

@@ -17,9 +17,10 @@ use traced_broker::{Capabilities, Error, ErrorKind, Headers, Receipt, Result, St
 pub(crate) enum HeaderFault {
     /// Nothing: the wrapper itself is no fault.
     None,
-    DropsContexts,
-    /// Changes a digit of the span's id, so that the parent is a span that nobody exports.
-    GarblesSpanIds,
+    /// Drops the context of each hundredth message of a connection.
+    DropsOneContextInAHundred,
+    /// Changes a digit of the span's id of each hundredth message of a connection, so that the parent is a span that nobody exports.
+    GarblesOneSpanIdInAHundred,
     /// Writes the context a second time, as it is.
     DoublesContexts,
     /// Writes the context of a dead letter a second time.
@@ -78,6 +79,7 @@ impl Spoiling {
     fn spoil(&self, topic: &Topic, message: &mut Outbound) {
         let number = self.published.fetch_add(1, Ordering::Relaxed);
         let parent = message.headers.get(TRACEPARENT).map(<[u8]>::to_vec);
+        let is_hundredth = number % 100 == 99;
         let is_dead = message.headers.contains(dead_letter::TOPIC);
         let headers = &mut message.headers;
         match (self.fault, parent) {
@@ -88,8 +90,10 @@ impl Spoiling {
                 headers.append(TRACEPARENT, "00-0000000000000000000000000000abcd-000000000000abcd-01");
             }
             (_, None) => {}
-            (HeaderFault::DropsContexts, _) => drop(headers.remove(TRACEPARENT)),
-            (HeaderFault::GarblesSpanIds, Some(parent)) => replace(headers, parent, 51, b"0123456789abcdef"),
+            (HeaderFault::DropsOneContextInAHundred, _) if is_hundredth => drop(headers.remove(TRACEPARENT)),
+            (HeaderFault::GarblesOneSpanIdInAHundred, Some(parent)) if is_hundredth => {
+                replace(headers, parent, 51, b"0123456789abcdef");
+            }
             (HeaderFault::ForcesTheSampledFlag, Some(parent)) => replace(headers, parent, 54, b"01"),
             (HeaderFault::DoublesContexts, Some(parent)) => headers.append(TRACEPARENT, parent),
             (HeaderFault::DoublesContextsOfDeadLetters, Some(parent)) if is_dead => headers.append(TRACEPARENT, parent),

@@ -1,11 +1,13 @@
 //! Exporters in front of the kit's that spoil spans as a faulty layer of telemetry would have made them.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceId, TraceState};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use parking_lot::Mutex;
 use traced_broker::conformance::Spans;
 
 /// What is wrong with the spans.
@@ -13,8 +15,10 @@ use traced_broker::conformance::Spans;
 pub(crate) enum SpanFault {
     /// Nothing: the wrapper itself is no fault.
     None,
-    /// Process spans are children of spans that nobody exports.
-    PhantomParents,
+    /// Create spans are never exported, so that their messages are children of spans that nobody has.
+    LosesCreateSpans,
+    /// Process spans are children of what the span that sent their message is a child of.
+    TakesTheOriginForTheParent,
     /// Process spans end when they start.
     ProcessesEndAtOnce,
     /// Process spans start when they end.
@@ -57,12 +61,14 @@ impl SpanFault {
 pub(crate) struct Spoiling {
     fault: SpanFault,
     kept: Spans,
-    before: parking_lot::Mutex<Option<(TraceId, SpanId)>>,
+    /// The parents of what sent something.
+    origins: Mutex<HashMap<SpanId, SpanId>>,
+    before: Mutex<Option<(TraceId, SpanId)>>,
 }
 
 impl Spoiling {
     pub(crate) fn new(fault: SpanFault, kept: Spans) -> Self {
-        Self { fault, kept, before: parking_lot::Mutex::default() }
+        Self { fault, kept, origins: Mutex::default(), before: Mutex::default() }
     }
 }
 
@@ -88,9 +94,8 @@ impl Spoiling {
             is_process && text(&span, "traced_broker.delivery.attempt").is_some_and(|attempt| attempt != "1");
         let is_publish = matches!(span.span_kind, SpanKind::Producer | SpanKind::Client);
         match self.fault {
-            SpanFault::PhantomParents if is_process && span.parent_span_id != SpanId::INVALID => {
-                span.parent_span_id = SpanId::from(0xdead);
-            }
+            SpanFault::LosesCreateSpans if span.name.starts_with("create ") => return None,
+            SpanFault::TakesTheOriginForTheParent => self.take_origin(&mut span, is_process),
             SpanFault::ProcessesEndAtOnce if is_process => span.end_time = span.start_time,
             SpanFault::ProcessesStartLate if is_process => span.start_time = span.end_time,
             SpanFault::SendsEndAtOnce if is_publish => span.end_time = span.start_time,
@@ -121,6 +126,15 @@ impl Spoiling {
             _ => {}
         }
         Some(span)
+    }
+
+    fn take_origin(&self, span: &mut SpanData, is_process: bool) {
+        let mut origins = self.origins.lock();
+        if !is_process {
+            origins.insert(span.span_context.span_id(), span.parent_span_id);
+        } else if let Some(origin) = origins.get(&span.parent_span_id) {
+            span.parent_span_id = *origin;
+        }
     }
 
     fn keep_context(&self, span: &mut SpanData) {

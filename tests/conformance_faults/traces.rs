@@ -30,8 +30,8 @@ macro_rules! faults {
 
 faults! { Header HeaderFault every_fault_of_headers_is_tried:
     driver_passes_without_a_fault: None => [];
-    driver_drops_contexts: DropsContexts => [];
-    driver_garbles_span_ids: GarblesSpanIds => [];
+    driver_drops_one_context_in_a_hundred: DropsOneContextInAHundred => [];
+    driver_garbles_one_span_id_in_a_hundred: GarblesOneSpanIdInAHundred => [];
     driver_doubles_contexts: DoublesContexts => [];
     driver_doubles_contexts_of_dead_letters: DoublesContextsOfDeadLetters => [];
     driver_upper_cases_names: UpperCasesNames => [];
@@ -66,7 +66,8 @@ faults! { Propagator PropagatorFault every_fault_of_propagators_is_tried:
 
 faults! { Span SpanFault every_fault_of_spans_is_tried:
     telemetry_passes_without_a_fault: None => [];
-    telemetry_phantom_parents: PhantomParents => [];
+    telemetry_loses_create_spans: LosesCreateSpans => [];
+    telemetry_takes_the_origin_for_the_parent: TakesTheOriginForTheParent => [];
     telemetry_processes_end_at_once: ProcessesEndAtOnce => [];
     telemetry_processes_start_late: ProcessesStartLate => [];
     telemetry_sends_end_at_once: SendsEndAtOnce => [];

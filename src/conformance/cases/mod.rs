@@ -33,9 +33,12 @@ pub fn cases() -> &'static [Case] {
             telemetry::CASES,
             runtime::CASES,
             patterns::CASES,
-            stress::CASES,
-            restart::CASES,
             &traces::cases(),
+            restart::CASES,
+            traces::killed::CASES,
+            // Last, for they run alone.
+            stress::CASES,
+            traces::many::CASES,
         ]
         .concat()
     });

@@ -40,7 +40,8 @@ async fn b01_every_reference_leads_to_an_exported_span(world: &World) -> Checked
     let root = world.root("POST /orders");
     let within = |payload: &'static str| Message::new(payload).key("one").context(root.clone());
     broker.publish(&world.topic, within("alone")).await?;
-    for result in broker.publish_batch(&world.topic, vec![within("a"), within("b")]).await {
+    let batch = vec![within("a"), within("b")];
+    for result in broker.publish_batch(&world.topic, batch).with_context(root.clone()).await {
         result?;
     }
     for _ in 0..3 {

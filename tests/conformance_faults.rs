@@ -53,16 +53,21 @@ faults! {
     swaps_headers_between_messages: SwapsHeaders => [
         "delivery::keeps_headers_of_messages_apart",
         "runtime::answers_each_request_with_its_reply",
-        "telemetry::never_mixes_contexts_of_concurrent_deliveries"
+        "stress::b17_none_of_a_hundred_thousand_sees_anothers_context",
+        "trace::b17_concurrent_deliveries_never_mix_contexts"
     ];
     renames_headers: RenamesHeaders => ["hostile::carries_odd_headers_or_refuses_them"];
     lower_cases_names: LowerCasesNames => [
         "delivery::keeps_headers_of_messages_apart",
-        "hostile::carries_odd_headers_or_refuses_them"
+        "hostile::carries_odd_headers_or_refuses_them",
+        "trace::b21_handlers_see_the_headers_of_the_wire"
     ];
     lower_cases_values: LowerCasesValues => [
         "hostile::carries_odd_headers_or_refuses_them",
-        "hostile::delivers_messages_with_hostile_context"
+        "hostile::delivers_messages_with_hostile_context",
+        "trace::b21_handlers_see_the_headers_of_the_wire",
+        "trace::b22_a_garbage_header_costs_the_context_and_nothing_else",
+        "trace::b26_contexts_lie_on_the_wire_as_text_under_lower_case_names"
     ];
     drops_empty_headers: DropsEmptyHeaders => ["hostile::carries_odd_headers_or_refuses_them"];
     keeps_a_hundred_headers: KeepsAHundredHeaders => ["hostile::carries_many_headers"];
@@ -84,25 +89,36 @@ faults! {
         "delays::delivers_at_different_times",
         "delays::delivers_no_earlier_than_asked"
     ];
-    counts_attempts_wrong: CountsAttemptsWrong => ["settlement::counts_attempts_until_acknowledged"];
+    counts_attempts_wrong: CountsAttemptsWrong => [
+        "settlement::counts_attempts_until_acknowledged",
+        "trace::b28_errors_and_panics_are_on_the_span"
+    ];
     hands_out_one_too_many: HandsOutOneTooMany => ["settlement::bounds_what_is_unsettled"];
     retries_too_early: RetriesTooEarly => ["runtime::waits_between_attempts", "settlement::delays_a_retry"];
-    brings_back_what_was_discarded: BringsBackWhatWasDiscarded => ["settlement::discards_without_a_dead_letter_topic"];
+    brings_back_what_was_discarded: BringsBackWhatWasDiscarded => [
+        "settlement::discards_without_a_dead_letter_topic",
+        "trace::b28_errors_and_panics_are_on_the_span"
+    ];
     commits_past_the_gap: CommitsPastTheGap => [
         "lifecycle::hands_the_work_of_a_closed_member_to_the_others",
-        "settlement::never_commits_past_the_oldest_unsettled"
+        "settlement::never_commits_past_the_oldest_unsettled",
+        "stress::b17_none_of_a_hundred_thousand_sees_anothers_context"
     ];
     acknowledges_what_is_out_when_closed: AcknowledgesWhatIsOutWhenClosed => [
         "lifecycle::hands_the_work_of_a_closed_member_to_the_others",
         "settlement::brings_acknowledgements_to_the_broker_before_closing",
         "settlement::fails_to_settle_after_close",
-        "settlement::never_commits_past_the_oldest_unsettled"
+        "settlement::never_commits_past_the_oldest_unsettled",
+        "trace::b31_each_attempt_is_one_span_of_the_same_parent"
     ];
     forgets_what_a_dropped_subscription_had: ForgetsWhatADroppedSubscriptionHad => [
         "settlement::gives_back_what_a_dropped_subscription_had"
     ];
     settles_only_when_awaited: SettlesOnlyWhenAwaited => ["lifecycle::flushes_what_nobody_waits_for"];
-    settles_after_close: SettlesAfterClose => ["settlement::fails_to_settle_after_close"];
+    settles_after_close: SettlesAfterClose => [
+        "settlement::fails_to_settle_after_close",
+        "trace::b31_each_attempt_is_one_span_of_the_same_parent"
+    ];
     publishes_after_close: PublishesAfterClose => ["lifecycle::drives_and_closes_below_the_telemetry"];
     answers_pings_after_close: AnswersPingsAfterClose => ["lifecycle::closes_once_and_for_all"];
     fails_a_second_close: FailsASecondClose => [

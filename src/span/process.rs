@@ -47,8 +47,16 @@ impl ProcessSpan {
             consumer.process.builder(links, known_at_start(message, origin), started)
         });
         match span.filter(|span| span.span_context().is_valid()) {
-            Some(span) => Self { context: parent.with_span(span), is_open: true, has_failed: false, timed, more: Vec::new() },
-            None => Self { context: origin.context_without_spans(), is_open: false, has_failed: false, timed, more: Vec::new() },
+            Some(span) => {
+                Self { context: parent.with_span(span), is_open: true, has_failed: false, timed, more: Vec::new() }
+            }
+            None => Self {
+                context: origin.context_without_spans(),
+                is_open: false,
+                has_failed: false,
+                timed,
+                more: Vec::new(),
+            },
         }
     }
 

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use traced_broker::adapters::memory::Memory;
 use traced_broker::dead_letter;
 use traced_broker::driver::{Confirmation, Destination, Driver, Identity, Inbound, Outbound, Source};
+use traced_broker::propagation::{TRACE_HOP, TRACE_POLICY};
 use traced_broker::w3c::{BAGGAGE, TRACEPARENT, TRACESTATE, TraceParent};
 use traced_broker::{Capabilities, Error, ErrorKind, Headers, Receipt, Result, Start, Subscription, Topic};
 
@@ -39,6 +40,10 @@ pub(crate) enum HeaderFault {
     LosesContextsOnRedelivery,
     LosesContextsOfDeadLetters,
     LosesContextsOfDelayedMessages,
+    /// Loses what says that a message is delayed, scheduled or bridged.
+    LosesHops,
+    /// Loses what the sender wants to be made of the context.
+    LosesPolicies,
     /// Gives messages without a context one of its own.
     MakesContextsUp,
     /// Takes contexts that are not valid out of a message.
@@ -83,6 +88,8 @@ impl Spoiling {
         let is_dead = message.headers.contains(dead_letter::TOPIC);
         let headers = &mut message.headers;
         match (self.fault, parent) {
+            (HeaderFault::LosesHops, _) => drop(headers.remove(TRACE_HOP)),
+            (HeaderFault::LosesPolicies, _) => drop(headers.remove(TRACE_POLICY)),
             (HeaderFault::StripsTraceStates, _) => drop(headers.remove(TRACESTATE)),
             (HeaderFault::StripsBaggage, _) => drop(headers.remove(BAGGAGE)),
             (HeaderFault::ReversesTraceStates, _) => reverse_states(headers),

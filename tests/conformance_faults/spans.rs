@@ -43,7 +43,11 @@ pub(crate) enum SpanFault {
     PublishesAsRoots,
     /// Messages without a context are taken for children of the message before.
     KeepsTheContextBefore,
-    /// Batches are children of their first message.
+    /// What is to be linked is a child.
+    LinksAsParents,
+    /// No span says in which dialect its context was.
+    ForgetsDialects,
+    /// Batches are children of their last message.
     BatchesAsChildren,
     /// All spans are internal.
     ForgetsKinds,
@@ -120,6 +124,12 @@ impl Spoiling {
             }
             SpanFault::KeepsTheContextBefore if is_process && !is_batch => self.keep_context(&mut span),
             SpanFault::BatchesAsChildren if is_batch => take_last_link_as_parent(&mut span),
+            SpanFault::LinksAsParents if text(&span, "traced_broker.context.policy").is_some() => {
+                take_last_link_as_parent(&mut span);
+            }
+            SpanFault::ForgetsDialects => {
+                span.attributes.retain(|pair| pair.key.as_str() != "traced_broker.context.dialect");
+            }
             SpanFault::ForgetsKinds => span.span_kind = SpanKind::Internal,
             SpanFault::ForgetsTheQueue => span.attributes.retain(|pair| pair.key.as_str() != QUEUE),
             SpanFault::CountsTheQueueShort => shorten_the_queue(&mut span.attributes),

@@ -5,6 +5,7 @@
 mod batches;
 mod contexts;
 mod dead_letters;
+mod elsewhere;
 mod endings;
 mod foreign;
 mod hops;
@@ -12,6 +13,7 @@ pub(super) mod killed;
 pub(super) mod many;
 mod outcomes;
 mod parents;
+mod policies;
 mod propagators;
 mod publishes;
 mod retries;
@@ -29,6 +31,8 @@ pub(super) fn cases() -> Vec<Case> {
         batches::CASES,
         retries::CASES,
         dead_letters::CASES,
+        policies::CASES,
+        elsewhere::CASES,
         contexts::CASES,
         propagators::CASES,
         foreign::CASES,

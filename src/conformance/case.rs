@@ -25,6 +25,8 @@ pub enum Area {
     Lifecycle,
     /// Bad input, foreign producers, secrets.
     Hostile,
+    /// Contexts, in every form and by any propagator.
+    Propagation,
     /// What spans say.
     Telemetry,
     /// The ways a trace breaks at a queue, on exported spans; see [`breaks`](super::breaks()).
@@ -48,6 +50,7 @@ impl Area {
             Self::Delays => "delays",
             Self::Lifecycle => "lifecycle",
             Self::Hostile => "hostile",
+            Self::Propagation => "propagation",
             Self::Telemetry => "telemetry",
             Self::Trace => "trace",
             Self::Runtime => "runtime",

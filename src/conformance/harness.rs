@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, TracerProviderBuilder};
 
 use super::spans::Spans;
 use crate::broker::Broker;
@@ -39,6 +39,14 @@ pub trait Harness: Send + Sync + 'static {
         self.connect().await
     }
 
+    /// The names of the span attributes that the adapter adds of its own, such as `messaging.files.number`.
+    ///
+    /// Every span is held to the messaging conventions and to this library's registry; an attribute that is in neither, and not
+    /// among these, fails. By default there are none.
+    fn own_attributes(&self) -> &[&str] {
+        &[]
+    }
+
     /// Starts a broker that one case has for itself, to kill it.
     ///
     /// Needed by adapters whose [`Confirm`](crate::capability::Confirm) is `Broker`: what they confirm outlives the broker's
@@ -51,11 +59,11 @@ pub trait Harness: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// The tracer provider of one case, which exports every span to `spans` at the latest when it ends. By default a plain one.
+    /// The tracer provider of one case, which exports every span to `spans` as it ends. By default nothing is added.
     ///
-    /// Give one with the span processors, limits and id generators of your own programs to see whether traces survive them.
-    fn tracer_provider(&self, spans: Spans) -> SdkTracerProvider {
-        SdkTracerProvider::builder().with_simple_exporter(spans).build()
+    /// Add the span processors, limits and id generators of your own programs to see whether traces survive them.
+    fn tracer_provider(&self, builder: TracerProviderBuilder, spans: Spans) -> SdkTracerProvider {
+        builder.with_simple_exporter(spans).build()
     }
 
     /// The telemetry over each connection that a case makes, before the case gives it its tracer provider. By default left as it is.

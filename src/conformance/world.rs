@@ -7,19 +7,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 use opentelemetry::Context;
-use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry::trace::{SpanKind, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData};
 use parking_lot::Mutex;
 
+use super::conventions::{SeenAtStart, Surroundings, Watching, check_metric, check_span};
 use super::failure::{Checked, Failure, check, check_eq};
 use super::harness::Harness;
-use super::spans::Spans;
+use super::measurements::Measurements;
+use super::spans::{Spans, attribute};
 use crate::address::Subscription;
 use crate::broker::{Broker, Traced, TracedBroker};
 use crate::capability::{Capabilities, Confirm};
 use crate::consumer::Deliveries;
 use crate::delivery::Delivery;
-use crate::driver::Driver;
+use crate::driver::{Driver, Identity};
 use crate::error::Result;
 use crate::handler::HandlerError;
 use crate::message::{Message, PublishOutcome, Receipt};
@@ -35,6 +37,9 @@ pub(super) struct World {
     pub(super) provider: SdkTracerProvider,
     /// Whether what was exported is to be whole for whoever reads it back; see [`World::expect_whole_traces`].
     pub(super) whole: AtomicBool,
+    pub(super) measurements: Measurements,
+    identity: Identity,
+    seen_at_start: SeenAtStart,
     number: String,
     connections: Mutex<Vec<Arc<dyn Driver>>>,
 }
@@ -46,14 +51,30 @@ impl World {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let number = format!("{now:x}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let spans = Spans::default();
-        let provider = harness.tracer_provider(spans.clone());
+        let seen_at_start = SeenAtStart::default();
+        let sampler = Watching::new(seen_at_start.clone());
+        let builder = SdkTracerProvider::builder().with_sampler(sampler);
+        let provider = harness.tracer_provider(builder, spans.clone());
         let name: String = case.chars().take(40).collect();
         let probe = harness.connect().await.map_err(|error| Failure::from(error).during("connect"))?;
         let capabilities = probe.capabilities().clone();
+        let identity = probe.identity().clone();
         let connections = Mutex::new(vec![probe]);
         let topic = format!("{name}-{number}");
-        let whole = AtomicBool::new(false);
-        Ok(Self { harness, capabilities, topic, spans, provider, whole, number, connections })
+        let measurements = Measurements::new();
+        Ok(Self {
+            harness,
+            capabilities,
+            topic,
+            spans,
+            provider,
+            whole: AtomicBool::new(false),
+            measurements,
+            identity,
+            seen_at_start,
+            number,
+            connections,
+        })
     }
 
     /// A new connection, below the telemetry.
@@ -63,7 +84,7 @@ impl World {
         Ok(driver)
     }
 
-    /// A new connection whose spans are exported to this world.
+    /// A new connection whose spans and metrics are exported to this world.
     pub(super) async fn broker(&self) -> Checked<Broker> {
         Ok(self.traced(self.driver().await?))
     }
@@ -75,7 +96,8 @@ impl World {
 
     /// The telemetry over a driver.
     pub(super) fn traced(&self, driver: Arc<dyn Driver>) -> Broker {
-        self.harness.set_up(Traced::new(driver)).with_tracer_provider(&self.provider)
+        let broker = self.harness.set_up(Traced::new(driver)).with_tracer_provider(&self.provider);
+        broker.with_meter_provider(self.measurements.provider())
     }
 
     /// Closes what the case left open; nobody is left to hear of errors.
@@ -83,6 +105,24 @@ impl World {
         let connections = std::mem::take(&mut *self.connections.lock());
         let closing = connections.iter().map(|driver| driver.close());
         let _ = tokio::time::timeout(Duration::from_secs(10), futures_util::future::join_all(closing)).await;
+    }
+
+    /// Every span and metric that was exported while the case ran is as the conventions and our registry say.
+    pub(super) fn check_conventions(&self) -> Checked {
+        let spans = self.spans.all();
+        let batches: Vec<_> =
+            spans.iter().filter(|span| is_batch(span)).map(|span| span.span_context.span_id()).collect();
+        let own = self.harness.own_attributes();
+        let surroundings = Surroundings { identity: &self.identity, own, batches: &batches };
+        let metrics = self.measurements.all()?;
+        self.measurements.close();
+        let of_spans =
+            spans.iter().map(|span| [check_span(span, &surroundings), self.seen_at_start.check(span)].concat());
+        let of_metrics = metrics.iter().map(|metric| check_metric(metric, &self.identity));
+        match of_spans.chain(of_metrics).flatten().next() {
+            Some(complaint) => Err(Failure::new(complaint).during("the conventions of telemetry")),
+            None => Ok(()),
+        }
     }
 
     /// Another topic of the case's own.
@@ -221,6 +261,10 @@ impl World {
         }
         Ok(payloads)
     }
+}
+
+fn is_batch(span: &SpanData) -> bool {
+    span.span_kind == SpanKind::Consumer && attribute(span, "messaging.batch.message_count").is_some()
 }
 
 fn describe(item: Option<&Result<Delivery>>) -> String {

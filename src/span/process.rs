@@ -192,10 +192,15 @@ fn known_at_start(message: &Received, origin: &Origin) -> impl Iterator<Item = K
 /// The creation context stays a link even when it is the parent. The context that happens to be current where the message is
 /// processed, such as a span around the receiving loop, is never the parent: unrelated messages would share its trace.
 fn links(origin: &Origin, ambient: &Context) -> Vec<Link> {
+    let mut links = Vec::with_capacity(2);
     let creation = (origin.policy != TracePolicy::Ignore).then_some(&origin.context);
-    let linked = [creation, Some(ambient)].into_iter().flatten();
-    let spans = linked.map(|context| context.span().span_context().clone());
-    spans.filter(SpanContext::is_valid).map(Link::with_context).collect()
+    for context in [creation, Some(ambient)].into_iter().flatten() {
+        let span = context.span();
+        if span.span_context().is_valid() {
+            links.push(Link::with_context(span.span_context().clone()));
+        }
+    }
+    links
 }
 
 /// The link of one message of a batch, with what is particular to it.

@@ -49,8 +49,8 @@ pub(crate) enum SpanFault {
     ForgetsDialects,
     /// Batches are children of their last message.
     BatchesAsChildren,
-    /// All spans are internal.
-    ForgetsKinds,
+    /// Those who move messages that have contexts are taken for producers.
+    TransfersAsProducers,
     ForgetsTheQueue,
     /// The time in the queue is a second shorter than it was.
     CountsTheQueueShort,
@@ -130,7 +130,9 @@ impl Spoiling {
             SpanFault::ForgetsDialects => {
                 span.attributes.retain(|pair| pair.key.as_str() != "traced_broker.context.dialect");
             }
-            SpanFault::ForgetsKinds => span.span_kind = SpanKind::Internal,
+            SpanFault::TransfersAsProducers if span.span_kind == SpanKind::Client => {
+                span.span_kind = SpanKind::Producer
+            }
             SpanFault::ForgetsTheQueue => span.attributes.retain(|pair| pair.key.as_str() != QUEUE),
             SpanFault::CountsTheQueueShort => shorten_the_queue(&mut span.attributes),
             _ => {}

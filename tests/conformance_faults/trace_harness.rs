@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::{SdkTracerProvider, TracerProviderBuilder};
 use traced_broker::adapters::memory::Memory;
 use traced_broker::conformance::{Harness, Spans};
 use traced_broker::driver::Driver;
@@ -56,8 +56,7 @@ impl Harness for TraceHarness {
         })
     }
 
-    fn tracer_provider(&self, spans: Spans) -> SdkTracerProvider {
-        let builder = SdkTracerProvider::builder();
+    fn tracer_provider(&self, builder: TracerProviderBuilder, spans: Spans) -> SdkTracerProvider {
         match self.fault {
             TraceFault::Span(fault) => builder.with_simple_exporter(spans::Spoiling::new(fault, spans)),
             _ => builder.with_simple_exporter(spans),

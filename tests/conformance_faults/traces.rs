@@ -422,7 +422,7 @@ faults! { Span SpanFault every_fault_of_spans_is_tried:
         "trace::b05_a_batch_is_one_span_that_links_every_message",
         "trace::b06_a_batch_of_more_than_128_drops_no_link"
     ];
-    telemetry_forgets_kinds: ForgetsKinds => [
+    telemetry_transfers_as_producers: TransfersAsProducers => [
         "trace::b04_each_message_of_a_batch_has_its_own_context",
         "trace::b05_a_batch_is_one_span_that_links_every_message",
         "trace::b06_a_batch_of_more_than_128_drops_no_link",

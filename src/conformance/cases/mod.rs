@@ -2,11 +2,14 @@
 
 mod delays;
 mod delivery;
+mod forms;
 mod hostile;
 mod lifecycle;
+mod metrics;
 mod order;
 mod patterns;
 mod positions;
+mod propagators;
 mod refusing;
 mod restart;
 mod runtime;
@@ -30,7 +33,10 @@ pub fn cases() -> &'static [Case] {
             delays::CASES,
             lifecycle::CASES,
             hostile::CASES,
+            forms::CASES,
+            propagators::CASES,
             telemetry::CASES,
+            metrics::CASES,
             runtime::CASES,
             patterns::CASES,
             &traces::cases(),

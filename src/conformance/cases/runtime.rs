@@ -189,7 +189,10 @@ async fn waits_between_attempts(world: &World) -> Checked {
     // Clocks of brokers tick coarsely; a delay is never shorter by more than that.
     let attempts = attempts.into_inner();
     let waited = attempts.last().zip(attempts.first()).map(|(last, first)| *last - *first).unwrap_or_default();
-    check!(waited + Duration::from_millis(20) >= delay, "the second attempt comes after {delay:?}, not after {waited:?}");
+    check!(
+        waited + Duration::from_millis(20) >= delay,
+        "the second attempt comes after {delay:?}, not after {waited:?}"
+    );
     check_eq!((report.handled, report.retried), (2, 1), "what the report says: {report}");
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! Contexts from elsewhere and to elsewhere: names that a server changed, the dialects of other systems, a bridge.
+//! Contexts from elsewhere and to elsewhere: names that a server changed, the dialects of other systems, a bridge, a job.
 
 use opentelemetry::trace::{SpanKind, TraceContextExt};
+use parking_lot::Mutex;
 
-use super::super::super::failure::{Checked, check, check_eq};
+use super::super::super::failure::{Checked, Failure, check, check_eq};
 use super::super::super::foreign::{Foreign, TRACEPARENT, context};
 use super::super::super::spans::{attribute_text, check_begins_a_trace, check_child, check_kind, check_linked};
 use super::super::super::world::World;
@@ -10,6 +11,7 @@ use crate::broker::TracedBroker;
 use crate::broker_ext::TracedBrokerExt;
 use crate::consumer::Deliveries;
 use crate::dialect::Dialect;
+use crate::job::{Job, TraceReference};
 use crate::message::Message;
 use crate::span;
 
@@ -20,6 +22,8 @@ super::super::super::case::cases! { Trace:
         "The headers of other systems are read by a subscription that names their dialect, which the span tells, and by no other.";
     b34_a_bridge_is_one_trace []
         "Sent, bridged, processed behind the bridge: one trace, in which the bridge's own hop shows.";
+    b38_a_job_is_linked_to_who_asked_for_it []
+        "A job that messages ask for is a trace of its own, linked to the handler of each, and what it publishes is in its trace.";
 }
 
 async fn b24_a_name_that_a_server_changed_is_understood(world: &World) -> Checked {
@@ -111,6 +115,42 @@ async fn b34_a_bridge_is_one_trace(world: &World) -> Checked {
     check_linked(&copy, &send.span_context)?;
     check_child(&end, &send.span_context)?;
     check_linked(&end, &send.span_context)?;
+    world.expect_whole_traces();
+    Ok(())
+}
+
+async fn b38_a_job_is_linked_to_who_asked_for_it(world: &World) -> Checked {
+    const ASKERS: usize = 3;
+    let (broker, done) = (world.broker().await?, world.topic("done"));
+    let mut deliveries = broker.subscribe(world.group("g")).await?;
+    let mut results = broker.subscribe(world.group_on(&done, "g")).await?;
+    // As text, which is how a job's row in a database holds them.
+    let asked: Mutex<Vec<String>> = Mutex::default();
+    for _ in 0..ASKERS {
+        broker.publish(&world.topic, Message::new("please")).await?;
+        let asks = async |_| {
+            asked.lock().extend(TraceReference::current().map(|reference| reference.to_string()));
+            Ok(())
+        };
+        world.handle(&mut deliveries, asks).await?;
+    }
+    let references = asked.into_inner().into_iter().map(|text| text.parse::<TraceReference>());
+    let references: Result<Vec<_>, _> = references.collect();
+    let references = references.map_err(|error| Failure::new(format!("references can be read back: {error}")))?;
+    let job = Job::new("report").trigger("schedule").references(references).with_tracer_provider(&world.provider);
+    job.run(broker.publish(&done, Message::new("report"))).await?;
+    world.handle(&mut results, |_| async { Ok(()) }).await?;
+    broker.close().await?;
+    let (job, askers) = (world.spans.one("job report")?, world.spans.named(&world.process_name()));
+    check_eq!(askers.len(), ASKERS, "the number of those who asked");
+    check_begins_a_trace(&job, askers.iter().map(|asker| &asker.span_context))?;
+    for asker in &askers {
+        check_linked(&job, &asker.span_context)?;
+    }
+    check_eq!(job.links.len(), ASKERS, "the number of links of the job");
+    let (send, process) = (world.spans.one(&format!("send {done}"))?, world.spans.one(&format!("process {done}"))?);
+    check_eq!(send.span_context.trace_id(), job.span_context.trace_id(), "the trace of what the job publishes");
+    check_child(&process, &send.span_context)?;
     world.expect_whole_traces();
     Ok(())
 }

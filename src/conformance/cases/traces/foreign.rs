@@ -6,16 +6,18 @@ use opentelemetry::{Context, KeyValue};
 
 use super::super::super::failure::{Checked, Failure, check, check_eq};
 use super::super::super::foreign::{Foreign, TRACEPARENT, context};
+use super::super::super::measurements::total;
 use super::super::super::spans::{check_begins_a_trace, check_child, check_linked};
 use super::super::super::world::{World, text};
 use crate::broker::TracedBroker;
 use crate::driver::{Disposition, Inbound, Source};
 use crate::message::Message;
+use crate::metrics::CONTEXT_REJECTED;
 use crate::received::Received;
 
 super::super::super::case::cases! { Trace:
     b22_a_garbage_header_costs_the_context_and_nothing_else []
-        "A message whose context is garbage is delivered and begins a trace of its own; the next one is as if nothing had been.";
+        "A message whose context is garbage is delivered, counted, and begins a trace of its own; the next one is as if nothing had been.";
     b23_a_header_is_found_in_any_case []
         "The three headers are found whatever the case of their names.";
     b25_doubled_headers_are_read_as_documented []
@@ -64,6 +66,8 @@ async fn b22_a_garbage_header_costs_the_context_and_nothing_else(world: &World) 
     broker.close().await?;
     let processes = world.spans.named(&world.process_name());
     check_eq!(processes.len(), 2 * spoilt, "the number of process spans");
+    let rejected = world.measurements.points(CONTEXT_REJECTED, ("messaging.system", broker.system()))?;
+    check!(total(&rejected) >= spoilt as u64, "each garbage header is counted: {} of {spoilt}", total(&rejected));
     for pair in processes.chunks(2) {
         check_begins_a_trace(&pair[0], [&context()])?;
         check_eq!(pair[0].links.len(), 0, "the number of links of a message without a context");

@@ -14,6 +14,7 @@ use super::super::super::watched::Watched;
 use super::super::super::world::World;
 use crate::broker::TracedBroker;
 use crate::broker_ext::TracedBrokerExt;
+use crate::current::{in_current, in_current_fn};
 use crate::handler::HandlerError;
 use crate::message::Message;
 use crate::received::Received;
@@ -22,7 +23,7 @@ super::super::super::case::cases! { Trace:
     b01_every_reference_leads_to_an_exported_span []
         "However a message is published, each parent and each link of each span is an exported span, and the traces are whole.";
     b02_the_handlers_work_is_inside_its_process_span []
-        "The process span is current in the handler, after each await, and in a task spawned with its context.";
+        "The process span is current in the handler, after each await, and in a task or thread that is given it.";
     b02_a_handler_in_its_own_task_is_inside_its_process_span []
         "The process span is current also where the runtime gives each handler a task of its own.";
     b03_the_process_span_lasts_until_the_settlement []
@@ -75,14 +76,16 @@ async fn b02_the_handlers_work_is_inside_its_process_span(world: &World) -> Chec
         drop(tracer.start("after a turn"));
         tokio::time::sleep(Duration::from_millis(5)).await;
         drop(tracer.start("after a wait"));
-        let spawned = async move { drop(tracer.start("in a task")) };
-        tokio::spawn(spawned.with_current_context()).await?;
+        let tracer = Arc::new(tracer);
+        let (in_task, in_thread) = (Arc::clone(&tracer), tracer);
+        tokio::spawn(in_current(async move { drop(in_task.start("in a task")) })).await?;
+        tokio::task::spawn_blocking(in_current_fn(move || drop(in_thread.start("in a thread")))).await?;
         Ok(())
     };
     world.handle(&mut deliveries, handler).await?;
     broker.close().await?;
     let process = world.spans.one(&world.process_name())?;
-    for name in ["at the start", "after a turn", "after a wait", "in a task"] {
+    for name in ["at the start", "after a turn", "after a wait", "in a task", "in a thread"] {
         let work = world.spans.one(name)?;
         check_child(&work, &process.span_context)?;
         let inside = process.start_time <= work.start_time && work.end_time <= process.end_time;

@@ -7,6 +7,7 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, Tra
 
 use super::super::super::failure::{Checked, check, check_eq};
 use super::super::super::foreign::remote;
+use super::super::super::propagators::B3;
 use super::super::super::spans::check_child;
 use super::super::super::world::World;
 use crate::broker::TracedBroker;
@@ -43,7 +44,7 @@ async fn b14_the_users_propagator_is_used(world: &World) -> Checked {
 }
 
 async fn b14_a_b3_header_alone_carries_the_trace(world: &World) -> Checked {
-    let broker = world.broker().await?.with_propagator(B3);
+    let broker = world.broker().await?.with_propagator(B3::One);
     let onward = world.topic("onward");
     let mut first = broker.subscribe(world.group("g")).await?;
     let mut second = broker.subscribe(world.group_on(&onward, "g")).await?;
@@ -138,29 +139,6 @@ impl TextMapPropagator for OneHeader {
 
     fn fields(&self) -> FieldIter<'_> {
         static FIELDS: std::sync::LazyLock<[String; 1]> = std::sync::LazyLock::new(|| [ONE_HEADER.to_owned()]);
-        FieldIter::new(&*FIELDS)
-    }
-}
-
-/// B3 in its form of one header: `{trace}-{span}-{0 or 1}`.
-#[derive(Debug)]
-struct B3;
-
-impl TextMapPropagator for B3 {
-    fn inject_context(&self, context: &Context, injector: &mut dyn Injector) {
-        let span = context.span().span_context().clone();
-        let sampled = u8::from(span.is_sampled());
-        injector.set("b3", format!("{}-{}-{sampled}", span.trace_id(), span.span_id()));
-    }
-
-    fn extract_with_context(&self, context: &Context, extractor: &dyn Extractor) -> Context {
-        let parts: Vec<&str> = extractor.get("b3").unwrap_or_default().split('-').collect();
-        let [trace, span, sampled] = parts[..] else { return context.clone() };
-        onto(context, trace, span, if sampled == "1" { TraceFlags::SAMPLED } else { TraceFlags::default() })
-    }
-
-    fn fields(&self) -> FieldIter<'_> {
-        static FIELDS: std::sync::LazyLock<[String; 1]> = std::sync::LazyLock::new(|| ["b3".to_owned()]);
         FieldIter::new(&*FIELDS)
     }
 }

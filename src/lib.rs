@@ -20,6 +20,8 @@ pub mod dead_letter;
 mod delivery;
 pub mod driver;
 pub mod error;
+#[cfg(feature = "testing")]
+mod exported;
 mod handler;
 pub mod headers;
 pub mod health;
@@ -33,6 +35,8 @@ pub mod redrive;
 pub mod request;
 mod shutdown;
 pub mod span;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tracer;
 pub mod verify;
 pub mod w3c;

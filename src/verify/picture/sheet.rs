@@ -1,0 +1,292 @@
+//! The picture, line by line.
+
+use std::time::Duration;
+
+use super::Picture;
+use super::arrows;
+use super::canvas::{Canvas, Font, escaped, number};
+use super::layout::{Content, INDENT, Layout, MARGIN, WIDTH, name_at};
+use crate::verify::latency::HumanDuration;
+use crate::verify::span::Span;
+use crate::verify::trace::Trace;
+use crate::verify::waterfall::axis::Bar;
+use crate::verify::waterfall::notes::{Mark, Note};
+use crate::verify::waterfall::rows::{Body, Row};
+use crate::verify::waterfall::waits::Wait;
+
+/// Everything that is needed to draw.
+#[derive(Debug)]
+pub(super) struct Sheet<'p, 'a> {
+    picture: &'p Picture<'a>,
+    layout: Layout<'a>,
+}
+
+impl<'p, 'a> Sheet<'p, 'a> {
+    pub(super) fn of(picture: &'p Picture<'a>) -> Self {
+        Self { picture, layout: Layout::of(picture) }
+    }
+
+    pub(super) fn draw(&self) -> String {
+        let mut canvas = Canvas::default();
+        let (width, height) = (number(WIDTH), number(self.layout.height));
+        canvas.raw(&format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"traces\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
+             height=\"{height}\" role=\"img\" aria-labelledby=\"title desc\">"
+        ));
+        canvas.raw(&format!("<title id=\"title\">{}</title>", escaped(self.title())));
+        canvas.raw(&format!("<desc id=\"desc\">{}</desc>", escaped(&self.description())));
+        canvas.raw(&format!("<style>{}</style>", include_str!("style.css").trim_end()));
+        canvas.raw(
+            "<defs><pattern id=\"queue\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" \
+             patternTransform=\"rotate(45)\"><path class=\"hatch\" d=\"M0 0V6\"/></pattern><marker id=\"to\" \
+             viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\"><path \
+             class=\"tip\" d=\"M0 0L8 4L0 8z\"/></marker></defs>",
+        );
+        canvas.raw(&format!("<rect class=\"page\" width=\"{width}\" height=\"{height}\" rx=\"8\"/>"));
+        self.head(&mut canvas);
+        self.ruler(&mut canvas);
+        self.tree(&mut canvas);
+        for line in &self.layout.lines {
+            match &line.content {
+                Content::Row(row) => self.row(&mut canvas, row, line.y),
+                other => self.words(&mut canvas, other, line.y),
+            }
+        }
+        arrows::draw(&self.layout, &mut canvas);
+        canvas.raw("</svg>");
+        canvas.finish()
+    }
+
+    fn title(&self) -> &'a str {
+        let first = || self.picture.traces.first().and_then(|trace| trace.spans().first());
+        self.picture.title.or_else(|| first().map(|span| &*span.name)).unwrap_or_default()
+    }
+
+    /// The title, whether all is well, and the services with their colours.
+    fn head(&self, canvas: &mut Canvas) {
+        canvas.text((MARGIN, 26.0), "title", "start", self.title(), (WIDTH - 200.0) * 0.8, Font::Normal);
+        if let Some(report) = self.picture.report {
+            let broken = self.picture.traces.iter().any(|trace| !report.of(trace.id()).is_empty());
+            let (class, word) = if broken { ("bad strong", "✗ broken") } else { ("good strong", "✓ whole") };
+            canvas.text((WIDTH - MARGIN, 26.0), class, "end", word, 100.0, Font::Normal);
+        }
+        let mut x = MARGIN;
+        for service in &self.layout.services {
+            let name = Font::Small.fit(service, 200.0);
+            if x + Font::Small.width(&name) > WIDTH - 220.0 {
+                break;
+            }
+            canvas.bar((x, 47.0), (12.0, 12.0), &format!("c{}", self.layout.colour(service)));
+            canvas.text((x + 18.0, 53.0), "small", "start", &name, 200.0, Font::Small);
+            x += 18.0 + Font::Small.width(&name) + 16.0;
+        }
+        canvas.text((WIDTH - MARGIN, 53.0), "small faint", "end", &self.summary(), 220.0, Font::Small);
+    }
+
+    /// The times above and the lines below them.
+    fn ruler(&self, canvas: &mut Canvas) {
+        let (top, bottom) = (number(86.0), number(self.layout.bars_end));
+        for (time, x) in self.layout.axis.ticks() {
+            let label = HumanDuration(Duration::from_nanos(time)).to_string();
+            let anchor = if x + Font::Small.width(&label) / 2.0 > WIDTH - MARGIN { "end" } else { "middle" };
+            canvas.text((x, 77.0), "time faint", anchor, &label, 90.0, Font::Small);
+            canvas.path("rule", &format!("M{0} {top}V{bottom}", number(x)), "");
+        }
+    }
+
+    /// The lines from spans to their children.
+    fn tree(&self, canvas: &mut Canvas) {
+        let mut above: Vec<f64> = Vec::new();
+        for line in &self.layout.lines {
+            let Content::Row(row) = &line.content else { continue };
+            let Body::Span(..) = row.body else { continue };
+            let depth = row.place.depth;
+            above.truncate(depth);
+            if let Some(parent) = above.last() {
+                let (x, to) = (name_at(row) - INDENT + 5.0, name_at(row) - 4.0);
+                let [x, from, y, to] = [x, parent + 10.0, line.y, to].map(number);
+                canvas.path("tree", &format!("M{x} {from}V{y}H{to}"), "");
+            }
+            above.push(line.y);
+        }
+    }
+
+    fn row(&self, canvas: &mut Canvas, row: &Row<'a>, y: f64) {
+        match &row.body {
+            Body::Span(span, attempt) => self.span(canvas, span, *attempt, name_at(row), y),
+            Body::Wait(wait) => self.wait(canvas, wait, name_at(row), y),
+            Body::Note(note) => note_text(canvas, note, name_at(row), y),
+        }
+    }
+
+    fn span(&self, canvas: &mut Canvas, span: &Span, attempt: Option<u32>, x: f64, y: f64) {
+        canvas.raw(&self.opening(span, attempt));
+        let attempt = attempt.map_or(String::new(), |attempt| format!(" attempt {attempt}"));
+        let bold = if span.is_producing() || span.is_processing() { "strong" } else { "plain" };
+        let suffix = format!("{attempt}  {}", span.service);
+        let room = (self.layout.names_end - x - Font::Small.width(&suffix)).max(60.0);
+        let name = escaped(&Font::Normal.fit(&span.name, room));
+        let left = self.layout.names_end - x - Font::Normal.width(&Font::Normal.fit(&span.name, room));
+        let service = escaped(&Font::Small.fit(&suffix, left));
+        let class = if span.is_error() { format!("{bold} bad") } else { bold.to_owned() };
+        let [x, text_y] = [x, y].map(number);
+        canvas.raw(&format!(
+            "<text x=\"{x}\" y=\"{text_y}\"><tspan class=\"{class}\">{name}</tspan><tspan class=\"service\" dx=\"6\">{}</tspan></text>",
+            service.trim_start()
+        ));
+        self.bar(canvas, span, y);
+        canvas.raw("</g>");
+    }
+
+    /// The bar of a span, with its time beside it.
+    fn bar(&self, canvas: &mut Canvas, span: &Span, y: f64) {
+        let axis = &self.layout.axis;
+        let colour = format!("c{}", self.layout.colour(&span.service));
+        let from = axis.x(span.start);
+        if span.end == 0 {
+            canvas.bar((from, y - 6.0), (axis.right() - from, 12.0), "open");
+            self.time(canvas, (from, axis.right()), y, "time bad", "never ended");
+            return;
+        }
+        let width = (axis.x(span.end) - from).max(2.0);
+        let from = from.min(axis.right() - width);
+        canvas.bar((from, y - 7.0), (width, 14.0), &colour);
+        let mut end = from + width;
+        if span.is_error() {
+            let [x, top, right, bottom] = [end + 5.0, y - 4.0, end + 13.0, y + 4.0].map(number);
+            canvas.path("cross", &format!("M{x} {top}L{right} {bottom}M{right} {top}L{x} {bottom}"), "");
+            end += 13.0;
+        }
+        let time = HumanDuration(Duration::from_nanos(span.duration())).to_string();
+        self.time(canvas, (from, end), y, "time", &time);
+    }
+
+    /// A message waits: hatched in the queue, dashed for the next delivery.
+    fn wait(&self, canvas: &mut Canvas, wait: &Wait<'_>, x: f64, y: f64) {
+        let axis = &self.layout.axis;
+        canvas.text((x, y), "queued", "start", &wait.label(), self.layout.names_end - x, Font::Small);
+        let (from, to) = (axis.x(wait.from), axis.x(wait.to));
+        let width = (to - from).max(2.0);
+        let from = from.min(axis.right() - width);
+        let class = if wait.kind == Bar::Retry { "again" } else { "wait" };
+        canvas.bar((from, y - 5.0), (width, 10.0), class);
+        let mark = if wait.estimated { "~" } else { "" };
+        let earlier = if axis.is_before(wait.from) { "‹ " } else { "" };
+        let time = format!("{earlier}{mark}{}", HumanDuration(wait.duration));
+        self.time(canvas, (from, from + width), y, "queued", &time);
+    }
+
+    /// A time beside a bar: behind it where there is room, else before it.
+    fn time(&self, canvas: &mut Canvas, (from, to): (f64, f64), y: f64, class: &str, time: &str) {
+        let width = Font::Small.width(time);
+        let (x, anchor) = if to + 7.0 + width <= WIDTH - 6.0 {
+            (to + 7.0, "start")
+        } else if from - 7.0 - width >= self.layout.names_end {
+            (from - 7.0, "end")
+        } else {
+            (to - 4.0, "end")
+        };
+        canvas.text((x, y), class, anchor, time, width + 8.0, Font::Small);
+    }
+
+    fn words(&self, canvas: &mut Canvas, content: &Content<'_>, y: f64) {
+        let room = WIDTH - 2.0 * MARGIN;
+        match content {
+            Content::Heading(trace) => {
+                let name = format!("trace {}", trace.id());
+                canvas.text((MARGIN, y + 3.0), "heading small faint", "start", &name, room, Font::Small);
+            }
+            Content::More(spans) => {
+                let text = format!("{spans} more spans not shown");
+                canvas.text((MARGIN, y), "note", "start", &text, room, Font::Small);
+            }
+            Content::Finding(finding) => {
+                canvas.text((MARGIN, y), "bad strong", "start", &format!("✗ {}", finding.kind), room, Font::Normal);
+            }
+            Content::Sentence(text) => {
+                canvas.text((MARGIN + INDENT, y), "small", "start", text, room, Font::Small);
+            }
+            Content::MoreFindings(more) => {
+                canvas.text((MARGIN, y), "bad", "start", &format!("and {more} more"), room, Font::Normal);
+            }
+            Content::Row(_) => {}
+        }
+    }
+
+    /// What a span is, for programs and for a pointer that rests on it.
+    fn opening(&self, span: &Span, attempt: Option<u32>) -> String {
+        let links: Vec<String> =
+            span.links.iter().map(|link| format!("{}-{}", link.target.trace_id, link.target.span_id)).collect();
+        let parent = span.parent.map_or(String::new(), |parent| parent.to_string());
+        format!(
+            "<g data-trace=\"{}\" data-id=\"{}\" data-parent=\"{parent}\" data-links=\"{}\" data-span=\"{}\" \
+             data-service=\"{}\"><title>{}</title>",
+            span.trace_id,
+            span.span_id,
+            links.join(" "),
+            escaped(&span.name),
+            escaped(&span.service),
+            escaped(&in_words(span, attempt))
+        )
+    }
+
+    fn summary(&self) -> String {
+        let spans: usize = self.picture.traces.iter().map(|trace| trace.spans().len()).sum();
+        let traces = self.picture.traces.len();
+        let traces = if traces > 1 { format!("{traces} traces · ") } else { String::new() };
+        let start = self.picture.traces.iter().map(|trace| trace.start()).min().unwrap_or(0);
+        let end = self.picture.traces.iter().map(|trace| trace.end()).max().unwrap_or(0);
+        let length = HumanDuration(Duration::from_nanos(end.saturating_sub(start)));
+        format!("{traces}{spans} {} · {length}", if spans == 1 { "span" } else { "spans" })
+    }
+
+    /// The picture in words.
+    fn description(&self) -> String {
+        let one = |trace: &&Trace| {
+            let state = self
+                .picture
+                .report
+                .map_or("", |report| if report.of(trace.id()).is_empty() { ", whole" } else { ", broken" });
+            format!("Trace of {} spans{state}: ", trace.spans().len())
+        };
+        let mut sentences: Vec<String> = Vec::new();
+        let heads: Vec<String> = self.picture.traces.iter().map(one).collect();
+        let mut heads = heads.into_iter();
+        sentences.extend((self.picture.traces.len() == 1).then(|| heads.next()).flatten());
+        for line in &self.layout.lines {
+            match &line.content {
+                Content::Heading(_) => sentences.extend(heads.next()),
+                Content::Row(Row { body: Body::Span(span, attempt), .. }) => {
+                    sentences.push(format!("{}; ", in_words(span, *attempt)))
+                }
+                Content::Row(Row { body: Body::Wait(wait), .. }) => {
+                    sentences.push(format!("{} {}; ", wait.label(), HumanDuration(wait.duration)));
+                }
+                _ => {}
+            }
+        }
+        sentences.concat().trim_end_matches("; ").to_owned()
+    }
+}
+
+fn note_text(canvas: &mut Canvas, note: &Note, x: f64, y: f64) {
+    let (mark, class) = match note.mark {
+        Mark::Bad => ("✗", "note bad"),
+        Mark::Nowhere => ("↳", "note bad"),
+        Mark::To => ("↳", "note"),
+        Mark::From => ("↰", "note"),
+    };
+    let trace = note.trace.map_or(String::new(), |trace| format!(", trace {trace}"));
+    canvas.text((x, y), class, "start", &format!("{mark} {}{trace}", note.text), WIDTH - MARGIN - x, Font::Small);
+}
+
+fn in_words(span: &Span, attempt: Option<u32>) -> String {
+    let attempt = attempt.map_or(String::new(), |attempt| format!(", attempt {attempt}"));
+    let time = if span.end == 0 {
+        "never ended".to_owned()
+    } else {
+        HumanDuration(Duration::from_nanos(span.duration())).to_string()
+    };
+    let failed = if span.is_error() { ", failed" } else { "" };
+    format!("{} ({}){attempt}, {time}{failed}", span.name, span.service)
+}

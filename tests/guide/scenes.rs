@@ -12,9 +12,9 @@ use crate::shop::{orders, reader, request, shipments, work, worker};
 #[tokio::test]
 async fn one_order_is_one_trace() {
     let bed = TestBed::new();
-    worker(&bed, orders()).await;
-    reader(&bed, "desk", shipments()).await;
     request(&bed, "POST /orders", "orders", Message::new("plain")).await;
+    reader(&bed, "desk", shipments()).await;
+    worker(&bed, orders()).await;
     bed.settled().await.unwrap();
     bed.trace("POST /orders").hops(["orders", "shipments"]);
     hold(&bed, "parent", "Parent: one trace from the request to the last consumer");
@@ -23,9 +23,9 @@ async fn one_order_is_one_trace() {
 #[tokio::test]
 async fn a_link_begins_a_trace_of_its_own() {
     let bed = TestBed::new();
-    worker(&bed, orders().trace_policy(TracePolicy::Link)).await;
-    reader(&bed, "desk", shipments()).await;
     request(&bed, "POST /orders", "orders", Message::new("plain")).await;
+    reader(&bed, "desk", shipments()).await;
+    worker(&bed, orders().trace_policy(TracePolicy::Link)).await;
     bed.settled().await.unwrap();
     bed.trace("POST /orders").hops([]).follow("process orders").hops(["orders", "shipments"]);
     hold(&bed, "link", "Link: processing is a trace of its own that points back");
@@ -34,8 +34,8 @@ async fn a_link_begins_a_trace_of_its_own() {
 #[tokio::test]
 async fn what_ignores_the_context_is_broken() {
     let bed = TestBed::new().without_reader("shipments");
-    worker(&bed, orders().trace_policy(TracePolicy::Ignore)).await;
     request(&bed, "POST /orders", "orders", Message::new("plain")).await;
+    worker(&bed, orders().trace_policy(TracePolicy::Ignore)).await;
     bed.settled().await.unwrap();
     let report = hold_broken(&bed, "broken", "Broken: nothing ties the two halves together");
     assert_eq!(report.findings().iter().map(|finding| finding.kind).collect::<Vec<_>>(), [FindingKind::NoContext]);

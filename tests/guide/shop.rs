@@ -19,6 +19,7 @@ pub(crate) async fn request(bed: &TestBed, name: &'static str, topic: &str, mess
         work(1).await;
     };
     bed.in_root_span("api", name, handle).await;
+    work(2).await;
 }
 
 /// Runs a consumer of `service` in the background, subscribed when this returns.

@@ -18,6 +18,8 @@ pub(super) const WIDTH: f64 = 960.0;
 pub(super) const MARGIN: f64 = 18.0;
 /// Between the levels of the tree.
 pub(super) const INDENT: f64 = 16.0;
+/// Between the name of a span and what stands beside it.
+pub(super) const GAP: f64 = 7.0;
 /// Deeper levels are not indented further.
 const DEEPEST: usize = 14;
 /// Title, summary and legend.
@@ -70,7 +72,7 @@ impl Content<'_> {
             Self::Heading(_) => 34.0,
             Self::Row(Row { body: Body::Span(..), .. }) => 27.0,
             Self::Row(Row { body: Body::Wait(_), .. }) => 23.0,
-            Self::Finding(_) => 26.0,
+            Self::Finding(_) => 36.0,
             Self::Row(_) | Self::More(_) | Self::Sentence(_) | Self::MoreFindings(_) => 19.0,
         }
     }
@@ -127,14 +129,17 @@ pub(super) fn name_at(row: &Row<'_>) -> f64 {
 
 fn name_width(row: &Row<'_>) -> f64 {
     let name = match &row.body {
-        Body::Span(span, attempt) => {
-            let attempt = attempt.map_or(String::new(), |attempt| format!(" attempt {attempt}"));
-            Font::Normal.width(&span.name) + Font::Small.width(&format!("{attempt}  {}", span.service))
-        }
+        Body::Span(span, attempt) => Font::Normal.width(&span.name) + GAP + Font::Small.width(&beside(span, *attempt)),
         Body::Wait(wait) => Font::Small.width(&wait.label()) + INDENT,
         Body::Note(_) => return 0.0,
     };
-    name_at(row) - MARGIN + name
+    // A pixel for what is lost to rounding.
+    name_at(row) - MARGIN + name + 1.0
+}
+
+/// What stands beside the name of a span: which attempt it is, and its service.
+pub(super) fn beside(span: &Span, attempt: Option<u32>) -> String {
+    attempt.map_or_else(|| span.service.to_string(), |attempt| format!("attempt {attempt} · {}", span.service))
 }
 
 fn contents<'a>(picture: &Picture<'a>) -> Vec<Content<'a>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Picture;
 use super::arrows;
 use super::canvas::{Canvas, Font, escaped, number};
-use super::layout::{Content, INDENT, Layout, MARGIN, WIDTH, name_at};
+use super::layout::{Content, GAP, INDENT, Layout, MARGIN, WIDTH, beside, name_at};
 use crate::verify::latency::HumanDuration;
 use crate::verify::span::Span;
 use crate::verify::trace::Trace;
@@ -46,13 +46,14 @@ impl<'p, 'a> Sheet<'p, 'a> {
         self.head(&mut canvas);
         self.ruler(&mut canvas);
         self.tree(&mut canvas);
+        // Below the rows, so that nothing written is struck through.
+        arrows::draw(&self.layout, &mut canvas);
         for line in &self.layout.lines {
             match &line.content {
                 Content::Row(row) => self.row(&mut canvas, row, line.y),
                 other => self.words(&mut canvas, other, line.y),
             }
         }
-        arrows::draw(&self.layout, &mut canvas);
         canvas.raw("</svg>");
         canvas.finish()
     }
@@ -87,7 +88,7 @@ impl<'p, 'a> Sheet<'p, 'a> {
     fn ruler(&self, canvas: &mut Canvas) {
         let (top, bottom) = (number(86.0), number(self.layout.bars_end));
         for (time, x) in self.layout.axis.ticks() {
-            let label = HumanDuration(Duration::from_nanos(time)).to_string();
+            let label = plain(&HumanDuration(Duration::from_nanos(time)).to_string());
             let anchor = if x + Font::Small.width(&label) / 2.0 > WIDTH - MARGIN { "end" } else { "middle" };
             canvas.text((x, 77.0), "time faint", anchor, &label, 90.0, Font::Small);
             canvas.path("rule", &format!("M{0} {top}V{bottom}", number(x)), "");
@@ -121,18 +122,18 @@ impl<'p, 'a> Sheet<'p, 'a> {
 
     fn span(&self, canvas: &mut Canvas, span: &Span, attempt: Option<u32>, x: f64, y: f64) {
         canvas.raw(&self.opening(span, attempt));
-        let attempt = attempt.map_or(String::new(), |attempt| format!(" attempt {attempt}"));
+        let beside = beside(span, attempt);
+        let room = self.layout.names_end - x;
+        let name = Font::Normal.fit(&span.name, (room - Font::Small.width(&beside)).max(60.0));
+        let beside = Font::Small.fit(&beside, room - Font::Normal.width(&name) - GAP);
         let bold = if span.is_producing() || span.is_processing() { "strong" } else { "plain" };
-        let suffix = format!("{attempt}  {}", span.service);
-        let room = (self.layout.names_end - x - Font::Small.width(&suffix)).max(60.0);
-        let name = escaped(&Font::Normal.fit(&span.name, room));
-        let left = self.layout.names_end - x - Font::Normal.width(&Font::Normal.fit(&span.name, room));
-        let service = escaped(&Font::Small.fit(&suffix, left));
-        let class = if span.is_error() { format!("{bold} bad") } else { bold.to_owned() };
-        let [x, text_y] = [x, y].map(number);
+        let failed = if span.is_error() { " bad" } else { "" };
         canvas.raw(&format!(
-            "<text x=\"{x}\" y=\"{text_y}\"><tspan class=\"{class}\">{name}</tspan><tspan class=\"service\" dx=\"6\">{}</tspan></text>",
-            service.trim_start()
+            "<text x=\"{}\" y=\"{}\"><tspan class=\"{bold}{failed}\">{}</tspan><tspan class=\"service\" dx=\"{GAP}\">{}</tspan></text>",
+            number(x),
+            number(y),
+            escaped(&name),
+            escaped(&beside)
         ));
         self.bar(canvas, span, y);
         canvas.raw("</g>");
@@ -201,7 +202,14 @@ impl<'p, 'a> Sheet<'p, 'a> {
                 canvas.text((MARGIN, y), "note", "start", &text, room, Font::Small);
             }
             Content::Finding(finding) => {
-                canvas.text((MARGIN, y), "bad strong", "start", &format!("✗ {}", finding.kind), room, Font::Normal);
+                canvas.text(
+                    (MARGIN, y + 5.0),
+                    "bad strong",
+                    "start",
+                    &format!("✗ {}", finding.kind),
+                    room,
+                    Font::Normal,
+                );
             }
             Content::Sentence(text) => {
                 canvas.text((MARGIN + INDENT, y), "small", "start", text, room, Font::Small);
@@ -266,6 +274,16 @@ impl<'p, 'a> Sheet<'p, 'a> {
             }
         }
         sentences.concat().trim_end_matches("; ").to_owned()
+    }
+}
+
+/// A round duration without decimals that say nothing.
+fn plain(duration: &str) -> String {
+    match duration.split_once(' ') {
+        Some((number, unit)) if number.contains('.') => {
+            format!("{} {unit}", number.trim_end_matches('0').trim_end_matches('.'))
+        }
+        _ => duration.to_owned(),
     }
 }
 

@@ -50,8 +50,12 @@ impl Axis {
         let length = self.length();
         let rough = (length / 5).max(1);
         let power = 10_u64.pow(rough.ilog10());
-        let step = [1, 2, 5, 10].iter().map(|factor| factor * power).find(|step| *step >= rough).unwrap_or(rough);
-        let times = (0..=5).map(|number| number * step).take_while(|time| *time <= length);
+        let step = [1, 2, 5, 10]
+            .iter()
+            .map(|factor| power.saturating_mul(*factor))
+            .find(|step| *step >= rough)
+            .unwrap_or(rough);
+        let times = (0..=5).map(|number| step.saturating_mul(number)).take_while(|time| *time <= length);
         times.map(|time| (time, self.x(self.start + time))).collect()
     }
 

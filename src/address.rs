@@ -5,8 +5,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::dialect::Dialect;
 use crate::error::{Error, ErrorKind, Result};
-use crate::propagation::TracePolicy;
+use crate::propagation::{Hop, Reception, TracePolicy, TrustBoundary};
 
 /// The longest name of a topic or group, in bytes: Kafka's limit, the lowest of the brokers.
 pub const MAX_NAME_LENGTH: usize = 249;
@@ -135,7 +136,7 @@ pub struct Subscription {
     guarantee: Guarantee,
     dead_letter: Option<Arc<str>>,
     prefetch: usize,
-    policy: TracePolicy,
+    pub(crate) reception: Reception,
 }
 
 /// How many deliveries of one subscription may be unsettled at a time unless [`Subscription::prefetch`] says otherwise.
@@ -154,7 +155,7 @@ impl Subscription {
             guarantee: Guarantee::default(),
             dead_letter: None,
             prefetch: DEFAULT_PREFETCH,
-            policy: TracePolicy::default(),
+            reception: Reception::default(),
         }
     }
 
@@ -193,10 +194,42 @@ impl Subscription {
         self
     }
 
-    /// How process spans relate to the context that messages carry. Default [`TracePolicy::Parent`].
+    /// How process spans relate to the context that messages carry, on every kind of hop and whatever the sender asks for.
+    /// Default: [by the hop](crate::propagation).
     #[must_use]
     pub fn trace_policy(mut self, policy: TracePolicy) -> Self {
-        self.policy = policy;
+        self.reception.policy = Some(policy);
+        self
+    }
+
+    /// How process spans relate to the context of messages on this kind of hop, unless the sender asks for something else.
+    #[must_use]
+    pub fn trace_policy_for(mut self, hop: Hop, policy: TracePolicy) -> Self {
+        self.reception.by_hop.push((hop, policy));
+        self
+    }
+
+    /// Treats the senders as strangers: see [`TrustBoundary`].
+    #[must_use]
+    pub fn trust_boundary(mut self, boundary: TrustBoundary) -> Self {
+        self.reception.boundary = Some(Arc::new(boundary));
+        self
+    }
+
+    /// Understands these [dialects](crate::dialect) of other systems, tried in this order where the usual headers hold no valid context.
+    #[must_use]
+    pub fn dialects(mut self, dialects: impl IntoIterator<Item = Dialect>) -> Self {
+        self.reception.dialects.extend(dialects);
+        self
+    }
+
+    /// Says that this subscription goes over the past: what was stored before it began is a [replay](Hop::Replay).
+    ///
+    /// Readers without a group that begin elsewhere than at the latest say so by themselves, and so do the members of a group that was
+    /// [moved](crate::TracedBroker::reposition) by the same broker handle.
+    #[must_use]
+    pub fn replay(mut self) -> Self {
+        self.reception.replay = true;
         self
     }
 
@@ -230,9 +263,14 @@ impl Subscription {
         self.prefetch
     }
 
-    /// The trace policy.
-    pub fn policy(&self) -> TracePolicy {
-        self.policy
+    /// The trace policy for every hop, if one was set.
+    pub fn policy(&self) -> Option<TracePolicy> {
+        self.reception.policy
+    }
+
+    /// Whether what was stored before the subscription begins is handed out as a [replay](Hop::Replay).
+    pub fn is_replay(&self) -> bool {
+        self.reception.replay || self.group.is_none() && self.start.is_some_and(|start| start != Start::Latest)
     }
 
     /// Checks names and bounds, as subscribing does first.

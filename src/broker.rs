@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use opentelemetry::Context;
 use opentelemetry::global::BoxedTracer;
+use opentelemetry::metrics::MeterProvider;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{TraceContextExt, TraceId, Tracer, TracerProvider};
 
@@ -15,14 +16,14 @@ use crate::ambient;
 use crate::capability::{Capabilities, REPOSITIONING, unsupported};
 use crate::consumer::{Consumer, Deliveries};
 use crate::dead_letter::{DeadLetters, Forward};
-use crate::driver::Driver;
+use crate::driver::{Driver, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::held::Held;
 use crate::message::{Message, Receipt};
-use crate::propagation::Propagation;
+use crate::propagation::{Propagation, Rejections, ReplayMark, Replays, TrustBoundary};
 use crate::publisher::Publisher;
-use crate::span::{Operation, SpanTemplate};
-use crate::tracer::Telemetry;
+use crate::span::{Operation, SettleTemplates, SpanTemplate};
+use crate::tracer::{Settings, Telemetry};
 
 /// A message broker whose traces do not break: what applications program against.
 ///
@@ -132,6 +133,7 @@ pub type Broker = Traced<Arc<dyn Driver>>;
 /// ```
 pub struct Traced<D> {
     publisher: Arc<Publisher<D>>,
+    replays: Arc<Replays>,
 }
 
 impl<D: Driver> Traced<D> {
@@ -139,7 +141,7 @@ impl<D: Driver> Traced<D> {
     ///
     /// The global provider is looked up when the first span is made; one that is installed later is found within 64 spans.
     pub fn new(driver: D) -> Self {
-        Self::assemble(driver, None, Propagation::w3c())
+        Self::assemble(driver, Settings::default())
     }
 
     /// Sends spans to this provider in place of the global one.
@@ -152,8 +154,17 @@ impl<D: Driver> Traced<D> {
         D: Clone,
     {
         let tracer = BoxedTracer::new(Box::new(provider.tracer_with_scope(Telemetry::scope())));
-        let propagation = self.publisher.telemetry.propagation.clone();
-        Self::assemble(self.publisher.driver.clone(), Some(Arc::new(tracer)), propagation)
+        self.with(|settings| settings.tracer = Some(Arc::new(tracer)))
+    }
+
+    /// Sends [measurements](crate::metrics) to this provider in place of the global one.
+    #[must_use]
+    pub fn with_meter_provider(self, provider: &impl MeterProvider) -> Self
+    where
+        D: Clone,
+    {
+        let meter = provider.meter_with_scope(Telemetry::scope());
+        self.with(|settings| settings.meter = Some(meter))
     }
 
     /// Carries contexts by this propagator in place of the W3C's headers.
@@ -162,13 +173,42 @@ impl<D: Driver> Traced<D> {
     where
         D: Clone,
     {
-        let tracer = self.publisher.telemetry.given_tracer();
-        Self::assemble(self.publisher.driver.clone(), tracer, Propagation::custom(Arc::new(propagator)))
+        self.with(|settings| settings.propagation = Propagation::custom(Arc::new(propagator)))
     }
 
-    fn assemble(driver: D, tracer: Option<Arc<BoxedTracer>>, propagation: Propagation) -> Self {
-        let telemetry = Arc::new(Telemetry::new(tracer, propagation));
-        Self { publisher: Arc::new(Publisher::new(driver, telemetry)) }
+    /// Lets only what the boundary allows travel with the messages that are published; for brokers that strangers read.
+    #[must_use]
+    pub fn with_trust_boundary(self, boundary: TrustBoundary) -> Self
+    where
+        D: Clone,
+    {
+        self.with(|settings| settings.boundary = Some(Arc::new(boundary)))
+    }
+
+    /// Makes a span of kind CLIENT for each settlement, `ack {topic}`, `retry {topic}` or `reject {topic}`, child of the process span.
+    ///
+    /// Off by default: the process span says how it was settled and lasts until then, and the duration is measured in any case.
+    #[must_use]
+    pub fn with_settle_spans(self) -> Self
+    where
+        D: Clone,
+    {
+        self.with(|settings| settings.settle_spans = true)
+    }
+
+    /// Another handle on the same driver, with settings changed.
+    fn with(self, change: impl FnOnce(&mut Settings)) -> Self
+    where
+        D: Clone,
+    {
+        let mut settings = self.publisher.telemetry.settings.clone();
+        change(&mut settings);
+        Self::assemble(self.publisher.driver.clone(), settings)
+    }
+
+    fn assemble(driver: D, settings: Settings) -> Self {
+        let telemetry = Arc::new(Telemetry::new(settings));
+        Self { publisher: Arc::new(Publisher::new(driver, telemetry)), replays: Arc::default() }
     }
 
     /// The driver.
@@ -176,29 +216,30 @@ impl<D: Driver> Traced<D> {
         &self.publisher.driver
     }
 
-    fn consumer(&self, subscription: &Subscription, source: &crate::driver::Source) -> Result<Consumer> {
+    fn consumer(&self, subscription: &Subscription, source: &Source, replayed: ReplayMark) -> Result<Consumer> {
         let driver = &self.publisher.driver;
         let topic = Topic::new(subscription.topic())?;
         let dead_letters = subscription.dead_letter_topic().map(|dead| {
             let publisher: Arc<dyn Forward> = self.publisher.clone();
             DeadLetters::new(dead, publisher)
         });
+        let template = |operation| {
+            let (identity, group) = (driver.identity(), subscription.group_name());
+            SpanTemplate::new(operation, identity, &topic.to_shared(), &source.destination, group)
+        };
         Ok(Consumer {
             system: driver.identity().system,
-            process: SpanTemplate::new(
-                Operation::Process,
-                driver.identity(),
-                &topic.to_shared(),
-                &source.destination,
-                subscription.group_name(),
-            ),
-            topic,
+            process: template(Operation::Process),
+            settle: SettleTemplates::new(template),
             telemetry: Arc::clone(&self.publisher.telemetry),
-            policy: subscription.policy(),
+            reception: subscription.reception.clone(),
+            replayed,
+            rejections: Rejections::default(),
             guarantee: subscription.guarantee(),
             capabilities: driver.capabilities().clone(),
             dead_letters,
             held: Held::default(),
+            topic,
         })
     }
 
@@ -242,15 +283,21 @@ impl<D: Driver> TracedBroker for Traced<D> {
         let operation = "subscribe";
         let checked = subscription.validate().and_then(|()| supports(self.capabilities(), &subscription));
         checked.map_err(|error| self.annotate(error, operation))?;
+        // Before it begins, so that nothing that comes while it does is taken for the past.
+        let replayed = self.replays.begin(&subscription);
         let source = self.publisher.driver.subscribe(&subscription).await;
         let source =
             source.map_err(|error| self.annotate(error, operation).with_context("topic", subscription.topic()))?;
-        let consumer = self.consumer(&subscription, &source)?;
+        let consumer = self.consumer(&subscription, &source, replayed)?;
         Ok(Deliveries::new(source, consumer))
     }
 
     async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
         let checked = subscription.validate().and_then(|()| repositions(self.capabilities(), subscription, start));
+        if checked.is_ok() {
+            // Before it is done: members may get what comes next at once.
+            self.replays.moved(subscription);
+        }
         let moved = match checked {
             Ok(()) => self.publisher.driver.reposition(subscription, start).await,
             Err(error) => Err(error),
@@ -270,7 +317,7 @@ impl<D: Driver> TracedBroker for Traced<D> {
 
 impl<D> Clone for Traced<D> {
     fn clone(&self) -> Self {
-        Self { publisher: Arc::clone(&self.publisher) }
+        Self { publisher: Arc::clone(&self.publisher), replays: Arc::clone(&self.replays) }
     }
 }
 

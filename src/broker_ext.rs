@@ -5,6 +5,7 @@ use futures_core::Stream;
 use futures_util::StreamExt as _;
 
 use crate::address::Subscription;
+use crate::bridge::Bridge;
 use crate::broker::TracedBroker;
 use crate::consume::{Consume, ConsumeBatch};
 use crate::error::Result;
@@ -85,6 +86,16 @@ pub trait TracedBrokerExt: TracedBroker {
     /// What is returned does nothing until it is [run](Redrive::run).
     fn redrive(&self, dead_letter_topic: &str) -> Redrive<'_, Self> {
         Redrive::new(self, dead_letter_topic)
+    }
+
+    /// Copies the messages of a subscription to a topic of another broker, with their traces; see [`bridge`](crate::bridge).
+    ///
+    /// What is returned does nothing until it is [run](Bridge::run).
+    fn bridge<'a, B>(&'a self, subscription: Subscription, to: &'a B, topic: impl Into<String>) -> Bridge<'a, Self, B>
+    where
+        B: TracedBroker + ?Sized,
+    {
+        Bridge::new(self, subscription, to, topic)
     }
 
     /// Whether the broker can be worked with; answers within 5 s.

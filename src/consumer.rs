@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use futures_core::Stream;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TraceContextExt;
 use tokio::time::Sleep;
 
 use crate::address::{Guarantee, Topic};
@@ -17,10 +19,11 @@ use crate::delivery::Delivery;
 use crate::driver::{DeliveryHandle, Disposition, Inbound, Source};
 use crate::error::{Error, Result};
 use crate::held::{Held, HeldDelivery};
-use crate::latency::time_in_queue;
-use crate::propagation::TracePolicy;
+use crate::latency::Queued;
+use crate::metrics::{CONTEXT_HEADER, CONTEXT_REASON, with};
+use crate::propagation::{Hop, Origin, Reception, Rejections, ReplayMark};
 use crate::received::{Parts, Received};
-use crate::span::SpanTemplate;
+use crate::span::{HOP, QUEUE_CLOCK, SettleTemplates, SpanTemplate};
 use crate::tracer::Telemetry;
 
 /// What the deliveries of one subscription share.
@@ -30,7 +33,10 @@ pub(crate) struct Consumer {
     pub(crate) topic: Topic,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) process: SpanTemplate,
-    pub(crate) policy: TracePolicy,
+    pub(crate) settle: SettleTemplates,
+    pub(crate) reception: Reception,
+    pub(crate) replayed: ReplayMark,
+    pub(crate) rejections: Rejections,
     pub(crate) guarantee: Guarantee,
     pub(crate) capabilities: Capabilities,
     pub(crate) dead_letters: Option<DeadLetters>,
@@ -38,6 +44,54 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
+    /// Reads the context that a message carries, and decides what to make of it.
+    fn receive(&self, inbound: &Inbound) -> Origin {
+        let extracted = self.telemetry.settings.propagation.extract(&inbound.headers);
+        extracted.rejections(|header, reason, count| self.reject(header, reason, count));
+        if inbound.unreadable_headers > 0 {
+            self.reject("other", "unreadable", inbound.unreadable_headers as usize);
+        }
+        let is_replayed = self.replayed.covers(inbound.timestamp.map(|stored| stored.time));
+        let (context, dialect) = if extracted.context.span().span_context().is_valid() {
+            (extracted.context, None)
+        } else {
+            match self.reception.translate(&inbound.headers, inbound.payload.as_deref()) {
+                Some((context, dialect)) => (context, Some(dialect)),
+                None => (extracted.context, None),
+            }
+        };
+        self.reception.receive(context, dialect, &inbound.headers, is_replayed)
+    }
+
+    /// Counts what was not used of a message's headers; says so once for each kind, for a foreign producer may do it with every message.
+    fn reject(&self, header: &'static str, reason: &'static str, count: usize) {
+        if self.rejections.is_new(header, reason) {
+            tracing::warn!(topic = %self.topic, header, reason, "a context was not used; more of the kind are counted, not logged");
+        }
+        if let Some(instruments) = self.telemetry.metrics.instruments() {
+            let kind = [KeyValue::new(CONTEXT_HEADER, header), KeyValue::new(CONTEXT_REASON, reason)];
+            instruments.rejected.add(count as u64, &with(&self.process.counted.at(None), kind));
+        }
+    }
+
+    /// Measures a delivery that is handed out.
+    fn count(&self, message: &Received) {
+        let Some(instruments) = self.telemetry.metrics.instruments() else { return };
+        let attributes = self.process.counted.at(message.partition());
+        instruments.consumed.add(1, &attributes);
+        let (Some(queued), Some(timestamp)) = (message.queued, message.timestamp()) else { return };
+        let clock = KeyValue::new(QUEUE_CLOCK, timestamp.source.as_str());
+        let hop = message.origin().hop;
+        let attributes = match hop {
+            Hop::Direct => with(&attributes, [clock]),
+            hop => with(&attributes, [clock, KeyValue::new(HOP, hop.as_str())]),
+        };
+        instruments.queue_duration.record(queued.time.as_secs_f64(), &attributes);
+        if queued.is_skewed {
+            instruments.skewed.add(1, &attributes);
+        }
+    }
+
     /// Adds to an error where it happened.
     pub(crate) fn annotate(&self, error: Error, operation: &'static str) -> Error {
         error.with_system(self.system).with_operation(operation).with_context("topic", &self.topic)
@@ -86,6 +140,7 @@ impl Deliveries {
 
     fn take_in(&self, inbound: Inbound) -> Delivery {
         let attempt = inbound.attempt.max(1);
+        let origin = self.consumer.receive(&inbound);
         let handle = match self.consumer.guarantee {
             Guarantee::AtLeastOnce => Some(inbound.handle),
             Guarantee::AtMostOnce => {
@@ -94,9 +149,6 @@ impl Deliveries {
                 None
             }
         };
-        if inbound.unreadable_headers > 0 {
-            tracing::debug!(topic = %self.consumer.topic, count = inbound.unreadable_headers, "headers left out: not readable");
-        }
         let parts = Parts {
             topic: self.consumer.topic.clone(),
             payload: inbound.payload,
@@ -106,13 +158,16 @@ impl Deliveries {
             timestamp: inbound.timestamp,
             partition: inbound.partition,
             offset: inbound.offset,
+            origin,
         };
         self.hand_out(Arc::new(parts), attempt, handle)
     }
 
     fn hand_out(&self, parts: Arc<Parts>, attempt: u32, handle: Option<Box<dyn DeliveryHandle>>) -> Delivery {
-        let queued = time_in_queue(parts.timestamp, SystemTime::now());
-        Delivery::new(Received { parts, attempt, queued }, handle, Arc::clone(&self.consumer))
+        let queued = Queued::until(SystemTime::now(), parts.timestamp);
+        let message = Received { parts, attempt, queued };
+        self.consumer.count(&message);
+        Delivery::new(message, handle, Arc::clone(&self.consumer))
     }
 }
 

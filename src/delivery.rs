@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{HandlerError, Verdict};
 use crate::held::{HeldDelivery, due_after};
 use crate::received::Received;
-use crate::span::ProcessSpan;
+use crate::span::{ProcessSpan, SettleSpan};
 
 /// How long a message waits for its next attempt when its dead letter could not be published.
 const DEAD_LETTER_BACK_OFF: Duration = Duration::from_secs(1);
@@ -82,9 +82,10 @@ impl Delivery {
         &self.message
     }
 
-    /// The creation context that the message carries, on an empty context: what the sender injected, or nothing.
+    /// The creation context that the message carries, on an empty context: what the sender injected, or nothing. Of a subscription with a
+    /// [trust boundary](crate::Subscription::trust_boundary), what the boundary admits.
     pub fn creation_context(&self) -> Context {
-        self.consumer.telemetry.propagation.extract(self.message.headers())
+        self.message.origin().context.clone()
     }
 
     /// Runs `handler` inside a process span and settles by its result: `Ok` acknowledges, an error retries or rejects as
@@ -113,9 +114,9 @@ impl Delivery {
         H: FnOnce(Received) -> F,
         F: Future<Output = Result<T, HandlerError>>,
     {
-        let span = self.start_span();
+        let mut span = self.start_span();
         let message = self.message.clone();
-        let result = contained(&span, limit, async move { handler(message).await.map(drop) }).await;
+        let result = contained(&mut span, limit, async move { handler(message).await.map(drop) }).await;
         Attempt { span, error: result.err() }
     }
 
@@ -132,7 +133,7 @@ impl Delivery {
             Some(Verdict::Retry(delay)) if self.handle.is_some() => delay,
             Some(Verdict::Reject) if self.handle.is_some() => match self.bury(&attempt).await {
                 Ok(disposition) => {
-                    let settled = self.settle(disposition).await;
+                    let settled = self.settle(disposition, Some(attempt.span.context())).await;
                     return attempt.end(settled.map(|()| Settlement::Rejected)).map(Concluded::Settled);
                 }
                 Err(error) => {
@@ -157,7 +158,7 @@ impl Delivery {
     /// # Errors
     /// [`ErrorKind::SettlementLost`] when it can no longer be settled and is handed out again.
     pub async fn ack(mut self) -> Result<()> {
-        self.settle(Disposition::Ack).await
+        self.settle(Disposition::Ack, None).await
     }
 
     /// Has the message handed out again after `delay`, with the attempt one higher.
@@ -165,7 +166,7 @@ impl Delivery {
     /// # Errors
     /// As [`ack`](Self::ack), and [`ErrorKind::Unsupported`] on an at-most-once subscription.
     pub async fn retry(mut self, delay: Duration) -> Result<()> {
-        self.settle_retry(delay).await
+        self.settle_retry(delay, None).await
     }
 
     /// Gives the message up: copies it to the subscription's dead-letter topic if it names one, then settles it.
@@ -182,23 +183,12 @@ impl Delivery {
     /// Starts the span of a batch of one subscription's deliveries; `None` for a batch of nothing.
     pub(crate) fn start_batch_span(batch: &[Self]) -> Option<ProcessSpan> {
         let consumer = &batch.first()?.consumer;
-        let creations: Vec<Context> = batch.iter().map(Self::creation_context).collect();
-        let (template, ambient) = (&consumer.process, ambient::current());
-        Some(ProcessSpan::start_batch(template, &consumer.telemetry, consumer.policy, &creations, &ambient))
+        let messages: Vec<&Received> = batch.iter().map(Self::message).collect();
+        Some(ProcessSpan::start_batch(consumer, &ambient::current(), &messages))
     }
 
     fn start_span(&self) -> ProcessSpan {
-        let consumer = &self.consumer;
-        let creation = self.creation_context();
-        let ambient = ambient::current();
-        let span = ProcessSpan::start(
-            &consumer.process,
-            &consumer.telemetry,
-            consumer.policy,
-            &creation,
-            &ambient,
-            &self.message,
-        );
+        let span = ProcessSpan::start(&self.consumer, &ambient::current(), &self.message);
         if span.is_recording() {
             span.describe(&self.message, |visit| {
                 if let Some(handle) = &self.handle {
@@ -219,11 +209,11 @@ impl Delivery {
         let settlement = match verdict {
             None if self.handle.is_none() => Settlement::None,
             None => {
-                self.settle(Disposition::Ack).await?;
+                self.settle(Disposition::Ack, Some(context)).await?;
                 Settlement::Acknowledged
             }
             Some(Verdict::Retry(delay)) => {
-                self.settle_retry(delay).await?;
+                self.settle_retry(delay, Some(context)).await?;
                 Settlement::Retried
             }
             Some(Verdict::Reject) => {
@@ -235,20 +225,28 @@ impl Delivery {
         Ok(settlement)
     }
 
-    async fn settle(&mut self, disposition: Disposition) -> Result<()> {
+    /// Tells the broker, within the context of the work, or the current one where there was none.
+    async fn settle(&mut self, disposition: Disposition, within: Option<&Context>) -> Result<()> {
         match self.handle.take() {
-            Some(handle) => handle.settle(disposition).await.map_err(|error| self.consumer.annotate(error, "settle")),
+            Some(handle) => {
+                let span = SettleSpan::start(&self.consumer, disposition, within, self.message.partition());
+                let settled = handle.settle(disposition).await.map_err(|error| self.consumer.annotate(error, "settle"));
+                if let Some(span) = span {
+                    span.finish(&settled);
+                }
+                settled
+            }
             None if disposition == Disposition::Ack => Ok(()),
             None => Err(self.unsettleable()),
         }
     }
 
-    async fn settle_retry(&mut self, delay: Duration) -> Result<()> {
+    async fn settle_retry(&mut self, delay: Duration, within: Option<&Context>) -> Result<()> {
         if self.handle.is_some() && !self.consumer.capabilities.retries_natively(delay) {
             self.hold(delay);
             return Ok(());
         }
-        self.settle(Disposition::Retry(delay)).await
+        self.settle(Disposition::Retry(delay), within).await
     }
 
     async fn settle_reject(&mut self, grounds: Grounds<'_>, context: &Context) -> Result<()> {
@@ -256,9 +254,9 @@ impl Delivery {
             return Err(self.unsettleable());
         }
         match self.copy_to_dead_letters(grounds, context).await {
-            Ok(disposition) => self.settle(disposition).await,
+            Ok(disposition) => self.settle(disposition, Some(context)).await,
             Err(error) => {
-                self.settle_retry(DEAD_LETTER_BACK_OFF).await?;
+                self.settle_retry(DEAD_LETTER_BACK_OFF, Some(context)).await?;
                 Err(error.with_context("message", "kept and retried: its dead letter could not be published"))
             }
         }
@@ -333,7 +331,7 @@ impl fmt::Debug for Delivery {
 
 /// Runs a handler within its span, for no longer than `limit`: a panic is an error, and an error is told to the span.
 pub(crate) async fn contained<T>(
-    span: &ProcessSpan,
+    span: &mut ProcessSpan,
     limit: Option<Duration>,
     work: impl Future<Output = Result<T, HandlerError>>,
 ) -> Result<T, HandlerError> {
@@ -344,7 +342,7 @@ pub(crate) async fn contained<T>(
     };
     let result = outcome.unwrap_or_else(|panic| Err(HandlerError::retry(Panicked(describe_panic(&*panic)))));
     if let Err(error) = &result {
-        span.fail(error.error_type(), error.to_string());
+        span.fail(error.error_type(), || error.to_string());
     }
     result
 }
@@ -358,14 +356,14 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// Ends the span with how the delivery was settled.
     fn end(self, settled: Result<Settlement>) -> Result<Processed> {
-        let Self { span, error } = self;
+        let Self { mut span, error } = self;
         match settled {
             Ok(settlement) => {
                 span.finish(settlement.as_str());
                 Ok(Processed { settlement, error })
             }
             Err(failure) => {
-                span.fail(failure.kind().as_str(), failure.to_string());
+                span.fail(failure.kind().as_str(), || failure.to_string());
                 span.finish(Settlement::None.as_str());
                 Err(failure)
             }

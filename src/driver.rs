@@ -106,6 +106,8 @@ pub struct Identity {
     pub server_address: Option<Arc<str>>,
     /// `server.port`.
     pub server_port: Option<u16>,
+    /// `messaging.client.id`: what the client calls itself to the broker, if it does.
+    pub client_id: Option<Arc<str>>,
     /// How many publishes the layer above may leave unconfirmed at a time. One whose confirmation was given does not count: a driver
     /// that counts for itself makes room before it confirms.
     pub max_in_flight: usize,
@@ -125,6 +127,7 @@ impl Identity {
             system,
             server_address: None,
             server_port: None,
+            client_id: None,
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
             key_attribute: None,
             offset_attribute: None,
@@ -144,6 +147,13 @@ impl Identity {
     pub fn with_server(mut self, address: impl AsRef<str>, port: u16) -> Self {
         self.server_address = Some(address.as_ref().into());
         self.server_port = Some(port);
+        self
+    }
+
+    /// Adds the name that the client gives itself.
+    #[must_use]
+    pub fn with_client_id(mut self, id: impl AsRef<str>) -> Self {
+        self.client_id = Some(id.as_ref().into());
         self
     }
 

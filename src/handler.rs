@@ -67,6 +67,11 @@ impl HandlerError {
         &*self.source
     }
 
+    /// The same error with another word on what is to happen to the message.
+    pub(crate) fn with_verdict(self, verdict: Verdict) -> Self {
+        Self { verdict, ..self }
+    }
+
     /// The `error.type` of the process span: `panic`, `timeout`, the kind of a library error, else `handler_error`.
     pub(crate) fn error_type(&self) -> &'static str {
         if self.source.is::<Panicked>() {

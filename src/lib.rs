@@ -5,6 +5,7 @@
 pub mod address;
 #[cfg_attr(feature = "tracing", path = "ambient_tracing.rs")]
 mod ambient;
+pub mod bridge;
 pub mod broker;
 mod broker_ext;
 pub mod broker_url;
@@ -18,6 +19,7 @@ pub mod consume;
 mod consumer;
 pub mod dead_letter;
 mod delivery;
+pub mod dialect;
 pub mod driver;
 pub mod error;
 #[cfg(feature = "testing")]
@@ -26,8 +28,10 @@ mod handler;
 pub mod headers;
 pub mod health;
 mod held;
+mod intern;
 mod latency;
 pub mod message;
+pub mod metrics;
 pub mod propagation;
 mod publisher;
 mod received;
@@ -45,6 +49,7 @@ pub mod w3c;
 pub mod adapters;
 
 pub use address::{Guarantee, Start, Subscription, Topic};
+pub use bridge::{Bridge, Bridged};
 pub use broker::{Broker, Traced, TracedBroker};
 pub use broker_ext::TracedBrokerExt;
 pub use broker_url::{BrokerUrl, Secret, Topology};
@@ -53,11 +58,12 @@ pub use connect::{SCHEMES, connect};
 pub use consume::{Consume, Report, Retry};
 pub use consumer::Deliveries;
 pub use delivery::{Delivery, Processed, Settlement};
+pub use dialect::Dialect;
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{HandlerError, Verdict};
 pub use headers::Headers;
 pub use health::Health;
 pub use message::{Message, PublishOutcome, Receipt};
-pub use propagation::TracePolicy;
+pub use propagation::{Hop, TracePolicy, TrustBoundary};
 pub use received::Received;
 pub use shutdown::shutdown_signal;

@@ -1,5 +1,6 @@
 //! What applications publish and what they get back for it.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use crate::codec::Json;
 use crate::error::Result;
 use crate::headers::Headers;
+use crate::propagation::{Hop, TracePolicy, TrustBoundary};
 use crate::received::Received;
 
 /// The header that holds the media type of the payload; adapters map it to the broker's own property where there is one.
@@ -34,6 +36,9 @@ pub struct Message {
     pub(crate) headers: Headers,
     pub(crate) context: Option<Context>,
     pub(crate) deliver_at: Option<SystemTime>,
+    pub(crate) hop: Option<Hop>,
+    pub(crate) policy: Option<TracePolicy>,
+    pub(crate) boundary: Option<Arc<TrustBoundary>>,
 }
 
 impl Message {
@@ -46,6 +51,9 @@ impl Message {
             headers: Headers::new(),
             context: None,
             deliver_at: None,
+            hop: None,
+            policy: None,
+            boundary: None,
         }
     }
 
@@ -111,6 +119,36 @@ impl Message {
         self
     }
 
+    /// Asks for a way in which its process span relates to its context; the subscription may decide otherwise, see
+    /// [`propagation`](crate::propagation). Travels in the header [`TRACE_POLICY`](crate::propagation::TRACE_POLICY).
+    #[must_use]
+    pub fn trace_policy(mut self, policy: TracePolicy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Says what kind of hop the message is on, where that is not known by itself: `Scheduled` for what a schedule publishes.
+    /// Travels in the header [`TRACE_HOP`](crate::propagation::TRACE_HOP). A message that is [delayed](Self::deliver_at) says so by itself.
+    #[must_use]
+    pub fn hop(mut self, hop: Hop) -> Self {
+        self.hop = Some(hop);
+        self
+    }
+
+    /// Lets only what the boundary allows travel with the message; for receivers that are strangers.
+    /// [`Traced::with_trust_boundary`](crate::Traced::with_trust_boundary) does it for every message.
+    #[must_use]
+    pub fn trust_boundary(mut self, boundary: TrustBoundary) -> Self {
+        self.boundary = Some(Arc::new(boundary));
+        self
+    }
+
+    /// What kind of hop it is on.
+    pub(crate) fn hop_kind(&self) -> Hop {
+        let is_delayed = || self.deliver_at.is_some_and(|time| time > SystemTime::now());
+        self.hop.unwrap_or_else(|| if is_delayed() { Hop::Delayed } else { Hop::Direct })
+    }
+
     /// The payload; empty for a tombstone.
     pub fn payload(&self) -> &[u8] {
         self.payload.as_deref().unwrap_or_default()
@@ -139,6 +177,9 @@ impl From<&Received> for Message {
             headers: received.headers().clone(),
             context: None,
             deliver_at: None,
+            hop: None,
+            policy: None,
+            boundary: None,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::address::Topic;
 use crate::driver::{Destination, Driver, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Message, Receipt};
+use crate::propagation::{Hop, Propagation};
 use crate::span::{MAX_LINKS, Operation, SendSpan, SpanTemplate};
 use crate::tracer::Telemetry;
 
@@ -56,7 +57,8 @@ impl<D: Driver> Publisher<D> {
             Err(error) => return self.refuse(topic, &parent, error),
         };
         let span = SendSpan::start(&channel.send, &self.telemetry, &parent, &message);
-        self.telemetry.propagation.inject(span.span_context(), &parent, &mut message.headers);
+        Propagation::mark_new(&mut message);
+        self.inject(span.span_context(), &parent, &mut message);
         let result = self.hand_over(&channel.topic, message).await;
         span.finish(&result);
         result
@@ -64,7 +66,7 @@ impl<D: Driver> Publisher<D> {
 
     /// Publishes a message with the creation context its headers hold, or as a new one if they hold none.
     pub(crate) async fn forward_within(&self, topic: &str, mut message: Message, parent: Context) -> Result<Receipt> {
-        let creation = self.telemetry.propagation.extract(&message.headers);
+        let creation = self.telemetry.settings.propagation.extract(&message.headers).context;
         let created = creation.span().span_context().clone();
         if !created.is_valid() {
             return self.publish(topic, message, parent).await;
@@ -74,9 +76,11 @@ impl<D: Driver> Publisher<D> {
             Ok(channel) => channel,
             Err(error) => return self.refuse(topic, &parent, error),
         };
-        let span = SendSpan::start_linked(&channel.transfer, &self.telemetry, &parent, vec![created], None);
+        let hop = message.hop_kind();
+        let span = SendSpan::start_linked(&channel.transfer, &self.telemetry, &parent, vec![created], hop, None);
+        Propagation::mark_passed_on(&mut message);
         // Written anew rather than left as received: one header each, and nothing that was not valid.
-        self.telemetry.propagation.inject(None, &creation, &mut message.headers);
+        self.inject(None, &creation, &mut message);
         let result = self.hand_over(&channel.topic, message).await;
         span.finish(&result);
         result
@@ -116,24 +120,35 @@ impl<D: Driver> Publisher<D> {
         let creates: Vec<SendSpan> = chunk.iter_mut().map(|message| self.create(channel, message, parent)).collect();
         let links: Vec<SpanContext> = creates.iter().filter_map(SendSpan::span_context).cloned().collect();
         let count = Some(chunk.len());
-        let span = SendSpan::start_linked(&channel.transfer, &self.telemetry, parent, links, count);
-        let sends = chunk.into_iter().zip(creates).map(|(message, create)| async move {
-            let result = self.hand_over(&channel.topic, message).await;
-            create.finish(&result);
-            result
-        });
+        let span = SendSpan::start_linked(&channel.transfer, &self.telemetry, parent, links, Hop::Direct, count);
+        let mut sends = Vec::with_capacity(creates.len());
+        for (message, create) in chunk.into_iter().zip(creates) {
+            sends.push(self.hand_over_created(&channel.topic, message, create));
+        }
         let results: Vec<_> = stream::iter(sends).buffered(MAX_LINKS).collect().await;
-        span.finish_batch(results.iter().find_map(|result| result.as_ref().err()));
+        span.finish_batch(&results);
         results
     }
 
     /// Gives a message of a batch its creation context.
-    fn create(&self, channel: &Channel, message: &mut Message, parent: &Context) -> SendSpan {
+    fn create<'a>(&self, channel: &'a Channel, message: &mut Message, parent: &Context) -> SendSpan<'a> {
         let own = message.context.take();
         let parent = own.as_ref().unwrap_or(parent);
         let span = SendSpan::start(&channel.create, &self.telemetry, parent, message);
-        self.telemetry.propagation.inject(span.span_context(), parent, &mut message.headers);
+        Propagation::mark_new(message);
+        self.inject(span.span_context(), parent, message);
         span
+    }
+
+    async fn hand_over_created(&self, topic: &Topic, message: Message, create: SendSpan<'_>) -> Result<Receipt> {
+        let result = self.hand_over(topic, message).await;
+        create.finish(&result);
+        result
+    }
+
+    fn inject(&self, span: Option<&SpanContext>, parent: &Context, message: &mut Message) {
+        let boundary = message.boundary.as_deref().or(self.telemetry.settings.boundary.as_deref());
+        self.telemetry.settings.propagation.inject(span, parent, boundary, &mut message.headers);
     }
 
     /// Waits for a place among the publishes in flight, first come first served, enqueues, and awaits the answer.
@@ -210,7 +225,7 @@ impl<D: Driver> Publisher<D> {
         let identity = self.driver.identity();
         let template = SpanTemplate::new(Operation::Send, identity, &shown.into(), &Destination::new(), None);
         let result = Err(error);
-        SendSpan::start_linked(&template, &self.telemetry, parent, Vec::new(), None).finish(&result);
+        SendSpan::start_linked(&template, &self.telemetry, parent, Vec::new(), Hop::Direct, None).finish(&result);
         result
     }
 

@@ -11,6 +11,8 @@ use crate::codec::Json;
 use crate::driver::Timestamp;
 use crate::error::Result;
 use crate::headers::Headers;
+use crate::latency::Queued;
+use crate::propagation::Origin;
 
 /// A received message: payload, key, headers and where it came from. Cheap to clone.
 ///
@@ -19,7 +21,7 @@ use crate::headers::Headers;
 pub struct Received {
     pub(crate) parts: Arc<Parts>,
     pub(crate) attempt: u32,
-    pub(crate) queued: Option<Duration>,
+    pub(crate) queued: Option<Queued>,
 }
 
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub(crate) struct Parts {
     pub(crate) timestamp: Option<Timestamp>,
     pub(crate) partition: Option<i32>,
     pub(crate) offset: Option<i64>,
+    pub(crate) origin: Origin,
 }
 
 impl Received {
@@ -86,7 +89,12 @@ impl Received {
 
     /// How long the message was in the queue when it was handed out, never negative; `None` without a timestamp.
     pub fn time_in_queue(&self) -> Option<Duration> {
-        self.queued
+        self.queued.map(|queued| queued.time)
+    }
+
+    /// Where it comes from, as far as traces go.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.parts.origin
     }
 
     /// The partition it came from, where there are partitions.

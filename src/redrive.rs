@@ -12,6 +12,7 @@ use crate::dead_letter;
 use crate::delivery::Delivery;
 use crate::error::Result;
 use crate::message::Message;
+use crate::propagation::Hop;
 
 /// How long nothing may come before the dead letters count as all sent back, unless [`Redrive::idle`] says otherwise.
 pub const DEFAULT_IDLE: Duration = Duration::from_secs(5);
@@ -121,7 +122,7 @@ impl<'a, B: TracedBroker + ?Sized> Redrive<'a, B> {
         }
         let origin = letter.headers().get_str(dead_letter::TOPIC).ok_or("it does not say where it came from")?;
         let origin = Topic::new(origin).map_err(|error| error.to_string())?;
-        let mut message = Message::from(letter);
+        let mut message = Message::from(letter).hop(Hop::Replay);
         for header in dead_letter::HEADERS {
             message.headers_mut().remove(header);
         }

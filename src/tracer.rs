@@ -1,39 +1,61 @@
-//! Where spans are made: a tracer the user set, or the global one, and none at all at no cost.
+//! Where spans are made and measurements go: a tracer the user set, or the global one, and none at all at no cost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use opentelemetry::global::{BoxedSpan, BoxedTracer};
+use opentelemetry::metrics::Meter;
 use opentelemetry::trace::{Span, SpanBuilder, TraceContextExt, Tracer};
 use opentelemetry::{Context, InstrumentationScope, global};
 use parking_lot::RwLock;
 
-use crate::propagation::Propagation;
+use crate::metrics::Metrics;
+use crate::propagation::{Propagation, TrustBoundary};
 use crate::span::SCHEMA_URL;
 
 /// While nothing makes spans, one in so many looks for a global tracer provider again.
 const PROBE_EVERY: u32 = 64;
 
-/// Makes spans and moves contexts; shared by all that one broker publishes and consumes.
+/// What the user said about telemetry.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// In place of the global tracer provider's.
+    pub(crate) tracer: Option<Arc<BoxedTracer>>,
+    /// In place of the global meter provider's.
+    pub(crate) meter: Option<Meter>,
+    pub(crate) propagation: Propagation,
+    /// What may go out with every message.
+    pub(crate) boundary: Option<Arc<TrustBoundary>>,
+    pub(crate) settle_spans: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { tracer: None, meter: None, propagation: Propagation::w3c(), boundary: None, settle_spans: false }
+    }
+}
+
+/// Makes spans, measures and moves contexts; shared by all that one broker publishes and consumes.
 #[derive(Debug)]
 pub(crate) struct Telemetry {
     tracer: RwLock<Option<Arc<BoxedTracer>>>,
     is_global: bool,
     /// Spans skipped since the tracer was found to make none; 0 while it makes some.
     idle: AtomicU32,
-    pub(crate) propagation: Propagation,
+    pub(crate) metrics: Metrics,
+    pub(crate) settings: Settings,
 }
 
 impl Telemetry {
-    /// Spans go to the tracer, or to the global provider as it is set when the first span is made.
-    pub(crate) fn new(tracer: Option<Arc<BoxedTracer>>, propagation: Propagation) -> Self {
-        let is_global = tracer.is_none();
-        Self { tracer: RwLock::new(tracer), is_global, idle: AtomicU32::new(0), propagation }
-    }
-
-    /// The tracer the user set, if any.
-    pub(crate) fn given_tracer(&self) -> Option<Arc<BoxedTracer>> {
-        self.tracer.read().clone().filter(|_| !self.is_global)
+    /// Spans go to the tracer that was set, or to the global provider as it is set when the first span is made.
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            tracer: RwLock::new(settings.tracer.clone()),
+            is_global: settings.tracer.is_none(),
+            idle: AtomicU32::new(0),
+            metrics: Metrics::new(settings.meter.as_ref()),
+            settings,
+        }
     }
 
     /// The instrumentation scope of every span of this library.

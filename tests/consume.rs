@@ -3,6 +3,8 @@
 
 #[path = "consume/batches.rs"]
 mod batches;
+#[path = "consume/bridging.rs"]
+mod bridging;
 #[path = "consume/drain.rs"]
 mod drain;
 #[path = "consume/lanes.rs"]

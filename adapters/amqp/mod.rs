@@ -211,7 +211,10 @@ impl Amqp {
         let publisher = Publisher::start(&settings, Arc::clone(&publishing)).await?;
         let (host, port) = &settings.hosts[host];
         Ok(Self {
-            identity: Identity::new("rabbitmq").with_server(host, *port).with_max_in_flight(settings.max_in_flight),
+            identity: Identity::new("rabbitmq")
+                .with_server(host, *port)
+                .with_client_id(&settings.name)
+                .with_max_in_flight(settings.max_in_flight),
             capabilities: capabilities(settings.max_payload),
             publishing,
             publisher,

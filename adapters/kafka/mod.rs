@@ -258,6 +258,10 @@ fn identity(settings: &KafkaBuilder) -> Identity {
     let identity = Identity::new("kafka")
         .with_max_in_flight(settings.max_in_flight)
         .with_send_attributes(Some(delivery::KEY_ATTRIBUTE), Some(delivery::OFFSET_ATTRIBUTE));
+    let identity = match settings.shared_client().get("client.id") {
+        Some(id) => identity.with_client_id(id),
+        None => identity,
+    };
     match BrokerUrl::parse(&format!("kafka://{}", settings.servers())) {
         Ok(url) => url.hosts(DEFAULT_PORT).first().map(|(host, port)| identity.clone().with_server(host, *port)),
         Err(_) => None,

@@ -213,12 +213,12 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
         H: Fn(Vec<Received>) -> F,
         F: Future<Output = Result<Vec<Failed>, HandlerError>>,
     {
-        let Some(span) = Delivery::start_batch_span(&batch) else { return };
+        let Some(mut span) = Delivery::start_batch_span(&batch) else { return };
         // Counted as abandoned until they are settled, in case the time to drain runs out.
         report.abandoned += batch.len() as u64;
         let messages = batch.iter().map(|delivery| delivery.message().clone()).collect();
         // Called within, so that a panic before the first await is contained, too.
-        let result = contained(&span, self.time_limit, async { (self.handler)(messages).await }).await;
+        let result = contained(&mut span, self.time_limit, async { (self.handler)(messages).await }).await;
         let mut errors: Vec<Option<HandlerError>> = Vec::new();
         errors.resize_with(batch.len(), || None);
         let whole = match result {
@@ -243,7 +243,8 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
         settled.iter().for_each(|settlement| count(report, settlement));
         if let Some(first) = errors.iter().flatten().next() {
             let count = errors.iter().flatten().count();
-            span.fail(first.error_type(), format!("{count} of {} messages failed, the first: {first}", errors.len()));
+            let words = || format!("{count} of {} messages failed, the first: {first}", errors.len());
+            span.fail(first.error_type(), words);
         }
         span.finish(overall(&settled));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::failure::{Checked, check, check_eq};
+use super::super::spans::check_linked;
 use super::super::world::{World, text};
 use crate::broker::TracedBroker;
 use crate::message::Message;
@@ -67,8 +68,8 @@ async fn delivers_delayed_messages_as_they_were(world: &World) -> Checked {
     opentelemetry::trace::TraceContextExt::span(&root).end();
     world.spans.check_everything_resolves()?;
     let (send, process) = (world.spans.one(&world.send_name())?, world.spans.one(&world.process_name())?);
-    check_eq!(process.parent_span_id, send.span_context.span_id(), "the parent of the process span");
-    Ok(())
+    check!(process.span_context.trace_id() != send.span_context.trace_id(), "what is done later is a trace of its own");
+    check_linked(&process, &send.span_context)
 }
 
 async fn delivers_at_different_times(world: &World) -> Checked {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanId, TraceContextExt};
+use opentelemetry_sdk::trace::SpanData;
 
 use super::super::failure::{Checked, Failure, check, check_eq};
 use super::super::journal::{Journal, up_to};
@@ -190,11 +191,17 @@ async fn sends_dead_letters_back(world: &World) -> Checked {
         let current = Context::current().span().span_context().trace_id();
         check_eq!((tenant, dead, message.attempt()), ("acme", false, 1), "tenant, marks of death, attempt");
         check_eq!(message.key().map(|key| text(key)), Some("k".to_owned()), "the key");
-        check_eq!(current, trace, "the trace");
+        check!(current != trace, "what is done again is a trace of its own");
         mended.write(text(message.payload()));
         Ok::<_, HandlerError>(())
     };
     let report = broker.consume(world.group("g"), handler).run_until(mended.has(world, 10)).await?;
     check_eq!((mended.set(), report.retried), (up_to(10), 0), "what came again: {report}");
+    broker.close().await?;
+    let again = world.spans.named(&world.process_name()).into_iter();
+    let again: Vec<_> = again.filter(|span| span.span_context.trace_id() != trace).collect();
+    check_eq!(again.len(), 10, "the process spans of what came again");
+    let linked = |span: &SpanData| span.links.iter().any(|link| link.span_context.trace_id() == trace);
+    check!(again.iter().all(linked), "what is done again is linked to the first time");
     Ok(())
 }

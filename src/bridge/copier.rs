@@ -1,0 +1,151 @@
+//! One message from the source to the target.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::progress::Counts;
+use super::{HOPS, MAX_HOPS, Prepare, TOMBSTONE, customs};
+use crate::address::Topic;
+use crate::broker::TracedBroker;
+use crate::consume::Retry;
+use crate::error::{Error, ErrorKind};
+use crate::handler::{HandlerError, Verdict};
+use crate::message::Message;
+use crate::received::Received;
+
+/// The header in which brokers without a place for the sender's id carry it.
+const MESSAGE_ID: &str = "message-id";
+
+/// What copies the messages of a bridge.
+pub(super) struct Copier<'a, B: ?Sized> {
+    source: &'static str,
+    to: &'a B,
+    topic: Topic,
+    retry: Retry,
+    prepare: Option<Box<Prepare<'a>>>,
+    pub(super) counts: Counts,
+    /// Cancelled when the bridge is told to stop: nobody waits for a target that is away from then on.
+    stopping: CancellationToken,
+    /// Cancelled when the target turns out to be closed.
+    closed: CancellationToken,
+}
+
+impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
+    pub(super) fn new(
+        source: &'static str,
+        to: &'a B,
+        topic: Topic,
+        retry: Retry,
+        prepare: Option<Box<Prepare<'a>>>,
+    ) -> Self {
+        let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
+        Self { source, to, topic, retry, prepare, counts: Counts::new(), stopping, closed }
+    }
+
+    /// Has copies that wait for the target give up once what is returned is dropped, so that their messages go back.
+    pub(super) fn stop_on_drop(&self) -> DropGuard {
+        self.stopping.clone().drop_guard()
+    }
+
+    pub(super) async fn target_closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    /// Copies a message; returns once the target has confirmed it.
+    ///
+    /// What fails for now is tried again right here, so that while the target is away no further message is taken.
+    pub(super) async fn copy(self: Arc<Self>, received: Received) -> Result<(), HandlerError> {
+        let mut attempt = 1;
+        while let Err(error) = self.try_copy(&received).await {
+            self.counts.failed();
+            if kind(&error) == Some(ErrorKind::Closed) {
+                self.closed.cancel();
+                return Err(error.with_verdict(Verdict::Retry(Duration::ZERO)));
+            }
+            let Verdict::Retry(delay) = self.retry.verdict(&error, attempt) else {
+                return Err(error.with_verdict(Verdict::Reject));
+            };
+            tracing::debug!(topic = %self.topic, %error, ?delay, "a copy failed and is tried again");
+            if self.stopping.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+                return Err(error.with_verdict(Verdict::Retry(Duration::ZERO)));
+            }
+            attempt += 1;
+        }
+        Ok(())
+    }
+
+    async fn try_copy(&self, received: &Received) -> Result<(), HandlerError> {
+        let mut message = self.addressed(received)?;
+        let (headers, toll) = customs::cross(&message.headers, self.to.capabilities().header_values);
+        message.headers = headers;
+        let bytes = message.payload().len();
+        self.to.forward(&self.topic, message).await.map_err(refused)?;
+        self.counts.copied(bytes, toll);
+        Ok(())
+    }
+
+    /// The message as it is to be forwarded, but for the headers that cannot cross.
+    fn addressed(&self, received: &Received) -> Result<Message, HandlerError> {
+        let mut message = Message::from(received);
+        self.keep_id(&mut message, received);
+        self.keep_tombstone(&mut message);
+        count_hop(&mut message)?;
+        match &self.prepare {
+            Some(prepare) => prepare(message, received),
+            None => Ok(message),
+        }
+    }
+
+    fn keep_id(&self, message: &mut Message, received: &Received) {
+        let header = message.headers.get_str(MESSAGE_ID);
+        // An entry of Redis always has an id: the sender's is in the header.
+        let id = received.id().filter(|id| self.source != "redis" || header == Some(*id)).map(str::to_owned);
+        if self.source == "nats" && self.to.system() == "nats" {
+            if let (None, Some(id)) = (header, id) {
+                message.headers.append(MESSAGE_ID, id);
+            }
+            return;
+        }
+        if id.is_some() && header == id.as_deref() {
+            message.headers.remove(MESSAGE_ID);
+        }
+        message.id = id;
+    }
+
+    fn keep_tombstone(&self, message: &mut Message) {
+        let has_tombstones = self.to.capabilities().tombstones;
+        if message.payload.is_none() && !has_tombstones {
+            message.payload = Some(Bytes::new());
+            message.headers.insert(TOMBSTONE, "true");
+        } else if has_tombstones && message.payload().is_empty() && message.headers.get(TOMBSTONE) == Some(b"true") {
+            message.payload = None;
+            message.headers.remove(TOMBSTONE);
+        }
+    }
+}
+
+/// Why the target did not take a copy: for good, if it is a matter of the message.
+fn refused(error: Error) -> HandlerError {
+    match error.kind() {
+        ErrorKind::InvalidMessage | ErrorKind::TooLarge | ErrorKind::Unsupported | ErrorKind::InvalidConfig => {
+            HandlerError::reject(error)
+        }
+        _ => HandlerError::retry(error),
+    }
+}
+
+fn kind(error: &HandlerError) -> Option<ErrorKind> {
+    error.error().downcast_ref::<Error>().map(Error::kind)
+}
+
+fn count_hop(message: &mut Message) -> Result<(), HandlerError> {
+    let hops = message.headers.get_str(HOPS).and_then(|hops| hops.parse::<u32>().ok()).unwrap_or_default();
+    if hops >= MAX_HOPS {
+        return Err(HandlerError::reject(format!("the message has crossed {hops} bridges: it goes in circles")));
+    }
+    message.headers.insert(HOPS, (hops + 1).to_string());
+    Ok(())
+}

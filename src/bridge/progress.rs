@@ -1,0 +1,125 @@
+//! How far a bridge has come.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::customs::Toll;
+
+/// What has crossed a bridge since it began to run.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// How long the bridge has run.
+    pub elapsed: Duration,
+    /// Copies that the target confirmed.
+    pub copied: u64,
+    /// The bytes of their payloads.
+    pub bytes: u64,
+    /// Copies that failed, each attempt counted.
+    pub failed: u64,
+    /// Headers of the copies that did not cross, because the target cannot carry them.
+    pub headers_dropped: u64,
+    /// Headers of the copies that crossed under another name.
+    pub headers_renamed: u64,
+    /// Copies per second since the report before this one; at the end, and in the first report, since the beginning.
+    pub rate: f64,
+}
+
+impl fmt::Display for Progress {
+    /// One line, the counts that are not 0.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} copied in {:.1?} ({:.0}/s)", self.copied, self.elapsed, self.rate)?;
+        let others = [
+            (self.failed, "attempts failed"),
+            (self.headers_dropped, "headers dropped"),
+            (self.headers_renamed, "headers renamed"),
+        ];
+        others.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, ", {count} {what}"))
+    }
+}
+
+/// The counts of a running bridge.
+pub(super) struct Counts {
+    began: Instant,
+    copied: AtomicU64,
+    bytes: AtomicU64,
+    failed: AtomicU64,
+    dropped: AtomicU64,
+    renamed: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { began: Instant::now(), copied: zero(), bytes: zero(), failed: zero(), dropped: zero(), renamed: zero() }
+    }
+
+    pub(super) fn copied(&self, bytes: usize, toll: Toll) {
+        self.copied.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.dropped.fetch_add(toll.dropped, Ordering::Relaxed);
+        self.renamed.fetch_add(toll.renamed, Ordering::Relaxed);
+    }
+
+    pub(super) fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// As of now, with the rate since the beginning.
+    pub(super) fn progress(&self) -> Progress {
+        self.since(Duration::ZERO, 0)
+    }
+
+    /// As of now, with the rate since that many were copied at that time.
+    fn since(&self, time: Duration, copied_then: u64) -> Progress {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (elapsed, copied) = (self.began.elapsed(), count(&self.copied));
+        let seconds = elapsed.saturating_sub(time).as_secs_f64();
+        Progress {
+            elapsed,
+            copied,
+            bytes: count(&self.bytes),
+            failed: count(&self.failed),
+            headers_dropped: count(&self.dropped),
+            headers_renamed: count(&self.renamed),
+            rate: if seconds > 0.0 { copied.saturating_sub(copied_then) as f64 / seconds } else { 0.0 },
+        }
+    }
+}
+
+/// Reports the progress while something else goes on.
+pub(super) struct Watch<'a> {
+    pub(super) counts: &'a Counts,
+    pub(super) every: Duration,
+    pub(super) report: Option<&'a (dyn Fn(Progress) + Send + Sync + 'a)>,
+}
+
+impl Watch<'_> {
+    pub(super) async fn during<F: Future>(self, work: F) -> F::Output {
+        let Self { counts, every, report } = self;
+        let Some(report) = report else { return work.await };
+        // One of no length would report without end.
+        let every = every.max(Duration::from_millis(1));
+        let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut work = pin!(work);
+        let mut last = Progress::default();
+        loop {
+            tokio::select! {
+                output = &mut work => {
+                    report(counts.progress());
+                    return output;
+                }
+                _ = ticks.tick() => {
+                    last = counts.since(last.elapsed, last.copied);
+                    report(last);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Where a delivery comes from, as far as traces go.
+
+use std::sync::Arc;
+
+use opentelemetry::Context;
+
+use super::boundary::{TrustBoundary, carry_baggage};
+use super::policy::{Hop, TracePolicy, asked_for};
+use crate::dialect::Dialect;
+use crate::headers::Headers;
+
+/// The creation context of a message, and what a consumer makes of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Origin {
+    pub(crate) context: Context,
+    pub(crate) hop: Hop,
+    pub(crate) policy: TracePolicy,
+    /// Which dialect of another system it was read from.
+    pub(crate) dialect: Option<Dialect>,
+    /// It crossed a trust boundary.
+    pub(crate) is_foreign: bool,
+}
+
+impl Origin {
+    /// The context in which the process span is started.
+    pub(crate) fn parent(&self) -> Context {
+        match self.policy {
+            TracePolicy::Parent => self.context.clone(),
+            TracePolicy::Link => carry_baggage(Context::new(), &self.context, |_| true),
+            TracePolicy::Ignore => Context::new(),
+        }
+    }
+
+    /// The context to work in where no span can be made: there is no trace of one's own to start, so that a link would
+    /// lose the sender's. Only a foreign one has to end here.
+    pub(crate) fn context_without_spans(&self) -> Context {
+        match self.policy {
+            TracePolicy::Link if !self.is_foreign => self.context.clone(),
+            _ => self.parent(),
+        }
+    }
+}
+
+/// How a subscription reads the contexts of its messages.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reception {
+    pub(crate) policy: Option<TracePolicy>,
+    pub(crate) by_hop: Vec<(Hop, TracePolicy)>,
+    pub(crate) boundary: Option<Arc<TrustBoundary>>,
+    pub(crate) dialects: Vec<Dialect>,
+    pub(crate) replay: bool,
+}
+
+impl Reception {
+    /// The context of a message whose usual headers hold none, in a dialect that the subscription understands.
+    pub(crate) fn translate(&self, headers: &Headers, payload: Option<&[u8]>) -> Option<(Context, Dialect)> {
+        if headers.is_empty() && self.dialects.is_empty() {
+            return None;
+        }
+        // What a server does to our own header is understood without being named.
+        let understood = std::iter::once(Dialect::NatsServer).chain(self.dialects.iter().copied());
+        understood.into_iter().find_map(|dialect| Some((dialect.read(headers, payload)?, dialect)))
+    }
+
+    /// What the consumer makes of a context that was read, in this order: its trust boundary, its policy for everything, what the
+    /// sender asks for (who cannot know of a replay), its policy for the kind of hop, the default of the hop.
+    pub(crate) fn receive(
+        &self,
+        context: Context,
+        dialect: Option<Dialect>,
+        headers: &Headers,
+        is_replayed: bool,
+    ) -> Origin {
+        let hop = if is_replayed { Hop::Replay } else { Hop::of(headers) };
+        if let Some(boundary) = &self.boundary {
+            let ignore = self.policy == Some(TracePolicy::Ignore);
+            let policy = if ignore { TracePolicy::Ignore } else { TracePolicy::Link };
+            let context = boundary.admit(&context);
+            return Origin { context, hop, policy, dialect, is_foreign: true };
+        }
+        let asked = || asked_for(headers).filter(|_| hop != Hop::Replay);
+        let policy = self.policy.or_else(asked).or_else(|| self.for_hop(hop)).unwrap_or_else(|| hop.default_policy());
+        Origin { context, hop, policy, dialect, is_foreign: false }
+    }
+
+    fn for_hop(&self, hop: Hop) -> Option<TracePolicy> {
+        // The last one said counts.
+        self.by_hop.iter().rev().find(|(of, _)| *of == hop).map(|(_, policy)| *policy)
+    }
+}

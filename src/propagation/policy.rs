@@ -1,0 +1,105 @@
+//! Parent, link or ignore: for each kind of hop, by the consumer and by the sender.
+
+use crate::dead_letter;
+use crate::headers::Headers;
+
+/// Header of ours: what kind of hop a message is on, where it is not a direct one; a value of [`Hop::as_str`].
+pub const TRACE_HOP: &str = "trace-hop";
+/// Header of ours: how the sender wants the process span to relate to the message's context; a value of [`TracePolicy::as_str`].
+pub const TRACE_POLICY: &str = "trace-policy";
+
+/// How the process span of a delivery relates to the context that the message carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum TracePolicy {
+    /// The process span is a child of the creation context and linked to it: one trace from the producer to the last
+    /// consumer. The semantic conventions permit this for single messages, and keep the link.
+    #[default]
+    Parent,
+    /// The process span starts a trace of its own, linked to the creation context: for work long after the fact and for producers
+    /// that are not trusted. Baggage still reaches the handler. Where no SDK is installed there is no trace to start: the
+    /// context is then passed through, as with `Parent`.
+    Link,
+    /// The carried context is not used, nor its baggage.
+    Ignore,
+}
+
+impl TracePolicy {
+    /// The name used on the wire and as attribute value: `parent`, `link` or `ignore`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Parent => "parent",
+            Self::Link => "link",
+            Self::Ignore => "ignore",
+        }
+    }
+}
+
+/// On what kind of way a message reached its consumer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Hop {
+    /// Published, and handed out as soon as a consumer was ready.
+    #[default]
+    Direct,
+    /// Published [for later](crate::Message::deliver_at).
+    Delayed,
+    /// Published by a schedule, on behalf of someone who asked for it earlier; said by the [sender](crate::Message::hop).
+    Scheduled,
+    /// Given up by another consumer: a [dead letter](crate::dead_letter).
+    DeadLetter,
+    /// Handed out again from the past: a reader that begins in the past, a group that was
+    /// [moved](crate::TracedBroker::reposition), a dead letter that was [sent back](crate::TracedBrokerExt::redrive), or a subscription
+    /// that [says so](crate::Subscription::replay).
+    Replay,
+    /// Copied from another broker.
+    Bridge,
+}
+
+impl Hop {
+    /// Every kind.
+    pub const ALL: [Self; 6] =
+        [Self::Direct, Self::Delayed, Self::Scheduled, Self::DeadLetter, Self::Replay, Self::Bridge];
+
+    /// The name used on the wire and as attribute value: `direct`, `delayed`, `scheduled`, `dead_letter`, `replay` or `bridge`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Delayed => "delayed",
+            Self::Scheduled => "scheduled",
+            Self::DeadLetter => "dead_letter",
+            Self::Replay => "replay",
+            Self::Bridge => "bridge",
+        }
+    }
+
+    /// What holds unless the consumer or the sender says otherwise.
+    ///
+    /// Work that belongs to the same story at about the same time is in its trace: direct hops, dead letters, bridges. Work that
+    /// is done long after is linked: as a child it would stretch the trace by hours, and a sampler that decides on whole
+    /// traces would have decided without it.
+    pub const fn default_policy(self) -> TracePolicy {
+        match self {
+            Self::Direct | Self::DeadLetter | Self::Bridge => TracePolicy::Parent,
+            Self::Delayed | Self::Scheduled | Self::Replay => TracePolicy::Link,
+        }
+    }
+
+    /// The kind that the headers tell of.
+    pub(crate) fn of(headers: &Headers) -> Self {
+        if headers.is_empty() {
+            return Self::Direct;
+        }
+        if headers.contains(dead_letter::TOPIC) {
+            return Self::DeadLetter;
+        }
+        let Some(marked) = headers.get_str(TRACE_HOP) else { return Self::Direct };
+        Self::ALL.into_iter().find(|hop| hop.as_str() == marked).unwrap_or_default()
+    }
+}
+
+/// The policy that the sender asks for, if it does.
+pub(crate) fn asked_for(headers: &Headers) -> Option<TracePolicy> {
+    let asked = headers.get_str(TRACE_POLICY)?;
+    [TracePolicy::Parent, TracePolicy::Link, TracePolicy::Ignore].into_iter().find(|policy| policy.as_str() == asked)
+}

@@ -1,0 +1,202 @@
+//! The span of a handler's work.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use opentelemetry::global::BoxedSpan;
+use opentelemetry::trace::{Link, Span, SpanContext, Status, TraceContextExt};
+use opentelemetry::{Context, KeyValue};
+
+use super::{
+    CONTEXT_DIALECT, CONTEXT_POLICY, DELIVERY_ATTEMPT, HOP, MAX_LINKS, QUEUE_CLOCK, QUEUE_DURATION, QUEUE_IS_SKEWED,
+    SETTLEMENT, otel,
+};
+use crate::consumer::Consumer;
+use crate::driver::AttributeValue;
+use crate::metrics::{Timing, end_span};
+use crate::propagation::{Hop, Origin, TracePolicy};
+use crate::received::Received;
+use crate::request::CORRELATION_ID;
+
+/// A `process` span with its measurement: current for the handler, ended after settling.
+pub(crate) struct ProcessSpan {
+    context: Context,
+    is_open: bool,
+    timed: Option<Timed>,
+    /// Children that hold the links of a batch that one span has no room for.
+    more: Vec<BoxedSpan>,
+}
+
+/// The measurement of a process span.
+struct Timed {
+    timing: Timing,
+    consumer: Arc<Consumer>,
+    partition: Option<i32>,
+    error_type: Option<&'static str>,
+}
+
+impl ProcessSpan {
+    pub(crate) fn start(consumer: &Arc<Consumer>, ambient: &Context, message: &Received) -> Self {
+        let origin = message.origin();
+        let timed = Timed::start(consumer, message.partition());
+        let parent = origin.parent();
+        let span = consumer.telemetry.start(&parent, || {
+            let links = links(origin, ambient);
+            let started = timed.as_ref().map(|timed| timed.timing.started);
+            consumer.process.builder(links, known_at_start(message, origin), started)
+        });
+        match span.filter(|span| span.span_context().is_valid()) {
+            Some(span) => Self { context: parent.with_span(span), is_open: true, timed, more: Vec::new() },
+            None => Self { context: origin.context_without_spans(), is_open: false, timed, more: Vec::new() },
+        }
+    }
+
+    /// Starts the span of a batch: a trace of its own, linked to every creation context and to what is current here.
+    ///
+    /// A span has room for [`MAX_LINKS`]: those beyond go to children of it, so that none is dropped.
+    pub(crate) fn start_batch(consumer: &Arc<Consumer>, ambient: &Context, messages: &[&Received]) -> Self {
+        let template = &consumer.process;
+        let ambient = Some(ambient.span().span_context().clone()).filter(SpanContext::is_valid).map(Link::with_context);
+        let links: Vec<Link> = ambient.into_iter().chain(messages.iter().filter_map(|one| batch_link(one))).collect();
+        let mut chunks = links.chunks(MAX_LINKS).map(<[Link]>::to_vec);
+        let timed = Timed::start(consumer, None);
+        let root = Context::new();
+        let first = consumer.telemetry.start(&root, || {
+            let count = KeyValue::new("messaging.batch.message_count", messages.len() as i64);
+            let started = timed.as_ref().map(|timed| timed.timing.started);
+            template.builder(chunks.next().unwrap_or_default(), [count], started)
+        });
+        let Some(first) = first.filter(|span| span.span_context().is_valid()) else {
+            return Self { context: root, is_open: false, timed, more: Vec::new() };
+        };
+        let context = root.with_span(first);
+        let more = chunks.filter_map(|links| consumer.telemetry.start(&context, || template.builder(links, [], None)));
+        let more = more.collect();
+        Self { context, is_open: true, timed, more }
+    }
+
+    /// The context to work in: the span is current, the sender's baggage is there.
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    pub(crate) fn is_recording(&self) -> bool {
+        self.is_open && self.context.span().is_recording()
+    }
+
+    /// What is known once the span is known to be recorded.
+    pub(crate) fn describe(
+        &self,
+        message: &Received,
+        visit: impl FnOnce(&mut dyn FnMut(&'static str, AttributeValue)),
+    ) {
+        let span = self.context.span();
+        if let Some(id) = message.id() {
+            span.set_attribute(KeyValue::new("messaging.message.id", id.to_owned()));
+        }
+        if let Some(id) = message.headers().get_str(CORRELATION_ID) {
+            span.set_attribute(KeyValue::new("messaging.message.conversation_id", id.to_owned()));
+        }
+        span.set_attribute(KeyValue::new(DELIVERY_ATTEMPT, i64::from(message.attempt())));
+        if let (Some(queued), Some(timestamp)) = (message.queued, message.timestamp()) {
+            span.set_attribute(KeyValue::new(QUEUE_DURATION, queued.time.as_secs_f64()));
+            span.set_attribute(KeyValue::new(QUEUE_CLOCK, timestamp.source.as_str()));
+            if queued.is_skewed {
+                span.set_attribute(KeyValue::new(QUEUE_IS_SKEWED, true));
+            }
+        }
+        visit(&mut |key, value| span.set_attribute(KeyValue::new(key, otel(value))));
+    }
+
+    pub(crate) fn fail(&mut self, error_type: &'static str, description: impl FnOnce() -> String) {
+        if let Some(timed) = &mut self.timed {
+            timed.error_type = Some(error_type);
+        }
+        if self.is_recording() {
+            let span = self.context.span();
+            span.set_attribute(KeyValue::new("error.type", error_type));
+            span.set_status(Status::error(description()));
+        }
+    }
+
+    /// Ends the span after settling.
+    pub(crate) fn finish(mut self, settlement: &'static str) {
+        self.end(settlement);
+    }
+
+    fn end(&mut self, settlement: &'static str) {
+        let end = self.timed.take().map(Timed::end);
+        if std::mem::take(&mut self.is_open) {
+            let span = self.context.span();
+            span.set_attribute(KeyValue::new(SETTLEMENT, settlement));
+            match end {
+                Some(end) => span.end_with_timestamp(end),
+                None => span.end(),
+            }
+            self.more.iter_mut().for_each(|span| end_span(span, end));
+        }
+    }
+}
+
+impl Drop for ProcessSpan {
+    /// A handler that was cancelled: the message is redelivered.
+    fn drop(&mut self) {
+        if self.is_open || self.timed.is_some() {
+            self.fail("cancelled", || "the handler was cancelled before it finished".to_owned());
+            self.end("none");
+        }
+    }
+}
+
+impl Timed {
+    fn start(consumer: &Arc<Consumer>, partition: Option<i32>) -> Option<Self> {
+        let timing = Timing::start(&consumer.telemetry.metrics)?;
+        Some(Self { timing, consumer: Arc::clone(consumer), partition, error_type: None })
+    }
+
+    /// Measures, and returns when it ended.
+    fn end(self) -> SystemTime {
+        let (end, duration) = self.timing.end();
+        let attributes = self.consumer.process.timed.of(self.partition, self.error_type);
+        self.timing.instruments.process_duration.record(duration.as_secs_f64(), &attributes);
+        end
+    }
+}
+
+/// What samplers may want to know of one message.
+fn known_at_start(message: &Received, origin: &Origin) -> impl Iterator<Item = KeyValue> {
+    let partition = message.partition().map(|id| KeyValue::new("messaging.destination.partition.id", id.to_string()));
+    let hop = (origin.hop != Hop::Direct).then(|| KeyValue::new(HOP, origin.hop.as_str()));
+    let is_policed = origin.policy != TracePolicy::Parent && origin.context.span().span_context().is_valid();
+    let policy = is_policed.then(|| KeyValue::new(CONTEXT_POLICY, origin.policy.as_str()));
+    let dialect = origin.dialect.map(|dialect| KeyValue::new(CONTEXT_DIALECT, dialect.as_str()));
+    [partition, hop, policy, dialect].into_iter().flatten()
+}
+
+/// The links of a process span (messaging conventions, "Trace structure").
+///
+/// The creation context stays a link even when it is the parent. The context that happens to be current where the message is
+/// processed, such as a span around the receiving loop, is never the parent: unrelated messages would share its trace.
+fn links(origin: &Origin, ambient: &Context) -> Vec<Link> {
+    let creation = (origin.policy != TracePolicy::Ignore).then_some(&origin.context);
+    let linked = [creation, Some(ambient)].into_iter().flatten();
+    let spans = linked.map(|context| context.span().span_context().clone());
+    spans.filter(SpanContext::is_valid).map(Link::with_context).collect()
+}
+
+/// The link of one message of a batch, with what is particular to it.
+fn batch_link(message: &Received) -> Option<Link> {
+    let origin = message.origin();
+    if origin.policy == TracePolicy::Ignore {
+        return None;
+    }
+    let creation = origin.context.span().span_context().clone();
+    if !creation.is_valid() {
+        return None;
+    }
+    let id = message.id().map(|id| KeyValue::new("messaging.message.id", id.to_owned()));
+    let attempt = Some(KeyValue::new(DELIVERY_ATTEMPT, i64::from(message.attempt())));
+    let queued = message.time_in_queue().map(|time| KeyValue::new(QUEUE_DURATION, time.as_secs_f64()));
+    let attributes = known_at_start(message, origin).chain([id, attempt, queued].into_iter().flatten()).collect();
+    Some(Link::new(creation, attributes, 0))
+}

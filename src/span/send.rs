@@ -1,0 +1,167 @@
+//! The spans of the way out.
+
+use opentelemetry::global::BoxedSpan;
+use opentelemetry::trace::{Link, Span, SpanContext};
+use opentelemetry::{Context, KeyValue};
+
+use super::template::SpanTemplate;
+use super::{HOP, Operation, fail};
+use crate::error::Result;
+use crate::message::{Message, Receipt};
+use crate::metrics::{Timing, end_span};
+use crate::propagation::Hop;
+use crate::request::CORRELATION_ID;
+use crate::tracer::Telemetry;
+
+/// A `send` or `create` span with its measurement: lasts until the broker answered. Where nothing makes spans there is none.
+pub(crate) struct SendSpan<'a> {
+    template: &'a SpanTemplate,
+    span: Option<BoxedSpan>,
+    timing: Option<Timing>,
+    messages: usize,
+    /// Whether the broker's answer, or that there will be none, was told.
+    is_over: bool,
+}
+
+impl<'a> SendSpan<'a> {
+    /// Starts the span of one message.
+    pub(crate) fn start(
+        template: &'a SpanTemplate,
+        telemetry: &Telemetry,
+        parent: &Context,
+        message: &Message,
+    ) -> Self {
+        let mut started = Self::begin(template, telemetry, parent, Vec::new(), message.hop_kind(), None);
+        if let Some(span) = started.span.as_mut().filter(|span| span.is_recording()) {
+            describe_message(span, template, message);
+        }
+        started
+    }
+
+    /// Starts the span of a batch or forward, linked to the creation contexts of what it moves.
+    pub(crate) fn start_linked(
+        template: &'a SpanTemplate,
+        telemetry: &Telemetry,
+        parent: &Context,
+        links: Vec<SpanContext>,
+        hop: Hop,
+        batch: Option<usize>,
+    ) -> Self {
+        let links = links.into_iter().filter(SpanContext::is_valid).map(Link::with_context).collect();
+        Self::begin(template, telemetry, parent, links, hop, batch)
+    }
+
+    fn begin(
+        template: &'a SpanTemplate,
+        telemetry: &Telemetry,
+        parent: &Context,
+        links: Vec<Link>,
+        hop: Hop,
+        batch: Option<usize>,
+    ) -> Self {
+        // A creation context is no call to the broker, and so is not measured.
+        let is_call = template.operation != Operation::Create;
+        let timing = is_call.then(|| Timing::start(&telemetry.metrics)).flatten();
+        let started = timing.as_ref().map(|timing| timing.started);
+        let span = telemetry.start(parent, || {
+            let hop = (hop != Hop::Direct).then(|| KeyValue::new(HOP, hop.as_str()));
+            let count = batch.map(|count| KeyValue::new("messaging.batch.message_count", count as i64));
+            template.builder(links, hop.into_iter().chain(count), started)
+        });
+        Self { template, span, timing, messages: batch.unwrap_or(1), is_over: false }
+    }
+
+    /// The identity a message travels with; `None` where no span could be made, so that it travels with the parent's.
+    pub(crate) fn span_context(&self) -> Option<&SpanContext> {
+        self.span.as_ref().map(Span::span_context).filter(|context| context.is_valid())
+    }
+
+    /// Ends the span of one message with what the broker answered.
+    pub(crate) fn finish(mut self, result: &Result<Receipt>) {
+        self.is_over = true;
+        if let Some(span) = self.span.as_mut().filter(|span| span.is_recording()) {
+            match result {
+                Ok(receipt) => describe_receipt(span, self.template.offset_attribute, receipt),
+                Err(error) => fail(span, error.kind().as_str(), error.to_string()),
+            }
+        }
+        self.end(std::slice::from_ref(result));
+    }
+
+    /// Ends the span of a batch, with the first of its failures if there was one.
+    pub(crate) fn finish_batch(mut self, results: &[Result<Receipt>]) {
+        self.is_over = true;
+        let first_error = results.iter().find_map(|result| result.as_ref().err());
+        let recording = self.span.as_mut().filter(|span| span.is_recording());
+        if let (Some(span), Some(error)) = (recording, first_error) {
+            fail(span, error.kind().as_str(), error.to_string());
+        }
+        self.end(results);
+    }
+
+    fn end(&mut self, results: &[Result<Receipt>]) {
+        let end = self.timing.take().map(|timing| {
+            let (end, duration) = timing.end();
+            let partition = |result: &Result<Receipt>| result.as_ref().ok().and_then(|receipt| receipt.partition);
+            let error_type = |result: &Result<Receipt>| result.as_ref().err().map(|error| error.kind().as_str());
+            let only = if let [only] = results { partition(only) } else { None };
+            let failed = results.iter().find_map(error_type);
+            timing.instruments.operation_duration.record(duration.as_secs_f64(), &self.template.timed.of(only, failed));
+            for result in results {
+                let attributes = self.template.counted.of(partition(result), error_type(result));
+                timing.instruments.sent.add(1, &attributes);
+            }
+            end
+        });
+        if let Some(mut span) = self.span.take() {
+            end_span(&mut span, end);
+        }
+    }
+}
+
+impl Drop for SendSpan<'_> {
+    /// A publish that was cancelled: the message may or may not have been stored.
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        if let Some(span) = &mut self.span {
+            fail(span, "cancelled", "the publish was cancelled before the broker answered".to_owned());
+        }
+        let end = self.timing.take().map(|timing| {
+            let (end, duration) = timing.end();
+            let failed = Some("cancelled");
+            timing.instruments.operation_duration.record(duration.as_secs_f64(), &self.template.timed.of(None, failed));
+            timing.instruments.sent.add(self.messages as u64, &self.template.counted.of(None, failed));
+            end
+        });
+        if let Some(span) = &mut self.span {
+            end_span(span, end);
+        }
+    }
+}
+
+fn describe_message(span: &mut BoxedSpan, template: &SpanTemplate, message: &Message) {
+    if let Some(id) = &message.id {
+        span.set_attribute(KeyValue::new("messaging.message.id", id.clone()));
+    }
+    if let Some(id) = message.headers.get_str(CORRELATION_ID) {
+        span.set_attribute(KeyValue::new("messaging.message.conversation_id", id.to_owned()));
+    }
+    let key = message.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+    if let (Some(name), Some(key)) = (template.key_attribute, key) {
+        span.set_attribute(KeyValue::new(name, key.to_owned()));
+    }
+}
+
+fn describe_receipt(span: &mut BoxedSpan, offset_attribute: Option<&'static str>, receipt: &Receipt) {
+    if let Some(partition) = receipt.partition {
+        span.set_attribute(KeyValue::new("messaging.destination.partition.id", partition.to_string()));
+    }
+    if let (Some(name), Some(offset)) = (offset_attribute, receipt.offset) {
+        span.set_attribute(KeyValue::new(name, offset));
+    }
+    if let Some(id) = &receipt.id {
+        span.set_attribute(KeyValue::new("messaging.message.id", id.clone()));
+    }
+}

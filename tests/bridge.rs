@@ -1,0 +1,17 @@
+//! Bridges between real brokers: one trace each, whatever the message carries and whatever the brokers do meanwhile.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod support;
+
+#[path = "bridge/hostile.rs"]
+mod hostile;
+#[path = "bridge/outage.rs"]
+mod outage;
+#[path = "bridge/pairs.rs"]
+mod pairs;
+#[path = "bridge/resume.rs"]
+mod resume;
+#[path = "bridge/traces.rs"]
+mod traces;
+#[path = "bridge/world.rs"]
+mod world;

@@ -1,0 +1,77 @@
+//! A target that is away for a while, and messages that the target has no id for.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::trace::TraceContextExt;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use traced_broker::{Message, Retry, TracedBroker, TracedBrokerExt};
+
+use crate::support::{Kind, Server};
+use crate::traces::linked;
+use crate::world::{SOON, World, number, receive, text};
+
+const MESSAGES: usize = 40;
+
+/// Messages that come while the target is dead wait at the source, in order, and all arrive when it is back.
+async fn nothing_is_lost_while_the_target_is_away(kind: Kind) {
+    let server = Arc::new(tokio::task::spawn_blocking(move || Server::start(kind)).await.unwrap());
+    let number = number();
+    let world = World::over(&format!("memory://bridge-{number}"), &server.url(), number).await;
+    let mut arrivals = world.arrivals().await;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let failed = Mutex::new(0);
+    let bridging = async {
+        let bridge = world.from.bridge(world.bridged(), &world.to, &world.far).in_flight(8);
+        let bridge = bridge.retry(Retry::default().longest_delay(Duration::from_millis(300)));
+        let bridge = bridge.progress_every(Duration::from_millis(20)).on_progress(|now| *failed.lock() = now.failed);
+        bridge.run_until(stopped).await.unwrap()
+    };
+    let sending = async {
+        let root = world.spans.root("import");
+        world.from.publish(&world.near, Message::new("first").context(root.clone())).await.unwrap();
+        assert_eq!(text(&receive(&mut arrivals).await), "first");
+        on(&server, Server::kill).await;
+        for order in 0..MESSAGES {
+            let message = Message::new(order.to_string()).context(root.clone());
+            world.from.publish(&world.near, message).await.unwrap();
+        }
+        while *failed.lock() < 8 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        on(&server, Server::restart).await;
+        let mut arrived = BTreeSet::new();
+        while arrived.len() < MESSAGES {
+            arrived.insert(text(&receive(&mut arrivals).await));
+        }
+        root.span().end();
+        drop(stop);
+    };
+    let (bridged, ()) = timeout(2 * SOON, async { tokio::join!(bridging, sending) }).await.expect("it goes on");
+    world.close().await;
+    assert_eq!(bridged.progress.copied, MESSAGES as u64 + 1, "{bridged}");
+    assert_eq!((bridged.consumed.handled, bridged.consumed.retried), (MESSAGES as u64 + 1, 0), "{bridged}");
+    assert!(bridged.progress.failed >= 8, "{bridged}");
+    world.spans.assert_whole(1);
+    let attempts = world.spans.named(&format!("send {}", world.far));
+    assert_eq!(attempts.len() as u64, bridged.progress.copied + bridged.progress.failed, "each attempt is a span");
+    assert!(attempts.iter().all(|attempt| linked(attempt).len() == 1), "and links what it sends");
+}
+
+async fn on(server: &Arc<Server>, act: fn(&Server)) {
+    let server = Arc::clone(server);
+    tokio::task::spawn_blocking(move || act(&server)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats() {
+    nothing_is_lost_while_the_target_is_away(Kind::Nats).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis() {
+    nothing_is_lost_while_the_target_is_away(Kind::Redis).await;
+}

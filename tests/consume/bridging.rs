@@ -1,0 +1,240 @@
+//! Bridges between two memory brokers: what crosses, what does not, and when a bridge ends.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+use traced_broker::adapters::memory::Memory;
+use traced_broker::bridge::{HOPS, MAX_HOPS, Progress};
+use traced_broker::{
+    Bridged, Deliveries, ErrorKind, HandlerError, Message, Received, Retry, Subscription, Traced, TracedBroker,
+    TracedBrokerExt, Verdict, dead_letter,
+};
+
+use crate::shop::{DEAD, TOPIC, broker, publish, text, workers};
+
+const FAR: &str = "orders.copied";
+const SOON: Duration = Duration::from_secs(20);
+
+fn bridged() -> Subscription {
+    Subscription::new(TOPIC).group("bridge").dead_letter(DEAD)
+}
+
+/// Runs a bridge until its source has nothing more.
+async fn run(from: &Traced<Arc<Memory>>, to: &Traced<Arc<Memory>>) -> Bridged {
+    from.bridge(bridged(), to, FAR).run_until(sleep(Duration::from_millis(100))).await.unwrap()
+}
+
+async fn next(deliveries: &mut Deliveries) -> Received {
+    let delivery = timeout(SOON, deliveries.next()).await.expect("a message").unwrap().unwrap();
+    let message = delivery.message().clone();
+    delivery.ack().await.unwrap();
+    message
+}
+
+async fn all(broker: &Traced<Arc<Memory>>, topic: &str, count: usize) -> Vec<String> {
+    let mut deliveries = broker.subscribe(Subscription::new(topic).group("end")).await.unwrap();
+    let mut payloads = Vec::new();
+    for _ in 0..count {
+        payloads.push(text(&next(&mut deliveries).await));
+    }
+    payloads
+}
+
+#[tokio::test]
+async fn everything_of_a_message_crosses() {
+    let (here, there) = (broker(), broker());
+    let message = Message::json("shoes").unwrap().key("k").id("id-1").header("tenant", "acme").header("raw", b"\xff\n");
+    here.publish(TOPIC, message.header("CC", "a").header("Nats-Rollup", "all").header("", "x")).await.unwrap();
+    here.publish(TOPIC, Message::tombstone().key("gone")).await.unwrap();
+    let done = run(&here, &there).await;
+    assert_eq!((done.progress.copied, done.consumed.handled, done.progress.failed), (2, 2, 0), "{done}");
+    assert_eq!((done.progress.headers_renamed, done.progress.headers_dropped), (1, 1));
+    assert_eq!(done.progress.bytes, 7);
+
+    let mut far = there.subscribe(Subscription::new(FAR).group("end")).await.unwrap();
+    let copy = next(&mut far).await;
+    assert_eq!(
+        (text(&copy).as_str(), copy.key().map(|key| &key[..]), copy.id()),
+        ("\"shoes\"", Some(&b"k"[..]), Some("id-1"))
+    );
+    let headers = copy.headers();
+    for (name, value) in [
+        ("content-type", &b"application/json"[..]),
+        ("tenant", b"acme"),
+        ("raw", b"\xff\n"),
+        ("bridged-CC", b"a"),
+        (HOPS, b"1"),
+    ] {
+        assert_eq!(headers.get_all(name).collect::<Vec<_>>(), [value], "{name}");
+    }
+    assert!(!headers.contains("nats-rollup") && !headers.contains("cc"), "{headers:?}");
+    assert!(next(&mut far).await.is_tombstone());
+}
+
+#[tokio::test]
+async fn copies_arrive_in_order_however_many_are_on_their_way() {
+    let (here, there) = (broker(), broker());
+    let numbers: Vec<String> = (0..500).map(|number| number.to_string()).collect();
+    publish(&here, &numbers).await;
+    run(&here, &there).await;
+    assert_eq!(all(&there, FAR, 500).await, numbers);
+}
+
+#[tokio::test]
+async fn what_cannot_cross_goes_to_the_dead_letters_and_the_rest_crosses() {
+    let (here, there) = (broker(), broker());
+    publish(&here, ["1", "bad", "2"]).await;
+    let refuse = |message: Message, received: &Received| match text(received).as_str() {
+        "bad" => Err(HandlerError::reject("of no use there")),
+        _ => Ok(message.header("seen", "yes")),
+    };
+    let bridge = here.bridge(bridged(), &there, FAR).prepare(refuse);
+    let done = bridge.run_until(sleep(Duration::from_millis(100))).await.unwrap();
+    assert_eq!((done.progress.copied, done.progress.failed, done.consumed.rejected), (2, 1, 1), "{done}");
+    assert_eq!(all(&there, FAR, 2).await, ["1", "2"]);
+    let mut dead = here.subscribe(Subscription::new(DEAD).group("desk")).await.unwrap();
+    let letter = next(&mut dead).await;
+    assert_eq!(letter.headers().get_str(dead_letter::REASON), Some("of no use there"));
+}
+
+#[tokio::test]
+async fn what_fails_for_now_is_tried_again_in_place() {
+    let (here, there) = (broker(), broker());
+    publish(&here, ["k:1", "k:2"]).await;
+    let failures = Mutex::new(3);
+    let fail = |message: Message, _: &Received| {
+        let mut left = failures.lock();
+        if *left == 0 {
+            return Ok(message);
+        }
+        *left -= 1;
+        Err(HandlerError::retry("not yet"))
+    };
+    let bridge = here.bridge(bridged(), &there, FAR).prepare(fail).ordered_by_key();
+    let bridge = bridge.retry(Retry::fixed(4, Duration::from_millis(1)));
+    let done = bridge.run_until(sleep(Duration::from_millis(200))).await.unwrap();
+    assert_eq!((done.progress.copied, done.progress.failed), (2, 3), "{done}");
+    assert_eq!((done.consumed.handled, done.consumed.retried), (2, 0), "the source heard nothing of it");
+    assert_eq!(all(&there, FAR, 2).await, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn the_policy_gives_up() {
+    let (here, there) = (broker(), broker());
+    publish(&here, ["1"]).await;
+    let fail = |_: Message, _: &Received| Err(HandlerError::retry("never"));
+    let bridge = here.bridge(bridged(), &there, FAR).prepare(fail).retry(Retry::immediate(3));
+    let done = bridge.run_until(sleep(Duration::from_millis(100))).await.unwrap();
+    assert_eq!((done.progress.copied, done.progress.failed, done.consumed.rejected), (0, 3, 1), "{done}");
+    assert_eq!(all(&here, DEAD, 1).await, ["1"]);
+}
+
+#[tokio::test]
+async fn what_waits_goes_back_when_the_bridge_stops() {
+    let (here, there) = (broker(), broker());
+    publish(&here, ["1"]).await;
+    let fail = |_: Message, _: &Received| Err(HandlerError::retry_after("much later", Duration::from_secs(3600)));
+    let bridge = here.bridge(bridged(), &there, FAR).prepare(fail);
+    let stopped = timeout(SOON, bridge.run_until(sleep(Duration::from_millis(100)))).await.expect("it does not wait");
+    assert_eq!(stopped.unwrap().progress.failed, 1);
+    let done = run(&here, &there).await;
+    assert_eq!(done.progress.copied, 1, "{done}");
+}
+
+#[tokio::test]
+async fn it_ends_when_the_target_is_closed_and_keeps_what_did_not_arrive() {
+    let (here, there) = (broker(), broker());
+    let bridge = here.bridge(bridged(), &there, FAR).run();
+    let closing = async {
+        publish(&here, ["1"]).await;
+        there.close().await.unwrap();
+        publish(&here, ["2"]).await;
+        pending::<()>().await;
+    };
+    let done = tokio::select! {
+        done = timeout(SOON, bridge) => done.expect("it ends").unwrap(),
+        () = closing => unreachable!(),
+    };
+    assert_eq!(done.consumed.rejected, 0, "{done}");
+    let elsewhere = broker();
+    let rest = run(&here, &elsewhere).await;
+    assert_eq!(done.progress.copied + rest.progress.copied, 2, "{done}; {rest}");
+}
+
+#[tokio::test]
+async fn it_ends_when_the_source_is_closed() {
+    let (here, there) = (broker(), broker());
+    let closing = async {
+        sleep(Duration::from_millis(50)).await;
+        here.close().await.unwrap();
+    };
+    let (done, ()) = tokio::join!(here.bridge(bridged(), &there, FAR).run(), closing);
+    assert_eq!(done.unwrap().progress.copied, 0);
+}
+
+#[tokio::test]
+async fn messages_do_not_go_in_circles() {
+    let (here, there) = (broker(), broker());
+    publish(&here, ["round"]).await;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let out = here.bridge(bridged(), &there, FAR).run_until(stopped);
+    let back = there.bridge(Subscription::new(FAR).group("bridge").dead_letter("lost"), &here, TOPIC);
+    let mut lost = there.subscribe(Subscription::new("lost").group("desk")).await.unwrap();
+    let mut dead = here.subscribe(Subscription::new(DEAD).group("desk")).await.unwrap();
+    let watching = async {
+        let letter = tokio::select! { letter = next(&mut lost) => letter, letter = next(&mut dead) => letter };
+        drop(stop);
+        letter
+    };
+    let (gone, home, letter) = tokio::join!(out, back.run_until(sleep(Duration::from_millis(500))), watching);
+    let copies = gone.unwrap().progress.copied + home.unwrap().progress.copied;
+    assert_eq!(copies, u64::from(MAX_HOPS));
+    let reason = letter.headers().get_str(dead_letter::REASON).unwrap();
+    assert!(reason.contains("circles"), "{reason}");
+}
+
+#[tokio::test]
+async fn progress_is_reported() {
+    let (here, there) = (broker(), broker());
+    publish(&here, ["1", "2", "3"]).await;
+    let reports = Mutex::new(Vec::<Progress>::new());
+    let bridge = here.bridge(bridged(), &there, FAR).progress_every(Duration::from_millis(20));
+    let bridge = bridge.on_progress(|progress| reports.lock().push(progress));
+    let done = bridge.run_until(sleep(Duration::from_millis(150))).await.unwrap();
+    let reports = reports.into_inner();
+    assert!(reports.len() >= 3, "{reports:?}");
+    assert_eq!((reports[0].copied, reports[0].bytes), (3, 3));
+    assert!(reports[0].rate > 0.0, "{:?}", reports[0]);
+    assert_eq!(reports[1].rate, 0.0, "nothing came since the first report");
+    assert_eq!(reports.last().unwrap().copied, done.progress.copied);
+    assert!(reports.windows(2).all(|pair| pair[0].elapsed < pair[1].elapsed));
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_refused_at_once() {
+    let (here, there) = (broker(), broker());
+    let to_itself = here.bridge(bridged(), &here, TOPIC).run().await.unwrap_err();
+    assert_eq!(to_itself.kind(), ErrorKind::InvalidConfig, "{to_itself}");
+    let no_topic = here.bridge(bridged(), &there, "a/b").run().await.unwrap_err();
+    assert_eq!(no_topic.kind(), ErrorKind::InvalidConfig, "{no_topic}");
+    let none = here.bridge(bridged(), &there, FAR).in_flight(0).run().await.unwrap_err();
+    assert_eq!(none.kind(), ErrorKind::InvalidConfig, "{none}");
+    let bad = here.bridge(workers().prefetch(0), &there, FAR).run().await.unwrap_err();
+    assert_eq!(bad.kind(), ErrorKind::InvalidConfig, "{bad}");
+}
+
+#[tokio::test]
+async fn the_policy_may_choose_by_the_error() {
+    let (here, there) = (broker(), broker());
+    publish(&here, ["1"]).await;
+    let fail = |_: Message, _: &Received| Err(HandlerError::retry("hopeless"));
+    let give_up = Retry::default().choose(|error| error.to_string().contains("hopeless").then_some(Verdict::Reject));
+    let bridge = here.bridge(bridged(), &there, FAR).prepare(fail).retry(give_up);
+    let done = bridge.run_until(sleep(Duration::from_millis(100))).await.unwrap();
+    assert_eq!((done.progress.failed, done.consumed.rejected), (1, 1), "{done}");
+}

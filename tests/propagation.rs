@@ -1,0 +1,11 @@
+//! How deliveries relate to the contexts they carry, what crosses trust boundaries, and what is measured; on the embedded broker.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "propagation/boundaries.rs"]
+mod boundaries;
+#[path = "propagation/measuring.rs"]
+mod measuring;
+#[path = "propagation/policies.rs"]
+mod policies;
+#[path = "propagation/scene.rs"]
+mod scene;

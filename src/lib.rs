@@ -67,3 +67,8 @@ pub use message::{Message, PublishOutcome, Receipt};
 pub use propagation::{Hop, TracePolicy, TrustBoundary};
 pub use received::Received;
 pub use shutdown::shutdown_signal;
+
+/// The code in the guide is tested.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/how-a-trace-crosses-a-queue.md")]
+pub struct HowATraceCrossesAQueue;

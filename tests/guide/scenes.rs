@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use traced_broker::propagation::TrustBoundary;
 use traced_broker::testing::TestBed;
 use traced_broker::verify::FindingKind;
 use traced_broker::{HandlerError, Message, Received, Start, Subscription, TracePolicy, TracedBroker, TracedBrokerExt};
 
 use crate::picture::{hold, hold_broken};
-use crate::shop::{orders, reader, request, shipments, work, worker};
+use crate::shop::{consumer, orders, reader, request, shipments, work, worker};
 
 #[tokio::test]
 async fn one_order_is_one_trace() {
@@ -70,6 +71,7 @@ async fn a_delayed_message_is_linked() {
     let message = Message::new("your order").delay(Duration::from_millis(40));
     request(&bed, "POST /orders", "reminders", message).await;
     bed.settled().await.unwrap();
+    bed.trace("POST /orders").hops([]).linked("process reminders");
     hold(&bed, "delayed", "A delayed message: the work begins a trace of its own");
 }
 
@@ -122,5 +124,33 @@ async fn a_replay_is_linked() {
     work(5).await;
     broker.reposition(&audit, Start::Earliest).await.unwrap();
     bed.settled().await.unwrap();
+    bed.trace("POST /orders").hops(["orders"]).linked("process orders");
     hold(&bed, "replay", "A replay: what is done again points back and does not join in");
+}
+
+#[tokio::test]
+async fn a_trust_boundary_links_what_comes_from_outside() {
+    let bed = TestBed::new();
+    let partner = bed.broker("partner");
+    let handle = async {
+        work(1).await;
+        partner.publish("partners.orders", Message::new("plain")).await.unwrap();
+    };
+    bed.in_root_span("partner", "checkout", handle).await;
+    work(2).await;
+    let broker = bed.broker("intake");
+    let accept = move |_: Received| {
+        let broker = broker.clone();
+        async move {
+            work(2).await;
+            broker.publish("orders", Message::new("plain")).await?;
+            Ok(())
+        }
+    };
+    let inbound = Subscription::new("partners.orders").group("intake").trust_boundary(TrustBoundary::new());
+    consumer(&bed, "intake", inbound, accept).await;
+    reader(&bed, "worker", orders()).await;
+    bed.settled().await.unwrap();
+    bed.trace("process partners.orders").hops(["partners.orders", "orders"]).links_to("checkout");
+    hold(&bed, "boundary", "A trust boundary: our trace begins at the line");
 }

@@ -3,6 +3,9 @@
 use crate::verify::trace::Trace;
 use crate::verify::waterfall::rows::{Body, Row};
 
+/// The width of a bar that would be narrower, in pixels.
+const NARROWEST: f64 = 2.0;
+
 /// The stretch of time that the bars show, and where.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Axis {
@@ -36,8 +39,10 @@ impl Axis {
         self.left
     }
 
-    pub(super) fn right(&self) -> f64 {
-        self.left + self.width
+    /// Where the bar for a time begins and how wide it is: however short, it can be seen, and however late, it is within the axis.
+    pub(super) fn stretch(&self, from: u64, to: u64) -> (f64, f64) {
+        let width = (self.x(to) - self.x(from)).max(NARROWEST);
+        (self.x(from).min(self.left + self.width - width), width)
     }
 
     /// Whether the time lies before what is shown.
@@ -80,6 +85,13 @@ mod tests {
         assert_eq!(times(0), [0]);
         assert_eq!(times(3), [0, 1, 2, 3]);
         assert_eq!(times(u64::MAX / 2).len(), 5);
+    }
+
+    #[test]
+    fn bars_can_be_seen_and_stay_within() {
+        let stretches =
+            [(100, 150), (120, 120), (200, 150), (500, u64::MAX)].map(|(from, to)| axis(100).stretch(from, to));
+        assert_eq!(stretches, [(10.0, 100.0), (50.0, 2.0), (208.0, 2.0), (208.0, 2.0)]);
     }
 
     #[test]

@@ -143,14 +143,13 @@ impl<'p, 'a> Sheet<'p, 'a> {
     fn bar(&self, canvas: &mut Canvas, span: &Span, y: f64) {
         let axis = &self.layout.axis;
         let colour = format!("c{}", self.layout.colour(&span.service));
-        let from = axis.x(span.start);
         if span.end == 0 {
-            canvas.bar((from, y - 6.0), (axis.right() - from, 12.0), "open");
-            self.time(canvas, (from, axis.right()), y, "time bad", "never ended");
+            let (from, width) = axis.stretch(span.start, u64::MAX);
+            canvas.bar((from, y - 6.0), (width, 12.0), "open");
+            self.time(canvas, (from, from + width), y, "time bad", "never ended");
             return;
         }
-        let width = (axis.x(span.end) - from).max(2.0);
-        let from = from.min(axis.right() - width);
+        let (from, width) = axis.stretch(span.start, span.end);
         canvas.bar((from, y - 7.0), (width, 14.0), &colour);
         let mut end = from + width;
         if span.is_error() {
@@ -166,9 +165,7 @@ impl<'p, 'a> Sheet<'p, 'a> {
     fn wait(&self, canvas: &mut Canvas, wait: &Wait<'_>, x: f64, y: f64) {
         let axis = &self.layout.axis;
         canvas.text((x, y), "queued", "start", &wait.label(), self.layout.names_end - x, Font::Small);
-        let (from, to) = (axis.x(wait.from), axis.x(wait.to));
-        let width = (to - from).max(2.0);
-        let from = from.min(axis.right() - width);
+        let (from, width) = axis.stretch(wait.from, wait.to);
         let class = if wait.kind == Bar::Retry { "again" } else { "wait" };
         canvas.bar((from, y - 5.0), (width, 10.0), class);
         let mark = if wait.estimated { "~" } else { "" };

@@ -7,16 +7,15 @@
 //!
 //! The biller charges the card of each order, tries again when the bank is busy, and gives up orders whose card is declined. What it
 //! billed, the mailer tells the customer. [`tests`] proves with the library's feature `testing` that each order is one trace, whatever
-//! happens to it: `cargo test --example tested_service`. `cargo run --example tested_service` bills three orders.
+//! happens to it: `cargo test --example tested_service`. `cargo run --example tested_service` bills three orders and ends at Ctrl-C.
+#![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 mod bank;
 mod service;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
-use traced_broker::{Message, TracedBroker, connect};
+use traced_broker::{Message, TracedBroker, connect, shutdown_signal};
 
 use crate::bank::Bank;
 use crate::service::{Order, Service};
@@ -31,7 +30,7 @@ async fn main() -> anyhow::Result<()> {
         let order = Order { id: id.to_owned(), card: card.to_owned() };
         broker.publish("orders", Message::json(&order)?.key(id)).await?;
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    shutdown_signal().await?;
     broker.close().await?;
     let (billed, mailed) = service.ended().await?;
     println!("orders: {billed}");

@@ -118,7 +118,6 @@ impl TestBed {
     ///
     /// # Panics
     /// When there is none, or more than one.
-    #[must_use]
     #[track_caller]
     pub fn trace(&self, root: &str) -> CapturedTrace {
         self.capture.trace(root)

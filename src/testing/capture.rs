@@ -130,7 +130,6 @@ impl Capture {
     ///
     /// # Panics
     /// When there is none, or more than one: then see [`traces_named`](Self::traces_named).
-    #[must_use]
     #[track_caller]
     pub fn trace(&self, root: &str) -> CapturedTrace {
         let mut found = self.traces_named(root);

@@ -25,6 +25,7 @@
 //!
 //! `examples/tested_service` is a small service with such a suite. The feature belongs into `[dev-dependencies]`.
 
+mod assertions;
 mod bed;
 mod capture;
 mod captured;

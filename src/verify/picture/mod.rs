@@ -2,6 +2,7 @@
 
 mod arrows;
 mod axis;
+mod bars;
 mod canvas;
 mod layout;
 mod sheet;

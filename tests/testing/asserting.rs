@@ -201,6 +201,28 @@ async fn a_torn_trace_lacks_hops() {
     bed.trace("send shipments").assert_whole();
 }
 
+/// Passed on by a handler that succeeds, a message is linked as a dead letter is, and is none.
+#[tokio::test]
+async fn what_is_forwarded_is_no_dead_letter() {
+    let bed = TestBed::new().without_reader("elsewhere");
+    let broker = bed.broker("worker");
+    let outgoing = broker.clone();
+    let pass_on = move |message: Received| {
+        let outgoing = outgoing.clone();
+        async move {
+            outgoing.forward("elsewhere", Message::from(&message)).await?;
+            Ok::<_, HandlerError>(())
+        }
+    };
+    let consumer = broker.consume(Subscription::new("orders").group("workers"), pass_on).subscribed().await.unwrap();
+    tokio::spawn(consumer.run());
+    shop::order(&bed, "plain").await;
+    bed.settled().await.unwrap();
+    let trace = bed.trace("POST /orders");
+    trace.assert_whole().not_dead_lettered();
+    assert_eq!(trace.span("send elsewhere").links.len(), 1);
+}
+
 #[tokio::test]
 async fn linked_traces_are_followed() {
     let bed = TestBed::new();

@@ -108,6 +108,24 @@ async fn what_a_reader_left_unread_when_it_went_is_as_it_would_be_without_it() {
     assert_eq!(bed.settled().await.unwrap_err().messages(), ["1 message of `news` waiting for a reader"]);
 }
 
+/// Without a span that ends, it is the broker that tells.
+#[tokio::test]
+async fn what_is_settled_by_hand_is_noticed() {
+    let bed = TestBed::new();
+    let api = bed.broker("api");
+    let mut reader = api.subscribe(Subscription::new("news").group("readers")).await.unwrap();
+    api.publish("news", Message::new("1")).await.unwrap();
+    let acknowledging = tokio::spawn(async move {
+        let delivery = futures_util::StreamExt::next(&mut reader).await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        delivery.ack().await.unwrap();
+    });
+    let before = Instant::now();
+    bed.settled().await.unwrap();
+    assert!(before.elapsed() < Duration::from_secs(5));
+    acknowledging.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_capture_waits_for_spans_alone() {
     let capture = Capture::new();

@@ -259,7 +259,8 @@ impl<D: Driver> TracedBroker for Traced<D> {
     }
 
     fn publish<'a>(&'a self, topic: &'a str, mut message: Message) -> BoxFuture<'a, Result<Receipt>> {
-        let (given, called) = (message.context.take(), ambient::active());
+        let given = message.context.take();
+        let called = if given.is_none() { ambient::active() } else { None };
         Box::pin(async move {
             let context = given.unwrap_or_else(|| made_in(called));
             self.publisher.publish(topic, message, context).await
@@ -272,7 +273,8 @@ impl<D: Driver> TracedBroker for Traced<D> {
     }
 
     fn forward<'a>(&'a self, topic: &'a str, mut message: Message) -> BoxFuture<'a, Result<Receipt>> {
-        let (given, called) = (message.context.take(), ambient::active());
+        let given = message.context.take();
+        let called = if given.is_none() { ambient::active() } else { None };
         Box::pin(async move {
             let context = given.unwrap_or_else(|| made_in(called));
             self.publisher.forward_within(topic, message, context).await

@@ -66,7 +66,8 @@ impl Extractor for HeaderExtractor<'_> {
             return Some(list);
         }
         let first = self.headers.get(name)?;
-        if self.headers.get_all(name).any(|other| other != first) {
+        // White space around a value is not part of it (RFC 9110, section 5.5).
+        if self.headers.get_all(name).any(|other| trimmed(other) != trimmed(first)) {
             return None;
         }
         text(first)
@@ -79,6 +80,13 @@ impl Extractor for HeaderExtractor<'_> {
     fn get_all(&self, name: &str) -> Option<Vec<&str>> {
         self.get(name).map(|value| vec![value])
     }
+}
+
+fn trimmed(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 fn text(value: &[u8]) -> Option<&str> {

@@ -229,7 +229,10 @@ impl Delivery {
     async fn settle(&mut self, disposition: Disposition, within: Option<&Context>) -> Result<()> {
         match self.handle.take() {
             Some(handle) => {
-                let span = SettleSpan::start(&self.consumer, disposition, within, self.message.partition());
+                let mut span = SettleSpan::start(&self.consumer, disposition, within, self.message.partition());
+                if let Some(span) = &mut span {
+                    span.describe(self.message.id(), &*handle);
+                }
                 let settled = handle.settle(disposition).await.map_err(|error| self.consumer.annotate(error, "settle"));
                 if let Some(span) = span {
                     span.finish(&settled);
@@ -402,7 +405,7 @@ impl fmt::Display for TimedOut {
 
 impl std::error::Error for TimedOut {}
 
-fn describe_panic(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn describe_panic(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("no message").to_owned()
 }

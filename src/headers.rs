@@ -71,16 +71,21 @@ impl Headers {
     /// Removes every header of that name and returns how many there were.
     pub fn remove(&mut self, name: &str) -> usize {
         let before = self.count;
-        let mut at = 0;
+        // One pass, whatever a foreign producer wrote: what stays moves to the front.
+        let (mut at, mut kept) = (0, 0);
         while let Some(record) = Record::read(&self.records, at) {
-            if record.is_named(name) {
-                let end = record.end;
-                self.records.drain(at..end);
+            let (named, end) = (record.is_named(name), record.end);
+            if named {
                 self.count -= 1;
             } else {
-                at = record.end;
+                if kept < at {
+                    self.records.copy_within(at..end, kept);
+                }
+                kept += end - at;
             }
+            at = end;
         }
+        self.records.truncate(kept);
         before - self.count
     }
 
@@ -97,6 +102,19 @@ impl Headers {
     /// Every value of that name, in order.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.records().filter(move |record| record.is_named(name)).map(|record| record.value)
+    }
+
+    /// The first value of each name, and whether it is the only one; in one pass.
+    pub(crate) fn first_of<const N: usize>(&self, names: [&str; N]) -> [Option<First<'_>>; N] {
+        let mut found = [const { None }; N];
+        for record in self.records() {
+            let Some(at) = names.iter().position(|name| record.is_named(name)) else { continue };
+            match &mut found[at] {
+                None => found[at] = Some(First { value: record.value, is_only: true }),
+                Some(first) => first.is_only = false,
+            }
+        }
+        found
     }
 
     /// Whether there is a header of that name.
@@ -123,6 +141,12 @@ impl Headers {
             Some(record)
         })
     }
+}
+
+/// The first of the values that headers of one name have.
+pub(crate) struct First<'a> {
+    pub(crate) value: &'a [u8],
+    pub(crate) is_only: bool,
 }
 
 struct Record<'a> {

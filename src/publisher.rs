@@ -1,10 +1,10 @@
 //! The way out: spans, injection, order and the bound of what is in flight, over any driver.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, stream};
+use hashbrown::HashMap;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use parking_lot::RwLock;
@@ -59,7 +59,7 @@ impl<D: Driver> Publisher<D> {
         let span = SendSpan::start(&channel.send, &self.telemetry, &parent, &message);
         Propagation::mark_new(&mut message);
         self.inject(span.span_context(), &parent, &mut message);
-        let result = self.hand_over(&channel.topic, message).await;
+        let result = self.hand_over(&channel.topic, &mut message).await;
         span.finish(&result);
         result
     }
@@ -81,7 +81,7 @@ impl<D: Driver> Publisher<D> {
         Propagation::mark_passed_on(&mut message);
         // Written anew rather than left as received: one header each, and nothing that was not valid.
         self.inject(None, &creation, &mut message);
-        let result = self.hand_over(&channel.topic, message).await;
+        let result = self.hand_over(&channel.topic, &mut message).await;
         span.finish(&result);
         result
     }
@@ -140,8 +140,8 @@ impl<D: Driver> Publisher<D> {
         span
     }
 
-    async fn hand_over_created(&self, topic: &Topic, message: Message, create: SendSpan<'_>) -> Result<Receipt> {
-        let result = self.hand_over(topic, message).await;
+    async fn hand_over_created(&self, topic: &Topic, mut message: Message, create: SendSpan<'_>) -> Result<Receipt> {
+        let result = self.hand_over(topic, &mut message).await;
         create.finish(&result);
         result
     }
@@ -152,14 +152,16 @@ impl<D: Driver> Publisher<D> {
     }
 
     /// Waits for a place among the publishes in flight, first come first served, enqueues, and awaits the answer.
-    async fn hand_over(&self, topic: &Topic, message: Message) -> Result<Receipt> {
+    async fn hand_over(&self, topic: &Topic, message: &mut Message) -> Result<Receipt> {
         let deliver_at = message.deliver_at.filter(|time| *time > SystemTime::now());
         let checked = self.driver.capabilities().check_message(message.payload.as_deref(), deliver_at.is_some());
         checked.map_err(|error| self.annotate(error, topic))?;
         // Unconstrained: a task out of its budget would be queued not now but in an order of the scheduler's.
         let place = unconstrained(self.in_flight.acquire()).await;
         let _place = place.map_err(|_| self.annotate(closed(), topic))?;
+        // Taken out only now: a future that held the message would be copied with it.
         let Message { payload, key, id, headers, .. } = message;
+        let (payload, key, id, headers) = (payload.take(), key.take(), id.take(), std::mem::take(headers));
         let confirmation = self.driver.publish(topic, Outbound { payload, key, id, headers, deliver_at });
         let answer = confirmation.await;
         // A broker that answers at once would otherwise let a loop of publishes keep the thread to itself.

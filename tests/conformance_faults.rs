@@ -55,6 +55,20 @@ faults! {
     ];
     drops_empty_headers: DropsEmptyHeaders => ["hostile::carries_odd_headers_or_refuses_them"];
     keeps_a_hundred_headers: KeepsAHundredHeaders => ["hostile::carries_many_headers"];
+    keeps_one_header_of_a_name: KeepsOneHeaderOfAName => [
+        "hostile::carries_odd_headers_or_refuses_them",
+        "hostile::delivers_messages_with_hostile_context",
+        "propagation::reads_every_form_of_baggage",
+        "propagation::reads_every_form_of_traceparent",
+        "propagation::reads_every_form_of_tracestate",
+        "propagation::survives_hostile_headers_of_a_context"
+    ];
+    cuts_long_headers: CutsLongHeaders => [
+        "hostile::carries_odd_headers_or_refuses_them",
+        "propagation::reads_every_form_of_baggage",
+        "propagation::reads_every_form_of_tracestate"
+    ];
+    misspells_an_attribute: MisspellsAnAttribute => ["telemetry::makes_one_trace_of_send_and_process"];
     panics_at_a_nul: PanicsAtANul => ["hostile::carries_odd_headers_or_refuses_them"];
     adds_a_header: AddsAHeader => ["lifecycle::drives_and_closes_below_the_telemetry"];
     mixes_topics_that_begin_alike: MixesTopicsThatBeginAlike => ["delivery::keeps_topics_apart"];

@@ -1,6 +1,9 @@
 //! With the feature `tracing`, contexts follow the spans of that crate, however its OpenTelemetry layer is set up.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "tracing/logs.rs"]
+mod logs;
+
 use futures_util::StreamExt;
 use opentelemetry::trace::{SpanId, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};

@@ -25,6 +25,8 @@ pub enum Area {
     Lifecycle,
     /// Bad input, foreign producers, secrets.
     Hostile,
+    /// Contexts, in every form and by any propagator.
+    Propagation,
     /// Spans, as they are exported.
     Telemetry,
     /// The consumer runtime over the adapter.
@@ -46,6 +48,7 @@ impl Area {
             Self::Delays => "delays",
             Self::Lifecycle => "lifecycle",
             Self::Hostile => "hostile",
+            Self::Propagation => "propagation",
             Self::Telemetry => "telemetry",
             Self::Runtime => "runtime",
             Self::Stress => "stress",

@@ -36,6 +36,14 @@ pub trait Harness: Send + Sync + 'static {
         self.connect().await
     }
 
+    /// The names of the span attributes that the adapter adds of its own, such as `messaging.files.number`.
+    ///
+    /// Every span is held to the messaging conventions and to this library's registry; an attribute that is in neither, and not
+    /// among these, fails. By default there are none.
+    fn own_attributes(&self) -> &[&str] {
+        &[]
+    }
+
     /// Starts a broker that one case has for itself, to kill it.
     ///
     /// Needed by adapters whose [`Confirm`](crate::capability::Confirm) is `Broker`: what they confirm outlives the broker's

@@ -20,20 +20,27 @@
 //! [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), at the call and before anything is lost, and the outcome is
 //! [`Outcome::Unsupported`]. Nothing is ever skipped.
 //!
+//! Whatever a case is about, every span and metric that was exported while it ran must be as OpenTelemetry's messaging conventions and
+//! this library's registry say. An adapter that sets attributes of its own [names them](Harness::own_attributes).
+//!
 //! Cases reach the adapter as programs do, through [`Traced`](crate::Traced), and where they are about the contract of
 //! [`Driver`](crate::driver::Driver) itself, directly. Each has topics and groups of its own, so that any number of them can
 //! run at a time on one broker, and leaves them behind.
 
 mod case;
 mod cases;
+mod conventions;
 mod failure;
 mod harness;
 mod journal;
+mod measurements;
 mod need;
+mod propagators;
 mod recorder;
 mod run;
 mod spans;
 mod suite;
+mod vectors;
 mod world;
 
 pub use case::{Area, Case, Need};

@@ -103,6 +103,8 @@ async fn perform(case: Case, harness: Arc<dyn Harness>) -> Outcome {
         Ok(Err(panic)) => Err(Failure::new(format!("no panic: {}", words(&*panic)))),
         Err(_) => Err(Failure::new(format!("the case ends within {limit:?}"))),
     };
+    // What a case does is one thing, how it shows in telemetry another: the tables hold for the spans of all cases.
+    let checked = checked.and_then(|()| world.check_conventions());
     match (checked, missing) {
         (Err(failure), Some(need)) => {
             Outcome::Failed(failure.during(&format!("without the capability {need:?} it must be refused")))

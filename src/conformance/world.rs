@@ -7,19 +7,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 use opentelemetry::Context;
-use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry::trace::{SpanKind, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData};
 use parking_lot::Mutex;
 
+use super::conventions::{SeenAtStart, Surroundings, Watching, check_metric, check_span};
 use super::failure::{Checked, Failure, check_eq};
 use super::harness::Harness;
-use super::spans::Spans;
+use super::measurements::Measurements;
+use super::spans::{Spans, attribute};
 use crate::address::Subscription;
 use crate::broker::{Broker, Traced, TracedBroker};
 use crate::capability::{Capabilities, Confirm};
 use crate::consumer::Deliveries;
 use crate::delivery::Delivery;
-use crate::driver::Driver;
+use crate::driver::{Driver, Identity};
 use crate::error::Result;
 use crate::message::{Message, PublishOutcome, Receipt};
 
@@ -31,6 +33,9 @@ pub(super) struct World {
     pub(super) topic: String,
     pub(super) spans: Spans,
     pub(super) provider: SdkTracerProvider,
+    pub(super) measurements: Measurements,
+    identity: Identity,
+    seen_at_start: SeenAtStart,
     number: String,
     connections: Mutex<Vec<Arc<dyn Driver>>>,
 }
@@ -42,12 +47,28 @@ impl World {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let number = format!("{now:x}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let spans = Spans::default();
-        let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
+        let seen_at_start = SeenAtStart::default();
+        let sampler = Watching::new(seen_at_start.clone());
+        let provider = SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(spans.clone()).build();
         let name: String = case.chars().take(40).collect();
         let probe = harness.connect().await.map_err(|error| Failure::from(error).during("connect"))?;
         let capabilities = probe.capabilities().clone();
+        let identity = probe.identity().clone();
         let connections = Mutex::new(vec![probe]);
-        Ok(Self { harness, capabilities, topic: format!("{name}-{number}"), spans, provider, number, connections })
+        let topic = format!("{name}-{number}");
+        let measurements = Measurements::new();
+        Ok(Self {
+            harness,
+            capabilities,
+            topic,
+            spans,
+            provider,
+            measurements,
+            identity,
+            seen_at_start,
+            number,
+            connections,
+        })
     }
 
     /// A new connection, below the telemetry.
@@ -57,7 +78,7 @@ impl World {
         Ok(driver)
     }
 
-    /// A new connection whose spans are exported to this world.
+    /// A new connection whose spans and metrics are exported to this world.
     pub(super) async fn broker(&self) -> Checked<Broker> {
         Ok(self.traced(self.driver().await?))
     }
@@ -69,7 +90,7 @@ impl World {
 
     /// The telemetry over a driver.
     pub(super) fn traced(&self, driver: Arc<dyn Driver>) -> Broker {
-        Traced::new(driver).with_tracer_provider(&self.provider)
+        Traced::new(driver).with_tracer_provider(&self.provider).with_meter_provider(self.measurements.provider())
     }
 
     /// Closes what the case left open; nobody is left to hear of errors.
@@ -77,6 +98,24 @@ impl World {
         let connections = std::mem::take(&mut *self.connections.lock());
         let closing = connections.iter().map(|driver| driver.close());
         let _ = tokio::time::timeout(Duration::from_secs(10), futures_util::future::join_all(closing)).await;
+    }
+
+    /// Every span and metric that was exported while the case ran is as the conventions and our registry say.
+    pub(super) fn check_conventions(&self) -> Checked {
+        let spans = self.spans.all();
+        let batches: Vec<_> =
+            spans.iter().filter(|span| is_batch(span)).map(|span| span.span_context.span_id()).collect();
+        let own = self.harness.own_attributes();
+        let surroundings = Surroundings { identity: &self.identity, own, batches: &batches };
+        let metrics = self.measurements.all()?;
+        self.measurements.close();
+        let of_spans =
+            spans.iter().map(|span| [check_span(span, &surroundings), self.seen_at_start.check(span)].concat());
+        let of_metrics = metrics.iter().map(|metric| check_metric(metric, &self.identity));
+        match of_spans.chain(of_metrics).flatten().next() {
+            Some(complaint) => Err(Failure::new(complaint).during("the conventions of telemetry")),
+            None => Ok(()),
+        }
     }
 
     /// Another topic of the case's own.
@@ -199,6 +238,10 @@ impl World {
         }
         Ok(payloads)
     }
+}
+
+fn is_batch(span: &SpanData) -> bool {
+    span.span_kind == SpanKind::Consumer && attribute(span, "messaging.batch.message_count").is_some()
 }
 
 fn describe(item: Option<&Result<Delivery>>) -> String {

@@ -1,11 +1,11 @@
 //! Which message may be worked on: one at a time of each key, where order by key is asked for.
 
 use std::collections::VecDeque;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
+use hashbrown::{DefaultHashBuilder, HashMap};
 
 use crate::delivery::Delivery;
 use crate::received::{Parts, Received};
@@ -15,15 +15,24 @@ pub(super) type Lane = Option<Key>;
 
 /// A key, by way of the message that has it: sharing the message costs less than sharing the bytes.
 #[derive(Debug, Clone)]
-pub(super) struct Key(Arc<Parts>);
+pub(super) struct Key {
+    parts: Arc<Parts>,
+    /// Of its bytes, once the key had to be looked up: most are never.
+    hash: Option<u64>,
+}
 
 impl Key {
     fn of(message: &Received) -> Option<Self> {
-        message.key().map(|_| Self(Arc::clone(&message.parts)))
+        message.key().map(|_| Self { parts: Arc::clone(&message.parts), hash: None })
     }
 
     fn bytes(&self) -> Option<&[u8]> {
-        self.0.key.as_deref()
+        self.parts.key.as_deref()
+    }
+
+    fn hashed(mut self, hasher: &DefaultHashBuilder) -> Self {
+        self.hash = self.hash.or_else(|| Some(hasher.hash_one(self.bytes())));
+        self
     }
 }
 
@@ -37,13 +46,14 @@ impl Eq for Key {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.bytes().hash(state);
+        self.hash.hash(state);
     }
 }
 
 /// The keys that are being worked on, each with the messages that wait behind it.
 pub(super) struct Lanes {
     ordered: bool,
+    hasher: DefaultHashBuilder,
     busy: HashMap<Key, VecDeque<Delivery>>,
     waiting: usize,
     /// The highest number of messages that may wait.
@@ -52,7 +62,7 @@ pub(super) struct Lanes {
 
 impl Lanes {
     pub(super) fn new(ordered: bool, window: usize) -> Self {
-        Self { ordered, busy: HashMap::new(), waiting: 0, window }
+        Self { ordered, hasher: DefaultHashBuilder::default(), busy: HashMap::new(), waiting: 0, window }
     }
 
     /// Whether one more message may come in.
@@ -67,24 +77,27 @@ impl Lanes {
         if !self.ordered {
             return Some((delivery, None));
         }
-        let lane = Key::of(delivery.message());
+        let Some(mut key) = Key::of(delivery.message()) else { return Some((delivery, None)) };
         // As long as handlers end at once no lane is busy, and nothing needs to be looked up.
-        let busy = if self.busy.is_empty() { None } else { lane.as_ref().and_then(|key| self.busy.get_mut(key)) };
-        match busy {
+        if self.busy.is_empty() {
+            return Some((delivery, Some(key)));
+        }
+        key = key.hashed(&self.hasher);
+        match self.busy.get_mut(&key) {
             Some(behind) => {
                 behind.push_back(delivery);
                 self.waiting += 1;
                 None
             }
-            None => Some((delivery, lane)),
+            None => Some((delivery, Some(key))),
         }
     }
 
     /// Keeps others of this lane waiting from now on.
-    pub(super) fn occupy(&mut self, lane: Lane) {
-        if let Some(key) = lane {
-            self.busy.entry(key).or_default();
-        }
+    pub(super) fn occupy(&mut self, lane: Lane) -> Lane {
+        let key = lane?.hashed(&self.hasher);
+        self.busy.entry(key.clone()).or_default();
+        Some(key)
     }
 
     /// Ends the work on an occupied lane: returns the next message that waits in it, with the lane still occupied, or frees it.
@@ -92,7 +105,7 @@ impl Lanes {
         if self.busy.is_empty() {
             return None;
         }
-        let Entry::Occupied(mut busy) = self.busy.entry(lane?) else { return None };
+        let Entry::Occupied(mut busy) = self.busy.entry(lane?.hashed(&self.hasher)) else { return None };
         match busy.get_mut().pop_front() {
             Some(next) => {
                 self.waiting -= 1;

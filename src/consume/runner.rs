@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::delayed::Delayed;
 use super::lanes::{Lane, Lanes};
 use super::report::Report;
-use super::work::{Done, End};
+use super::work::End;
 use crate::consumer::Deliveries;
 use crate::delivery::Delivery;
 
@@ -25,7 +25,7 @@ pub(super) struct Runner<S, F> {
     deliveries: Deliveries,
     start: S,
     concurrency: usize,
-    running: FuturesUnordered<Pin<Box<F>>>,
+    running: FuturesUnordered<Running<F>>,
     /// The allocation of work that ended when it was begun, for the next to use.
     spare: Option<Pin<Box<F>>>,
     lanes: Lanes,
@@ -38,8 +38,8 @@ pub(super) struct Runner<S, F> {
 
 impl<S, F> Runner<S, F>
 where
-    S: Fn(Delivery, Lane) -> F,
-    F: Future<Output = Done>,
+    S: Fn(Delivery) -> F,
+    F: Future<Output = End>,
 {
     pub(super) fn new(deliveries: Deliveries, start: S, concurrency: usize, lanes: Lanes) -> Self {
         Self {
@@ -101,7 +101,7 @@ where
     fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.running.is_empty() {
             match self.running.poll_next_unpin(cx) {
-                Poll::Ready(Some(done)) => self.finish(done),
+                Poll::Ready(Some((lane, end))) => self.finish(lane, end),
                 Poll::Ready(None) => break,
                 Poll::Pending => return Poll::Pending,
             }
@@ -137,8 +137,7 @@ where
 
     /// Begins to work on a delivery. Work that ends at once needs neither a place among what runs nor an allocation.
     fn begin(&mut self, delivery: Delivery, lane: Lane, cx: &mut Context<'_>) {
-        let kept = lane.clone();
-        let work = (self.start)(delivery, lane);
+        let work = (self.start)(delivery);
         let mut work = match self.spare.take() {
             Some(mut spare) => {
                 spare.as_mut().set(work);
@@ -147,19 +146,18 @@ where
             None => Box::pin(work),
         };
         match work.as_mut().poll(cx) {
-            Poll::Ready(done) => {
+            Poll::Ready(end) => {
                 self.spare = Some(work);
-                self.finish(done);
+                self.finish(lane, end);
             }
             Poll::Pending => {
-                self.lanes.occupy(kept);
-                self.running.push(work);
+                let lane = self.lanes.occupy(lane);
+                self.running.push(Running { lane, work });
             }
         }
     }
 
-    fn finish(&mut self, done: Done) {
-        let Done { lane, end } = done;
+    fn finish(&mut self, lane: Lane, end: End) {
         let count = match end {
             End::Handled => &mut self.report.handled,
             End::Skipped => &mut self.report.skipped,
@@ -170,12 +168,26 @@ where
             End::Cancelled => &mut self.report.abandoned,
             End::Again(delivery, delay) => {
                 self.report.retried += 1;
-                self.lanes.occupy(lane.clone());
+                let lane = self.lanes.occupy(lane);
                 self.delayed.insert(*delivery, lane, delay);
                 return;
             }
         };
         *count += 1;
         self.ready.extend(self.lanes.leave(lane));
+    }
+}
+
+/// Work that goes on, and the lane that it keeps.
+struct Running<F> {
+    lane: Lane,
+    work: Pin<Box<F>>,
+}
+
+impl<F: Future<Output = End>> Future for Running<F> {
+    type Output = (Lane, End);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Lane, End)> {
+        self.work.as_mut().poll(cx).map(|end| (self.lane.take(), end))
     }
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::lanes::{Lane, Lanes};
+use super::lanes::Lanes;
 use super::report::Report;
 use super::runner::Runner;
-use super::work::{Done, Job, work};
+use super::work::{End, Job, work};
 use super::{InTask, OwnTasks};
 use crate::consumer::Deliveries;
 use crate::delivery::Delivery;
@@ -47,7 +47,7 @@ impl<H> Subscribed<H, InTask> {
         H: Fn(Received) -> F,
         F: Future<Output = Result<T, HandlerError>>,
     {
-        self.work_until(|job, delivery, lane| work(Arc::clone(job), delivery, lane), shutdown).await
+        self.work_until(|job, delivery| work(Arc::clone(job), delivery), shutdown).await
     }
 }
 
@@ -69,9 +69,9 @@ impl<H> Subscribed<H, OwnTasks> {
         F: Future<Output = Result<T, HandlerError>> + Send + 'static,
         T: 'static,
     {
-        let start = |job: &Arc<Job<H>>, delivery, lane| {
-            let task = AbortOnDropHandle::new(tokio::spawn(work(Arc::clone(job), delivery, lane)));
-            task.map(|ended| ended.unwrap_or_else(|_| Done::cancelled()))
+        let start = |job: &Arc<Job<H>>, delivery| {
+            let task = AbortOnDropHandle::new(tokio::spawn(work(Arc::clone(job), delivery)));
+            task.map(|ended| ended.unwrap_or_else(|_| End::Cancelled))
         };
         self.work_until(start, shutdown).await
     }
@@ -80,13 +80,13 @@ impl<H> Subscribed<H, OwnTasks> {
 impl<H, M> Subscribed<H, M> {
     async fn work_until<S, F>(self, start: S, shutdown: impl Future) -> Report
     where
-        S: Fn(&Arc<Job<H>>, Delivery, Lane) -> F,
-        F: Future<Output = Done>,
+        S: Fn(&Arc<Job<H>>, Delivery) -> F,
+        F: Future<Output = End>,
     {
         let Self { deliveries, job, concurrency, window, drain, mode: _ } = self;
         let lanes = Lanes::new(job.ordered, window);
         let job = Arc::new(job);
-        let mut runner = Runner::new(deliveries, |delivery, lane| start(&job, delivery, lane), concurrency, lanes);
+        let mut runner = Runner::new(deliveries, |delivery| start(&job, delivery), concurrency, lanes);
         runner.run_until(shutdown).await;
         runner.drain(drain).await
     }

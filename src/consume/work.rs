@@ -4,7 +4,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lanes::Lane;
 use super::retry::Retry;
 use crate::address::Topic;
 use crate::delivery::{Concluded, Delivery, Settlement};
@@ -24,12 +23,6 @@ pub(super) struct Job<H> {
 /// Whether a message is to be handled.
 pub(super) type Wanted = dyn Fn(&Received) -> bool + Send + Sync;
 
-/// An attempt that is over.
-pub(super) struct Done {
-    pub(super) lane: Lane,
-    pub(super) end: End,
-}
-
 /// How an attempt ended.
 pub(super) enum End {
     Handled,
@@ -47,20 +40,14 @@ pub(super) enum End {
     Cancelled,
 }
 
-impl Done {
-    pub(super) fn cancelled() -> Self {
-        Self { lane: Lane::default(), end: End::Cancelled }
-    }
-}
-
 /// Runs the handler on the delivery and settles it.
-pub(super) async fn work<H, F, T>(job: Arc<Job<H>>, delivery: Delivery, lane: Lane) -> Done
+pub(super) async fn work<H, F, T>(job: Arc<Job<H>>, delivery: Delivery) -> End
 where
     H: Fn(Received) -> F,
     F: Future<Output = Result<T, HandlerError>>,
 {
     if job.wanted.as_ref().is_some_and(|wanted| !wanted(delivery.message())) {
-        return Done { lane, end: skip(delivery).await };
+        return skip(delivery).await;
     }
     let number = delivery.message().attempt();
     let attempt = delivery.attempt(&job.handler, job.time_limit).await;
@@ -71,7 +58,7 @@ where
     } else {
         delivery.conclude(attempt, verdict).await.map(Concluded::Settled)
     };
-    let end = match concluded {
+    match concluded {
         Ok(Concluded::Again(delivery, delay)) => End::Again(Box::new(delivery), delay),
         Ok(Concluded::Settled(processed)) => match processed.settlement {
             Settlement::Acknowledged | Settlement::None => End::Handled,
@@ -79,8 +66,7 @@ where
             Settlement::Rejected => End::Rejected,
         },
         Err(error) => unsettled(&topic, &error),
-    };
-    Done { lane, end }
+    }
 }
 
 async fn skip(delivery: Delivery) -> End {

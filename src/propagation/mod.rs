@@ -132,9 +132,15 @@ impl Propagation {
                 Extracted { context, issues: Issues::default(), unrecognized }
             }
             None => {
-                let [parent, state, baggage] =
-                    [w3c::TRACEPARENT, w3c::TRACESTATE, w3c::BAGGAGE].map(|name| headers.get_all(name));
-                let w3c::Extracted { context, issues, .. } = w3c::decode_all(parent, state, baggage, &empty);
+                let names = [w3c::TRACEPARENT, w3c::TRACESTATE, w3c::BAGGAGE];
+                let first = headers.first_of(names);
+                let w3c::Extracted { context, issues, .. } = if first.iter().flatten().all(|first| first.is_only) {
+                    let [parent, state, baggage] = first.map(|first| first.map(|first| first.value));
+                    w3c::decode(parent, state, baggage, &empty)
+                } else {
+                    let [parent, state, baggage] = names.map(|name| headers.get_all(name));
+                    w3c::decode_all(parent, state, baggage, &empty)
+                };
                 Extracted { context, issues, unrecognized: false }
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use opentelemetry::Context;
 
 use super::boundary::{TrustBoundary, carry_baggage};
-use super::policy::{Hop, TracePolicy, asked_for};
+use super::policy::{Hop, TracePolicy, said_in};
 use crate::dialect::Dialect;
 use crate::headers::Headers;
 
@@ -71,15 +71,16 @@ impl Reception {
         headers: &Headers,
         is_replayed: bool,
     ) -> Origin {
-        let hop = if is_replayed { Hop::Replay } else { Hop::of(headers) };
+        let (hop, asked) = if headers.is_empty() { (Hop::Direct, None) } else { said_in(headers) };
+        let hop = if is_replayed { Hop::Replay } else { hop };
         if let Some(boundary) = &self.boundary {
             let ignore = self.policy == Some(TracePolicy::Ignore);
             let policy = if ignore { TracePolicy::Ignore } else { TracePolicy::Link };
             let context = boundary.admit(&context);
             return Origin { context, hop, policy, dialect, is_foreign: true };
         }
-        let asked = || asked_for(headers).filter(|_| hop != Hop::Replay);
-        let policy = self.policy.or_else(asked).or_else(|| self.for_hop(hop)).unwrap_or_else(|| hop.default_policy());
+        let asked = asked.filter(|_| hop != Hop::Replay);
+        let policy = self.policy.or(asked).or_else(|| self.for_hop(hop)).unwrap_or_else(|| hop.default_policy());
         Origin { context, hop, policy, dialect, is_foreign: false }
     }
 

@@ -84,22 +84,14 @@ impl Hop {
             Self::Delayed | Self::Scheduled | Self::Replay => TracePolicy::Link,
         }
     }
-
-    /// The kind that the headers tell of.
-    pub(crate) fn of(headers: &Headers) -> Self {
-        if headers.is_empty() {
-            return Self::Direct;
-        }
-        if headers.contains(dead_letter::TOPIC) {
-            return Self::DeadLetter;
-        }
-        let Some(marked) = headers.get_str(TRACE_HOP) else { return Self::Direct };
-        Self::ALL.into_iter().find(|hop| hop.as_str() == marked).unwrap_or_default()
-    }
 }
 
-/// The policy that the sender asks for, if it does.
-pub(crate) fn asked_for(headers: &Headers) -> Option<TracePolicy> {
-    let asked = headers.get_str(TRACE_POLICY)?;
-    [TracePolicy::Parent, TracePolicy::Link, TracePolicy::Ignore].into_iter().find(|policy| policy.as_str() == asked)
+/// What the sender says of the hop: of what kind it is, and what policy is asked for.
+pub(super) fn said_in(headers: &Headers) -> (Hop, Option<TracePolicy>) {
+    let [dead, hop, policy] = headers.first_of([dead_letter::TOPIC, TRACE_HOP, TRACE_POLICY]);
+    let marked = hop.and_then(|hop| Hop::ALL.into_iter().find(|known| known.as_str().as_bytes() == hop.value));
+    let hop = if dead.is_some() { Hop::DeadLetter } else { marked.unwrap_or_default() };
+    let known = [TracePolicy::Parent, TracePolicy::Link, TracePolicy::Ignore];
+    let asked = policy.and_then(|asked| known.into_iter().find(|known| known.as_str().as_bytes() == asked.value));
+    (hop, asked)
 }

@@ -22,6 +22,7 @@ use crate::request::CORRELATION_ID;
 pub(crate) struct ProcessSpan {
     context: Context,
     is_open: bool,
+    has_failed: bool,
     timed: Option<Timed>,
     /// Children that hold the links of a batch that one span has no room for.
     more: Vec<BoxedSpan>,
@@ -46,8 +47,16 @@ impl ProcessSpan {
             consumer.process.builder(links, known_at_start(message, origin), started)
         });
         match span.filter(|span| span.span_context().is_valid()) {
-            Some(span) => Self { context: parent.with_span(span), is_open: true, timed, more: Vec::new() },
-            None => Self { context: origin.context_without_spans(), is_open: false, timed, more: Vec::new() },
+            Some(span) => {
+                Self { context: parent.with_span(span), is_open: true, has_failed: false, timed, more: Vec::new() }
+            }
+            None => Self {
+                context: origin.context_without_spans(),
+                is_open: false,
+                has_failed: false,
+                timed,
+                more: Vec::new(),
+            },
         }
     }
 
@@ -67,12 +76,12 @@ impl ProcessSpan {
             template.builder(chunks.next().unwrap_or_default(), [count], started)
         });
         let Some(first) = first.filter(|span| span.span_context().is_valid()) else {
-            return Self { context: root, is_open: false, timed, more: Vec::new() };
+            return Self { context: root, is_open: false, has_failed: false, timed, more: Vec::new() };
         };
         let context = root.with_span(first);
         let more = chunks.filter_map(|links| consumer.telemetry.start(&context, || template.builder(links, [], None)));
         let more = more.collect();
-        Self { context, is_open: true, timed, more }
+        Self { context, is_open: true, has_failed: false, timed, more }
     }
 
     /// The context to work in: the span is current, the sender's baggage is there.
@@ -108,7 +117,12 @@ impl ProcessSpan {
         visit(&mut |key, value| span.set_attribute(KeyValue::new(key, otel(value))));
     }
 
+    /// Marks it as failed. The first failure stays: what fails after it does so because of it, and the SDK keeps every value of an
+    /// attribute that is set again.
     pub(crate) fn fail(&mut self, error_type: &'static str, description: impl FnOnce() -> String) {
+        if std::mem::replace(&mut self.has_failed, true) {
+            return;
+        }
         if let Some(timed) = &mut self.timed {
             timed.error_type = Some(error_type);
         }
@@ -178,10 +192,15 @@ fn known_at_start(message: &Received, origin: &Origin) -> impl Iterator<Item = K
 /// The creation context stays a link even when it is the parent. The context that happens to be current where the message is
 /// processed, such as a span around the receiving loop, is never the parent: unrelated messages would share its trace.
 fn links(origin: &Origin, ambient: &Context) -> Vec<Link> {
+    let mut links = Vec::with_capacity(2);
     let creation = (origin.policy != TracePolicy::Ignore).then_some(&origin.context);
-    let linked = [creation, Some(ambient)].into_iter().flatten();
-    let spans = linked.map(|context| context.span().span_context().clone());
-    spans.filter(SpanContext::is_valid).map(Link::with_context).collect()
+    for context in [creation, Some(ambient)].into_iter().flatten() {
+        let span = context.span();
+        if span.span_context().is_valid() {
+            links.push(Link::with_context(span.span_context().clone()));
+        }
+    }
+    links
 }
 
 /// The link of one message of a batch, with what is particular to it.

@@ -19,6 +19,8 @@ pub(crate) struct SendSpan<'a> {
     span: Option<BoxedSpan>,
     timing: Option<Timing>,
     messages: usize,
+    /// Whether the message has an id of the sender's, by which consumers know it.
+    has_id: bool,
     /// Whether the broker's answer, or that there will be none, was told.
     is_over: bool,
 }
@@ -35,6 +37,7 @@ impl<'a> SendSpan<'a> {
         if let Some(span) = started.span.as_mut().filter(|span| span.is_recording()) {
             describe_message(span, template, message);
         }
+        started.has_id = message.id.is_some();
         started
     }
 
@@ -68,7 +71,7 @@ impl<'a> SendSpan<'a> {
             let count = batch.map(|count| KeyValue::new("messaging.batch.message_count", count as i64));
             template.builder(links, hop.into_iter().chain(count), started)
         });
-        Self { template, span, timing, messages: batch.unwrap_or(1), is_over: false }
+        Self { template, span, timing, messages: batch.unwrap_or(1), has_id: false, is_over: false }
     }
 
     /// The identity a message travels with; `None` where no span could be made, so that it travels with the parent's.
@@ -81,7 +84,7 @@ impl<'a> SendSpan<'a> {
         self.is_over = true;
         if let Some(span) = self.span.as_mut().filter(|span| span.is_recording()) {
             match result {
-                Ok(receipt) => describe_receipt(span, self.template.offset_attribute, receipt),
+                Ok(receipt) => describe_receipt(span, self.template.offset_attribute, receipt, self.has_id),
                 Err(error) => fail(span, error.kind().as_str(), error.to_string()),
             }
         }
@@ -154,14 +157,15 @@ fn describe_message(span: &mut BoxedSpan, template: &SpanTemplate, message: &Mes
     }
 }
 
-fn describe_receipt(span: &mut BoxedSpan, offset_attribute: Option<&'static str>, receipt: &Receipt) {
+fn describe_receipt(span: &mut BoxedSpan, offset_attribute: Option<&'static str>, receipt: &Receipt, has_id: bool) {
     if let Some(partition) = receipt.partition {
         span.set_attribute(KeyValue::new("messaging.destination.partition.id", partition.to_string()));
     }
     if let (Some(name), Some(offset)) = (offset_attribute, receipt.offset) {
         span.set_attribute(KeyValue::new(name, offset));
     }
-    if let Some(id) = &receipt.id {
+    // Never both: the SDK keeps every value of an attribute that is set again.
+    if let Some(id) = receipt.id.as_ref().filter(|_| !has_id) {
         span.set_attribute(KeyValue::new("messaging.message.id", id.clone()));
     }
 }

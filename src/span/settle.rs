@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use opentelemetry::global::BoxedSpan;
+use opentelemetry::trace::Span;
 use opentelemetry::{Context, KeyValue};
 
 use super::template::SpanTemplate;
-use super::{Operation, fail};
+use super::{Operation, fail, otel};
 use crate::ambient;
 use crate::consumer::Consumer;
-use crate::driver::Disposition;
+use crate::driver::{DeliveryHandle, Disposition};
 use crate::error::Result;
 use crate::metrics::{Timing, end_span};
 
@@ -66,6 +67,15 @@ impl SettleSpan {
             })
         });
         Some(Self { consumer: Arc::clone(consumer), disposition, span: span.flatten(), timing, partition })
+    }
+
+    /// Says which message it is about, if that is recorded.
+    pub(crate) fn describe(&mut self, id: Option<&str>, handle: &dyn DeliveryHandle) {
+        let Some(span) = self.span.as_mut().filter(|span| span.is_recording()) else { return };
+        if let Some(id) = id {
+            span.set_attribute(KeyValue::new("messaging.message.id", id.to_owned()));
+        }
+        handle.attributes(&mut |key, value| span.set_attribute(KeyValue::new(key, otel(value))));
     }
 
     /// Ends it with what the broker answered.

@@ -52,6 +52,9 @@ fn encode_tracestate(span: &SpanContext, beside: Option<&Beside>, emit: &mut imp
         emit(TRACESTATE, text.as_bytes());
         return 0;
     }
+    if span.trace_state().into_iter().next().is_none() {
+        return 0;
+    }
     let list = tracestate::encode(span.trace_state());
     if !list.text.is_empty() {
         emit(TRACESTATE, list.text.as_bytes());

@@ -115,6 +115,9 @@ pub fn encode(state: &TraceState) -> Encoded {
 /// The type refuses some keys that Level 2 allows; the members with other keys are still worth having, because
 /// samplers look there for theirs.
 pub(super) fn to_trace_state(text: &str) -> (TraceState, bool) {
+    if text.is_empty() {
+        return (TraceState::NONE, true);
+    }
     if let Ok(state) = text.parse() {
         return (state, true);
     }

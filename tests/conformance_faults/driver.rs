@@ -194,6 +194,8 @@ impl Faulty {
                 Fault::LowerCasesValues => spoilt.append(name, value.to_ascii_lowercase()),
                 Fault::DropsEmptyHeaders if value.is_empty() => {}
                 Fault::KeepsAHundredHeaders if index >= 100 => {}
+                Fault::KeepsOneHeaderOfAName if spoilt.contains(name) => {}
+                Fault::CutsLongHeaders => spoilt.append(name, &value[..value.len().min(4096)]),
                 Fault::PanicsAtANul if name.contains('\0') => panic!("a NUL byte in a name"),
                 _ => spoilt.append(name, value),
             }
@@ -264,7 +266,9 @@ impl Driver for Faulty {
 
     async fn declare(&self, topic: &Topic) -> Result<Destination> {
         self.shared.topics.lock().insert(topic.to_string());
-        self.memory.declare(topic).await
+        let destination = self.memory.declare(topic).await?;
+        let misspells = self.fault == Fault::MisspellsAnAttribute && topic.starts_with("makes_one_trace");
+        Ok(if misspells { destination.with_attribute("messaging.memory.squence", 1_i64) } else { destination })
     }
 
     fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {

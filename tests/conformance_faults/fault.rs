@@ -24,6 +24,10 @@ pub(crate) enum Fault {
     LowerCasesValues,
     DropsEmptyHeaders,
     KeepsAHundredHeaders,
+    /// Of several headers of one name keeps the first.
+    KeepsOneHeaderOfAName,
+    /// Cuts header values at four kilobytes.
+    CutsLongHeaders,
     /// Panics at a header name with a NUL byte.
     PanicsAtANul,
     /// Adds a header of its own to each message.
@@ -62,6 +66,8 @@ pub(crate) enum Fault {
     PublishesAfterClose,
     AnswersPingsAfterClose,
     FailsASecondClose,
+    /// Says of one topic what it has misspelt.
+    MisspellsAnAttribute,
     ShowsTheSecretInDebug,
     ShowsTheSecretInErrors,
 }

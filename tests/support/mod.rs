@@ -7,6 +7,7 @@
 mod kind;
 pub(crate) mod orders;
 mod place;
+pub(crate) mod program;
 pub(crate) mod readme;
 mod server;
 

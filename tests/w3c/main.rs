@@ -8,11 +8,15 @@ use traced_broker::w3c::{Issues, encode_context};
 mod allocations;
 mod baggage;
 mod context;
+mod forms;
 mod propagator;
 mod properties;
 mod sdk_spans;
 mod traceparent;
 mod tracestate;
+#[path = "../../src/conformance/vectors/mod.rs"]
+#[expect(dead_code, reason = "the kit asks more of a form than the codec's tests")]
+mod vectors;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";

@@ -27,6 +27,10 @@ impl Harness for OneDirectory {
         Ok(Arc::new(Files::connect(&url_of(self.0.path()).parse()?).await?))
     }
 
+    fn own_attributes(&self) -> &[&str] {
+        &["messaging.files.number"]
+    }
+
     async fn connect_with_secret(&self, secret: &str) -> Result<Arc<dyn Driver>> {
         let url = format!("files://user:{secret}@{}", self.0.path().display());
         Ok(Arc::new(Files::connect(&url.parse()?).await?))

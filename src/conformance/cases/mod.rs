@@ -3,11 +3,14 @@
 mod context;
 mod delays;
 mod delivery;
+mod forms;
 mod hostile;
 mod lifecycle;
+mod metrics;
 mod order;
 mod patterns;
 mod positions;
+mod propagators;
 mod refusing;
 mod restart;
 mod runtime;
@@ -30,8 +33,11 @@ pub fn cases() -> &'static [Case] {
             delays::CASES,
             lifecycle::CASES,
             hostile::CASES,
+            forms::CASES,
+            propagators::CASES,
             telemetry::CASES,
             context::CASES,
+            metrics::CASES,
             runtime::CASES,
             patterns::CASES,
             stress::CASES,

@@ -1,0 +1,91 @@
+//! A driver that confirms at once and always has a message.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream;
+use traced_broker::driver::{
+    AttributeValue, Confirmation, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound, Outbound, Source,
+};
+use traced_broker::{Capabilities, Headers, Receipt, Result, Start, Subscription, Topic};
+
+pub(crate) const PAYLOAD: Bytes = Bytes::from_static(&[b'x'; 1024]);
+
+#[derive(Debug)]
+pub(crate) struct Instant {
+    identity: Identity,
+    capabilities: Capabilities,
+}
+
+impl Instant {
+    pub(crate) fn new() -> Self {
+        let identity = Identity::new("instant").with_server("localhost", 1);
+        Self { identity, capabilities: Capabilities::new() }
+    }
+
+    pub(crate) fn source() -> Source {
+        let mut headers = Headers::new();
+        headers.append("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let messages = stream::repeat_with(move || {
+            Ok(Inbound {
+                payload: Some(PAYLOAD),
+                key: None,
+                id: None,
+                headers: headers.clone(),
+                unreadable_headers: 0,
+                attempt: 1,
+                timestamp: None,
+                partition: None,
+                offset: None,
+                handle: Box::new(Handle),
+            })
+        });
+        Source::new(Destination::new(), messages)
+    }
+}
+
+#[async_trait]
+impl Driver for Instant {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn declare(&self, _: &Topic) -> Result<Destination> {
+        Ok(Destination::new())
+    }
+
+    fn publish(&self, _: &Topic, message: Outbound) -> Confirmation<Receipt> {
+        divan::black_box(message);
+        Confirmation::ready(Ok(Receipt::confirmed()))
+    }
+
+    async fn subscribe(&self, _: &Subscription) -> Result<Source> {
+        Ok(Self::source())
+    }
+
+    async fn reposition(&self, _: &Subscription, _: Start) -> Result<()> {
+        Ok(())
+    }
+
+    async fn ping(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Handle;
+
+impl DeliveryHandle for Handle {
+    fn settle(self: Box<Self>, _: Disposition) -> Confirmation<()> {
+        Confirmation::ready(Ok(()))
+    }
+
+    fn attributes(&self, _: &mut dyn FnMut(&'static str, AttributeValue)) {}
+}

@@ -1,0 +1,246 @@
+//! Contexts by propagators that the user brings: alone, together, unsampled, without an SDK, and from producers that are not ours.
+
+use std::sync::Arc;
+
+use opentelemetry::baggage::BaggageExt;
+use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
+
+use super::super::failure::{Checked, Failure, check, check_eq};
+use super::super::propagators::{B3, Jaeger};
+use super::super::world::World;
+use crate::address::Topic;
+use crate::broker::{Broker, TracedBroker};
+use crate::consumer::Deliveries;
+use crate::driver::{Driver, Outbound};
+use crate::headers::Headers;
+use crate::message::Message;
+use crate::received::Received;
+use crate::w3c::{BAGGAGE, TRACEPARENT, TRACESTATE};
+
+super::super::case::cases! { Propagation:
+    works_with_b3_in_one_header []
+        "With B3 in one header contexts travel as with the W3C's: whole traces, decisions kept, without an SDK, from anybody.";
+    works_with_b3_in_several_headers []
+        "With B3 in several headers contexts travel as with the W3C's: whole traces, decisions kept, without an SDK, from anybody.";
+    works_with_jaegers_propagator []
+        "With Jaeger's header contexts travel as with the W3C's: whole traces, decisions kept, without an SDK, from anybody.";
+    works_with_several_propagators_at_once []
+        "With B3, the W3C's and baggage at once each header is written once, and any of them is enough to be read.";
+}
+
+/// The headers of one foreign message, and the trace, span and decision that they mean.
+type Foreign = (&'static [(&'static str, &'static str)], Option<(u128, u64, bool)>);
+
+/// A propagator: how it is made, what it writes, and what others write for it.
+struct Kind<P> {
+    make: fn() -> P,
+    written: &'static [&'static str],
+    foreign: &'static [Foreign],
+}
+
+/// Headers of which no message carries any but those of the user's propagator.
+const KNOWN: [&str; 8] =
+    [TRACEPARENT, TRACESTATE, BAGGAGE, "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "uber-trace-id"];
+
+async fn works_with_b3_in_one_header(world: &World) -> Checked {
+    let kind = Kind {
+        make: || B3::One,
+        written: &["b3"],
+        foreign: &[
+            (&[("b3", "0000000000000000000000000000abcd-000000000000ef01-1")], Some((0xabcd, 0xef01, true))),
+            (&[("B3", "000000000000abcd-000000000000ef01-0")], Some((0xabcd, 0xef01, false))),
+            (&[("b3", "000000000000abcd-000000000000ef01-d")], Some((0xabcd, 0xef01, true))),
+            (&[("b3", "0")], None),
+            (&[("b3", "")], None),
+            (&[("traceparent", "00-0000000000000000000000000000abcd-000000000000ef01-01")], None),
+        ],
+    };
+    check_propagator(world, &kind).await
+}
+
+async fn works_with_b3_in_several_headers(world: &World) -> Checked {
+    let kind = Kind {
+        make: || B3::Several,
+        written: &["x-b3-traceid", "x-b3-spanid", "x-b3-sampled"],
+        foreign: &[
+            (
+                &[("X-B3-TraceId", "000000000000abcd"), ("X-B3-SpanId", "000000000000ef01"), ("X-B3-Sampled", "1")],
+                Some((0xabcd, 0xef01, true)),
+            ),
+            (
+                &[("x-b3-traceid", "000000000000abcd"), ("x-b3-spanid", "000000000000ef01"), ("x-b3-sampled", "0")],
+                Some((0xabcd, 0xef01, false)),
+            ),
+            (
+                &[("X-B3-TRACEID", "000000000000abcd"), ("X-B3-SPANID", "000000000000ef01"), ("X-B3-FLAGS", "1")],
+                Some((0xabcd, 0xef01, true)),
+            ),
+            (&[("X-B3-TraceId", "000000000000abcd"), ("X-B3-Sampled", "1")], None),
+            (&[("X-B3-Sampled", "0")], None),
+        ],
+    };
+    check_propagator(world, &kind).await
+}
+
+async fn works_with_jaegers_propagator(world: &World) -> Checked {
+    let kind = Kind {
+        make: || Jaeger,
+        written: &["uber-trace-id"],
+        foreign: &[
+            (&[("uber-trace-id", "abcd:ef01:0:1")], Some((0xabcd, 0xef01, true))),
+            (&[("Uber-Trace-Id", "000000000000abcd:000000000000ef01:0:0")], Some((0xabcd, 0xef01, false))),
+            (&[("uber-trace-id", "abcd:ef01:77:3")], Some((0xabcd, 0xef01, true))),
+            (&[("uber-trace-id", "0:0:0:1")], None),
+            (&[("uber-trace-id", "abcd:ef01")], None),
+        ],
+    };
+    check_propagator(world, &kind).await
+}
+
+async fn works_with_several_propagators_at_once(world: &World) -> Checked {
+    let kind = Kind {
+        make: || {
+            TextMapCompositePropagator::new(vec![
+                Box::new(B3::One),
+                Box::new(TraceContextPropagator::new()),
+                Box::new(BaggagePropagator::new()),
+            ])
+        },
+        written: &["b3", "traceparent", "baggage"],
+        foreign: &[
+            (&[("b3", "000000000000abcd-000000000000ef01-1")], Some((0xabcd, 0xef01, true))),
+            (
+                &[("Traceparent", "00-0000000000000000000000000000abcd-000000000000ef01-00")],
+                Some((0xabcd, 0xef01, false)),
+            ),
+            // The later one in the list of propagators wins, as everywhere in OpenTelemetry.
+            (
+                &[
+                    ("b3", "0000000000000001-0000000000000002-1"),
+                    ("traceparent", "00-0000000000000000000000000000abcd-000000000000ef01-01"),
+                ],
+                Some((0xabcd, 0xef01, true)),
+            ),
+            (&[("baggage", "tenant=acme")], None),
+        ],
+    };
+    check_propagator(world, &kind).await
+}
+
+async fn check_propagator<P: TextMapPropagator + Send + Sync + 'static>(world: &World, kind: &Kind<P>) -> Checked {
+    let onward = world.topic("onward");
+    let driver = world.driver().await?;
+    let traced = world.traced(driver.clone()).with_propagator((kind.make)());
+    let mut source = traced.subscribe(world.group("g")).await?;
+    let mut last = traced.subscribe(world.group_on(&onward, "g")).await?;
+    check_whole_trace(world, kind, &traced, &mut source, &mut last).await?;
+
+    // The same connection with a sampler that drops, and without an SDK: what is published is read above.
+    let unsampled = Broker::new(driver.clone()).with_tracer_provider(&world.unsampled());
+    let silent = Broker::new(driver.clone());
+    for (broker, flags) in [(unsampled, TraceFlags::default()), (silent, TraceFlags::SAMPLED)] {
+        let broker = broker.with_propagator((kind.make)());
+        broker.publish(&world.topic, Message::new("x").context(remote(0x77, 0x88, flags))).await?;
+        let delivery = world.next(&mut source).await?;
+        let read = delivery.creation_context().span().span_context().clone();
+        check_eq!(read.trace_id(), TraceId::from(0x77), "the trace of the message");
+        check_eq!(read.trace_flags(), flags, "the decision of the sender");
+        check_written(kind, delivery.message().headers())?;
+        delivery.ack().await?;
+    }
+    check_foreign(world, kind, &driver, &mut source).await
+}
+
+/// Sender, handler and what the handler publishes are in one trace, and only the propagator's headers travel.
+async fn check_whole_trace<P>(
+    world: &World,
+    kind: &Kind<P>,
+    broker: &Broker,
+    source: &mut Deliveries,
+    last: &mut Deliveries,
+) -> Checked {
+    let (root, onward) = (world.root("POST /orders"), world.topic("onward"));
+    let context = root.with_baggage([KeyValue::new("tenant", "acme, inc=1")]);
+    // What stands in the headers already is another message's.
+    let stale = [TRACEPARENT, TRACESTATE, BAGGAGE].iter().chain(kind.written);
+    let stale = stale.fold(Message::new("x").context(context), |message, name| message.header(name, "stale"));
+    broker.publish(&world.topic, stale).await?;
+    let delivery = world.next(source).await?;
+    check_written(kind, delivery.message().headers())?;
+    let (publisher, to, carries_baggage) = (broker.clone(), onward.clone(), kind.written.contains(&BAGGAGE));
+    let handler = async move |_: Received| -> Result<(), crate::HandlerError> {
+        let tenant = Context::current().baggage().get("tenant").map(ToString::to_string);
+        check_eq!(tenant.as_deref(), carries_baggage.then_some("acme, inc=1"), "the baggage in the handler");
+        publisher.publish(&to, Message::new("y")).await?;
+        Ok(())
+    };
+    let processed = delivery.process(handler).await?;
+    check!(processed.error.is_none(), "the handler succeeds: {:?}", processed.error);
+    let answer = world.next(last).await?;
+    check_written(kind, answer.message().headers())?;
+    answer.process(|_| async { Ok(()) }).await?;
+    root.span().end();
+
+    let spans = &world.spans;
+    spans.check_everything_resolves()?;
+    let chain = [
+        "POST /orders".to_owned(),
+        world.send_name(),
+        world.process_name(),
+        format!("send {onward}"),
+        format!("process {onward}"),
+    ];
+    for pair in chain.windows(2) {
+        let (parent, child) = (spans.one(&pair[0])?, spans.one(&pair[1])?);
+        check_eq!(child.parent_span_id, parent.span_context.span_id(), "the parent of {}", child.name);
+    }
+    Ok(())
+}
+
+/// The message carries the propagator's headers, once each, and no other context.
+fn check_written<P>(kind: &Kind<P>, headers: &Headers) -> Checked {
+    for name in KNOWN {
+        let named: Vec<(&str, &[u8])> =
+            headers.iter().filter(|(written, _)| written.eq_ignore_ascii_case(name)).collect();
+        check!(named.iter().all(|(written, _)| *written == name), "{name} is written in lower case: {named:?}");
+        let values: Vec<&[u8]> = named.into_iter().map(|(_, value)| value).collect();
+        // Baggage is written only where there is some.
+        let optional = name == BAGGAGE && values.is_empty();
+        let expected = usize::from(kind.written.contains(&name) && !optional);
+        check_eq!(values.len(), expected, "how often {name} is written");
+        check!(!values.contains(&&b"stale"[..]), "{name} is not what it was");
+    }
+    Ok(())
+}
+
+async fn check_foreign<P>(world: &World, kind: &Kind<P>, driver: &Arc<dyn Driver>, source: &mut Deliveries) -> Checked {
+    let topic = Topic::new(&world.topic)?;
+    driver.declare(&topic).await?;
+    for (headers, expected) in kind.foreign {
+        let message = Outbound { headers: headers.iter().copied().collect(), ..Outbound::new("x") };
+        driver.publish(&topic, message).await?;
+        let delivery = world.next(source).await?;
+        let read = delivery.creation_context().span().span_context().clone();
+        let seen = read.is_valid().then(|| (read.trace_id(), read.span_id(), read.is_sampled()));
+        let expected = expected.map(|(trace, span, sampled)| (TraceId::from(trace), SpanId::from(span), sampled));
+        check_eq!(seen, expected, "what is read of {headers:?}");
+        let processed = delivery.process(async move |_: Received| -> Result<(), crate::HandlerError> {
+            let trace = Context::current().span().span_context().trace_id();
+            let sent = expected.map(|(trace, ..)| trace);
+            check!(sent.is_none_or(|sent| sent == trace), "the handler is in the sender's trace");
+            check!(trace != TraceId::INVALID, "the handler is in a trace");
+            Ok(())
+        });
+        let error = processed.await?.error;
+        error.map_or(Ok(()), |error| Err(Failure::new(error.to_string())))?;
+    }
+    Ok(())
+}
+
+fn remote(trace: u128, span: u64, flags: TraceFlags) -> Context {
+    let span = SpanContext::new(TraceId::from(trace), SpanId::from(span), flags, true, TraceState::default());
+    Context::new().with_remote_span_context(span)
+}

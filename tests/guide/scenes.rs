@@ -5,7 +5,10 @@ use std::time::Duration;
 use traced_broker::propagation::TrustBoundary;
 use traced_broker::testing::TestBed;
 use traced_broker::verify::FindingKind;
-use traced_broker::{HandlerError, Message, Received, Start, Subscription, TracePolicy, TracedBroker, TracedBrokerExt};
+use traced_broker::{
+    HandlerError, Job, Message, Received, Start, Subscription, TracePolicy, TraceReference, TracedBroker,
+    TracedBrokerExt,
+};
 
 use crate::picture::{hold, hold_broken};
 use crate::shop::{consumer, orders, reader, request, shipments, work, worker};
@@ -73,6 +76,26 @@ async fn a_delayed_message_is_linked() {
     bed.settled().await.unwrap();
     bed.trace("POST /orders").hops([]).linked("process reminders");
     hold(&bed, "delayed", "A delayed message: the work begins a trace of its own");
+}
+
+#[tokio::test]
+async fn a_job_links_those_who_asked_for_it() {
+    let bed = TestBed::new();
+    let mut column = Vec::new();
+    for name in ["POST /reports/north", "POST /reports/south"] {
+        let asked = async {
+            work(2).await;
+            TraceReference::current().unwrap().to_string()
+        };
+        column.push(bed.in_root_span("api", name, asked).await);
+    }
+    work(3).await;
+    let references = column.iter().map(|reference| reference.parse().unwrap());
+    let report = Job::new("nightly report").trigger("schedule").references(references);
+    // On behalf of no message and no request: what ties it to the traces above is what was stored.
+    let report = report.with_tracer_provider(&bed.capture().provider("reporter"));
+    report.run(async { Ok::<_, HandlerError>(work(3).await) }).await.unwrap();
+    hold(&bed, "job", "A job: begun by the clock, linked to those who asked for it");
 }
 
 #[tokio::test]

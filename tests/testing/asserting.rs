@@ -8,7 +8,7 @@ use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer, TracerProvider,
 };
 use traced_broker::TracedBrokerExt as _;
-use traced_broker::testing::{Capture, TestBed};
+use traced_broker::testing::{Capture, MOST_SPANS, TestBed};
 use traced_broker::{Delivery, HandlerError, Message, Received, Settlement, Subscription, TracePolicy, TracedBroker};
 
 use crate::shop;
@@ -171,6 +171,18 @@ async fn a_span_that_does_not_end_is_named() {
     let _open = capture.provider("api").tracer("api").start("POST /orders");
     let named = "the trace `POST /orders` is broken: never finished";
     fails(|| capture.trace("POST /orders").assert_whole().trace().id(), named);
+}
+
+#[tokio::test]
+async fn a_capture_that_is_full_fails_every_assertion() {
+    let capture = Capture::new();
+    let tracer = capture.provider("api").tracer("api");
+    for _ in 0..MOST_SPANS + 2 {
+        drop(tracer.start("row"));
+    }
+    let full = "the capture is full: 2 spans beyond 100000 were not kept";
+    assert_eq!(failure(|| capture.assert_whole()), full);
+    assert_eq!(failure(|| capture.trace("row").trace().id()), full);
 }
 
 /// The handler publishes outside of its span: the trace is torn without a span being broken.

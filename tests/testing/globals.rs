@@ -6,7 +6,8 @@ use opentelemetry::{Context, KeyValue};
 use traced_broker::testing::{Capture, TestBed};
 use traced_broker::verify::Value;
 use traced_broker::{
-    HandlerError, Message, Received, Subscription, TracePolicy, TracedBroker, TracedBrokerExt, connect,
+    HandlerError, Job, Message, Received, Subscription, TracePolicy, TraceReference, TracedBroker, TracedBrokerExt,
+    connect,
 };
 
 fn work(name: &'static str) {
@@ -78,6 +79,26 @@ async fn an_application_that_connects_by_itself_is_captured_by_its_messages() {
         assert_eq!(&*trace.span("process orders").service, "unknown_service");
         assert_eq!(trace.span("pack").parent, Some(trace.span("process orders").span_id));
     }
+}
+
+/// Its only tie to the test is what was stored for it.
+#[tokio::test]
+async fn a_job_in_a_task_of_its_own_is_captured_by_what_it_links() {
+    let capture = Capture::new();
+    let asked =
+        capture.in_root_span("api", "POST /reports", async { TraceReference::current().unwrap().to_string() }).await;
+    let job = tokio::spawn(async move {
+        let report = Job::new("report").reference(asked.parse().unwrap());
+        report.run(async { Ok::<_, HandlerError>(work("write")) }).await.unwrap();
+    });
+    job.await.unwrap();
+    capture.assert_whole();
+    capture
+        .trace("POST /reports")
+        .linked("job report")
+        .follow("job report")
+        .spans(["job report", "write"])
+        .links_to("POST /reports");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //! | `messaging.process.duration` | histogram, s | each message or batch given to a handler, until it was settled |
 //! | `messaging.client.sent.messages` | counter, {message} | each message that was to be sent; failures have an `error.type` |
 //! | `messaging.client.consumed.messages` | counter, {message} | each delivery handed to the application |
-//! | [`QUEUE_DURATION`](crate::span::QUEUE_DURATION) | histogram, s | each delivery with a timestamp: how long it was in the queue |
+//! | [`QUEUE_DURATION`] | histogram, s | each delivery with a timestamp: how long it was in the queue |
 //! | [`QUEUE_SKEWED`] | counter, {message} | deliveries whose timestamp lies in the future, counted as no time in the queue |
 //! | [`CONTEXT_REJECTED`] | counter, {header} | headers whose context was not used |
 //!

@@ -34,9 +34,12 @@ impl ReplayMark {
     }
 }
 
+/// A topic and a group of its consumers.
+type Group = (Box<str>, Box<str>);
+
 /// The groups that this broker handle has moved, or could.
 #[derive(Debug, Default)]
-pub(crate) struct Replays(Mutex<HashMap<(Box<str>, Box<str>), ReplayMark>>);
+pub(crate) struct Replays(Mutex<HashMap<Group, ReplayMark>>);
 
 impl Replays {
     /// The mark of a subscription that begins now.

@@ -19,9 +19,13 @@ use crate::fault::Fault;
 /// How many cases run at a time: most of them wait most of the time.
 const AT_A_TIME: usize = 16;
 
-/// Runs all cases; those named must fail, all others must pass.
+/// Runs all cases on a faulty driver; those named must fail, all others must pass.
 pub(crate) fn check(fault: Fault, expected: &[&str]) {
-    let harness: Arc<dyn Harness> = Arc::new(FaultyHarness::new(fault));
+    check_on(Arc::new(FaultyHarness::new(fault)), expected, &format!("{fault:?}"));
+}
+
+/// Runs all cases on what is faulty; those named must fail, all others must pass.
+pub(crate) fn check_on(harness: Arc<dyn Harness>, expected: &[&str], fault: &str) {
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
@@ -38,7 +42,7 @@ pub(crate) fn check(fault: Fault, expected: &[&str]) {
     for (case, failure) in &failed {
         eprintln!("{case}: {failure}");
     }
-    assert_eq!(failed.keys().collect::<Vec<_>>(), expected, "the cases that fail with the fault {fault:?}");
+    assert_eq!(failed.keys().collect::<Vec<_>>(), expected, "the cases that fail with the fault {fault}");
 }
 
 struct FaultyHarness {
@@ -82,5 +86,9 @@ impl Harness for FaultyHarness {
 
     fn patience(&self) -> Duration {
         Duration::from_secs(10)
+    }
+
+    fn many(&self) -> usize {
+        2_000
     }
 }

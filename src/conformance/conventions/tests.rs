@@ -72,6 +72,9 @@ fn every_span_is_as_the_tables_say() {
     }
 }
 
+/// Something done to a span that was right.
+type Change = fn(&mut SpanData);
+
 /// The one finding that a change makes.
 #[track_caller]
 fn found(operation: &str, kind: SpanKind, change: impl FnOnce(&mut SpanData)) -> String {
@@ -164,7 +167,7 @@ fn an_attribute_in_the_wrong_place_is_named() {
 #[test]
 fn what_else_a_span_is_made_of_is_checked() {
     let process = || SpanKind::Consumer;
-    let cases: [(&str, SpanKind, fn(&mut SpanData), &str); 7] = [
+    let cases: [(&str, SpanKind, Change, &str); 7] = [
         ("process", process(), |span| span.name = "process orders 17".into(), "its name is \"process orders\""),
         ("process", process(), |span| span.span_kind = SpanKind::Internal, "fit each other"),
         ("process", process(), |span| span.status = Status::Ok, "is the application's to set"),
@@ -190,4 +193,30 @@ fn what_comes_too_late_for_samplers_is_named() {
     assert!(seen.check(&late)[0].contains("messaging.destination.template is there when the span begins"));
     late.name = "process other".into();
     assert!(seen.check(&late)[0].contains("a sampler was asked"));
+}
+
+#[test]
+fn spans_of_jobs_are_as_the_tables_say() {
+    let (spans, seen) = (Spans::default(), SeenAtStart::default());
+    let sampler = Watching::new(seen.clone());
+    let provider = SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(spans.clone()).build();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let reference = "00-0000000000000000000000000000abcd-000000000000ef01-01".parse().unwrap();
+    let job = crate::Job::new("report").trigger("schedule").job_type("monthly").reference(reference);
+    runtime.block_on(job.with_tracer_provider(&provider).run(async { Err::<(), _>("no") })).unwrap_err();
+    let span = spans.all().pop().unwrap();
+    assert_eq!(complaints(&span), Vec::<String>::new());
+    assert_eq!(seen.check(&span), Vec::<String>::new());
+    let changes: [(Change, &str); 4] = [
+        (|span| without(span, "job.name"), "job.name is there"),
+        (|span| set(span, KeyValue::new("job.id", 7)), "job.id is in the conventions or in our registry"),
+        (|span| set(span, KeyValue::new("messaging.system", "memory")), "messaging.system does not belong on it"),
+        (|span| span.name = "report".into(), "it is called after the job"),
+    ];
+    for (change, expected) in changes {
+        let mut changed = span.clone();
+        change(&mut changed);
+        let found = complaints(&changed).join("; ");
+        assert!(found.contains(expected), "{expected}: {found}");
+    }
 }

@@ -1,9 +1,9 @@
-//! What is wrong with how contexts travel, or with the spans, and which cases notice.
+//! What is wrong with how contexts travel, or with the spans, and which of the cases about broken traces notice.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::harness::check_on;
+use crate::harness::check_traces;
 use crate::headers::HeaderFault;
 use crate::propagators::PropagatorFault;
 use crate::spans::SpanFault;
@@ -16,7 +16,7 @@ macro_rules! faults {
             #[test]
             fn $name() {
                 let fault = TraceFault::$kind($faults::$fault);
-                check_on(Arc::new(TraceHarness::new(fault)), &[$($case),*], stringify!($fault));
+                check_traces(Arc::new(TraceHarness::new(fault)), &[$($case),*], stringify!($fault));
             }
         )*
 

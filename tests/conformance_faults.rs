@@ -129,7 +129,6 @@ faults! {
     ];
     commits_past_the_gap: CommitsPastTheGap => [
         "lifecycle::hands_the_work_of_a_closed_member_to_the_others",
-        "runtime::handles_each_key_in_order_across_retries",
         "settlement::never_commits_past_the_oldest_unsettled",
         "stress::b17_none_of_a_hundred_thousand_sees_anothers_context"
     ];

@@ -343,7 +343,7 @@ pub(crate) async fn contained<T>(
         None => work.await,
         Some(limit) => timeout(limit, work).await.unwrap_or_else(|_| Ok(Err(HandlerError::retry(TimedOut(limit))))),
     };
-    let result = outcome.unwrap_or_else(|panic| Err(HandlerError::retry(Panicked(describe_panic(&*panic)))));
+    let result = outcome.unwrap_or_else(|panic| Err(HandlerError::retry(Panicked::with(&*panic))));
     if let Err(error) = &result {
         span.fail(error.error_type(), || error.to_string());
     }
@@ -384,6 +384,12 @@ pub(crate) enum Concluded {
 /// What a handler that panicked said.
 #[derive(Debug)]
 pub(crate) struct Panicked(String);
+
+impl Panicked {
+    pub(crate) fn with(panic: &(dyn std::any::Any + Send)) -> Self {
+        Self(describe_panic(panic))
+    }
+}
 
 impl fmt::Display for Panicked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

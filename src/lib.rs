@@ -23,6 +23,8 @@ mod delivery;
 pub mod dialect;
 pub mod driver;
 pub mod error;
+#[cfg(feature = "testing")]
+mod exported;
 mod handler;
 pub mod headers;
 pub mod health;
@@ -39,6 +41,8 @@ pub mod redrive;
 pub mod request;
 mod shutdown;
 pub mod span;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tracer;
 pub mod verify;
 pub mod w3c;
@@ -67,3 +71,8 @@ pub use message::{Message, PublishOutcome, Receipt};
 pub use propagation::{Hop, TracePolicy, TrustBoundary};
 pub use received::Received;
 pub use shutdown::shutdown_signal;
+
+/// The code in the guide is tested.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/how-a-trace-crosses-a-queue.md")]
+pub struct HowATraceCrossesAQueue;

@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "bridge/foreign.rs"]
+mod foreign;
 #[path = "bridge/hostile.rs"]
 mod hostile;
 #[path = "bridge/outage.rs"]

@@ -4,6 +4,8 @@
 //! separated by commas.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
+#[path = "conformance/collector.rs"]
+mod collector;
 #[path = "conformance/harness.rs"]
 mod harness;
 mod support;

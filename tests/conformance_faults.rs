@@ -1,4 +1,4 @@
-//! The kit against faulty drivers: each fault makes exactly the cases fail that are named for it, and no other.
+//! The kit against faulty drivers, propagators and telemetry: each fault makes exactly the cases fail that are named for it, and no other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 #[path = "conformance_faults/driver.rs"]
@@ -7,8 +7,19 @@ mod driver;
 mod fault;
 #[path = "conformance_faults/harness.rs"]
 mod harness;
+#[path = "conformance_faults/headers.rs"]
+mod headers;
+#[path = "conformance_faults/propagators.rs"]
+mod propagators;
+#[path = "conformance_faults/spans.rs"]
+mod spans;
+#[path = "conformance_faults/trace_harness.rs"]
+mod trace_harness;
+#[path = "conformance_faults/traces.rs"]
+mod traces;
 
 use fault::Fault;
+use traced_broker::conformance;
 
 /// A test for each fault, with the cases that it fails.
 macro_rules! faults {
@@ -41,40 +52,59 @@ faults! {
     reorders_within_a_key: ReordersWithinAKey => ["order::keeps_the_order_of_each_key"];
     swaps_headers_between_messages: SwapsHeaders => [
         "delivery::keeps_headers_of_messages_apart",
+        "propagation::reads_every_form_of_baggage",
+        "propagation::reads_every_form_of_traceparent",
+        "propagation::reads_every_form_of_tracestate",
         "runtime::answers_each_request_with_its_reply",
-        "telemetry::never_mixes_contexts_of_concurrent_deliveries"
+        "stress::b17_none_of_a_hundred_thousand_sees_anothers_context",
+        "trace::b17_concurrent_deliveries_never_mix_contexts"
     ];
     renames_headers: RenamesHeaders => ["hostile::carries_odd_headers_or_refuses_them"];
     lower_cases_names: LowerCasesNames => [
         "delivery::keeps_headers_of_messages_apart",
-        "hostile::carries_odd_headers_or_refuses_them"
+        "hostile::carries_odd_headers_or_refuses_them",
+        "trace::b21_handlers_see_the_headers_of_the_wire"
     ];
     lower_cases_values: LowerCasesValues => [
-        "hostile::carries_odd_headers_or_refuses_them",
-        "hostile::delivers_messages_with_hostile_context"
-    ];
-    drops_empty_headers: DropsEmptyHeaders => ["hostile::carries_odd_headers_or_refuses_them"];
-    keeps_a_hundred_headers: KeepsAHundredHeaders => ["hostile::carries_many_headers"];
-    keeps_one_header_of_a_name: KeepsOneHeaderOfAName => [
         "hostile::carries_odd_headers_or_refuses_them",
         "hostile::delivers_messages_with_hostile_context",
         "propagation::reads_every_form_of_baggage",
         "propagation::reads_every_form_of_traceparent",
         "propagation::reads_every_form_of_tracestate",
-        "propagation::survives_hostile_headers_of_a_context"
+        "propagation::survives_hostile_headers_of_a_context",
+        "telemetry::counts_what_was_not_used_of_headers",
+        "trace::b21_handlers_see_the_headers_of_the_wire",
+        "trace::b22_a_garbage_header_costs_the_context_and_nothing_else",
+        "trace::b26_contexts_lie_on_the_wire_as_text_under_lower_case_names"
+    ];
+    drops_empty_headers: DropsEmptyHeaders => [
+        "hostile::carries_odd_headers_or_refuses_them",
+        "propagation::reads_every_form_of_traceparent"
+    ];
+    keeps_a_hundred_headers: KeepsAHundredHeaders => ["hostile::carries_many_headers"];
+    keeps_one_header_of_a_name: KeepsOneHeaderOfAName => [
+        "delays::delivers_delayed_messages_as_they_were",
+        "delivery::confirms_and_delivers_exactly_what_was_sent",
+        "hostile::carries_odd_headers_or_refuses_them",
+        "hostile::delivers_messages_with_hostile_context",
+        "propagation::reads_every_form_of_baggage",
+        "propagation::reads_every_form_of_traceparent",
+        "propagation::reads_every_form_of_tracestate",
+        "propagation::survives_hostile_headers_of_a_context",
+        "telemetry::counts_what_was_not_used_of_headers",
+        "trace::b25_doubled_headers_are_read_as_documented"
     ];
     cuts_long_headers: CutsLongHeaders => [
         "hostile::carries_odd_headers_or_refuses_them",
         "propagation::reads_every_form_of_baggage",
-        "propagation::reads_every_form_of_tracestate"
+        "propagation::reads_every_form_of_tracestate",
+        "propagation::survives_hostile_headers_of_a_context"
     ];
-    misspells_an_attribute: MisspellsAnAttribute => ["telemetry::makes_one_trace_of_send_and_process"];
+    misspells_an_attribute: MisspellsAnAttribute => ["trace::b19_the_receiver_continues_the_send_span"];
     panics_at_a_nul: PanicsAtANul => ["hostile::carries_odd_headers_or_refuses_them"];
     adds_a_header: AddsAHeader => ["lifecycle::drives_and_closes_below_the_telemetry"];
     mixes_topics_that_begin_alike: MixesTopicsThatBeginAlike => ["delivery::keeps_topics_apart"];
-    copies_to_members_of_other_connections: CopiesToOtherConnections => [
-        "delivery::shares_within_a_group_and_copies_to_each_group"
-    ];
+    copies_to_members_of_other_connections: CopiesToOtherConnections => ["delivery::shares_within_a_group_and_copies_to_each_group"];
     begins_readers_at_the_earliest: BeginsReadersAtTheEarliest => [
         "delivery::starts_an_ephemeral_reader_at_the_latest",
         "stress::serves_fifty_subscribers_at_once"
@@ -87,25 +117,34 @@ faults! {
         "delays::delivers_at_different_times",
         "delays::delivers_no_earlier_than_asked"
     ];
-    counts_attempts_wrong: CountsAttemptsWrong => ["settlement::counts_attempts_until_acknowledged"];
+    counts_attempts_wrong: CountsAttemptsWrong => [
+        "settlement::counts_attempts_until_acknowledged",
+        "trace::b28_errors_and_panics_are_on_the_span"
+    ];
     hands_out_one_too_many: HandsOutOneTooMany => ["settlement::bounds_what_is_unsettled"];
     retries_too_early: RetriesTooEarly => ["runtime::waits_between_attempts", "settlement::delays_a_retry"];
-    brings_back_what_was_discarded: BringsBackWhatWasDiscarded => ["settlement::discards_without_a_dead_letter_topic"];
+    brings_back_what_was_discarded: BringsBackWhatWasDiscarded => [
+        "settlement::discards_without_a_dead_letter_topic",
+        "trace::b28_errors_and_panics_are_on_the_span"
+    ];
     commits_past_the_gap: CommitsPastTheGap => [
         "lifecycle::hands_the_work_of_a_closed_member_to_the_others",
-        "settlement::never_commits_past_the_oldest_unsettled"
+        "settlement::never_commits_past_the_oldest_unsettled",
+        "stress::b17_none_of_a_hundred_thousand_sees_anothers_context"
     ];
     acknowledges_what_is_out_when_closed: AcknowledgesWhatIsOutWhenClosed => [
         "lifecycle::hands_the_work_of_a_closed_member_to_the_others",
         "settlement::brings_acknowledgements_to_the_broker_before_closing",
         "settlement::fails_to_settle_after_close",
-        "settlement::never_commits_past_the_oldest_unsettled"
+        "settlement::never_commits_past_the_oldest_unsettled",
+        "trace::b31_each_attempt_is_one_span_of_the_same_parent"
     ];
-    forgets_what_a_dropped_subscription_had: ForgetsWhatADroppedSubscriptionHad => [
-        "settlement::gives_back_what_a_dropped_subscription_had"
-    ];
+    forgets_what_a_dropped_subscription_had: ForgetsWhatADroppedSubscriptionHad => ["settlement::gives_back_what_a_dropped_subscription_had"];
     settles_only_when_awaited: SettlesOnlyWhenAwaited => ["lifecycle::flushes_what_nobody_waits_for"];
-    settles_after_close: SettlesAfterClose => ["settlement::fails_to_settle_after_close"];
+    settles_after_close: SettlesAfterClose => [
+        "settlement::fails_to_settle_after_close",
+        "trace::b31_each_attempt_is_one_span_of_the_same_parent"
+    ];
     publishes_after_close: PublishesAfterClose => ["lifecycle::drives_and_closes_below_the_telemetry"];
     answers_pings_after_close: AnswersPingsAfterClose => ["lifecycle::closes_once_and_for_all"];
     fails_a_second_close: FailsASecondClose => [
@@ -115,4 +154,22 @@ faults! {
     ];
     shows_the_secret_in_debug: ShowsTheSecretInDebug => ["hostile::keeps_secrets_out_of_every_text"];
     shows_the_secret_in_errors: ShowsTheSecretInErrors => ["hostile::keeps_secrets_out_of_every_text"];
+}
+
+/// A break that the kit is to keep from happening and has no case for would never be noticed.
+#[test]
+fn every_break_has_a_case() {
+    let names: Vec<&str> = conformance::cases().iter().map(conformance::Case::name).collect();
+    let mut numbers = Vec::new();
+    for one in conformance::breaks() {
+        numbers.push(one.number());
+        let checked = names.iter().any(|name| one.is_checked_by(name));
+        assert_eq!(checked, one.keeper() == conformance::Keeper::Kit, "{one}: {}", one.words());
+    }
+    assert_eq!(numbers, (1..=42).collect::<Vec<u8>>());
+    let numbered =
+        |name: &str| name.strip_prefix('b').is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()));
+    for name in names.into_iter().filter(|name| numbered(name)) {
+        assert!(conformance::breaks().iter().any(|one| one.is_checked_by(name)), "{name} is named for a break");
+    }
 }

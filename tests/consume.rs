@@ -3,6 +3,8 @@
 
 #[path = "consume/batches.rs"]
 mod batches;
+#[path = "consume/bridged_traces.rs"]
+mod bridged_traces;
 #[path = "consume/bridging.rs"]
 mod bridging;
 #[path = "consume/drain.rs"]

@@ -16,6 +16,10 @@ mod drawing;
 mod hops;
 #[path = "verify/library.rs"]
 mod library;
+#[path = "verify/markup.rs"]
+mod markup;
+#[path = "verify/picturing.rs"]
+mod picturing;
 #[path = "verify/reading.rs"]
 mod reading;
 #[path = "verify/scenes.rs"]

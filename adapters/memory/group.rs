@@ -62,6 +62,12 @@ impl Group {
         self.low
     }
 
+    /// How many messages before `end` it has not settled.
+    pub(super) fn unsettled(&self, end: u64) -> usize {
+        let settled = self.window.iter().filter(|slot| slot.state == SlotState::Settled).count();
+        usize::try_from(end.saturating_sub(self.low)).unwrap_or(usize::MAX).saturating_sub(settled)
+    }
+
     /// How often the position was moved.
     pub(super) fn moves(&self) -> u64 {
         self.moves

@@ -1,6 +1,7 @@
 //! Brokers by name, their topics, and connections to them.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 
@@ -9,6 +10,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::DEFAULT_CAPACITY;
 use super::topic::TopicLog;
+use super::unfinished::{Changes, Unfinished};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The brokers that URLs reach; an entry dies with the last connection to it.
@@ -19,30 +21,50 @@ static SHARED: LazyLock<Mutex<HashMap<String, Weak<Hub>>>> = LazyLock::new(Mutex
 pub(super) struct Hub {
     capacity: usize,
     topics: RwLock<HashMap<Box<str>, Arc<TopicLog>>>,
+    changes: Arc<Changes>,
 }
 
 impl Hub {
     pub(super) fn private(capacity: usize) -> Arc<Self> {
-        Arc::new(Self { capacity, topics: RwLock::default() })
+        Arc::new(Self { capacity, topics: RwLock::default(), changes: Arc::default() })
     }
 
-    /// The broker of that name, made if it is not there.
-    pub(super) fn shared(name: &str, capacity: Option<usize>) -> Result<Arc<Self>> {
+    /// The broker of that name, made with that capacity if it is not there.
+    pub(super) fn named(name: &str, capacity: usize) -> Arc<Self> {
         let mut shared = SHARED.lock();
         shared.retain(|_, hub| hub.strong_count() > 0);
         if let Some(hub) = shared.get(name).and_then(Weak::upgrade) {
-            return match capacity {
-                Some(capacity) if capacity != hub.capacity => {
-                    Err(Error::new(ErrorKind::Conflict, "the broker of that name has another capacity")
-                        .with_context("name", name)
-                        .with_context("capacity", hub.capacity))
-                }
-                _ => Ok(hub),
-            };
+            return hub;
         }
-        let hub = Self::private(capacity.unwrap_or(DEFAULT_CAPACITY));
+        let hub = Self::private(capacity);
         shared.insert(name.to_owned(), Arc::downgrade(&hub));
-        Ok(hub)
+        hub
+    }
+
+    /// The broker of that name, with that capacity if one is given; made if it is not there.
+    pub(super) fn shared(name: &str, capacity: Option<usize>) -> Result<Arc<Self>> {
+        let hub = Self::named(name, capacity.unwrap_or(DEFAULT_CAPACITY));
+        match capacity {
+            Some(capacity) if capacity != hub.capacity => {
+                Err(Error::new(ErrorKind::Conflict, "the broker of that name has another capacity")
+                    .with_context("name", name)
+                    .with_context("capacity", hub.capacity))
+            }
+            _ => Ok(hub),
+        }
+    }
+
+    /// What is not done with, by topic.
+    pub(super) fn unfinished(&self) -> Vec<Unfinished> {
+        let topics = self.topics.read();
+        let mut names: Vec<&str> = topics.keys().map(|name| &**name).collect();
+        names.sort_unstable();
+        names.into_iter().flat_map(|name| topics[name].unfinished(name)).collect()
+    }
+
+    /// Completes when something has happened after the call.
+    pub(super) fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.changes.next()
     }
 
     pub(super) fn existing_topic(&self, name: &str) -> Option<Arc<TopicLog>> {
@@ -54,7 +76,11 @@ impl Hub {
             return topic;
         }
         let mut topics = self.topics.write();
-        Arc::clone(topics.entry(name.into()).or_insert_with(|| Arc::new(TopicLog::new(self.capacity))))
+        Arc::clone(
+            topics
+                .entry(name.into())
+                .or_insert_with(|| Arc::new(TopicLog::new(self.capacity, Arc::clone(&self.changes)))),
+        )
     }
 
     fn topics(&self) -> Vec<Arc<TopicLog>> {

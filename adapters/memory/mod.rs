@@ -38,14 +38,17 @@
 //! Names and values are carried as they are.
 //!
 //! # Escape hatch
-//! There is no client below: [`Memory::new`] makes a broker that no URL reaches.
+//! There is no client below: [`Memory::new`] makes a broker that no URL reaches. [`Memory::messages`] and [`Memory::unfinished`] show
+//! what is in it.
 
 mod delayed;
 mod group;
 mod hub;
 mod source;
 mod topic;
+mod unfinished;
 
+use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -60,6 +63,8 @@ use crate::message::Receipt;
 use hub::{Connection, Hub};
 use source::MemorySource;
 use topic::TopicLog;
+
+pub use unfinished::{Pending, Unfinished};
 
 /// How many messages a topic keeps unless the URL says otherwise.
 pub const DEFAULT_CAPACITY: usize = 65_536;
@@ -79,6 +84,11 @@ impl Memory {
         Self::over(Hub::private(DEFAULT_CAPACITY), None, Topology::Create)
     }
 
+    /// Connects to the broker that `memory://name` names, made with default options if it is not there.
+    pub fn named(name: &str) -> Self {
+        Self::over(Hub::named(name, DEFAULT_CAPACITY), None, Topology::Create)
+    }
+
     /// Connects to the broker that the URL names, made if it is not there.
     ///
     /// # Errors
@@ -94,6 +104,23 @@ impl Memory {
         }
         let hub = Hub::shared(url.name().unwrap_or("default"), capacity)?;
         Ok(Self::over(hub, max_in_flight, topology))
+    }
+
+    /// The messages that a topic keeps, oldest first, whether they were read or not; empty where there is no such topic.
+    pub fn messages(&self, topic: &str) -> Vec<Outbound> {
+        self.connection.hub().existing_topic(topic).map(|topic| topic.messages()).unwrap_or_default()
+    }
+
+    /// What is not done with, by topic: messages that some group has not settled, that are delayed, that nobody reads, or that
+    /// there is no room for. Empty when the broker is at rest.
+    pub fn unfinished(&self) -> Vec<Unfinished> {
+        self.connection.hub().unfinished()
+    }
+
+    /// Completes when something has happened in the broker after the call: a message was published, handed out or settled, a
+    /// subscription began or ended, on whatever connection.
+    pub fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.connection.hub().changed()
     }
 
     fn over(hub: Arc<Hub>, max_in_flight: Option<usize>, topology: Topology) -> Self {

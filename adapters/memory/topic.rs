@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::delayed::Delayed;
 use super::group::{Group, Pull};
+use super::unfinished::{Changes, Pending, Unfinished};
 use crate::address::Start;
 use crate::driver::{Confirmation, Confirmer, Disposition, Outbound};
 use crate::error::{Error, ErrorKind, Result};
@@ -61,6 +62,8 @@ pub(super) struct TopicLog {
     state: Mutex<State>,
     /// Notified when there is one more delayed message: what waits for room may have to look again sooner.
     delayed: Notify,
+    /// Of the whole broker.
+    changes: Arc<Changes>,
 }
 
 #[derive(Debug)]
@@ -75,10 +78,12 @@ struct State {
     next_group: u64,
     /// Publishes that wait for room, in order; as many as connections allow in flight.
     waiting: VecDeque<Waiting>,
+    /// How far groups had read that are gone.
+    read: u64,
 }
 
 impl TopicLog {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize, changes: Arc<Changes>) -> Self {
         let state = State {
             capacity,
             log: VecDeque::new(),
@@ -88,8 +93,9 @@ impl TopicLog {
             names: HashMap::new(),
             next_group: 0,
             waiting: VecDeque::new(),
+            read: 0,
         };
-        Self { state: Mutex::new(state), delayed: Notify::new() }
+        Self { state: Mutex::new(state), delayed: Notify::new(), changes }
     }
 
     /// Stores the message, or queues it until there is room or the connection is closed.
@@ -148,7 +154,9 @@ impl TopicLog {
     /// Ends a group without a name.
     pub(super) fn leave(&self, group: u64) {
         self.look(|state, wakers| {
-            state.groups.remove(&group);
+            if let Some(group) = state.groups.remove(&group) {
+                state.read = state.read.max(group.low_water());
+            }
             state.admit(wakers);
         });
     }
@@ -216,8 +224,25 @@ impl TopicLog {
         });
     }
 
-    /// Does something with what is visible now, then wakes whom it concerns.
+    /// The messages that are kept and visible, oldest first.
+    pub(super) fn messages(&self) -> Vec<Outbound> {
+        self.look_quietly(|state, _| state.log.iter().map(|stored| stored.message.clone()).collect())
+    }
+
+    /// What is not done with.
+    pub(super) fn unfinished(&self, topic: &str) -> Vec<Unfinished> {
+        self.look_quietly(|state, _| state.unfinished(topic))
+    }
+
+    /// Does something with what is visible now, wakes whom it concerns, and tells whoever watches.
     fn look<T>(&self, work: impl FnOnce(&mut State, &mut Vec<Waker>) -> T) -> T {
+        let result = self.look_quietly(work);
+        self.changes.tell();
+        result
+    }
+
+    /// As [`look`](Self::look), for questions: whoever watches asks them, and would be told of nothing but that.
+    fn look_quietly<T>(&self, work: impl FnOnce(&mut State, &mut Vec<Waker>) -> T) -> T {
         let mut wakers = Vec::new();
         let mut state = self.state.lock();
         let delayed = state.delayed.taken();
@@ -235,6 +260,23 @@ impl TopicLog {
 impl State {
     fn end(&self) -> u64 {
         self.first + self.log.len() as u64
+    }
+
+    fn unfinished(&self, topic: &str) -> Vec<Unfinished> {
+        let left = |pending, messages| Unfinished { topic: topic.to_owned(), pending, messages };
+        let read = self.read.max(self.first);
+        let unread = if self.groups.is_empty() { self.end().saturating_sub(read) } else { 0 };
+        let mut all = vec![
+            left(Pending::Room, self.waiting.len()),
+            left(Pending::Time, self.delayed.len()),
+            left(Pending::Unread, usize::try_from(unread).unwrap_or(usize::MAX)),
+        ];
+        for (id, group) in &self.groups {
+            let name = self.names.iter().find(|(_, named)| *named == id).map(|(name, _)| Arc::clone(name));
+            all.push(left(Pending::Group(name), group.unsettled(self.end())));
+        }
+        all.retain(|left| left.messages > 0);
+        all
     }
 
     /// Where a group that begins there stands. An offset that is still to come is waited for.

@@ -1,5 +1,6 @@
 //! One message from the source to the target.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,11 @@ use super::{HOPS, MAX_HOPS, Prepare, TOMBSTONE, customs};
 use crate::address::Topic;
 use crate::broker::TracedBroker;
 use crate::consume::Retry;
+use crate::delivery::Panicked;
 use crate::error::{Error, ErrorKind};
 use crate::handler::{HandlerError, Verdict};
 use crate::message::Message;
+use crate::propagation::{Hop, TracePolicy};
 use crate::received::Received;
 
 /// The header in which brokers without a place for the sender's id carry it.
@@ -82,7 +85,9 @@ impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
         let (headers, toll) = customs::cross(&message.headers, self.to.capabilities().header_values);
         message.headers = headers;
         let bytes = message.payload().len();
-        self.to.forward(&self.topic, message).await.map_err(refused)?;
+        let is_ours = is_passed_on(received);
+        let sent = if is_ours { self.to.forward(&self.topic, message) } else { self.to.publish(&self.topic, message) };
+        sent.await.map_err(refused)?;
         self.counts.copied(bytes, toll);
         Ok(())
     }
@@ -90,13 +95,14 @@ impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
     /// The message as it is to be forwarded, but for the headers that cannot cross.
     fn addressed(&self, received: &Received) -> Result<Message, HandlerError> {
         let mut message = Message::from(received);
+        message.hop = hop(received);
         self.keep_id(&mut message, received);
         self.keep_tombstone(&mut message);
         count_hop(&mut message)?;
-        match &self.prepare {
-            Some(prepare) => prepare(message, received),
-            None => Ok(message),
-        }
+        let Some(prepare) = &self.prepare else { return Ok(message) };
+        // A panic is a failed attempt like any other, so that the policy holds for it too.
+        let prepared = catch_unwind(AssertUnwindSafe(|| prepare(message, received)));
+        prepared.unwrap_or_else(|panic| Err(HandlerError::retry(Panicked::with(&*panic))))
     }
 
     fn keep_id(&self, message: &mut Message, received: &Received) {
@@ -124,6 +130,21 @@ impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
             message.payload = None;
             message.headers.remove(TOMBSTONE);
         }
+    }
+}
+
+/// Whether the copy keeps the creation context. One that does not count on this side is not to count on the other.
+fn is_passed_on(received: &Received) -> bool {
+    let origin = received.origin();
+    !origin.is_foreign && origin.policy != TracePolicy::Ignore
+}
+
+/// The kind of hop that the copy is on. What was late on this side is no less so on the other; a dead letter is known by its headers.
+fn hop(received: &Received) -> Option<Hop> {
+    match received.origin().hop {
+        Hop::Direct | Hop::Bridge => Some(Hop::Bridge),
+        late @ (Hop::Delayed | Hop::Scheduled | Hop::Replay) => Some(late),
+        Hop::DeadLetter => None,
     }
 }
 

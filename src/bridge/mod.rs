@@ -3,7 +3,12 @@
 //! A [`Bridge`] consumes a subscription of one broker and forwards each message to a topic of another. A trace crosses it whole: the
 //! message's creation context is kept, the bridge's process span (with the attributes of the source) is in the message's trace, and under it a
 //! `send` span of kind CLIENT (with those of the target) that links the creation context. The consumer at the far end finds the
-//! context of whoever made the message, and both brokers' waiting times are in the picture.
+//! context of whoever made the message, and both brokers' waiting times are in the picture. The copy is marked as
+//! [bridged](crate::propagation::Hop::Bridge); one of a message that was delayed, scheduled or replayed keeps that mark, by which it is linked.
+//!
+//! Where the subscription has a [trust boundary](Subscription::trust_boundary) or ignores contexts, the copy does not carry the sender's: it is
+//! a new message, sent in the trace of the bridge's process span. So is one whose context the target cannot read, because it came in
+//! a [dialect](crate::dialect) or by another propagator; then that trace is the sender's.
 //!
 //! # What crosses
 //! Payload, key, id, content type and headers. Trace headers are read and written anew, so that nothing malformed passes.
@@ -21,7 +26,9 @@
 //! - **Messages without a payload** arrive with an empty one and the header [`TOMBSTONE`] where the target has no such
 //!   thing, and a bridge to one that has turns them back.
 //!
-//! Headers that are renamed or left behind are counted in [`Progress`], those of one hop excepted. [`Bridge::prepare`] changes a message before any of that.
+//! Headers that are renamed or left behind are counted in [`Progress`], those of one hop excepted. [`Bridge::prepare`] changes a message before
+//! any of that: it is the place to unpack what other systems wrap, such as an entry of Redis Streams whose data is in a field of another name
+//! than `payload`, which is a header here.
 //!
 //! # Delivery
 //! A message is acknowledged at the source when the target has confirmed it: it may be there twice after a crash or a publish of
@@ -176,7 +183,8 @@ impl<'a, A: TracedBroker + ?Sized, B: TracedBroker + ?Sized> Bridge<'a, A, B> {
         self
     }
 
-    /// Changes each copy before it is brought into a form that the target can carry. An error rejects or retries the message as it says.
+    /// Changes each copy before it is brought into a form that the target can carry. An error rejects or
+    /// retries the message as it says, and a panic retries it, as far as the policy goes.
     pub fn prepare(
         mut self,
         prepare: impl Fn(Message, &Received) -> Result<Message, HandlerError> + Send + Sync + 'a,
@@ -217,8 +225,9 @@ impl<'a, A: TracedBroker + ?Sized, B: TracedBroker + ?Sized> Bridge<'a, A, B> {
         let copier = Arc::new(Copier::new(from.system(), to, topic, retry, prepare));
         let copying = Arc::clone(&copier);
         let mut consumer = from.consume(subscription, move |received| Arc::clone(&copying).copy(received));
-        // The policy is applied by the copier; what it hands back is to come again.
-        consumer = consumer.concurrency(in_flight).retry(Retry::default());
+        // The policy is applied by the copier; what it hands back is for the next to take.
+        let at_once = Retry::default().first_delay(Duration::ZERO).longest_delay(Duration::ZERO);
+        consumer = consumer.concurrency(in_flight).retry(at_once);
         if ordered {
             consumer = consumer.ordered_by_key();
         }

@@ -27,8 +27,10 @@ pub enum Area {
     Hostile,
     /// Contexts, in every form and by any propagator.
     Propagation,
-    /// Spans, as they are exported.
+    /// What spans say.
     Telemetry,
+    /// The ways a trace breaks at a queue, on exported spans; see [`breaks`](super::breaks()).
+    Trace,
     /// The consumer runtime over the adapter.
     Runtime,
     /// Much at a time.
@@ -50,6 +52,7 @@ impl Area {
             Self::Hostile => "hostile",
             Self::Propagation => "propagation",
             Self::Telemetry => "telemetry",
+            Self::Trace => "trace",
             Self::Runtime => "runtime",
             Self::Stress => "stress",
             Self::Restart => "restart",

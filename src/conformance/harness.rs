@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, TracerProviderBuilder};
 
+use super::spans::Spans;
+use crate::broker::Broker;
 use crate::driver::Driver;
 use crate::error::Result;
 
@@ -54,6 +57,35 @@ pub trait Harness: Send + Sync + 'static {
     /// When it cannot be started; the case fails with it.
     async fn start_mortal(&self) -> Result<Option<Arc<dyn Mortal>>> {
         Ok(None)
+    }
+
+    /// The tracer provider of one case, which exports every span to `spans` as it ends. By default nothing is added.
+    ///
+    /// Add the span processors, limits and id generators of your own programs to see whether traces survive them.
+    fn tracer_provider(&self, builder: TracerProviderBuilder, spans: Spans) -> SdkTracerProvider {
+        builder.with_simple_exporter(spans).build()
+    }
+
+    /// The telemetry over each connection that a case makes, before the case gives it its tracer provider. By default left as it is.
+    ///
+    /// Give it the propagator of your own programs, which has to read and write the headers of the W3C.
+    fn set_up(&self, broker: Broker) -> Broker {
+        broker
+    }
+
+    /// Exports the spans of one case once more, by a pipeline such as OTLP to a collector, and gives back what arrived at its end, as
+    /// OTLP/JSON lines: the kit then holds that to be the same spans. By default there is no such pipeline.
+    ///
+    /// # Errors
+    /// When it cannot be exported or read back; the case fails with it.
+    async fn export(&self, spans: Vec<SpanData>) -> Result<Option<String>> {
+        let _ = spans;
+        Ok(None)
+    }
+
+    /// How many messages the largest stress case sends. Meant to be lowered only where a hundred thousand would take minutes.
+    fn many(&self) -> usize {
+        100_000
     }
 
     /// How long a case waits for something that must happen; a rebalance on a busy machine may take its time.

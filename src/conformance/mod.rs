@@ -27,10 +27,14 @@
 //! [`Driver`](crate::driver::Driver) itself, directly. Each has topics and groups of its own, so that any number of them can
 //! run at a time on one broker, and leaves them behind.
 
+mod breaks;
 mod case;
 mod cases;
 mod conventions;
+mod counted;
+mod exported;
 mod failure;
+mod foreign;
 mod harness;
 mod journal;
 mod measurements;
@@ -41,11 +45,14 @@ mod run;
 mod spans;
 mod suite;
 mod vectors;
+mod watched;
 mod world;
 
+pub use breaks::{Break, Keeper, breaks};
 pub use case::{Area, Case, Need};
 pub use cases::cases;
 pub use failure::Failure;
 pub use harness::{Harness, Mortal};
 pub use run::{Outcome, run};
+pub use spans::Spans;
 pub use suite::{RESULTS, ROUNDS, main};

@@ -27,6 +27,21 @@ impl Need {
         }
     }
 
+    /// What the broker cannot do, in words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AtLeastOnce => "it forgets a message once it is handed out: nothing comes again",
+            Self::Groups => "it has no consumer groups",
+            Self::Backlog => "it keeps no messages for groups to come",
+            Self::Tombstones => "it has no messages without a payload",
+            Self::DelayedPublish => "it cannot keep a message for later",
+            Self::StartAtTime => "no group or reader can begin at a time",
+            Self::StartAtOffset => "no group or reader can begin at an offset",
+            Self::Reposition => "groups cannot be moved: nothing is replayed",
+            Self::Durable => "what it confirms does not outlive its process",
+        }
+    }
+
     /// Checks that a broker that cannot do it says so at the earliest moment.
     pub(super) async fn check_unsupported(self, world: &World) -> Checked {
         match self {

@@ -10,7 +10,8 @@ use futures_util::FutureExt;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
-use super::case::{Area, Case};
+use super::case::{Area, Case, Need};
+use super::exported;
 use super::failure::{Checked, Failure};
 use super::harness::Harness;
 use super::world::World;
@@ -24,8 +25,8 @@ const CLEAN_UP: Duration = Duration::from_secs(15);
 pub enum Outcome {
     /// The broker does what is required.
     Passed,
-    /// The broker cannot do it and says so as required; this is checked, not assumed.
-    Unsupported,
+    /// The broker cannot do it, for want of this, and says so as required; this is checked, not assumed.
+    Unsupported(Need),
     /// The broker does not do what is required, or does not say that it cannot.
     Failed(Failure),
 }
@@ -35,7 +36,7 @@ impl Outcome {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Passed => "passed",
-            Self::Unsupported => "unsupported",
+            Self::Unsupported(_) => "unsupported",
             Self::Failed(_) => "failed",
         }
     }
@@ -45,6 +46,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(failure) => write!(f, "failed: {failure}"),
+            Self::Unsupported(need) => write!(f, "unsupported: {}", need.as_str()),
             other => f.write_str(other.as_str()),
         }
     }
@@ -93,7 +95,7 @@ async fn perform(case: Case, harness: Arc<dyn Harness>) -> Outcome {
     let checked = async {
         match missing {
             Some(need) => need.check_unsupported(&world).await,
-            None => (case.check)(&world).await,
+            None => perform_check(case, &world).await,
         }
     };
     let checked = timeout(limit, AssertUnwindSafe(checked).catch_unwind()).await;
@@ -110,9 +112,15 @@ async fn perform(case: Case, harness: Arc<dyn Harness>) -> Outcome {
             Outcome::Failed(failure.during(&format!("without the capability {need:?} it must be refused")))
         }
         (Err(failure), None) => Outcome::Failed(failure),
-        (Ok(()), Some(_)) => Outcome::Unsupported,
+        (Ok(()), Some(need)) => Outcome::Unsupported(need),
         (Ok(()), None) => Outcome::Passed,
     }
+}
+
+/// The case itself; where it is about traces, also what its spans look like to whoever they are exported to.
+async fn perform_check(case: Case, world: &World) -> Checked {
+    (case.check)(world).await?;
+    if case.area == Area::Trace { exported::check(world).await } else { Ok(()) }
 }
 
 /// What a panic said.

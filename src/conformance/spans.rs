@@ -1,19 +1,20 @@
 //! What was exported while a case ran, and questions about it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::Value;
-use opentelemetry::trace::{SpanContext, SpanId, SpanKind};
+use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceId};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use parking_lot::Mutex;
 
 use super::failure::{Checked, Failure, check, check_eq};
 
-/// An exporter that keeps the spans of one case.
+/// The exporter that keeps the spans of one case: what is not exported to it does not exist for the case.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Spans(Arc<Mutex<Vec<SpanData>>>);
+pub struct Spans(Arc<Mutex<Vec<SpanData>>>);
 
 impl SpanExporter for Spans {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
@@ -54,16 +55,30 @@ impl Spans {
     /// Every parent and every link of every exported span is an exported span.
     pub(super) fn check_everything_resolves(&self) -> Checked {
         let spans = self.all();
-        let known: Vec<SpanId> = spans.iter().map(|span| span.span_context.span_id()).collect();
+        let known: HashSet<(TraceId, SpanId)> = spans.iter().map(|span| place(&span.span_context)).collect();
         for span in &spans {
-            let parent = span.parent_span_id;
-            check!(parent == SpanId::INVALID || known.contains(&parent), "the parent of {} is exported", span.name);
+            let parent = (span.span_context.trace_id(), span.parent_span_id);
+            check!(is_root(span) || known.contains(&parent), "the parent of {} is exported", span.name);
             for link in span.links.iter() {
-                check!(known.contains(&link.span_context.span_id()), "what {} links is exported", span.name);
+                check!(known.contains(&place(&link.span_context)), "what {} links is exported", span.name);
             }
         }
         Ok(())
     }
+}
+
+/// Where a span is to be found.
+fn place(span: &SpanContext) -> (TraceId, SpanId) {
+    (span.trace_id(), span.span_id())
+}
+
+pub(super) fn is_root(span: &SpanData) -> bool {
+    span.parent_span_id == SpanId::INVALID
+}
+
+/// Whether the span is linked to that context.
+pub(super) fn is_linked(span: &SpanData, to: &SpanContext) -> bool {
+    span.links.iter().any(|link| place(&link.span_context) == place(to))
 }
 
 pub(super) fn attribute<'a>(span: &'a SpanData, key: &str) -> Option<&'a Value> {
@@ -76,8 +91,41 @@ pub(super) fn attribute_text(span: &SpanData, key: &str) -> String {
 }
 
 pub(super) fn check_linked(span: &SpanData, to: &SpanContext) -> Checked {
-    let linked = span.links.iter().any(|link| link.span_context.span_id() == to.span_id());
-    check!(linked, "{} is linked to the creation context", span.name);
+    check!(is_linked(span, to), "{} is linked to the creation context", span.name);
+    Ok(())
+}
+
+/// The span is a child of the other, in its trace.
+pub(super) fn check_child(span: &SpanData, of: &SpanContext) -> Checked {
+    let seen = (span.span_context.trace_id(), span.parent_span_id);
+    check_eq!(seen, place(of), "the trace and the parent of {}", span.name);
+    Ok(())
+}
+
+/// The span begins a trace that holds none of the others.
+pub(super) fn check_begins_a_trace<'a>(span: &SpanData, others: impl IntoIterator<Item = &'a SpanContext>) -> Checked {
+    check_eq!(span.parent_span_id, SpanId::INVALID, "the parent of {}", span.name);
+    for other in others {
+        let shared = span.span_context.trace_id() == other.trace_id();
+        check!(!shared, "{} begins a trace of its own", span.name);
+    }
+    Ok(())
+}
+
+/// The span says that it failed, in which way, and why.
+pub(super) fn check_failed(span: &SpanData, error_type: &str, words: &str) -> Checked {
+    check_eq!(attribute_text(span, "error.type"), error_type, "the error.type of {}", span.name);
+    let Status::Error { description } = &span.status else {
+        return Err(Failure::new(format!("{} has failed: its status is {:?}", span.name, span.status)));
+    };
+    check!(description.contains(words), "the status of {} says {words:?}: {description}", span.name);
+    Ok(())
+}
+
+/// The span says that all went well, by saying nothing.
+pub(super) fn check_succeeded(span: &SpanData) -> Checked {
+    let seen = (attribute_text(span, "error.type"), &span.status);
+    check_eq!(seen, (String::new(), &Status::Unset), "the error.type and the status of {}", span.name);
     Ok(())
 }
 

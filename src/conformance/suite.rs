@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
-use super::case::Case;
+use super::breaks::{Break, Keeper, breaks};
+use super::case::{Area, Case};
 use super::cases;
 use super::harness::Harness;
 use super::run::{Outcome, run};
@@ -18,7 +19,8 @@ use super::run::{Outcome, run};
 pub const ROUNDS: &str = "TRACED_BROKER_CONFORMANCE_ROUNDS";
 
 /// Variable of the environment: a folder for the results. Each harness gets a file `NAME.tsv` in it, with a line per case:
-/// its name, a tabulator, and `passed`, `unsupported` or `failed`.
+/// its name, `passed`, `unsupported` or `failed`, and what the broker cannot do where that is why, with tabulators in between. A file
+/// `breaks` lists the [`breaks`](super::breaks()): the number, the words, and who keeps it where that is not the kit.
 pub const RESULTS: &str = "TRACED_BROKER_CONFORMANCE_RESULTS";
 
 /// How many cases of one round run at a time unless `--test-threads` says otherwise: most of them wait most of the time.
@@ -76,17 +78,28 @@ fn trial(case: &'static Case, round: usize, harness: &Arc<dyn Harness>, results:
     let (harness, results) = (Arc::clone(harness), Arc::clone(results));
     let again = if round > 1 { format!("::round_{round}") } else { String::new() };
     Trial::test(format!("{}::{case}{again}", harness.name()), move || {
-        let outcome = run(case, &harness);
+        let outcome = run_in_turn(case, &harness);
         if let Some(results) = &*results {
             results.write(case, &outcome)?;
         }
         match outcome {
-            Outcome::Passed | Outcome::Unsupported => Ok(()),
+            Outcome::Passed | Outcome::Unsupported(_) => Ok(()),
             Outcome::Failed(failure) => {
                 Err(Failed::from(format!("{case}\n  requires: {}\n  but: {failure}", case.requires())))
             }
         }
     })
+}
+
+/// Runs a case beside others; one that takes all of the machine runs alone, so that no other's time runs out meanwhile.
+fn run_in_turn(case: &Case, harness: &Arc<dyn Harness>) -> Outcome {
+    static TURN: RwLock<()> = RwLock::new(());
+    if case.area() == Area::Stress {
+        let _alone = TURN.write();
+        return run(case, harness);
+    }
+    let _beside = TURN.read();
+    run(case, harness)
 }
 
 /// Fails a test in place of all, since there is nowhere else to say why.
@@ -106,11 +119,22 @@ impl Results {
             return Ok(None);
         };
         fs::create_dir_all(&folder)?;
+        fs::write(folder.join("breaks"), list_of_breaks())?;
         let file = File::options().create(true).append(true).open(folder.join(format!("{harness}.tsv")))?;
         Ok(Some(Self(Mutex::new(file))))
     }
 
     fn write(&self, case: &Case, outcome: &Outcome) -> io::Result<()> {
-        self.0.lock().write_all(format!("{case}\t{}\n", outcome.as_str()).as_bytes())
+        let reason = if let Outcome::Unsupported(need) = outcome { need.as_str() } else { "" };
+        self.0.lock().write_all(format!("{case}\t{}\t{reason}\n", outcome.as_str()).as_bytes())
     }
+}
+
+/// A line per break, for tables of results.
+fn list_of_breaks() -> String {
+    let line = |one: &Break| {
+        let elsewhere = if let Keeper::Elsewhere(who) = one.keeper() { who } else { "" };
+        format!("{one}\t{}\t{elsewhere}\n", one.words())
+    };
+    breaks().iter().map(line).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
@@ -12,7 +12,7 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData};
 use parking_lot::Mutex;
 
 use super::conventions::{SeenAtStart, Surroundings, Watching, check_metric, check_span};
-use super::failure::{Checked, Failure, check_eq};
+use super::failure::{Checked, Failure, check, check_eq};
 use super::harness::Harness;
 use super::measurements::Measurements;
 use super::spans::{Spans, attribute};
@@ -23,7 +23,9 @@ use crate::consumer::Deliveries;
 use crate::delivery::Delivery;
 use crate::driver::{Driver, Identity};
 use crate::error::Result;
+use crate::handler::HandlerError;
 use crate::message::{Message, PublishOutcome, Receipt};
+use crate::received::Received;
 
 /// The surroundings of one case.
 pub(super) struct World {
@@ -33,6 +35,8 @@ pub(super) struct World {
     pub(super) topic: String,
     pub(super) spans: Spans,
     pub(super) provider: SdkTracerProvider,
+    /// Whether what was exported is to be whole for whoever reads it back; see [`World::expect_whole_traces`].
+    pub(super) whole: AtomicBool,
     pub(super) measurements: Measurements,
     identity: Identity,
     seen_at_start: SeenAtStart,
@@ -49,7 +53,8 @@ impl World {
         let spans = Spans::default();
         let seen_at_start = SeenAtStart::default();
         let sampler = Watching::new(seen_at_start.clone());
-        let provider = SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(spans.clone()).build();
+        let builder = SdkTracerProvider::builder().with_sampler(sampler);
+        let provider = harness.tracer_provider(builder, spans.clone());
         let name: String = case.chars().take(40).collect();
         let probe = harness.connect().await.map_err(|error| Failure::from(error).during("connect"))?;
         let capabilities = probe.capabilities().clone();
@@ -63,6 +68,7 @@ impl World {
             topic,
             spans,
             provider,
+            whole: AtomicBool::new(false),
             measurements,
             identity,
             seen_at_start,
@@ -85,12 +91,13 @@ impl World {
 
     /// A new connection as a program without an SDK has it.
     pub(super) async fn untraced(&self) -> Checked<Broker> {
-        Ok(Traced::new(self.driver().await?))
+        Ok(self.harness.set_up(Traced::new(self.driver().await?)))
     }
 
     /// The telemetry over a driver.
     pub(super) fn traced(&self, driver: Arc<dyn Driver>) -> Broker {
-        Traced::new(driver).with_tracer_provider(&self.provider).with_meter_provider(self.measurements.provider())
+        let broker = self.harness.set_up(Traced::new(driver)).with_tracer_provider(&self.provider);
+        broker.with_meter_provider(self.measurements.provider())
     }
 
     /// Closes what the case left open; nobody is left to hear of errors.
@@ -182,6 +189,11 @@ impl World {
         SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(self.spans.clone()).build()
     }
 
+    /// From here on the traces of the case have to be whole by the library's own check, wherever spans are read back from.
+    pub(super) fn expect_whole_traces(&self) {
+        self.whole.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn send_name(&self) -> String {
         format!("send {}", self.topic)
     }
@@ -215,6 +227,17 @@ impl World {
         });
         let next = next.await;
         next.map_err(|failure| failure.followed_by(&trouble))?
+    }
+
+    /// Takes the next delivery and processes it with a handler that has to succeed.
+    pub(super) async fn handle<H, F, T>(&self, deliveries: &mut Deliveries, handler: H) -> Checked
+    where
+        H: FnOnce(Received) -> F,
+        F: Future<Output = std::result::Result<T, HandlerError>>,
+    {
+        let processed = self.next(deliveries).await?.process(handler).await?;
+        check!(processed.error.is_none(), "the handler succeeds: {:?}", processed.error);
+        Ok(())
     }
 
     /// Nothing more is handed out.

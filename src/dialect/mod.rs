@@ -83,7 +83,7 @@ pub enum Dialect {
     NatsServer,
     /// [B3](https://github.com/openzipkin/b3-propagation), the single header before the several.
     B3,
-    /// Jaeger's [`uber-trace-id`](https://www.jaegertracing.io/docs/1.76/client-libraries/#propagation-format).
+    /// Jaeger's [`uber-trace-id`](https://www.jaegertracing.io/docs/1.52/client-libraries/#propagation-format).
     Jaeger,
     /// Azure's `Diagnostic-Id`, as its messaging clients write it.
     Azure,

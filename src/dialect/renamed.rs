@@ -31,6 +31,8 @@ pub(super) fn azure(headers: &Headers) -> Option<Context> {
 
 /// The parent under one name, with the list under another.
 pub(super) fn under<'a>(headers: &'a Headers, parent: &'a str, state: Option<&'a str>) -> Option<Context> {
+    // Most messages have none, and are asked for one all the same.
+    headers.get(parent)?;
     let state = state.into_iter().flat_map(|name| headers.get_all(name));
     valid(w3c::decode_all(headers.get_all(parent), state, [], &Context::new()).context)
 }

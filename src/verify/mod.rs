@@ -8,7 +8,8 @@
 //! - [`check()`] says which traces are whole, and of the others where and why they broke.
 //! - [`Trace::hops`] pairs each processing with the send that caused it and tells the time in the
 //!   queue between.
-//! - [`Waterfall`] draws a trace for the terminal, the wait in the queue included.
+//! - [`Waterfall`] draws a trace for the terminal, the wait in the queue included; [`Picture`] draws traces and the links between
+//!   them for documents.
 //!
 //! ```
 //! use traced_broker::verify::{self, Waterfall};
@@ -32,6 +33,7 @@ mod id;
 mod latency;
 mod messaging;
 pub mod otlp;
+mod picture;
 mod resolve;
 mod span;
 mod text;
@@ -44,6 +46,7 @@ pub use hop::Hop;
 pub use id::{InvalidId, SpanId, SpanRef, TraceId};
 pub use latency::{HumanDuration, Latencies};
 pub use messaging::Operation;
+pub use picture::Picture;
 pub use span::{Event, Kind, Link, Span, Status};
 pub use trace::{Trace, Traces};
 pub use waterfall::Waterfall;

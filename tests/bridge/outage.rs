@@ -1,4 +1,4 @@
-//! A target that is away for a while, and messages that the target has no id for.
+//! A target that is away for a while.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::world::{SOON, World, number, receive, text};
 
 const MESSAGES: usize = 40;
 
-/// Messages that come while the target is dead wait at the source, in order, and all arrive when it is back.
-async fn nothing_is_lost_while_the_target_is_away(kind: Kind) {
+/// Messages that come while the target is dead wait at the source, and all arrive when it is back.
+async fn nothing_is_lost_while_the_target_is_away(kind: Kind, options: &str) {
     let server = Arc::new(tokio::task::spawn_blocking(move || Server::start(kind)).await.unwrap());
     let number = number();
-    let world = World::over(&format!("memory://bridge-{number}"), &server.url(), number).await;
+    let world = World::over(&format!("memory://bridge-{number}"), &format!("{}{options}", server.url()), number).await;
     let mut arrivals = world.arrivals().await;
     let (stop, stopped) = oneshot::channel::<()>();
     let failed = Mutex::new(0);
@@ -34,6 +34,10 @@ async fn nothing_is_lost_while_the_target_is_away(kind: Kind) {
         let root = world.spans.root("import");
         world.from.publish(&world.near, Message::new("first").context(root.clone())).await.unwrap();
         assert_eq!(text(&receive(&mut arrivals).await), "first");
+        if kind == Kind::RabbitMq {
+            // It writes down only every five seconds that a new queue exists.
+            tokio::time::sleep(Duration::from_secs(6)).await;
+        }
         on(&server, Server::kill).await;
         for order in 0..MESSAGES {
             let message = Message::new(order.to_string()).context(root.clone());
@@ -68,10 +72,21 @@ async fn on(server: &Arc<Server>, act: fn(&Server)) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nats() {
-    nothing_is_lost_while_the_target_is_away(Kind::Nats).await;
+    nothing_is_lost_while_the_target_is_away(Kind::Nats, "").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis() {
-    nothing_is_lost_while_the_target_is_away(Kind::Redis).await;
+    nothing_is_lost_while_the_target_is_away(Kind::Redis, "").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rabbitmq() {
+    nothing_is_lost_while_the_target_is_away(Kind::RabbitMq, "").await;
+}
+
+/// Kafka's client tries for half a minute on its own unless told otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kafka() {
+    nothing_is_lost_while_the_target_is_away(Kind::Kafka, "?delivery_timeout=2000").await;
 }

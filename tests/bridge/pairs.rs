@@ -4,7 +4,7 @@ use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use tokio::sync::oneshot;
-use traced_broker::{Message, Received, TracedBroker, TracedBrokerExt};
+use traced_broker::{Message, Received, TracedBroker, TracedBrokerExt, span};
 
 use crate::traces::{attribute, id, linked};
 use crate::world::{End, World, next};
@@ -127,5 +127,7 @@ fn check_spans(world: &World, from: End, to: End) {
         assert_eq!(attribute(span, "messaging.system"), end.system(), "{}", span.name);
         assert_eq!(span.status, Status::Unset, "{}", span.name);
     }
+    let hops = [&send, &bridge, &copy, &process].map(|span| attribute(span, span::HOP));
+    assert_eq!(hops, ["", "", "bridge", "bridge"]);
     assert!(copy.start_time >= bridge.start_time && copy.end_time <= bridge.end_time, "settled after the confirm");
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use opentelemetry_sdk::trace::SpanData;
 use traced_broker::conformance::{Harness, Mortal};
 use traced_broker::driver::Driver;
 use traced_broker::{Broker, Result, connect};
 
+use crate::collector;
 use crate::support::{Kind, Server, shared};
 
 /// The embedded broker; the connection that is kept keeps it alive.
@@ -32,6 +34,10 @@ impl Harness for Embedded {
 
     async fn connect(&self) -> Result<Arc<dyn Driver>> {
         driver(EMBEDDED).await
+    }
+
+    async fn export(&self, spans: Vec<SpanData>) -> Result<Option<String>> {
+        Ok(Some(collector::export(spans).await))
     }
 }
 
@@ -66,6 +72,10 @@ impl Harness for OnServer {
 
     async fn connect_with_secret(&self, secret: &str) -> Result<Arc<dyn Driver>> {
         driver(&self.url().await.replacen("://", &format!("://default:{secret}@"), 1)).await
+    }
+
+    async fn export(&self, spans: Vec<SpanData>) -> Result<Option<String>> {
+        Ok(Some(collector::export(spans).await))
     }
 
     async fn start_mortal(&self) -> Result<Option<Arc<dyn Mortal>>> {

@@ -243,13 +243,17 @@ impl Faulty {
         if self.fault == Fault::CountsAttemptsWrong {
             inbound.attempt = inbound.attempt.min(3);
         }
+        // Kept, for another delivery may settle this one.
+        let mut attributes = Vec::new();
+        inbound.handle.attributes(&mut |name, value| attributes.push((name, value)));
         let handle: Handle = Arc::new(Mutex::new(Some(inbound.handle)));
         let offset = inbound.offset.unwrap_or_default();
         if matches!(self.fault, Fault::CommitsPastTheGap | Fault::AcknowledgesWhatIsOutWhenClosed) {
             self.out.lock().push((offset, Arc::clone(&handle)));
         }
         let out = Arc::clone(&self.out);
-        inbound.handle = Box::new(FaultyHandle { fault: self.fault, offset, handle, out, gone: Arc::clone(gone) });
+        inbound.handle =
+            Box::new(FaultyHandle { fault: self.fault, offset, handle, attributes, out, gone: Arc::clone(gone) });
         inbound
     }
 }
@@ -267,7 +271,7 @@ impl Driver for Faulty {
     async fn declare(&self, topic: &Topic) -> Result<Destination> {
         self.shared.topics.lock().insert(topic.to_string());
         let destination = self.memory.declare(topic).await?;
-        let misspells = self.fault == Fault::MisspellsAnAttribute && topic.starts_with("makes_one_trace");
+        let misspells = self.fault == Fault::MisspellsAnAttribute && topic.starts_with("b19_the_receiver_continues");
         Ok(if misspells { destination.with_attribute("messaging.memory.squence", 1_i64) } else { destination })
     }
 
@@ -348,6 +352,7 @@ struct FaultyHandle {
     fault: Fault,
     offset: i64,
     handle: Handle,
+    attributes: Vec<(&'static str, AttributeValue)>,
     out: Out,
     gone: Arc<AtomicBool>,
 }
@@ -387,9 +392,7 @@ impl DeliveryHandle for FaultyHandle {
     }
 
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
-        if let Some(handle) = &*self.handle.lock() {
-            handle.attributes(visit);
-        }
+        self.attributes.iter().for_each(|(name, value)| visit(name, value.clone()));
     }
 }
 

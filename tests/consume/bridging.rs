@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use traced_broker::adapters::memory::Memory;
 use traced_broker::bridge::{HOPS, MAX_HOPS, Progress};
 use traced_broker::{
-    Bridged, Deliveries, ErrorKind, HandlerError, Message, Received, Retry, Subscription, Traced, TracedBroker,
+    Bridge, Bridged, Deliveries, ErrorKind, HandlerError, Message, Received, Retry, Subscription, Traced, TracedBroker,
     TracedBrokerExt, Verdict, dead_letter,
 };
 
@@ -24,9 +25,24 @@ fn bridged() -> Subscription {
     Subscription::new(TOPIC).group("bridge").dead_letter(DEAD)
 }
 
-/// Runs a bridge until its source has nothing more.
-async fn run(from: &Traced<Arc<Memory>>, to: &Traced<Arc<Memory>>) -> Bridged {
-    from.bridge(bridged(), to, FAR).run_until(sleep(Duration::from_millis(100))).await.unwrap()
+/// Runs a bridge until so many have crossed.
+async fn run(from: &Traced<Arc<Memory>>, to: &Traced<Arc<Memory>>, copies: u64) -> Bridged {
+    until(from.bridge(bridged(), to, FAR), |now| now.copied >= copies).await
+}
+
+/// Runs a bridge until it has come so far.
+async fn until(
+    bridge: Bridge<'_, Traced<Arc<Memory>>, Traced<Arc<Memory>>>,
+    done: impl Fn(Progress) -> bool + Send + Sync,
+) -> Bridged {
+    let enough = Notify::new();
+    let enough = &enough;
+    let bridge = bridge.progress_every(Duration::from_millis(5)).on_progress(move |now| {
+        if done(now) {
+            enough.notify_one();
+        }
+    });
+    timeout(SOON, bridge.run_until(enough.notified())).await.expect("it comes so far").unwrap()
 }
 
 async fn next(deliveries: &mut Deliveries) -> Received {
@@ -34,6 +50,11 @@ async fn next(deliveries: &mut Deliveries) -> Received {
     let message = delivery.message().clone();
     delivery.ack().await.unwrap();
     message
+}
+
+async fn first_letter(broker: &Traced<Arc<Memory>>) -> Received {
+    let mut dead = broker.subscribe(Subscription::new(DEAD).group("desk")).await.unwrap();
+    next(&mut dead).await
 }
 
 async fn all(broker: &Traced<Arc<Memory>>, topic: &str, count: usize) -> Vec<String> {
@@ -51,7 +72,7 @@ async fn everything_of_a_message_crosses() {
     let message = Message::json("shoes").unwrap().key("k").id("id-1").header("tenant", "acme").header("raw", b"\xff\n");
     here.publish(TOPIC, message.header("CC", "a").header("Nats-Rollup", "all").header("", "x")).await.unwrap();
     here.publish(TOPIC, Message::tombstone().key("gone")).await.unwrap();
-    let done = run(&here, &there).await;
+    let done = run(&here, &there, 2).await;
     assert_eq!((done.progress.copied, done.consumed.handled, done.progress.failed), (2, 2, 0), "{done}");
     assert_eq!((done.progress.headers_renamed, done.progress.headers_dropped), (1, 1));
     assert_eq!(done.progress.bytes, 7);
@@ -81,7 +102,7 @@ async fn copies_arrive_in_order_however_many_are_on_their_way() {
     let (here, there) = (broker(), broker());
     let numbers: Vec<String> = (0..500).map(|number| number.to_string()).collect();
     publish(&here, &numbers).await;
-    run(&here, &there).await;
+    run(&here, &there, 500).await;
     assert_eq!(all(&there, FAR, 500).await, numbers);
 }
 
@@ -94,12 +115,15 @@ async fn what_cannot_cross_goes_to_the_dead_letters_and_the_rest_crosses() {
         _ => Ok(message.header("seen", "yes")),
     };
     let bridge = here.bridge(bridged(), &there, FAR).prepare(refuse);
-    let done = bridge.run_until(sleep(Duration::from_millis(100))).await.unwrap();
+    let (mut letter, mut copies) = (None, Vec::new());
+    let arriving = async {
+        letter = Some(first_letter(&here).await);
+        copies = all(&there, FAR, 2).await;
+    };
+    let done = bridge.run_until(arriving).await.unwrap();
     assert_eq!((done.progress.copied, done.progress.failed, done.consumed.rejected), (2, 1, 1), "{done}");
-    assert_eq!(all(&there, FAR, 2).await, ["1", "2"]);
-    let mut dead = here.subscribe(Subscription::new(DEAD).group("desk")).await.unwrap();
-    let letter = next(&mut dead).await;
-    assert_eq!(letter.headers().get_str(dead_letter::REASON), Some("of no use there"));
+    assert_eq!(copies, ["1", "2"]);
+    assert_eq!(letter.unwrap().headers().get_str(dead_letter::REASON), Some("of no use there"));
 }
 
 #[tokio::test]
@@ -117,7 +141,7 @@ async fn what_fails_for_now_is_tried_again_in_place() {
     };
     let bridge = here.bridge(bridged(), &there, FAR).prepare(fail).ordered_by_key();
     let bridge = bridge.retry(Retry::fixed(4, Duration::from_millis(1)));
-    let done = bridge.run_until(sleep(Duration::from_millis(200))).await.unwrap();
+    let done = until(bridge, |now| now.copied == 2).await;
     assert_eq!((done.progress.copied, done.progress.failed), (2, 3), "{done}");
     assert_eq!((done.consumed.handled, done.consumed.retried), (2, 0), "the source heard nothing of it");
     assert_eq!(all(&there, FAR, 2).await, ["1", "2"]);
@@ -129,9 +153,27 @@ async fn the_policy_gives_up() {
     publish(&here, ["1"]).await;
     let fail = |_: Message, _: &Received| Err(HandlerError::retry("never"));
     let bridge = here.bridge(bridged(), &there, FAR).prepare(fail).retry(Retry::immediate(3));
-    let done = bridge.run_until(sleep(Duration::from_millis(100))).await.unwrap();
+    let done = bridge.run_until(first_letter(&here)).await.unwrap();
     assert_eq!((done.progress.copied, done.progress.failed, done.consumed.rejected), (0, 3, 1), "{done}");
-    assert_eq!(all(&here, DEAD, 1).await, ["1"]);
+}
+
+#[tokio::test]
+async fn a_panic_is_a_failed_attempt() {
+    let (here, there) = (broker(), broker());
+    publish(&here, ["bad", "good"]).await;
+    let panic = |message: Message, received: &Received| match text(received).as_str() {
+        "bad" => panic!("cannot prepare this"),
+        _ => Ok(message),
+    };
+    let bridge = here.bridge(bridged(), &there, FAR).prepare(panic).retry(Retry::immediate(2));
+    let mut letter = None;
+    let arriving = async {
+        letter = Some(first_letter(&here).await);
+        all(&there, FAR, 1).await
+    };
+    let done = bridge.run_until(arriving).await.unwrap();
+    assert_eq!((done.progress.copied, done.progress.failed, done.consumed.rejected), (1, 2, 1), "{done}");
+    assert_eq!(letter.unwrap().headers().get_str(dead_letter::ERROR_TYPE), Some("panic"));
 }
 
 #[tokio::test]
@@ -140,9 +182,9 @@ async fn what_waits_goes_back_when_the_bridge_stops() {
     publish(&here, ["1"]).await;
     let fail = |_: Message, _: &Received| Err(HandlerError::retry_after("much later", Duration::from_secs(3600)));
     let bridge = here.bridge(bridged(), &there, FAR).prepare(fail);
-    let stopped = timeout(SOON, bridge.run_until(sleep(Duration::from_millis(100)))).await.expect("it does not wait");
-    assert_eq!(stopped.unwrap().progress.failed, 1);
-    let done = run(&here, &there).await;
+    let stopped = until(bridge, |now| now.failed == 1).await;
+    assert_eq!(stopped.progress.failed, 1, "it does not wait: {stopped}");
+    let done = run(&here, &there, 1).await;
     assert_eq!(done.progress.copied, 1, "{done}");
 }
 
@@ -162,7 +204,7 @@ async fn it_ends_when_the_target_is_closed_and_keeps_what_did_not_arrive() {
     };
     assert_eq!(done.consumed.rejected, 0, "{done}");
     let elsewhere = broker();
-    let rest = run(&here, &elsewhere).await;
+    let rest = run(&here, &elsewhere, 2 - done.progress.copied).await;
     assert_eq!(done.progress.copied + rest.progress.copied, 2, "{done}; {rest}");
 }
 
@@ -181,17 +223,15 @@ async fn it_ends_when_the_source_is_closed() {
 async fn messages_do_not_go_in_circles() {
     let (here, there) = (broker(), broker());
     publish(&here, ["round"]).await;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let out = here.bridge(bridged(), &there, FAR).run_until(stopped);
-    let back = there.bridge(Subscription::new(FAR).group("bridge").dead_letter("lost"), &here, TOPIC);
-    let mut lost = there.subscribe(Subscription::new("lost").group("desk")).await.unwrap();
-    let mut dead = here.subscribe(Subscription::new(DEAD).group("desk")).await.unwrap();
+    let stop = CancellationToken::new();
+    let out = here.bridge(bridged(), &there, FAR).run_until(stop.cancelled());
+    let back = there.bridge(Subscription::new(FAR).group("bridge").dead_letter(DEAD), &here, TOPIC);
     let watching = async {
-        let letter = tokio::select! { letter = next(&mut lost) => letter, letter = next(&mut dead) => letter };
-        drop(stop);
+        let letter = tokio::select! { letter = first_letter(&here) => letter, letter = first_letter(&there) => letter };
+        stop.cancel();
         letter
     };
-    let (gone, home, letter) = tokio::join!(out, back.run_until(sleep(Duration::from_millis(500))), watching);
+    let (gone, home, letter) = tokio::join!(out, back.run_until(stop.cancelled()), watching);
     let copies = gone.unwrap().progress.copied + home.unwrap().progress.copied;
     assert_eq!(copies, u64::from(MAX_HOPS));
     let reason = letter.headers().get_str(dead_letter::REASON).unwrap();
@@ -203,16 +243,26 @@ async fn progress_is_reported() {
     let (here, there) = (broker(), broker());
     publish(&here, ["1", "2", "3"]).await;
     let reports = Mutex::new(Vec::<Progress>::new());
+    let enough = Notify::new();
     let bridge = here.bridge(bridged(), &there, FAR).progress_every(Duration::from_millis(20));
-    let bridge = bridge.on_progress(|progress| reports.lock().push(progress));
-    let done = bridge.run_until(sleep(Duration::from_millis(150))).await.unwrap();
+    let bridge = bridge.on_progress(|progress| {
+        reports.lock().push(progress);
+        let all_known = |at: &Progress| at.copied == 3;
+        if reports.lock().iter().filter(|at| all_known(at)).count() == 2 {
+            enough.notify_one();
+        }
+    });
+    let done = timeout(SOON, bridge.run_until(enough.notified())).await.expect("two reports").unwrap();
     let reports = reports.into_inner();
-    assert!(reports.len() >= 3, "{reports:?}");
-    assert_eq!((reports[0].copied, reports[0].bytes), (3, 3));
-    assert!(reports[0].rate > 0.0, "{:?}", reports[0]);
-    assert_eq!(reports[1].rate, 0.0, "nothing came since the first report");
-    assert_eq!(reports.last().unwrap().copied, done.progress.copied);
-    assert!(reports.windows(2).all(|pair| pair[0].elapsed < pair[1].elapsed));
+    let last = reports.len() - 1;
+    let (first, second) = (reports[last - 2], reports[last - 1]);
+    assert!((first.copied, first.bytes) == (3, 3) && first.rate > 0.0, "{reports:?}");
+    assert_eq!((second.copied, second.rate), (3, 0.0), "nothing came since the report before");
+    assert!(
+        reports[last].copied == done.progress.copied && reports[last].rate > 0.0,
+        "the last one is of the whole: {reports:?}"
+    );
+    assert!(reports.windows(2).all(|pair| pair[0].elapsed < pair[1].elapsed), "{reports:?}");
 }
 
 #[tokio::test]
@@ -235,6 +285,6 @@ async fn the_policy_may_choose_by_the_error() {
     let fail = |_: Message, _: &Received| Err(HandlerError::retry("hopeless"));
     let give_up = Retry::default().choose(|error| error.to_string().contains("hopeless").then_some(Verdict::Reject));
     let bridge = here.bridge(bridged(), &there, FAR).prepare(fail).retry(give_up);
-    let done = bridge.run_until(sleep(Duration::from_millis(100))).await.unwrap();
+    let done = bridge.run_until(first_letter(&here)).await.unwrap();
     assert_eq!((done.progress.failed, done.consumed.rejected), (1, 1), "{done}");
 }

@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 use proptest::test_runner::RngAlgorithm;
 use traced_broker::verify::{
-    Attributes, Kind, Link, Span, SpanId, SpanRef, Status, TraceId, Traces, Value, Waterfall, check,
+    Attributes, Kind, Link, Picture, Span, SpanId, SpanRef, Status, TraceId, Traces, Value, Waterfall, check,
 };
+
+use crate::markup::read;
 
 /// Characters whose width is known by how they were picked.
 fn columns(text: &str) -> usize {
@@ -125,5 +127,32 @@ proptest! {
             prop_assert!(!picture.contains("not shown") || checked);
             let _ = waterfall.colour(true).to_string();
         }
+    }
+
+    #[test]
+    fn every_picture_is_well_formed_and_within_its_page(
+        spans in prop::collection::vec(span(), 1..24),
+        title in name(),
+        checked in any::<bool>(),
+    ) {
+        let traces: Traces = spans.into_iter().collect();
+        let report = check(&traces);
+        let mut all = traces.iter();
+        let first = all.next();
+        let mut picture = all.fold(Picture::new(first.unwrap()).within(&traces).title(&title), Picture::and);
+        if checked {
+            picture = picture.report(&report);
+        }
+        let elements = read(&picture.to_string()).map_err(TestCaseError::fail)?;
+        let (width, height) = (elements[0].number("width"), elements[0].number("height"));
+        for element in elements.iter().filter(|element| element.name == "rect" || element.name == "text") {
+            let (x, y) = (element.get("x").map_or(0.0, |x| x.parse().unwrap()), element.get("y").map_or(0.0, |y| y.parse().unwrap()));
+            prop_assert!((0.0..=width).contains(&x) && (0.0..=height).contains(&y), "{element:?}");
+            if element.name == "rect" {
+                prop_assert!(x + element.number("width") <= width && element.number("width") > 0.0, "{element:?}");
+            }
+        }
+        let drawn = traces.iter().map(|trace| trace.spans().len()).sum::<usize>();
+        prop_assert_eq!(elements.iter().filter(|element| element.name == "g").count(), drawn);
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use traced_broker::verify::FindingKind::*;
 
-use crate::build::{Span, TRACE, finds, internal, with, without};
+use crate::build::{JOB, Span, TRACE, finds, internal, span, with, without};
 use crate::scenes::{batch, job, order};
 
 #[test]
@@ -70,8 +70,15 @@ fn lost_links() {
     assert!(messages[0].contains("lost 60 of its 64 links"), "{messages:?}");
     let mut short = process();
     short.json["links"].as_array_mut().unwrap().pop();
-    let messages = finds(&with(batch(), short), &[(LostLinks, 3)]);
+    let messages = finds(&with(batch(), short.clone()), &[(LostLinks, 3)]);
     assert!(messages[0].contains("handled 4 messages but links only 3"), "{messages:?}");
+    // Links for which a span has no room are on a child of its name.
+    let child = |name: &str| {
+        let child = span("fulfillment-worker", 9, name, 5, (12_000, 30_000));
+        child.child_of(3).links(14).in_trace(JOB)
+    };
+    finds(&[with(batch(), short.clone()), vec![child("process orders")]].concat(), &[]);
+    finds(&[with(batch(), short), vec![child("process shipments")]].concat(), &[(LostLinks, 3)]);
 }
 
 #[test]

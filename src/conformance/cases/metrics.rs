@@ -78,8 +78,10 @@ fn check_timed(points: &[Point], spans: &[SpanData]) -> Checked {
     check_eq!(total(points), spans.len() as u64, "how many durations there are");
     let of_spans: Duration = spans.iter().filter_map(|span| span.end_time.duration_since(span.start_time).ok()).sum();
     let measured: f64 = points.iter().map(|point| point.sum).sum();
+    // Sums of floating-point seconds against a sum of nanoseconds.
     let apart = (measured - of_spans.as_secs_f64()).abs();
-    check!(apart < 1e-9 * (1 + spans.len()) as f64, "durations are those of the spans: {measured} s, {of_spans:?}");
+    let equal = apart < 1e-9 * (1 + spans.len()) as f64;
+    check!(equal, "durations are those of the spans: {measured} s, {of_spans:?}");
     let advised = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
     check!(points.iter().all(|point| point.bounds == advised), "the buckets are those advised: {points:?}");
     Ok(())
@@ -223,14 +225,18 @@ async fn measures_the_time_in_the_queue(world: &World) -> Checked {
     let of_spans = world.spans.named(&world.process_name());
     let of_spans = of_spans.iter().flat_map(|span| &span.attributes).filter(|pair| pair.key.as_str() == QUEUE_DURATION);
     let of_spans: f64 = of_spans.filter_map(|pair| pair.value.as_str().parse::<f64>().ok()).sum();
-    check!((measured - of_spans).abs() < 1e-6, "metric and attribute agree: {measured} s, {of_spans} s");
+    let equal = (measured - of_spans).abs() < 1e-6;
+    check!(equal, "metric and attribute agree: {measured} s, {of_spans} s");
     check!((0.0..20.0).contains(&measured), "a time that can be: {measured} s");
     Ok(())
 }
 
+/// The headers of a foreign message, and which of them is not used, why, and how many there are of that.
+type Unused<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str, u64);
+
 async fn counts_what_was_not_used_of_headers(world: &World) -> Checked {
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let foreign: [(&[(&str, &str)], &str, &str, u64); 7] = [
+    let foreign: [Unused<'_>; 7] = [
         (&[(TRACEPARENT, "short")], TRACEPARENT, "length", 1),
         (&[(TRACEPARENT, "00-00000000000000000000000000000000-00f067aa0ba902b7-01")], TRACEPARENT, "zero_trace_id", 1),
         (&[(TRACEPARENT, GOOD), (TRACEPARENT, "other")], TRACEPARENT, "conflicting", 1),

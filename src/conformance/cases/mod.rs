@@ -1,6 +1,5 @@
 //! The cases, by area.
 
-mod context;
 mod delays;
 mod delivery;
 mod forms;
@@ -17,6 +16,7 @@ mod runtime;
 mod settlement;
 mod stress;
 mod telemetry;
+mod traces;
 
 use std::sync::LazyLock;
 
@@ -36,12 +36,15 @@ pub fn cases() -> &'static [Case] {
             forms::CASES,
             propagators::CASES,
             telemetry::CASES,
-            context::CASES,
             metrics::CASES,
             runtime::CASES,
             patterns::CASES,
-            stress::CASES,
+            &traces::cases(),
             restart::CASES,
+            traces::killed::CASES,
+            // Last, for they run alone.
+            stress::CASES,
+            traces::many::CASES,
         ]
         .concat()
     });

@@ -29,7 +29,7 @@ const PREFETCH: usize = 500;
 const STUCK: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(100);
 
-async fn mortal(world: &World) -> Checked<Arc<dyn Mortal>> {
+pub(super) async fn mortal(world: &World) -> Checked<Arc<dyn Mortal>> {
     let broker = world.harness.start_mortal().await?;
     broker.ok_or_else(|| {
         Failure::new("a broker whose confirms outlive it is killed to see whether they do: the harness starts none")

@@ -1,9 +1,9 @@
 //! Every attribute that a span of this library may have.
 
-use super::{ALL, CONSUMING, CREATE, NAMESPACES, Operations, PROCESS, RECEIVE, SEND, SETTLE, TRANSFER, Type};
+use super::{ALL, CONSUMING, CREATE, JOB, NAMESPACES, Operations, PROCESS, RECEIVE, SEND, SETTLE, TRANSFER, Type};
 use crate::dialect::Dialect;
 use crate::w3c::Malformed;
-use crate::{metrics, span};
+use crate::{job, metrics, span};
 
 /// An attribute, and where it belongs.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +93,7 @@ pub(super) fn is_governed(name: &str) -> bool {
     NAMESPACES.iter().any(|namespace| name.starts_with(namespace))
 }
 
-/// What went wrong: the names of [`ErrorKind`](crate::ErrorKind), and those of what befalls handlers.
+/// What went wrong: the names of [`ErrorKind`](crate::ErrorKind), and those of what befalls handlers and jobs.
 const ERRORS: &[&str] = &[
     "busy",
     "cancelled",
@@ -103,6 +103,7 @@ const ERRORS: &[&str] = &[
     "handler_error",
     "invalid_config",
     "invalid_message",
+    "job_error",
     "not_found",
     "panic",
     "permission_denied",
@@ -180,7 +181,7 @@ pub(super) const ATTRIBUTES: &[Attribute] = &[
     attribute("server.port", Integer).at_start(),
     attribute("network.peer.address", Text).on(ALL & !CREATE & !PROCESS),
     attribute("network.peer.port", Integer).on(ALL & !CREATE & !PROCESS),
-    attribute("error.type", Text).one_of(ERRORS),
+    attribute("error.type", Text).on(ALL | JOB).one_of(ERRORS),
     // Of Kafka.
     attribute("messaging.kafka.message.key", Text).of("kafka").single(),
     attribute("messaging.kafka.message.tombstone", Flag).of("kafka").one_of(&["true"]).single(),
@@ -216,6 +217,12 @@ pub(super) const ATTRIBUTES: &[Attribute] = &[
         .at_start(),
     ours(span::CONTEXT_POLICY, Text).on(PROCESS).one_of(&["link", "ignore"]).at_start().single(),
     ours(span::CONTEXT_DIALECT, Text).on(PROCESS).one_of(DIALECTS).at_start().single(),
+    // Of jobs, and of the links of their spans.
+    ours(job::JOB_NAME, Text).on(JOB).required().at_start(),
+    ours(job::JOB_TRIGGER, Text).on(JOB).at_start(),
+    ours(job::JOB_TYPE, Text).on(JOB).at_start(),
+    ours(job::REFERENCE_AGE, Double).on(0),
+    ours(job::REFERENCE_NOTE, Text).on(0),
     // Of metrics alone.
     ours(metrics::CONTEXT_HEADER, Text).on(0).one_of(&["traceparent", "tracestate", "baggage", "other"]),
     ours(metrics::CONTEXT_REASON, Text).on(0).one_of(REASONS),

@@ -24,7 +24,7 @@ pub(super) use sampling::{SeenAtStart, Watching};
 pub(super) use span::{Surroundings, check_span};
 
 /// Attributes whose names begin so are the tables' business, whoever sets them on a span of this library.
-const NAMESPACES: [&str; 5] = ["messaging.", "traced_broker.", "server.", "network.", "error."];
+const NAMESPACES: [&str; 6] = ["messaging.", "traced_broker.", "job.", "server.", "network.", "error."];
 
 /// An operation that a span is about, as one bit of a set.
 type Operations = u8;
@@ -41,8 +41,10 @@ const RECEIVE: Operations = 1 << 3;
 const PROCESS: Operations = 1 << 4;
 /// The broker is told what became of messages.
 const SETTLE: Operations = 1 << 5;
-/// All of them.
+/// All that are about messages.
 const ALL: Operations = CREATE | SEND | TRANSFER | RECEIVE | PROCESS | SETTLE;
+/// Background work, which is about no message.
+const JOB: Operations = 1 << 6;
 /// Those of consumers.
 const CONSUMING: Operations = RECEIVE | PROCESS | SETTLE;
 

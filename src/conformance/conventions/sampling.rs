@@ -11,9 +11,12 @@ use parking_lot::Mutex;
 use super::attributes::ATTRIBUTES;
 use super::span::operation;
 
+/// The names of attributes that spans of one trace and one name began with; seldom more than one set.
+type Starts = BTreeSet<Vec<Key>>;
+
 /// The names of the attributes that spans began with, by their trace and name.
 #[derive(Debug, Clone, Default)]
-pub(in crate::conformance) struct SeenAtStart(Arc<Mutex<HashMap<(TraceId, String), BTreeSet<Vec<Key>>>>>);
+pub(in crate::conformance) struct SeenAtStart(Arc<Mutex<HashMap<(TraceId, String), Starts>>>);
 
 /// A sampler that decides as the one of most applications does, and notes what it was shown.
 #[derive(Debug, Clone)]

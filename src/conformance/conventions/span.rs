@@ -5,8 +5,9 @@ use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 
 use super::attributes::{ATTRIBUTES, Attribute, is_governed};
-use super::{CREATE, Operations, PROCESS, RECEIVE, SEND, SETTLE, TRANSFER};
+use super::{CREATE, JOB, Operations, PROCESS, RECEIVE, SEND, SETTLE, TRANSFER};
 use crate::driver::Identity;
+use crate::job::JOB_NAME;
 use crate::span::{QUEUE_CLOCK, QUEUE_DURATION, SCHEMA_URL, SETTLEMENT};
 
 /// What a span is held to beside the tables.
@@ -45,6 +46,7 @@ pub(super) fn operation(span: &SpanData) -> Option<Operations> {
         ("receive", SpanKind::Client) => RECEIVE,
         ("process", SpanKind::Consumer) => PROCESS,
         ("settle", SpanKind::Client) => SETTLE,
+        ("", SpanKind::Internal) => JOB,
         _ => return None,
     })
 }
@@ -115,6 +117,17 @@ impl Found<'_> {
                 self.require(self.has(known.name), &format!("{} is there", known.name));
             }
         }
+        if operation != JOB {
+            self.check_surroundings(operation, system);
+        }
+        self.require(operation != PROCESS || self.has(SETTLEMENT) || self.holds_links(), "it says how it was settled");
+        self.require(self.has(QUEUE_DURATION) == self.has(QUEUE_CLOCK), "the time in the queue has a clock");
+        let queued = attribute(self.span, QUEUE_DURATION);
+        self.require(!matches!(queued, Some(Value::F64(queued)) if *queued < 0.0), "no time in a queue is negative");
+    }
+
+    /// It says what the driver knows of itself, and nothing else.
+    fn check_surroundings(&mut self, operation: Operations, system: &str) {
         let identity = self.surroundings.identity;
         let named = identity.client_id.is_some() && operation != CREATE;
         self.require(self.has("messaging.client.id") == named, "messaging.client.id is there if the driver has one");
@@ -124,14 +137,15 @@ impl Found<'_> {
         {
             self.require(self.has(name) == known, &format!("{name} is there if the driver knows it"));
         }
-        self.require(operation != PROCESS || self.has(SETTLEMENT) || self.holds_links(), "it says how it was settled");
-        self.require(self.has(QUEUE_DURATION) == self.has(QUEUE_CLOCK), "the time in the queue has a clock");
-        let queued = attribute(self.span, QUEUE_DURATION);
-        self.require(!matches!(queued, Some(Value::F64(queued)) if *queued < 0.0), "no time in a queue is negative");
     }
 
     /// The name is the operation's and the destination's, the template's where there is one, and holds nothing else.
     fn check_name(&mut self, operation: Operations) {
+        if operation == JOB {
+            let own = format!("job {}", text(self.span, JOB_NAME));
+            let more = format!("{own} links");
+            return self.require([own, more].contains(&self.span.name.to_string()), "it is called after the job");
+        }
         let (name, kind) = (text(self.span, "messaging.operation.name"), text(self.span, "messaging.operation.type"));
         let template = text(self.span, "messaging.destination.template");
         let destination = if template.is_empty() { text(self.span, "messaging.destination.name") } else { template };

@@ -1,16 +1,17 @@
 //! Spans of the embedded broker are as the tables say; and with anything about them changed, the check says what.
 
-use futures_util::StreamExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::{FutureExt, StreamExt};
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
 
 use super::super::spans::Spans;
 use super::{SeenAtStart, Surroundings, Watching, check_span};
-use crate::adapters::memory::Memory;
 use crate::driver::{Driver, Identity};
 use crate::message::Message;
-use crate::{Subscription, Traced, TracedBroker};
+use crate::{Broker, Subscription, TraceReference, TracedBroker};
 
 /// The exported spans of a publish, a batch, a forward and their handlers, and what samplers saw.
 fn exported() -> (Vec<SpanData>, SeenAtStart) {
@@ -21,7 +22,7 @@ fn exported() -> (Vec<SpanData>, SeenAtStart) {
         .build();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let broker = Traced::new(std::sync::Arc::new(Memory::new())).with_tracer_provider(&provider);
+        let broker = embedded().await.with_tracer_provider(&provider);
         let mut deliveries = broker.subscribe(Subscription::new("orders").group("workers")).await.unwrap();
         let parent = SpanContext::new(TraceId::from(1), SpanId::from(2), TraceFlags::SAMPLED, true, TraceState::NONE);
         let context = Context::new().with_remote_span_context(parent);
@@ -38,8 +39,15 @@ fn exported() -> (Vec<SpanData>, SeenAtStart) {
     (spans.all(), seen)
 }
 
+/// An embedded broker of one's own.
+async fn embedded() -> Broker {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let url = format!("memory://conventions-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    crate::connect(&url).await.unwrap()
+}
+
 fn identity() -> Identity {
-    Memory::new().identity().clone()
+    embedded().now_or_never().unwrap().get_ref().identity().clone()
 }
 
 fn complaints(span: &SpanData) -> Vec<String> {
@@ -71,6 +79,9 @@ fn every_span_is_as_the_tables_say() {
         );
     }
 }
+
+/// Something done to a span that was right.
+type Change = fn(&mut SpanData);
 
 /// The one finding that a change makes.
 #[track_caller]
@@ -164,7 +175,7 @@ fn an_attribute_in_the_wrong_place_is_named() {
 #[test]
 fn what_else_a_span_is_made_of_is_checked() {
     let process = || SpanKind::Consumer;
-    let cases: [(&str, SpanKind, fn(&mut SpanData), &str); 7] = [
+    let cases: [(&str, SpanKind, Change, &str); 7] = [
         ("process", process(), |span| span.name = "process orders 17".into(), "its name is \"process orders\""),
         ("process", process(), |span| span.span_kind = SpanKind::Internal, "fit each other"),
         ("process", process(), |span| span.status = Status::Ok, "is the application's to set"),
@@ -190,4 +201,31 @@ fn what_comes_too_late_for_samplers_is_named() {
     assert!(seen.check(&late)[0].contains("messaging.destination.template is there when the span begins"));
     late.name = "process other".into();
     assert!(seen.check(&late)[0].contains("a sampler was asked"));
+}
+
+#[test]
+fn spans_of_jobs_are_as_the_tables_say() {
+    let (spans, seen) = (Spans::default(), SeenAtStart::default());
+    let sampler = Watching::new(seen.clone());
+    let provider = SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(spans.clone()).build();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let asked = SpanContext::new(TraceId::from(1), SpanId::from(2), TraceFlags::SAMPLED, true, TraceState::NONE);
+    let reference = TraceReference::of_context(&Context::new().with_remote_span_context(asked)).unwrap().with_note("x");
+    let job = crate::Job::new("report").trigger("schedule").job_type("monthly").reference(reference);
+    runtime.block_on(job.with_tracer_provider(&provider).run(async { Err::<(), _>("no") })).unwrap_err();
+    let span = spans.all().pop().unwrap();
+    assert_eq!(complaints(&span), Vec::<String>::new());
+    assert_eq!(seen.check(&span), Vec::<String>::new());
+    let changes: [(Change, &str); 4] = [
+        (|span| without(span, "job.name"), "job.name is there"),
+        (|span| set(span, KeyValue::new("job.id", 7)), "job.id is in the conventions or in our registry"),
+        (|span| set(span, KeyValue::new("messaging.system", "memory")), "messaging.system does not belong on it"),
+        (|span| span.name = "report".into(), "it is called after the job"),
+    ];
+    for (change, expected) in changes {
+        let mut changed = span.clone();
+        change(&mut changed);
+        let found = complaints(&changed).join("; ");
+        assert!(found.contains(expected), "{expected}: {found}");
+    }
 }

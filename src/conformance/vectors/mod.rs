@@ -26,6 +26,9 @@ pub(super) use tracestate::tracestates;
 pub(super) const TRACE: &str = "7d1f0c2a9e5b48638c4d2e6f1a3b5c70";
 pub(super) const SPAN: &str = "3c9e1f5a7b2d4860";
 
+/// Headers as a table has them.
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
 /// The headers of one message, as a foreign producer writes them, and what is read from them.
 #[derive(Debug, Clone)]
 pub(super) struct Vector {

@@ -1,6 +1,6 @@
 //! Forms of the `traceparent`.
 
-use super::{SPAN, TRACE, Vector, filled};
+use super::{Pairs, SPAN, TRACE, Vector, filled};
 
 /// What is particular, the value, and the flags with which the trace is continued.
 const CONTINUED: &[(&str, &str, &str)] = &[
@@ -72,7 +72,7 @@ const BEGUN_ANEW: &[(&str, &str)] = &[
 ];
 
 /// What is particular, the headers, and the flags with which the trace is continued, if it is.
-const NAMES: &[(&str, &[(&str, &str)], Option<&str>)] = &[
+const NAMES: &[(&str, Pairs<'_>, Option<&str>)] = &[
     ("no header", &[], None),
     ("a name with capitals", &[("TraceParent", "00-{T}-{S}-01")], Some("01")),
     ("a name with a capital in front", &[("Traceparent", "00-{T}-{S}-01")], Some("01")),

@@ -1,6 +1,6 @@
 //! Forms of the `tracestate`, each beside a good `traceparent` unless it says otherwise.
 
-use super::{Vector, filled, members};
+use super::{Pairs, Vector, filled, members};
 
 /// What is particular, the values in their order, and the list in normal form; empty where it is dropped.
 const LISTS: &[(&str, &[&str], &str)] = &[
@@ -68,7 +68,7 @@ const LISTS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// What is particular, the headers beside a good `traceparent`, and the list in normal form.
-const NAMES: &[(&str, &[(&str, &str)], &str)] = &[
+const NAMES: &[(&str, Pairs<'_>, &str)] = &[
     ("no header", &[], ""),
     ("a name with capitals", &[("TraceState", "foo=1")], "foo=1"),
     ("a name in every other case", &[("TrAcEsTaTe", "foo=1")], "foo=1"),

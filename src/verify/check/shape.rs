@@ -9,7 +9,7 @@ pub(super) fn check(trace: &Trace, resolver: &Resolver<'_>, findings: &mut Vec<F
     for (position, span) in trace.spans().iter().enumerate() {
         findings.extend(missing_parent(span, resolver));
         findings.extend(missing_links(span, resolver));
-        findings.extend(lost_links(span));
+        findings.extend(lost_links(trace, span));
         findings.extend(times(span));
         findings.extend(duplicate(trace, position, span));
     }
@@ -57,7 +57,8 @@ fn missing_links(span: &Span, resolver: &Resolver<'_>) -> impl Iterator<Item = F
     })
 }
 
-fn lost_links(span: &Span) -> Option<Finding> {
+/// A batch of more messages than a span keeps links for has the rest on children of its own name.
+fn lost_links(trace: &Trace, span: &Span) -> Option<Finding> {
     let (kept, dropped) = (span.links.len(), span.dropped_links);
     let message = if dropped > 0 {
         format!(
@@ -69,6 +70,11 @@ fn lost_links(span: &Span) -> Option<Finding> {
     } else {
         // Without any link it is the lack of a context that is reported.
         let messages = span.batch_size().filter(|size| span.is_processing() && kept > 0 && *size > kept)?;
+        let holds_more = |other: &&Span| other.parent == Some(span.span_id) && other.name == span.name;
+        let kept = kept + trace.spans().iter().filter(holds_more).map(|other| other.links.len()).sum::<usize>();
+        if kept >= messages {
+            return None;
+        }
         format!(
             "{} handled {messages} messages but links only {kept}: the others came without a \
              context, or their links were not added",

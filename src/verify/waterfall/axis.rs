@@ -15,7 +15,7 @@ pub(super) struct Axis {
 
 /// What a bar stands for, and so how it is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bar {
+pub(in crate::verify) enum Bar {
     /// A span with a length.
     Span,
     /// A span without a length, or one that ends before it starts.

@@ -1,13 +1,13 @@
 //! A trace drawn for the terminal.
 
-mod axis;
+pub(super) mod axis;
 mod head;
 mod line;
-mod notes;
+pub(super) mod notes;
 mod plan;
-mod rows;
+pub(super) mod rows;
 mod sheet;
-mod waits;
+pub(super) mod waits;
 
 use std::fmt;
 

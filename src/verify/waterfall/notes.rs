@@ -14,15 +14,15 @@ const MOST_LINKS: usize = 3;
 
 /// A remark under a span.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Note {
-    pub(super) mark: Mark,
-    pub(super) text: String,
+pub(in crate::verify) struct Note {
+    pub(in crate::verify) mark: Mark,
+    pub(in crate::verify) text: String,
     /// The trace it points to, at the end of the text.
-    pub(super) trace: Option<TraceId>,
+    pub(in crate::verify) trace: Option<TraceId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(in crate::verify) enum Mark {
     /// Something failed.
     Bad,
     /// A link to elsewhere.

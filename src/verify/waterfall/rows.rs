@@ -11,13 +11,13 @@ use crate::verify::trace::Trace;
 
 /// One row of the picture.
 #[derive(Debug)]
-pub(super) struct Row<'a> {
-    pub(super) place: Place,
-    pub(super) body: Body<'a>,
+pub(in crate::verify) struct Row<'a> {
+    pub(in crate::verify) place: Place,
+    pub(in crate::verify) body: Body<'a>,
 }
 
 #[derive(Debug)]
-pub(super) enum Body<'a> {
+pub(in crate::verify) enum Body<'a> {
     Span(&'a Span, Option<u32>),
     Wait(Wait<'a>),
     Note(Note),
@@ -25,9 +25,9 @@ pub(super) enum Body<'a> {
 
 /// Where in the tree a row stands.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(in crate::verify) struct Place {
     /// How many ancestors the span has.
-    pub(super) depth: usize,
+    pub(in crate::verify) depth: usize,
     /// Whether siblings follow: bit 0 for the span itself, bit n for the ancestor n levels above
     /// it.
     lines: u64,
@@ -45,7 +45,7 @@ enum Joint {
 }
 
 /// The rows of a trace, and how many spans did not fit in.
-pub(super) fn of<'a>(waterfall: &Waterfall<'a>) -> (Vec<Row<'a>>, usize) {
+pub(in crate::verify) fn of<'a>(waterfall: &Waterfall<'a>) -> (Vec<Row<'a>>, usize) {
     let trace = waterfall.trace;
     let (waits, notes) = (Waits::of(waterfall), Notes::of(waterfall));
     let (mut rows, mut drawn) = (Vec::new(), 0);

@@ -11,21 +11,21 @@ use crate::verify::span::Span;
 
 /// A wait before a process span.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wait<'a> {
+pub(in crate::verify) struct Wait<'a> {
     /// In the queue, or for a redelivery.
-    pub(super) kind: Bar,
+    pub(in crate::verify) kind: Bar,
     /// The topic.
-    pub(super) topic: &'a str,
+    pub(in crate::verify) topic: &'a str,
     /// How many messages waited; of several the longest wait is shown.
-    pub(super) messages: usize,
+    pub(in crate::verify) messages: usize,
     /// How long.
-    pub(super) duration: Duration,
+    pub(in crate::verify) duration: Duration,
     /// Whether that is only as good as the clocks of the two spans.
-    pub(super) estimated: bool,
+    pub(in crate::verify) estimated: bool,
     /// When it began, in nanoseconds since the Unix epoch.
-    pub(super) from: u64,
+    pub(in crate::verify) from: u64,
     /// When it was over.
-    pub(super) to: u64,
+    pub(in crate::verify) to: u64,
 }
 
 /// The hops into the spans of a trace.
@@ -79,7 +79,7 @@ impl<'a> Waits<'a> {
 
 impl Wait<'_> {
     /// What it is called in the picture.
-    pub(super) fn label(&self) -> String {
+    pub(in crate::verify) fn label(&self) -> String {
         let what = if self.kind == Bar::Retry { "retry of" } else { "in queue" };
         match self.messages {
             1 => format!("{what} {}", self.topic),

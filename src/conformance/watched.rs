@@ -1,0 +1,147 @@
+//! A driver over another that answers late and notes when, so that a case knows what spans must have waited for.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
+
+use crate::address::{Start, Subscription, Topic};
+use crate::capability::Capabilities;
+use crate::driver::{
+    AttributeValue, Confirmation, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound, Outbound, Source,
+};
+use crate::error::Result;
+use crate::message::Receipt;
+
+/// A connection over another.
+#[derive(Debug)]
+pub(super) struct Watched {
+    driver: Arc<dyn Driver>,
+    watch: Arc<Watch>,
+}
+
+/// What is done to answers, and when they were given.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// How long the answer to a publish or a settlement is kept back.
+    late: Duration,
+    /// How far ahead of its own clock the broker stamps messages.
+    ahead: Duration,
+    confirmed: Mutex<Vec<SystemTime>>,
+    settled: Mutex<Vec<SystemTime>>,
+}
+
+impl Watch {
+    /// When publishes were confirmed or refused.
+    pub(super) fn confirmed(&self) -> Vec<SystemTime> {
+        self.confirmed.lock().clone()
+    }
+
+    /// When settlements were answered.
+    pub(super) fn settled(&self) -> Vec<SystemTime> {
+        self.settled.lock().clone()
+    }
+}
+
+impl Watched {
+    /// Answers that much later.
+    pub(super) fn late(driver: Arc<dyn Driver>, late: Duration) -> (Arc<dyn Driver>, Arc<Watch>) {
+        Self::over(driver, Watch { late, ..Watch::default() })
+    }
+
+    /// Stamps messages by a clock that is that much ahead.
+    pub(super) fn ahead(driver: Arc<dyn Driver>, ahead: Duration) -> Arc<dyn Driver> {
+        Self::over(driver, Watch { ahead, ..Watch::default() }).0
+    }
+
+    fn over(driver: Arc<dyn Driver>, watch: Watch) -> (Arc<dyn Driver>, Arc<Watch>) {
+        let watch = Arc::new(watch);
+        (Arc::new(Self { driver, watch: Arc::clone(&watch) }), watch)
+    }
+}
+
+/// The answer, given later.
+fn later<T: Send + Unpin + 'static>(
+    answer: Confirmation<T>,
+    watch: &Arc<Watch>,
+    given: fn(&Watch) -> &Mutex<Vec<SystemTime>>,
+) -> Confirmation<T> {
+    let watch = Arc::clone(watch);
+    Confirmation::running(async move {
+        let answer = answer.await;
+        tokio::time::sleep(watch.late).await;
+        given(&watch).lock().push(SystemTime::now());
+        answer
+    })
+}
+
+#[async_trait]
+impl Driver for Watched {
+    fn identity(&self) -> &Identity {
+        self.driver.identity()
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        self.driver.capabilities()
+    }
+
+    async fn declare(&self, topic: &Topic) -> Result<Destination> {
+        self.driver.declare(topic).await
+    }
+
+    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+        later(self.driver.publish(topic, message), &self.watch, |watch| &watch.confirmed)
+    }
+
+    async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
+        let mut source = self.driver.subscribe(subscription).await?;
+        let destination = std::mem::take(&mut source.destination);
+        let watch = Arc::clone(&self.watch);
+        let inbound = futures_util::stream::poll_fn(move |cx| source.poll_next(cx));
+        Ok(Source::new(destination, inbound.map(move |item| item.map(|inbound| watch_over(inbound, &watch)))))
+    }
+
+    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
+        self.driver.reposition(subscription, start).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.driver.ping().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.driver.close().await
+    }
+}
+
+fn watch_over(mut inbound: Inbound, watch: &Arc<Watch>) -> Inbound {
+    if let Some(timestamp) = &mut inbound.timestamp {
+        timestamp.time += watch.ahead;
+    }
+    inbound.handle = Box::new(WatchedHandle { handle: inbound.handle, watch: Arc::clone(watch) });
+    inbound
+}
+
+struct WatchedHandle {
+    handle: Box<dyn DeliveryHandle>,
+    watch: Arc<Watch>,
+}
+
+impl DeliveryHandle for WatchedHandle {
+    fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
+        later(self.handle.settle(disposition), &self.watch, |watch| &watch.settled)
+    }
+
+    fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
+        self.handle.attributes(visit);
+    }
+}
+
+impl fmt::Debug for WatchedHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WatchedHandle").field(&self.handle).finish()
+    }
+}

@@ -1,0 +1,40 @@
+//! Tests of your own that prove your traces whole (feature `testing`).
+//!
+//! A trace breaks where nobody looks: a handler publishes from a spawned task, a context is taken from the wrong place, a retry
+//! starts anew. A [`TestBed`] runs your services on the embedded broker, with the code that runs in production; when all is
+//! [settled](TestBed::settled), the spans that came out say what happened, and one line asserts it:
+//!
+//! ```no_run
+//! # let bed = traced_broker::testing::TestBed::new();
+//! bed.trace("POST /orders").assert_whole().hops(["orders", "shipments"]).attempts("orders", 2).dead_lettered("shipments.dead");
+//! ```
+//!
+//! An assertion that fails draws the trace and names the break:
+//!
+//! ```text
+//! the trace `POST /orders` is broken: parent not exported
+//!
+//! trace 4bf92f3577b34da6a3ce929d0e0e4736  ✗ broken
+//! 2 services · 3 spans · 2.11 ms · 90.4 µs in queues (4 %)
+//! …
+//! ```
+//!
+//! - [`TestBed`]: an embedded broker of the test's own, its [`Capture`], and when all is quiet.
+//! - [`Capture`]: the spans of one test, also those of global tracers, apart from the tests that run beside it.
+//! - [`CapturedTrace`]: the assertions.
+//!
+//! `examples/tested_service` is a small service with such a suite. The feature belongs into `[dev-dependencies]`.
+
+mod assertions;
+mod bed;
+mod capture;
+mod captured;
+mod routes;
+mod spans;
+mod unsettled;
+
+pub use bed::{DEFAULT_PATIENCE, TestBed};
+pub use capture::Capture;
+pub use captured::CapturedTrace;
+pub use spans::MOST_SPANS;
+pub use unsettled::Unsettled;

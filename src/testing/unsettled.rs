@@ -1,0 +1,69 @@
+//! What was still going on when a test would not wait longer.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::verify::{Span, Trace, Traces, Waterfall, check};
+
+/// Of more traces than this no picture is drawn.
+const MOST_PICTURES: usize = 3;
+
+/// Not everything came to rest in time.
+///
+/// Its `Debug` is its `Display`, so that `unwrap` shows in words what is left, with the traces as they are so far.
+pub struct Unsettled {
+    patience: Duration,
+    open: Vec<Span>,
+    messages: Vec<String>,
+    /// Boxed, for errors are moved about.
+    traces: Box<Traces>,
+}
+
+impl Unsettled {
+    pub(super) fn new(patience: Duration, open: Vec<Span>, messages: Vec<String>, traces: Traces) -> Self {
+        Self { patience, open, messages, traces: Box::new(traces) }
+    }
+
+    /// The spans that had not ended.
+    #[must_use]
+    pub fn open_spans(&self) -> &[Span] {
+        &self.open
+    }
+
+    /// What is left of messages, a sentence for each topic and group.
+    #[must_use]
+    pub fn messages(&self) -> &[String] {
+        &self.messages
+    }
+}
+
+impl fmt::Display for Unsettled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not settled within {:?}:", self.patience)?;
+        for message in &self.messages {
+            write!(f, "\n- {message}")?;
+        }
+        for span in &self.open {
+            write!(f, "\n- the span `{}` ({}) has not ended", span.name, span.service)?;
+        }
+        let report = check(&self.traces);
+        // What has not ended is not whole, and comes first.
+        let mut traces: Vec<&Trace> = self.traces.iter().collect();
+        traces.sort_by_key(|trace| report.of(trace.id()).is_empty());
+        for trace in traces.into_iter().take(MOST_PICTURES) {
+            write!(f, "\n\n{}", Waterfall::new(trace).within(&self.traces).report(&report))?;
+        }
+        match self.traces.len().saturating_sub(MOST_PICTURES) {
+            0 => Ok(()),
+            more => write!(f, "\n\nand {more} more traces"),
+        }
+    }
+}
+
+impl fmt::Debug for Unsettled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Unsettled {}

@@ -1,0 +1,122 @@
+//! SVG as text: elements, numbers, and names that cannot break out of them.
+
+use std::fmt::Write as _;
+
+use crate::verify::text::{columns, fit, printable};
+
+/// The width of a column of text, in pixels: that of a digit or wide letter, so that text comes out short rather than long.
+const COLUMN: f64 = 7.3;
+/// The same for small text.
+const SMALL_COLUMN: f64 = 6.4;
+
+/// How text is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Font {
+    /// 13 pixels.
+    Normal,
+    /// 11.5 pixels.
+    Small,
+}
+
+impl Font {
+    const fn column(self) -> f64 {
+        match self {
+            Self::Normal => COLUMN,
+            Self::Small => SMALL_COLUMN,
+        }
+    }
+
+    /// How wide text is, at most.
+    pub(super) fn width(self, text: &str) -> f64 {
+        columns(&printable(text, false, '�')) as f64 * self.column()
+    }
+
+    /// `text` cut to `width` pixels.
+    pub(super) fn fit(self, text: &str, width: f64) -> String {
+        fit(&printable(text, false, '�'), (width / self.column()).max(0.0) as usize, '…')
+    }
+
+    /// How many columns `width` pixels have.
+    pub(super) fn columns(self, width: f64) -> usize {
+        (width / self.column()).max(1.0) as usize
+    }
+}
+
+/// Collects the elements.
+#[derive(Debug, Default)]
+pub(super) struct Canvas(String);
+
+impl Canvas {
+    /// Markup that is our own.
+    pub(super) fn raw(&mut self, markup: &str) {
+        self.0.push_str(markup);
+        self.0.push('\n');
+    }
+
+    /// Text, cut to `room` pixels. `anchor` is `start`, `end` or `middle`.
+    pub(super) fn text(&mut self, (x, y): (f64, f64), class: &str, anchor: &str, text: &str, room: f64, font: Font) {
+        let (x, y, text) = (number(x), number(y), escaped(&font.fit(text, room)));
+        let anchor = if anchor == "start" { String::new() } else { format!(" text-anchor=\"{anchor}\"") };
+        self.raw(&format!("<text class=\"{class}\" x=\"{x}\" y=\"{y}\"{anchor}>{text}</text>"));
+    }
+
+    /// A rectangle with rounded corners.
+    pub(super) fn bar(&mut self, (x, y): (f64, f64), (width, height): (f64, f64), class: &str) {
+        let radius = number((width / 2.0).min(3.0));
+        let (x, y, width, height) = (number(x), number(y), number(width), number(height));
+        self.raw(&format!(
+            "<rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"{radius}\"/>"
+        ));
+    }
+
+    /// A path through what `steps` says.
+    pub(super) fn path(&mut self, class: &str, steps: &str, more: &str) {
+        self.raw(&format!("<path class=\"{class}\" d=\"{steps}\"{more}/>"));
+    }
+
+    pub(super) fn finish(self) -> String {
+        self.0
+    }
+}
+
+/// A coordinate with one decimal where it needs one.
+pub(super) fn number(value: f64) -> String {
+    let mut text = String::new();
+    let rounded = (value * 10.0).round() / 10.0;
+    // Writing to a string does not fail. Adding zero makes minus zero plain.
+    let _ = write!(text, "{}", rounded + 0.0);
+    text
+}
+
+/// Text for the inside of an element or an attribute: without markup, and without what XML 1.0 (section 2.2) forbids.
+pub(super) fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in printable(text, false, '\u{fffd}').chars() {
+        match character {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            '\u{fffe}' | '\u{ffff}' => safe.push('\u{fffd}'),
+            other => safe.push(other),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_name_is_markup() {
+        assert_eq!(escaped("<a b=\"c\" d='e'>&amp;"), "&lt;a b=&quot;c&quot; d=&#39;e&#39;&gt;&amp;amp;");
+        assert_eq!(escaped("a\u{0}b\u{1b}[31mc\nd\u{ffff}e\u{202e}f"), "a\u{fffd}b\u{fffd}[31mc d\u{fffd}ef");
+    }
+
+    #[test]
+    fn numbers_are_short_and_plain() {
+        assert_eq!([1.0, 0.04, -0.04, 12.345, -7.25].map(number), ["1", "0", "0", "12.3", "-7.3"]);
+    }
+}

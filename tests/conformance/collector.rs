@@ -1,0 +1,83 @@
+//! A collector on loopback: takes what real OTLP/HTTP exporters send, and keeps it as a Collector's file exporter writes it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
+use parking_lot::Mutex;
+use prost::Message as _;
+
+/// As many spans as a batch processor sends at a time.
+const BATCH: usize = 512;
+
+/// The OTLP/JSON lines of each case.
+type Files = Arc<Mutex<HashMap<u64, String>>>;
+
+/// Sends the spans through an exporter of their own to the collector of this process, and gives back the file that it wrote of them.
+pub(crate) async fn export(spans: Vec<SpanData>) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let (address, files) = collector();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().expect("an HTTP client");
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_http()
+        .with_http_client(client)
+        .with_endpoint(format!("http://{address}/{number}/v1/traces"))
+        .build()
+        .expect("an exporter");
+    for batch in spans.chunks(BATCH) {
+        exporter.export(batch.to_vec()).await.expect("the collector takes the spans");
+    }
+    files.lock().remove(&number).unwrap_or_default()
+}
+
+/// The collector of this process: it runs in a thread of its own, since each case has a runtime that ends with it.
+fn collector() -> &'static (String, Files) {
+    static COLLECTOR: OnceLock<(String, Files)> = OnceLock::new();
+    COLLECTOR.get_or_init(|| {
+        let files = Files::default();
+        let (sender, receiver) = mpsc::channel();
+        let kept = Arc::clone(&files);
+        thread::spawn(move || serve(kept, &sender));
+        (receiver.recv().expect("the collector listens"), files)
+    })
+}
+
+fn serve(files: Files, address: &mpsc::Sender<String>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        address.send(listener.local_addr().expect("an address").to_string()).expect("somebody waits");
+        let receive = post(receive).layer(DefaultBodyLimit::max(64 << 20));
+        let app = axum::Router::new().route("/{number}/v1/traces", receive).with_state(files);
+        axum::serve(listener, app).await.expect("it serves");
+    });
+}
+
+async fn receive(
+    State(files): State<Files>,
+    Path(number): Path<u64>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(), (StatusCode, String)> {
+    let refuse = |why: String| (StatusCode::BAD_REQUEST, why);
+    if headers.get("content-type").is_none_or(|kind| kind != "application/x-protobuf") {
+        return Err(refuse("not OTLP in protobuf".to_owned()));
+    }
+    let request = ExportTraceServiceRequest::decode(body).map_err(|error| refuse(error.to_string()))?;
+    let line = serde_json::to_string(&request).map_err(|error| refuse(error.to_string()))?;
+    let mut files = files.lock();
+    let file = files.entry(number).or_default();
+    file.push_str(&line);
+    file.push('\n');
+    Ok(())
+}

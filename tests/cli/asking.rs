@@ -154,3 +154,13 @@ async fn results_for_programs() {
     let xml = std::fs::read_to_string(junit.path()).unwrap();
     assert!(xml.contains("tests=\"3\" failures=\"0\" errors=\"0\"") && xml.contains("has `process orders`"), "{xml}");
 }
+
+#[tokio::test]
+async fn the_trace_is_drawn_for_documents_too() {
+    let server = Server::at(JAEGER, JAEGER_V3.to_owned()).await;
+    let svg = tempfile::NamedTempFile::new().unwrap();
+    let file = svg.path().to_str().unwrap();
+    verify(&["--trace-id", ID, "--jaeger", &server.url, "--svg", file]).await.ends_with(0).prints(WHOLE);
+    let svg = std::fs::read_to_string(svg.path()).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.contains("process orders") && svg.contains("00f067aa0ba902b3"), "{svg}");
+}

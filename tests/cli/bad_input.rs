@@ -86,6 +86,18 @@ async fn the_backend_wants_credentials_or_is_elsewhere() {
     }
 }
 
+/// Headers would go along, to whoever that is.
+#[tokio::test]
+async fn a_redirection_is_not_followed() {
+    let other = Server::at(TEMPO, TEMPO_V2.to_owned()).await;
+    let location = format!("{}{TEMPO}{ID}", other.url);
+    let answer = move |_: &Came| (axum::http::StatusCode::FOUND, [("location", location.clone())]).into_response();
+    let server = Server::start(answer).await;
+    let outcome = verify(&["--trace-id", ID, "--tempo", &server.url, "--backend-header", "X-Token: topsecret"]).await;
+    outcome.ends_with(2).complains(&["redirects (302 Found)"]);
+    assert!(other.came().is_empty());
+}
+
 #[tokio::test]
 async fn a_cut_answer() {
     let cut = TEMPO_V2[..TEMPO_V2.len() / 2].to_owned();
@@ -124,7 +136,7 @@ async fn an_answer_without_end() {
             .into_response()
     })
     .await;
-    let arguments = ["--trace-id", ID, "--tempo", &sized.url, "--deadline", "60s"];
+    let arguments = ["--trace-id", ID, "--tempo", &sized.url];
     verify(&arguments).await.ends_with(2).complains(&["longer than 67108864 bytes"]);
 }
 

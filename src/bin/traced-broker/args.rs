@@ -112,6 +112,9 @@ pub(crate) struct Verify {
     /// Print the result as JSON instead of the waterfall
     #[arg(long)]
     pub(crate) json: bool,
+    /// Also draw the trace as an SVG document
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
     /// Also write the result as a JUnit report
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,

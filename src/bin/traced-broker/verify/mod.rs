@@ -14,6 +14,8 @@ mod watch;
 use std::fs;
 use std::path::Path;
 
+use traced_broker::verify::Picture;
+
 use self::backend::Backend;
 use self::expectation::Demands;
 use self::judge::Case;
@@ -30,6 +32,9 @@ pub(crate) async fn run(options: Verify) -> Result<bool, Trouble> {
     }
     match checked {
         Ok(case) => {
+            if let Some(path) = &options.svg {
+                write(path, &picture(&case))?;
+            }
             if options.json {
                 screen::print(&json::case(&case))?;
             } else {
@@ -53,6 +58,15 @@ async fn check(options: &Verify) -> Result<Case, Trouble> {
     let subject = Subject::of(options)?;
     let asked = subject.send().await?;
     watch::watch(&backend, asked, demands).await
+}
+
+fn picture(case: &Case) -> String {
+    let Some(trace) = case.trace() else { return String::new() };
+    let picture = Picture::new(trace).within(case.traces());
+    match case.report() {
+        Some(report) => picture.report(report).to_string(),
+        None => picture.to_string(),
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Trouble> {

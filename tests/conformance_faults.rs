@@ -91,7 +91,8 @@ faults! {
         "propagation::reads_every_form_of_traceparent",
         "propagation::reads_every_form_of_tracestate",
         "propagation::survives_hostile_headers_of_a_context",
-        "telemetry::counts_what_was_not_used_of_headers"
+        "telemetry::counts_what_was_not_used_of_headers",
+        "trace::b25_doubled_headers_are_read_as_documented"
     ];
     cuts_long_headers: CutsLongHeaders => [
         "hostile::carries_odd_headers_or_refuses_them",
@@ -99,13 +100,11 @@ faults! {
         "propagation::reads_every_form_of_tracestate",
         "propagation::survives_hostile_headers_of_a_context"
     ];
-    misspells_an_attribute: MisspellsAnAttribute => ["telemetry::makes_one_trace_of_send_and_process"];
+    misspells_an_attribute: MisspellsAnAttribute => ["trace::b19_the_receiver_continues_the_send_span"];
     panics_at_a_nul: PanicsAtANul => ["hostile::carries_odd_headers_or_refuses_them"];
     adds_a_header: AddsAHeader => ["lifecycle::drives_and_closes_below_the_telemetry"];
     mixes_topics_that_begin_alike: MixesTopicsThatBeginAlike => ["delivery::keeps_topics_apart"];
-    copies_to_members_of_other_connections: CopiesToOtherConnections => [
-        "delivery::shares_within_a_group_and_copies_to_each_group"
-    ];
+    copies_to_members_of_other_connections: CopiesToOtherConnections => ["delivery::shares_within_a_group_and_copies_to_each_group"];
     begins_readers_at_the_earliest: BeginsReadersAtTheEarliest => [
         "delivery::starts_an_ephemeral_reader_at_the_latest",
         "stress::serves_fifty_subscribers_at_once"
@@ -140,9 +139,7 @@ faults! {
         "settlement::never_commits_past_the_oldest_unsettled",
         "trace::b31_each_attempt_is_one_span_of_the_same_parent"
     ];
-    forgets_what_a_dropped_subscription_had: ForgetsWhatADroppedSubscriptionHad => [
-        "settlement::gives_back_what_a_dropped_subscription_had"
-    ];
+    forgets_what_a_dropped_subscription_had: ForgetsWhatADroppedSubscriptionHad => ["settlement::gives_back_what_a_dropped_subscription_had"];
     settles_only_when_awaited: SettlesOnlyWhenAwaited => ["lifecycle::flushes_what_nobody_waits_for"];
     settles_after_close: SettlesAfterClose => [
         "settlement::fails_to_settle_after_close",

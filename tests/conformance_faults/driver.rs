@@ -271,7 +271,7 @@ impl Driver for Faulty {
     async fn declare(&self, topic: &Topic) -> Result<Destination> {
         self.shared.topics.lock().insert(topic.to_string());
         let destination = self.memory.declare(topic).await?;
-        let misspells = self.fault == Fault::MisspellsAnAttribute && topic.starts_with("makes_one_trace");
+        let misspells = self.fault == Fault::MisspellsAnAttribute && topic.starts_with("b19_the_receiver_continues");
         Ok(if misspells { destination.with_attribute("messaging.memory.squence", 1_i64) } else { destination })
     }
 

@@ -60,6 +60,9 @@ impl HeaderFault {
     pub(crate) const COUNT: usize = Self::ForgetsTheTime as usize + 1;
 }
 
+/// A key of a topic.
+type Key = (String, Vec<u8>);
+
 /// One connection.
 pub(crate) struct Spoiling {
     fault: HeaderFault,
@@ -67,7 +70,7 @@ pub(crate) struct Spoiling {
     published: AtomicUsize,
     last: Mutex<Vec<u8>>,
     /// The first context of each key of each topic.
-    firsts: Mutex<HashMap<(String, Vec<u8>), Vec<u8>>>,
+    firsts: Mutex<HashMap<Key, Vec<u8>>>,
 }
 
 impl fmt::Debug for Spoiling {

@@ -110,10 +110,13 @@ async fn b23_a_header_is_found_in_any_case(world: &World) -> Checked {
     Ok(())
 }
 
+/// Headers, whether their context is trusted, and what their trace state is.
+type Doubled<'a> = (&'a [(&'a str, &'a [u8])], bool, &'a str);
+
 async fn b25_doubled_headers_are_read_as_documented(world: &World) -> Checked {
     let other = TRACEPARENT.replace("00f067aa0ba902b7", "00f067aa0ba902b8");
     let (good, other) = (("traceparent", TRACEPARENT.as_bytes()), ("traceparent", other.as_bytes()));
-    let sets: [(&[(&str, &[u8])], bool, &str); 5] = [
+    let sets: [Doubled<'_>; 5] = [
         (&[good, good], true, ""),
         (&[good, ("Traceparent", good.1)], true, ""),
         (&[good, other], false, ""),

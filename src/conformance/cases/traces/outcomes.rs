@@ -88,7 +88,7 @@ async fn b29_the_span_of_a_cancelled_handler_ends(world: &World) -> Checked {
     let begun = tokio::sync::Notify::new();
     let slow = world.next(&mut deliveries).await?.process(async |_| {
         begun.notify_one();
-        Ok(std::future::pending::<()>().await)
+        std::future::pending::<Result<(), HandlerError>>().await
     });
     let cancel = async {
         begun.notified().await;

@@ -156,7 +156,11 @@ async fn b19_the_receiver_continues_the_send_span(world: &World) -> Checked {
     let root = world.root("POST /orders");
     broker.publish(&world.topic, Message::new("x").key("k").context(root.clone())).await?;
     let wait = Duration::from_millis(5);
-    world.handle(&mut deliveries, |_| async move { Ok(tokio::time::sleep(wait).await) }).await?;
+    let waits = |_| async move {
+        tokio::time::sleep(wait).await;
+        Ok(())
+    };
+    world.handle(&mut deliveries, waits).await?;
     root.span().end();
     broker.close().await?;
 

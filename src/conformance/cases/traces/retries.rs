@@ -185,7 +185,7 @@ async fn b31_each_attempt_is_one_span_of_the_same_parent(world: &World) -> Check
     world.next(&mut deliveries).await?.process(fails).await?;
     // Given back without having been worked on: no attempt, no span.
     drop(world.next(&mut deliveries).await?);
-    let endless = |_| async { Ok(std::future::pending::<()>().await) };
+    let endless = |_| std::future::pending::<Result<(), HandlerError>>();
     let cancelled = world.next(&mut deliveries).await?.process(endless);
     check!(tokio::time::timeout(Duration::from_millis(50), cancelled).await.is_err(), "the handler is still at work");
     let (closing, last) = (broker.clone(), world.next(&mut deliveries).await?);

@@ -103,6 +103,22 @@ async fn a_context_of_no_span() {
     outcome.prints(&["parent not exported", AFTER_SEND, "context of a span that it never exported"]);
 }
 
+/// The work of the handler is in the trace, and its process span is not: so the context did arrive.
+#[tokio::test]
+async fn a_process_span_that_was_lost() {
+    let changed = with_process(|span| {
+        (span["name"], span["kind"]) = (json!("reserve stock"), json!(1));
+        span["parentSpanId"] = json!("00000000000000aa");
+        span["links"] = json!([]);
+    });
+    let server = jaeger(changed).await;
+    let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url, "--expect", "process orders"]).await.ends_with(1);
+    let outcome =
+        outcome.prints(&[AFTER_SEND, "the parent of `reserve stock`", "missing: `process orders`", "sampled away"]);
+    assert_eq!(outcome.out.matches("✗ broken after").count(), 1, "{outcome:#?}");
+    outcome.never_shows("did not extract");
+}
+
 #[tokio::test]
 async fn a_message_without_a_context() {
     let changed = with_process(|span| {

@@ -144,7 +144,7 @@ fn of_finding(trace: &Trace, unread: &[&Span], finding: &Finding) -> Option<Brea
             let causes = [Cause::WrongSpan].into_iter().chain(ABSENT).collect();
             (sent(), format!("the span that sent what {after} processed"), causes)
         }
-        FindingKind::MissingParent => (before(trace, span), format!("the parent of {after}"), ABSENT.to_vec()),
+        FindingKind::MissingParent => (before(trace, unread, span), format!("the parent of {after}"), ABSENT.to_vec()),
         FindingKind::MissingLink => {
             (trace.span(span.span_id).map(Place::of), format!("what {after} links to"), ABSENT.to_vec())
         }
@@ -154,11 +154,21 @@ fn of_finding(trace: &Trace, unread: &[&Span], finding: &Finding) -> Option<Brea
     Some(Break { last_good, missing: vec![missing], causes })
 }
 
-/// The last span of the same service that is part of the trace, and began before `span`.
-fn before(trace: &Trace, span: &Span) -> Option<Place> {
-    let earlier = trace.spans().iter().filter(|other| other.start <= span.start && other.span_id != span.span_id);
-    let attached = earlier.filter(|other| other.parent.is_none_or(|parent| trace.span(parent).is_some()));
-    attached.max_by_key(|other| (other.service == span.service, other.start)).map(Place::of)
+/// The last span of the same service that is part of the trace and began before `span`; for a service without one, what
+/// was sent last and is not read: that is how the trace came there.
+fn before(trace: &Trace, unread: &[&Span], span: &Span) -> Option<Place> {
+    let earlier = || trace.spans().iter().filter(|other| other.start <= span.start && other.span_id != span.span_id);
+    let attached = || earlier().filter(|other| other.parent.is_none_or(|parent| trace.span(parent).is_some()));
+    let own = attached().filter(|other| other.service == span.service).max_by_key(|other| other.start);
+    let sent = unread.iter().copied().filter(|send| send.start <= span.start).max_by_key(|send| send.start);
+    own.or(sent).or_else(|| attached().max_by_key(|other| other.start)).map(Place::of)
+}
+
+/// Whether what came after `send` is in the trace, without the span that it hangs on: then the context did arrive.
+fn continues(trace: &Trace, findings: &[Finding], send: &Span) -> bool {
+    let orphans = findings.iter().filter(|finding| finding.kind == FindingKind::MissingParent);
+    let mut orphans = orphans.filter_map(|finding| trace.span(finding.span));
+    orphans.any(|span| !span.is_processing() && span.service != send.service && span.start >= send.start)
 }
 
 fn of_expectation(trace: &Trace, unread: &[&Span], findings: &[Finding], met: &Met) -> Break {
@@ -173,6 +183,7 @@ fn of_expectation(trace: &Trace, unread: &[&Span], findings: &[Finding], met: &M
     };
     let (last_good, causes) = match sent {
         Some(send) if send.is_error() => (Some(Place::of(send)), vec![Cause::SendFailed]),
+        Some(send) if continues(trace, findings, send) => (Some(Place::of(send)), ABSENT.to_vec()),
         Some(send) => (Some(Place::of(send)), SEVERED.into_iter().chain(ABSENT).collect()),
         None => {
             let good = |span: &&Span| findings.iter().all(|finding| finding.span != span.span_id);

@@ -41,8 +41,8 @@ fn process(bencher: Bencher, contender: &Contender) {
 
 impl Contender {
     fn measure(&self, bencher: Bencher) {
-        let mut operation = self.prepare();
-        bencher.bench_local(|| operation());
+        let operation = self.prepare();
+        bencher.bench_local(operation);
     }
 
     /// Every contender at an operation.

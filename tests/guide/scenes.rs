@@ -94,7 +94,11 @@ async fn a_job_links_those_who_asked_for_it() {
     let report = Job::new("nightly report").trigger("schedule").references(references);
     // On behalf of no message and no request: what ties it to the traces above is what was stored.
     let report = report.with_tracer_provider(&bed.capture().provider("reporter"));
-    report.run(async { Ok::<_, HandlerError>(work(3).await) }).await.unwrap();
+    let write = async {
+        work(3).await;
+        Ok::<_, HandlerError>(())
+    };
+    report.run(write).await.unwrap();
     hold(&bed, "job", "A job: begun by the clock, linked to those who asked for it");
 }
 

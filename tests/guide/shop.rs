@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use traced_broker::testing::TestBed;
-use traced_broker::{HandlerError, Message, Received, Report, Retry, Subscription, TracedBroker, TracedBrokerExt};
+use traced_broker::{HandlerError, Message, Received, Retry, Subscription, TracedBroker, TracedBrokerExt};
 
 pub(crate) async fn work(milliseconds: u64) {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
@@ -30,7 +30,7 @@ where
 {
     let retry = Retry::fixed(3, Duration::from_millis(12)).jitter(0.0);
     let consumer = bed.broker(service).consume(subscription, handler).retry(retry).subscribed().await.unwrap();
-    let _: tokio::task::JoinHandle<Report> = tokio::spawn(consumer.run());
+    tokio::spawn(consumer.run());
 }
 
 /// Orders are packed and shipped; what is shipped is told to the topic `shipments`.

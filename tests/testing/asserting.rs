@@ -15,7 +15,7 @@ use crate::shop;
 
 /// What an assertion that has to fail says.
 fn failure<T>(assertion: impl FnOnce() -> T) -> String {
-    let panic = catch_unwind(AssertUnwindSafe(|| drop(assertion()))).expect_err("it must not hold");
+    let panic = catch_unwind(AssertUnwindSafe(|| drop(assertion()))).unwrap_err();
     panic.downcast_ref::<String>().cloned().unwrap_or_else(|| (*panic.downcast_ref::<&str>().unwrap()).to_owned())
 }
 

@@ -89,7 +89,11 @@ async fn a_job_in_a_task_of_its_own_is_captured_by_what_it_links() {
         capture.in_root_span("api", "POST /reports", async { TraceReference::current().unwrap().to_string() }).await;
     let job = tokio::spawn(async move {
         let report = Job::new("report").reference(asked.parse().unwrap());
-        report.run(async { Ok::<_, HandlerError>(work("write")) }).await.unwrap();
+        let write = async {
+            work("write");
+            Ok::<_, HandlerError>(())
+        };
+        report.run(write).await.unwrap();
     });
     job.await.unwrap();
     capture.assert_whole();

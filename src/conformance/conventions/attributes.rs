@@ -93,7 +93,7 @@ pub(super) fn is_governed(name: &str) -> bool {
     NAMESPACES.iter().any(|namespace| name.starts_with(namespace))
 }
 
-/// What went wrong: the names of [`ErrorKind`](crate::ErrorKind), and those of what befalls handlers.
+/// What went wrong: the names of [`ErrorKind`](crate::ErrorKind), and those of what befalls handlers and jobs.
 const ERRORS: &[&str] = &[
     "busy",
     "cancelled",
@@ -103,6 +103,7 @@ const ERRORS: &[&str] = &[
     "handler_error",
     "invalid_config",
     "invalid_message",
+    "job_error",
     "not_found",
     "panic",
     "permission_denied",

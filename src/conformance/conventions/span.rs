@@ -32,15 +32,9 @@ pub(in crate::conformance) fn check_span(span: &SpanData, surroundings: &Surroun
     found.require(scope.schema_url() == Some(SCHEMA_URL), "the scope names the version of the conventions");
     match operation(span) {
         Some(operation) => found.check(operation),
-        None if is_job(span) => {}
         None => found.complain("the kind and messaging.operation.type fit each other"),
     }
     found.complaints
-}
-
-/// Jobs move no messages, and have no conventions.
-fn is_job(span: &SpanData) -> bool {
-    span.span_kind == SpanKind::Internal && attribute(span, JOB_NAME).is_some()
 }
 
 /// The operation by the span's kind and its own words.

@@ -1,16 +1,17 @@
 //! Spans of the embedded broker are as the tables say; and with anything about them changed, the check says what.
 
-use futures_util::StreamExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::{FutureExt, StreamExt};
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
 
 use super::super::spans::Spans;
 use super::{SeenAtStart, Surroundings, Watching, check_span};
-use crate::adapters::memory::Memory;
 use crate::driver::{Driver, Identity};
 use crate::message::Message;
-use crate::{Subscription, Traced, TracedBroker};
+use crate::{Broker, Subscription, TraceReference, TracedBroker};
 
 /// The exported spans of a publish, a batch, a forward and their handlers, and what samplers saw.
 fn exported() -> (Vec<SpanData>, SeenAtStart) {
@@ -21,7 +22,7 @@ fn exported() -> (Vec<SpanData>, SeenAtStart) {
         .build();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let broker = Traced::new(std::sync::Arc::new(Memory::new())).with_tracer_provider(&provider);
+        let broker = embedded().await.with_tracer_provider(&provider);
         let mut deliveries = broker.subscribe(Subscription::new("orders").group("workers")).await.unwrap();
         let parent = SpanContext::new(TraceId::from(1), SpanId::from(2), TraceFlags::SAMPLED, true, TraceState::NONE);
         let context = Context::new().with_remote_span_context(parent);
@@ -38,8 +39,15 @@ fn exported() -> (Vec<SpanData>, SeenAtStart) {
     (spans.all(), seen)
 }
 
+/// An embedded broker of one's own.
+async fn embedded() -> Broker {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let url = format!("memory://conventions-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    crate::connect(&url).await.unwrap()
+}
+
 fn identity() -> Identity {
-    Memory::new().identity().clone()
+    embedded().now_or_never().unwrap().get_ref().identity().clone()
 }
 
 fn complaints(span: &SpanData) -> Vec<String> {
@@ -201,7 +209,8 @@ fn spans_of_jobs_are_as_the_tables_say() {
     let sampler = Watching::new(seen.clone());
     let provider = SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(spans.clone()).build();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let reference = "00-0000000000000000000000000000abcd-000000000000ef01-01".parse().unwrap();
+    let asked = SpanContext::new(TraceId::from(1), SpanId::from(2), TraceFlags::SAMPLED, true, TraceState::NONE);
+    let reference = TraceReference::of_context(&Context::new().with_remote_span_context(asked)).unwrap().with_note("x");
     let job = crate::Job::new("report").trigger("schedule").job_type("monthly").reference(reference);
     runtime.block_on(job.with_tracer_provider(&provider).run(async { Err::<(), _>("no") })).unwrap_err();
     let span = spans.all().pop().unwrap();

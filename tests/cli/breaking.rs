@@ -111,7 +111,14 @@ async fn a_process_span_that_was_lost() {
         span["parentSpanId"] = json!("00000000000000aa");
         span["links"] = json!([]);
     });
-    let server = jaeger(changed).await;
+    // The sender went on to something else, which is not where the trace broke.
+    let mut answer: Value = serde_json::from_str(&changed).unwrap();
+    let spans = answer["result"]["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array_mut().unwrap();
+    let mut later = spans[0].clone();
+    (later["spanId"], later["parentSpanId"]) = (json!("00f067aa0ba902b9"), spans[0]["spanId"].clone());
+    (later["name"], later["startTimeUnixNano"]) = (json!("enqueue job"), json!("1795368295794624718"));
+    spans.push(later);
+    let server = jaeger(answer.to_string()).await;
     let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url, "--expect", "process orders"]).await.ends_with(1);
     let outcome =
         outcome.prints(&[AFTER_SEND, "the parent of `reserve stock`", "missing: `process orders`", "sampled away"]);

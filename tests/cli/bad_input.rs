@@ -150,6 +150,27 @@ async fn a_trace_of_fifty_thousand_spans() {
     verify(&arguments).await.ends_with(1).prints(&["missing: `step 50000`"]);
 }
 
+/// Each of them misses its parent.
+#[tokio::test]
+async fn fifty_thousand_spans_without_their_root() {
+    let server = Server::at(
+        JAEGER,
+        many(50_000)
+            .replace("\"step 0\"", "\"other\"")
+            .replace("\"spanId\":\"0000000000000001\"", "\"spanId\":\"00000000000fffff\""),
+    )
+    .await;
+    let before = Instant::now();
+    let arguments = ["--trace-id", ID, "--jaeger", &server.url, "--expect", "process orders"];
+    let outcome =
+        verify(&arguments).await.ends_with(1).prints(&["parent not exported", "49991 more findings not shown"]);
+    assert!(
+        before.elapsed() < Duration::from_secs(60) && outcome.out.lines().count() < 1_200,
+        "{:?}",
+        before.elapsed()
+    );
+}
+
 #[tokio::test]
 async fn clocks_that_differ() {
     let early = with_process(|span| {

@@ -49,6 +49,9 @@ pub(super) enum Cause {
     NotArrived,
 }
 
+/// Of more findings than this the rest is left to the list of findings: a root that is missing orphans every child.
+const MOST: usize = 12;
+
 /// What may be the matter with a span that is somewhere, but not in the backend.
 const ABSENT: [Cause; 3] = [Cause::SampledAway, Cause::ExporterDropped, Cause::NotArrived];
 /// What may be the matter with a message whose processing does not know who sent it.
@@ -110,7 +113,7 @@ pub(super) fn breaks(
     sampled: Option<bool>,
 ) -> Vec<Break> {
     let unread = unread(trace, hops);
-    let found = findings.iter().filter_map(|finding| of_finding(trace, &unread, finding));
+    let found = findings.iter().filter_map(|finding| of_finding(trace, &unread, finding)).take(MOST);
     let unmet = expectations.iter().filter(|met| !met.is_met());
     let expected = unmet.map(|met| of_expectation(trace, &unread, findings, met));
     let mut breaks: Vec<Break> = Vec::new();
@@ -186,7 +189,8 @@ fn of_expectation(trace: &Trace, unread: &[&Span], findings: &[Finding], met: &M
         Some(send) if continues(trace, findings, send) => (Some(Place::of(send)), ABSENT.to_vec()),
         Some(send) => (Some(Place::of(send)), SEVERED.into_iter().chain(ABSENT).collect()),
         None => {
-            let good = |span: &&Span| findings.iter().all(|finding| finding.span != span.span_id);
+            let bad: HashSet<SpanId> = findings.iter().map(|finding| finding.span).collect();
+            let good = |span: &&Span| !bad.contains(&span.span_id);
             let last = trace.spans().iter().filter(good).max_by_key(|span| span.start);
             (last.map(Place::of), [Cause::NotReached].into_iter().chain(ABSENT).collect())
         }

@@ -101,11 +101,7 @@ const BREAKS: &[Break] = &[
     kept(36, "hostile baggage breaks the next hop"),
     kept(37, "context lost over a reconnection or drain"),
     kept(38, "job without, or glued to, its enqueuer"),
-    elsewhere(
-        39,
-        "overloaded exporter looks like a break",
-        "the exporter's: no adapter has a part in it",
-    ),
+    elsewhere(39, "overloaded exporter looks like a break", "the exporter's: no adapter has a part in it"),
     kept(40, "time in the queue invisible or negative"),
     elsewhere(41, "collector tiers split a trace", "the collector's: no adapter has a part in it"),
     elsewhere(42, "late span misses the sampling decision", "the collector's: no adapter has a part in it"),

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
+#[path = "verify/answers.rs"]
+mod answers;
 #[path = "verify/anything.rs"]
 mod anything;
 #[path = "verify/build.rs"]

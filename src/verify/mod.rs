@@ -3,8 +3,8 @@
 //! Everything here works on spans as they were *exported*, by this library or by any other, in any
 //! language: what a backend shows is what counts. Nothing depends on an SDK, a broker or a network.
 //!
-//! - [`otlp`] reads the file a Collector's file exporter writes; [`Traces`] puts the spans
-//!   together.
+//! - [`otlp`] reads the file a Collector's file exporter writes, [`answer`] what Tempo and Jaeger
+//!   answer; [`Traces`] puts the spans together.
 //! - [`check()`] says which traces are whole, and of the others where and why they broke.
 //! - [`Trace::hops`] pairs each processing with the send that caused it and tells the time in the
 //!   queue between.
@@ -25,6 +25,7 @@
 //! # Ok::<(), verify::otlp::ReadError>(())
 //! ```
 
+pub mod answer;
 mod attributes;
 mod check;
 mod hop;

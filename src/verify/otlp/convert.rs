@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::ReadErrorKind;
-use super::wire::{AnyValue, Hex, KeyValue, ResourceSpans, Scalar, WireEvent, WireLink, WireSpan, WireStatus};
+use super::wire::{AnyValue, Id, KeyValue, ResourceSpans, Scalar, WireEvent, WireLink, WireSpan, WireStatus};
 use crate::verify::attributes::{Attributes, Value};
 use crate::verify::id::{SpanId, SpanRef, TraceId};
 use crate::verify::span::{Event, Kind, Link, Span, Status};
 
 /// The spans under one resource, each with the resource's service name.
-pub(super) fn spans(from: ResourceSpans) -> impl Iterator<Item = Result<Span, ReadErrorKind>> {
+pub(in crate::verify) fn spans(from: ResourceSpans) -> impl Iterator<Item = Result<Span, ReadErrorKind>> {
     let resource = attributes(from.resource.attributes);
     // The resource conventions name this fallback for a missing service name.
     let service: Arc<str> = Arc::from(resource.text("service.name").unwrap_or("unknown_service"));
@@ -38,11 +38,11 @@ fn span(from: WireSpan, service: &Arc<str>) -> Result<Span, ReadErrorKind> {
     })
 }
 
-fn trace_id(from: Hex<TraceId>) -> Option<TraceId> {
+fn trace_id(from: Id<TraceId>) -> Option<TraceId> {
     from.0.filter(|id| !id.is_zero())
 }
 
-fn span_id(from: Hex<SpanId>) -> Option<SpanId> {
+fn span_id(from: Id<SpanId>) -> Option<SpanId> {
     from.0.filter(|id| !id.is_zero())
 }
 

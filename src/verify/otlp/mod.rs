@@ -1,16 +1,19 @@
 //! Reads spans from OTLP/JSON: one `ExportTraceServiceRequest` a line, as the Collector's file
 //! exporter writes them.
 //!
-//! Ids are hex, as the OTLP specification has it for JSON (section "JSON Protobuf Encoding"),
-//! 64-bit integers are strings or numbers, kinds and status codes are numbers or their protobuf
+//! Ids are hex, as the OTLP specification has it for JSON (section "JSON Protobuf Encoding"), or
+//! base64, which protobuf's own JSON mapping gives for bytes and some writers keep, 64-bit integers are strings or numbers, kinds and status codes are numbers or their protobuf
 //! names, and unknown fields are ignored.
 
+mod base64;
 mod convert;
 mod wire;
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
 
+pub(super) use self::convert::spans as spans_of;
+pub(super) use self::wire::{ResourceSpans, Scalar, or_default};
 use super::span::Span;
 use super::trace::Traces;
 

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use super::base64;
 use crate::verify::id::{SpanId, TraceId};
 
 #[derive(Default, Deserialize)]
@@ -20,7 +21,7 @@ pub(super) struct Request {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct ResourceSpans {
+pub(in crate::verify) struct ResourceSpans {
     #[serde(deserialize_with = "or_default")]
     pub(super) resource: Resource,
     #[serde(deserialize_with = "or_default")]
@@ -45,11 +46,11 @@ pub(super) struct ScopeSpans {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct WireSpan {
     #[serde(deserialize_with = "or_default")]
-    pub(super) trace_id: Hex<TraceId>,
+    pub(super) trace_id: Id<TraceId>,
     #[serde(deserialize_with = "or_default")]
-    pub(super) span_id: Hex<SpanId>,
+    pub(super) span_id: Id<SpanId>,
     #[serde(deserialize_with = "or_default")]
-    pub(super) parent_span_id: Hex<SpanId>,
+    pub(super) parent_span_id: Id<SpanId>,
     #[serde(deserialize_with = "or_default")]
     pub(super) name: String,
     #[serde(deserialize_with = "or_default")]
@@ -85,9 +86,9 @@ pub(super) struct WireEvent {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct WireLink {
     #[serde(deserialize_with = "or_default")]
-    pub(super) trace_id: Hex<TraceId>,
+    pub(super) trace_id: Id<TraceId>,
     #[serde(deserialize_with = "or_default")]
-    pub(super) span_id: Hex<SpanId>,
+    pub(super) span_id: Id<SpanId>,
     #[serde(deserialize_with = "or_default")]
     pub(super) attributes: Vec<KeyValue>,
 }
@@ -130,33 +131,35 @@ pub(super) struct List<T> {
     pub(super) values: Vec<T>,
 }
 
-/// An id; none when the text is empty, which is how an absent one is written.
-pub(super) struct Hex<T>(pub(super) Option<T>);
+/// An id, in hex or base64; none when the text is empty, which is how an absent one is written.
+pub(super) struct Id<T>(pub(super) Option<T>);
 
 /// A number or the text of one: 64-bit integers are quoted because JavaScript has no room for them,
 /// enumerations may be named, and floating-point numbers that JSON lacks are words.
 #[derive(Deserialize)]
 #[serde(untagged)]
-pub(super) enum Scalar {
+pub(in crate::verify) enum Scalar {
     Unsigned(u64),
     Signed(i64),
     Float(f64),
     Text(String),
 }
 
-impl<T> Default for Hex<T> {
+impl<T> Default for Id<T> {
     fn default() -> Self {
         Self(None)
     }
 }
 
-impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Hex<T> {
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Id<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         if text.is_empty() {
             return Ok(Self(None));
         }
-        text.parse().map(|id| Self(Some(id))).map_err(D::Error::custom)
+        // The two forms of an id differ in length, so that neither is taken for the other.
+        let hex = base64::to_hex(&text).unwrap_or(text);
+        hex.parse().map(|id| Self(Some(id))).map_err(D::Error::custom)
     }
 }
 
@@ -166,7 +169,9 @@ impl Default for Scalar {
     }
 }
 
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+pub(in crate::verify) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 

@@ -1,0 +1,18 @@
+//! The command `traced-broker`, against servers on loopback that answer as Tempo and Jaeger do, and as they should not.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
+
+#[path = "cli/asking.rs"]
+mod asking;
+#[path = "cli/bad_input.rs"]
+mod bad_input;
+#[path = "cli/breaking.rs"]
+mod breaking;
+#[path = "cli/command.rs"]
+mod command;
+#[path = "cli/other_commands.rs"]
+mod other_commands;
+#[path = "cli/server.rs"]
+mod server;
+#[path = "cli/traces.rs"]
+mod traces;

@@ -1,0 +1,170 @@
+//! A broken trace is told from a whole one, and where it broke.
+
+use axum::response::IntoResponse as _;
+use serde_json::{Value, json};
+
+use crate::command::verify;
+use crate::server::Server;
+use crate::traces::{ID, JAEGER, JAEGER_V3, first, with_process};
+
+const AFTER_SEND: &str = "✗ broken after `send orders` of order-api (span 00f067aa0ba902b2)";
+
+async fn jaeger(text: String) -> Server {
+    Server::at(JAEGER, text).await
+}
+
+/// The message was sent, and its processing is nowhere in the trace.
+#[tokio::test]
+async fn a_message_that_nobody_continued() {
+    let server = jaeger(first(2)).await;
+    let arguments = [
+        "--trace-id",
+        ID,
+        "--jaeger",
+        &server.url,
+        "--expect",
+        "process orders",
+        "--expect",
+        "service=notification-service",
+    ];
+    let outcome = verify(&arguments).await.ends_with(1);
+    outcome.prints(&[
+        AFTER_SEND,
+        "missing: `process orders`",
+        "missing: a span of notification-service",
+        "wrote no context header",
+        "dropped at the broker",
+        "did not extract",
+        "sampled away",
+        "exporter dropped",
+        "not arrived yet",
+    ]);
+    let outcome = verify(&[&arguments[..], &["--json"]].concat()).await.ends_with(1);
+    let result: Value = serde_json::from_str(&outcome.out).unwrap();
+    assert_eq!(result["verdict"], "broken");
+    assert_eq!(result["breaks"].as_array().unwrap().len(), 1);
+    let at = &result["breaks"][0];
+    assert_eq!(
+        at["last_good"],
+        json!({ "name": "send orders", "service": "order-api", "span_id": "00f067aa0ba902b2" })
+    );
+    let causes = ["no_header", "header_dropped", "not_extracted", "sampled_away", "exporter_dropped", "not_arrived"];
+    assert_eq!(at["causes"], json!(causes));
+}
+
+#[tokio::test]
+async fn a_report_for_the_build_server_has_the_failure() {
+    let server = jaeger(first(2)).await;
+    let junit = tempfile::NamedTempFile::new().unwrap();
+    let file = junit.path().to_str().unwrap();
+    let outcome =
+        verify(&["--trace-id", ID, "--jaeger", &server.url, "--expect", "process <orders>", "--junit", file]).await;
+    outcome.ends_with(1);
+    let xml = std::fs::read_to_string(junit.path()).unwrap();
+    assert!(xml.contains("failures=\"1\" errors=\"0\""), "{xml}");
+    assert!(xml.contains("expected `process &lt;orders&gt;`, found 0"), "{xml}");
+}
+
+#[tokio::test]
+async fn nothing_was_sent() {
+    let server = jaeger(first(1)).await;
+    let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url, "--expect", "process orders"]).await.ends_with(1);
+    outcome.prints(&["✗ broken after `POST /orders` of order-api", "did not get as far as to send"]);
+}
+
+#[tokio::test]
+async fn the_send_failed() {
+    let mut answer: Value = serde_json::from_str(&first(2)).unwrap();
+    answer["result"]["resourceSpans"][0]["scopeSpans"][0]["spans"][1]["status"] = json!({ "code": 2 });
+    let server = jaeger(answer.to_string()).await;
+    let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url, "--expect", "process orders"]).await.ends_with(1);
+    outcome.prints(&[AFTER_SEND, "likely:  the send failed"]).never_shows("did not extract");
+}
+
+#[tokio::test]
+async fn too_few_of_a_kind() {
+    let server = jaeger(JAEGER_V3.to_owned()).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), r#"{"expect":[{"span":"process orders","kind":"consumer","count":2}]}"#).unwrap();
+    let file = file.path().to_str().unwrap();
+    let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url, "--expectations", file]).await.ends_with(1);
+    outcome.prints(&["missing: `process orders` (consumer), 2 times: there are 1"]);
+}
+
+/// The processing is in the trace, but the span it continues is nowhere.
+#[tokio::test]
+async fn a_context_of_no_span() {
+    let changed = with_process(|span| {
+        span["parentSpanId"] = json!("00000000000000aa");
+        span["links"] = json!([]);
+    });
+    let server = jaeger(changed).await;
+    let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url]).await.ends_with(1);
+    outcome.prints(&["parent not exported", AFTER_SEND, "context of a span that it never exported"]);
+}
+
+#[tokio::test]
+async fn a_message_without_a_context() {
+    let changed = with_process(|span| {
+        span["parentSpanId"] = json!("");
+        span["links"] = json!([]);
+    });
+    let server = jaeger(changed).await;
+    let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url]).await.ends_with(1);
+    outcome.prints(&["no context in the message", AFTER_SEND, "wrote no context header", "did not extract"]);
+}
+
+/// What has no place in a queue is told all the same.
+#[tokio::test]
+async fn a_process_span_without_length() {
+    let changed = with_process(|span| span["endTimeUnixNano"] = span["startTimeUnixNano"].clone());
+    let server = jaeger(changed).await;
+    let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url]).await.ends_with(1);
+    outcome.prints(&["process span without length", "✗ broken, as told above"]).never_shows("✓ whole");
+}
+
+#[tokio::test]
+async fn a_message_that_waited_too_long() {
+    let server = jaeger(JAEGER_V3.to_owned()).await;
+    let arguments = |most| ["--trace-id", ID, "--jaeger", &server.url, "--max-queue-latency", most].map(str::to_owned);
+    for (most, code) in [("832ms", 1), ("833ms", 0)] {
+        let arguments = arguments(most);
+        let arguments: Vec<&str> = arguments.iter().map(|text| &**text).collect();
+        let outcome = verify(&arguments).await.ends_with(code);
+        assert_eq!(
+            outcome.out.contains("✗ too slow: what `process orders` of fulfillment-worker handled waited 833 ms"),
+            code == 1
+        );
+        assert_eq!(outcome.out.contains("✓ whole"), code == 0);
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), r#"{"max_queue_latency":"0.5s"}"#).unwrap();
+    let file = file.path().to_str().unwrap();
+    verify(&["--trace-id", ID, "--jaeger", &server.url, "--expectations", file])
+        .await
+        .ends_with(1)
+        .prints(&["more than 500 ms"]);
+}
+
+/// A service that says so is believed.
+#[tokio::test]
+async fn a_trace_that_was_not_sampled() {
+    let value = format!("00-{ID}-00f067aa0ba902b1-00");
+    let shop = Server::start(move |_| ([("traceresponse", value.clone())], "").into_response()).await;
+    let server = jaeger(first(2)).await;
+    let request = format!("GET {}", shop.url);
+    let outcome =
+        verify(&["--request", &request, "--jaeger", &server.url, "--expect", "process orders"]).await.ends_with(1);
+    outcome.prints(&[AFTER_SEND, "likely:  the span was sampled away"]).never_shows("did not extract");
+}
+
+/// Names come from anywhere, and none may change the terminal.
+#[tokio::test]
+async fn names_do_not_reach_the_terminal_as_they_are() {
+    let evil = "send orders\u{1b}]0;owned\u{7}\n\u{202e}";
+    let mut answer: Value = serde_json::from_str(&first(2)).unwrap();
+    answer["result"]["resourceSpans"][0]["scopeSpans"][0]["spans"][1]["name"] = json!(evil);
+    let server = jaeger(answer.to_string()).await;
+    let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url, "--expect", "process orders"]).await.ends_with(1);
+    outcome.prints(&["send orders�]0;owned"]).never_shows("\u{1b}").never_shows("\u{7}").never_shows("\u{202e}");
+}

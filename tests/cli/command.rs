@@ -1,0 +1,70 @@
+//! Runs the command.
+
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+/// What the command left behind.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+/// Runs `traced-broker` with these arguments.
+pub(crate) async fn traced_broker(arguments: &[&str]) -> Outcome {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_traced-broker"));
+    for variable in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+        command.env_remove(variable);
+    }
+    let output = command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Outcome { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Runs `traced-broker verify` with these arguments, and a deadline that the tests need not wait long for.
+pub(crate) async fn verify(arguments: &[&str]) -> Outcome {
+    let mut all = vec!["verify", "--settle", "0s"];
+    if !arguments.contains(&"--deadline") {
+        all.extend(["--deadline", "1s"]);
+    }
+    all.extend(arguments);
+    traced_broker(&all).await
+}
+
+impl Outcome {
+    /// Fails unless the command ended with `code`.
+    #[track_caller]
+    pub(crate) fn ends_with(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:#?}");
+        // Whatever happens, it is not a panic.
+        assert!(!self.err.contains("panicked"), "{self:#?}");
+        self
+    }
+
+    /// Fails unless standard output has all of these words.
+    #[track_caller]
+    pub(crate) fn prints(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.out.contains(word), "no {word:?} in {self:#?}");
+        }
+        self
+    }
+
+    /// Fails unless standard error has all of these words.
+    #[track_caller]
+    pub(crate) fn complains(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.err.contains(word), "no {word:?} in {self:#?}");
+        }
+        self
+    }
+
+    /// Fails if this is anywhere in what was printed.
+    #[track_caller]
+    pub(crate) fn never_shows(self, secret: &str) -> Self {
+        assert!(!self.out.contains(secret) && !self.err.contains(secret), "{secret:?} in {self:#?}");
+        self
+    }
+}

@@ -41,6 +41,8 @@ pub(crate) enum SpanFault {
     TakesTheAmbientParent,
     /// What a handler publishes begins a trace of its own.
     PublishesAsRoots,
+    /// What handlers do is outside of their process spans.
+    WorkOutside,
     /// Messages without a context are taken for children of the message before.
     KeepsTheContextBefore,
     /// What is to be linked is a child.
@@ -120,6 +122,11 @@ impl Spoiling {
             }
             SpanFault::TakesTheAmbientParent if is_process && !is_batch => take_last_link_as_parent(&mut span),
             SpanFault::PublishesAsRoots if is_publish && span.parent_span_id != SpanId::INVALID => {
+                begin_a_trace(&mut span);
+            }
+            SpanFault::WorkOutside
+                if span.span_kind == SpanKind::Internal && span.parent_span_id != SpanId::INVALID =>
+            {
                 begin_a_trace(&mut span);
             }
             SpanFault::KeepsTheContextBefore if is_process && !is_batch => self.keep_context(&mut span),

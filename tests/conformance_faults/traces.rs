@@ -357,6 +357,10 @@ faults! { Span SpanFault every_fault_of_spans_is_tried:
         "trace::b34_a_bridge_is_one_trace",
         "trace::b38_a_job_is_linked_to_who_asked_for_it"
     ];
+    telemetry_work_outside: WorkOutside => [
+        "trace::b02_a_handler_in_its_own_task_is_inside_its_process_span",
+        "trace::b02_the_handlers_work_is_inside_its_process_span"
+    ];
     telemetry_keeps_the_context_before: KeepsTheContextBefore => [
         "trace::b09_a_dead_letter_is_what_its_consumer_makes_of_it",
         "trace::b22_a_garbage_header_costs_the_context_and_nothing_else",

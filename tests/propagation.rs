@@ -3,6 +3,8 @@
 
 #[path = "propagation/boundaries.rs"]
 mod boundaries;
+#[path = "propagation/logging.rs"]
+mod logging;
 #[path = "propagation/measuring.rs"]
 mod measuring;
 #[path = "propagation/policies.rs"]

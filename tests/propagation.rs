@@ -1,4 +1,4 @@
-//! How deliveries relate to the contexts they carry, what crosses trust boundaries, and what is measured; on the embedded broker.
+//! How deliveries relate to the contexts they carry, what crosses trust boundaries, what is measured and what is logged; on the embedded broker.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "propagation/boundaries.rs"]

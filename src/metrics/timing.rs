@@ -8,7 +8,6 @@ use opentelemetry::trace::Span;
 use super::{Instruments, Metrics};
 
 /// When an operation began, and where its duration goes. There is none where nothing measures: then the spans read the clock alone.
-#[derive(Clone)]
 pub(crate) struct Timing {
     pub(crate) started: SystemTime,
     pub(crate) instruments: Arc<Instruments>,

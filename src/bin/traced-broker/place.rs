@@ -48,7 +48,8 @@ impl Place {
     pub(crate) fn trouble(&self, what: &str, error: &Error) -> Trouble {
         let hint = match (error.kind(), BrokerUrl::parse(&self.url).as_ref().map(BrokerUrl::scheme)) {
             (ErrorKind::NotFound, Ok("amqp")) => {
-                "; a topic is an exchange here: a queue cannot be watched without taking its messages"
+                "; a topic is an exchange here, which the option topology=create of the URL makes; a queue alone cannot be \
+                 watched without taking its messages"
             }
             (ErrorKind::NotFound, _) => "; to have it made, add the option topology=create to the URL",
             _ => "",

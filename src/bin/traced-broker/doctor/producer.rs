@@ -5,6 +5,7 @@ use traced_broker::Received;
 use traced_broker::w3c::TRACESTATE;
 
 use crate::context::Carried;
+use crate::probe::MARK;
 
 /// Headers that people name the sender in, the most telling first.
 const HINTS: [&str; 17] = [
@@ -33,6 +34,9 @@ const LONGEST: usize = 60;
 /// A name for the sender, and where it was found.
 pub(super) fn of(message: &Received, carried: &Carried) -> Option<String> {
     let headers = message.headers();
+    if headers.contains(MARK) {
+        return Some(MARK.to_owned());
+    }
     let hinted = HINTS.iter().find_map(|hint| headers.get_str(hint));
     let named =
         hinted.map(str::to_owned).or_else(|| carried.context.baggage().get("service.name").map(ToString::to_string));

@@ -12,7 +12,7 @@ use crate::context::Carried;
 use crate::telemetry;
 
 /// The header that tells a probe's message from others, and one from another.
-pub(super) const MARK: &str = "traced-broker-probe";
+pub(crate) const MARK: &str = "traced-broker-probe";
 
 /// What the probe writes into `tracestate`.
 const STATE: (&str, &str) = ("traced-broker", "probe");

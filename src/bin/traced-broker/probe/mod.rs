@@ -12,6 +12,7 @@ use tokio::time::{sleep_until, timeout};
 use traced_broker::driver::Timestamp;
 use traced_broker::{Broker, Deliveries, HandlerError, Receipt, TracedBroker as _};
 
+pub(crate) use self::marked::MARK;
 use self::marked::{Change, Marked};
 use self::report::Report;
 use crate::bar::Bar;

@@ -121,14 +121,12 @@ fn own_url(kind: Kind, url: &str) -> String {
 /// The next message, past reports of trouble; acknowledged.
 pub(crate) async fn next(deliveries: &mut Deliveries) -> Received {
     loop {
-        match timeout(SOON, deliveries.next()).await.expect("a message").expect("the subscription goes on") {
-            Ok(delivery) => {
-                let message = delivery.message().clone();
-                delivery.ack().await.unwrap();
-                return message;
-            }
-            Err(error) => eprintln!("reported by the subscription: {error}"),
-        }
+        let next = timeout(SOON, deliveries.next()).await.expect("a message");
+        // An error tells of trouble that is being dealt with.
+        let Ok(delivery) = next.expect("the subscription goes on") else { continue };
+        let message = delivery.message().clone();
+        delivery.ack().await.unwrap();
+        return message;
     }
 }
 

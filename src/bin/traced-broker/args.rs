@@ -23,7 +23,7 @@ Examples:
 
   # In a pipeline: expectations from a file, a report for the build server
   traced-broker verify --request 'POST http://shop.test/orders' --data @order.json --tempo http://tempo.test:3200 \\
-      --expectations trace.json --max-queue-latency 2s --junit verify.xml
+      --expectations trace.json --max-queue-latency 2s --junit verify.xml --html trace.html
 
 A file of expectations:
   {
@@ -115,6 +115,9 @@ pub(crate) struct Verify {
     /// Also draw the trace as an SVG document
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
+    /// Also make a page of the trace for the browser: one file, to search, fold and zoom in
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Also write the result as a JUnit report
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,

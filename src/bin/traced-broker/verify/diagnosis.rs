@@ -79,7 +79,9 @@ impl fmt::Display for Cause {
         f.write_str(match self {
             Self::SendFailed => "the send failed, so that nothing came into the queue",
             Self::NotReached => "the service did not get as far as to send it, or does not trace its sends",
-            Self::NoHeader => "the producer wrote no context header, so that the consumer began a trace of its own",
+            Self::NoHeader => {
+                "the producer wrote no context header, or one that is none, so that the consumer began a trace of its own"
+            },
             Self::HeaderDropped => "the header was dropped at the broker, or by what copies messages there",
             Self::NotExtracted => "the consumer did not extract the context from the message",
             Self::WrongSpan => "the producer wrote the context of a span that it never exported",
@@ -144,8 +146,12 @@ fn of_finding(trace: &Trace, unread: &[&Span], finding: &Finding) -> Option<Brea
     let after = format!("`{}` of {}", span.name, span.service);
     let (last_good, missing, causes) = match finding.kind {
         FindingKind::MissingParent if span.is_processing() => {
-            let causes = [Cause::WrongSpan].into_iter().chain(ABSENT).collect();
-            (sent(), format!("the span that sent what {after} processed"), causes)
+            let missing = format!("the span that sent what {after} processed");
+            match sent() {
+                Some(sent) => (Some(sent), missing, [Cause::WrongSpan].into_iter().chain(ABSENT).collect()),
+                // Whoever sent it is not there at all.
+                None => (before(trace, unread, span), missing, ABSENT.to_vec()),
+            }
         }
         FindingKind::MissingParent => (before(trace, unread, span), format!("the parent of {after}"), ABSENT.to_vec()),
         FindingKind::MissingLink => {
@@ -171,7 +177,9 @@ fn before(trace: &Trace, unread: &[&Span], span: &Span) -> Option<Place> {
 fn continues(trace: &Trace, findings: &[Finding], send: &Span) -> bool {
     let orphans = findings.iter().filter(|finding| finding.kind == FindingKind::MissingParent);
     let mut orphans = orphans.filter_map(|finding| trace.span(finding.span));
-    orphans.any(|span| !span.is_processing() && span.service != send.service && span.start >= send.start)
+    // One that processed this very message has the context of another span: that says nothing of this one.
+    let is_of = |span: &Span| span.is_processing() && leads_to(send, span.destination());
+    orphans.any(|span| !is_of(span) && span.service != send.service && span.start >= send.start)
 }
 
 fn of_expectation(trace: &Trace, unread: &[&Span], findings: &[Finding], met: &Met) -> Break {
@@ -200,10 +208,12 @@ fn of_expectation(trace: &Trace, unread: &[&Span], findings: &[Finding], met: &M
 
 /// The last message that was sent to `topic` and not read.
 fn last_to<'a>(unread: &[&'a Span], topic: &str) -> Option<&'a Span> {
-    let there = |span: &&&Span| {
-        let to = span.destination();
-        // A consumer on RabbitMQ may name its queue after what the producer names.
-        to == topic || topic.strip_prefix(to).is_some_and(|rest| !to.is_empty() && rest.starts_with(':'))
-    };
-    unread.iter().filter(there).max_by_key(|span| span.start).copied()
+    unread.iter().filter(|send| leads_to(send, topic)).max_by_key(|span| span.start).copied()
+}
+
+/// Whether what was sent comes out at `topic`.
+fn leads_to(send: &Span, topic: &str) -> bool {
+    let to = send.destination();
+    // A consumer on RabbitMQ may name its queue after what the producer names.
+    to == topic || topic.strip_prefix(to).is_some_and(|rest| !to.is_empty() && rest.starts_with(':'))
 }

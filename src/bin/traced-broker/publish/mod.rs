@@ -89,7 +89,7 @@ pub(crate) async fn run(options: Publish) -> Result<(), Trouble> {
     let draft = Draft::of(&options)?;
     let enough = CancellationToken::new();
     let payloads = payloads(options.data.as_deref())?;
-    let telemetry = telemetry::start();
+    let telemetry = telemetry::start()?;
     let broker = options.place.connect(Missing::ByOption).await?;
     let stop = enough.clone();
     let stop = async move {
@@ -101,7 +101,7 @@ pub(crate) async fn run(options: Publish) -> Result<(), Trouble> {
     let payloads = payloads.take_until(Box::pin(stop));
     let sent = send(&broker, &draft, payloads, options.json, &enough).await;
     let closed = close(&broker).await;
-    telemetry.end();
+    telemetry.end().await;
     sent.and(closed)
 }
 

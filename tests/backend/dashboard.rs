@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Kind, Server};
 use crate::tier::{Tier, shipped};
-use crate::traffic::{failing, plain, send};
+use crate::traffic::{Shop, failing, plain};
 
 /// Long enough for the Collector to hand out the metrics of spans, and for two scrapes to see them.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -72,12 +72,12 @@ fn every_panel_shows_something() {
 
     let mut unanswered = queries();
     assert!(unanswered.len() >= 30, "{} queries", unanswered.len());
+    let shop = Shop::open(&tier.endpoint());
     let deadline = Instant::now() + PATIENCE;
     while !unanswered.is_empty() {
         assert!(Instant::now() < deadline, "no data for {} of the queries: {unanswered:#?}", unanswered.len());
-        let orders: Vec<_> = failing(10).into_iter().chain(plain(60)).collect();
-        send(&orders, &tier.endpoint());
-        thread::sleep(Duration::from_secs(2));
+        shop.post(&failing(4).into_iter().chain(plain(16)).collect::<Vec<_>>());
+        thread::sleep(Duration::from_secs(1));
         unanswered.retain(|(title, query)| {
             let series = ask(&prometheus, query).unwrap_or_else(|error| panic!("{title}: {query}: {error}"));
             let is_number = |one: &Value| one["value"][1].as_str().is_some_and(|number| number != "NaN");

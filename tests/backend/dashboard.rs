@@ -84,10 +84,12 @@ fn every_panel_shows_something() {
     let mut unanswered = queries();
     assert!(unanswered.len() >= 30, "{} queries", unanswered.len());
     let shop = Shop::open(&tier.endpoint());
+    let mut posted = 0;
     let deadline = Instant::now() + PATIENCE;
     while !unanswered.is_empty() {
         assert!(Instant::now() < deadline, "no data for {} of the queries: {unanswered:#?}", unanswered.len());
         shop.post(&failing(4).into_iter().chain(plain(16)).collect::<Vec<_>>());
+        posted += 20;
         thread::sleep(Duration::from_secs(1));
         unanswered.retain(|(title, query)| {
             let series = ask(&prometheus, query).unwrap_or_else(|error| panic!("{title}: {query}: {error}"));
@@ -95,5 +97,12 @@ fn every_panel_shows_something() {
             let at_least = if BUSY.contains(&title.as_str()) { f64::MIN_POSITIVE } else { f64::MIN };
             !series.iter().filter_map(number).any(|number| number >= at_least)
         });
+    }
+    // Counted before sampling: none is missing of which no trace was kept.
+    let requests = "sum(traces_span_metrics_calls_total{span_kind=\"SPAN_KIND_SERVER\"})";
+    let counted = || ask(&prometheus, requests).unwrap()[0]["value"][1].as_str().unwrap().to_owned();
+    while counted() != posted.to_string() {
+        assert!(Instant::now() < deadline + PATIENCE, "{} of {posted} requests are counted", counted());
+        thread::sleep(Duration::from_secs(1));
     }
 }

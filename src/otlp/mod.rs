@@ -116,7 +116,7 @@ impl Setup {
     /// [context](crate::Error::context) names as `variable`; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for one that does, but asks
     /// for what is not there, such as gRPC, TLS or a propagator; [`ErrorKind::Unexpected`](crate::ErrorKind::Unexpected) when no thread can be had.
     pub fn start(self) -> Result<Telemetry> {
-        let variables = Variables::read(|name| std::env::var_os(name))?;
+        let variables = Variables::read(std::env::var_os)?;
         let global = self.global;
         let telemetry =
             if variables.disabled { Telemetry::disabled(variables.propagators) } else { self.start_sdk(variables)? };

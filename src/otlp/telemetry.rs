@@ -116,7 +116,7 @@ impl Telemetry {
             let again = self.ending.swap(true, Ordering::AcqRel);
             apart(move || if again { sdk.end(SHUTDOWN) } else { sdk.finish() }).await
         };
-        self.ended.get_or_try_init(end).await.map(|()| ())
+        self.ended.get_or_try_init(end).await.copied()
     }
 }
 

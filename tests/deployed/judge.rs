@@ -39,6 +39,7 @@ impl Verdict {
     #[track_caller]
     pub(crate) fn is_whole(self) -> Self {
         assert_eq!((self.code, self.json["verdict"].as_str()), (0, Some("whole")), "{self:#?}");
+        assert!(self.stderr.is_empty(), "{self:#?}");
         self
     }
 

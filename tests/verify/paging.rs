@@ -94,6 +94,20 @@ fn a_trace_without_a_link_is_not_shown() {
 }
 
 #[test]
+fn nothing_is_said_against_a_linked_trace_whose_own_links_are_not_at_hand() {
+    let mut job = job();
+    job[0] = job.remove(0).links_to(&"9".repeat(32), 5, &[]);
+    let all = traces(&[order(), job].concat());
+    let (report, order, job) =
+        (check(&all), all.get(TRACE.parse().unwrap()).unwrap(), all.get(JOB.parse().unwrap()).unwrap());
+    let page = |trace| Page::new(trace).within(&all).report(&report).to_string();
+    assert!(page(job).contains("broken") && page(job).contains("not exported"), "on its own page it is");
+    assert!(
+        page(order).contains("✓ whole") && !page(order).contains("broken") && !page(order).contains("not exported")
+    );
+}
+
+#[test]
 fn what_is_wrong_stands_above_and_leads_to_its_row() {
     let page = page_of(&traces(&without(order(), 2)));
     let elements = elements_of(&page).unwrap();

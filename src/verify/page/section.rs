@@ -49,8 +49,10 @@ impl<'a> Section<'a> {
             waterfall = waterfall.within(traces);
         }
         let mut findings: HashMap<_, Vec<_>> = HashMap::new();
-        // The others may lack what they link to themselves, so that nothing can be said about them.
-        if let Some(report) = page.report.filter(|_| is_first) {
+        // Only what the first links to was looked for, so that of the others it cannot be said whether they are whole.
+        if !is_first {
+            waterfall = waterfall.incomplete();
+        } else if let Some(report) = page.report {
             waterfall = waterfall.report(report);
             report.of(trace.id()).iter().for_each(|finding| findings.entry(finding.span).or_default().push(finding));
         }

@@ -55,7 +55,12 @@ const fn sends(headers: Headers) -> Measured {
     whole(&["place order (internal)", "send orders (producer)"], headers)
 }
 
-/// What receives in the same way.
+/// What sends without a context.
+const fn sends_nothing() -> Measured {
+    Measured { tie: Tie::Nothing, keeps_baggage: false, findings: &[NoContext], ..whole(&[], &[]) }
+}
+
+/// What receives with a carrier written by hand.
 const fn receives(headers: Headers) -> Option<Measured> {
     Some(whole(PROCESS, headers))
 }
@@ -84,12 +89,7 @@ combinations! {
         title: "Go: sarama, own carrier by value",
         broker: Kind::Kafka,
         options: "",
-        sends: Measured {
-            tie: Tie::Nothing,
-            keeps_baggage: false,
-            findings: &[NoContext],
-            ..whole(&[], &[])
-        },
+        sends: sends_nothing(),
         receives: None,
     };
     otelsarama [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
@@ -141,6 +141,24 @@ combinations! {
             ..whole(&["recv (consumer)", "orders process (consumer)", "reserve stock (internal)"], PYTHON_BYTES)
         }),
     };
+    confluent_kafka_instrumented_late [theirs_to_ours] Library {
+        language: Language::Python,
+        name: "confluent-kafka-instrumented-late",
+        title: "Python: confluent-kafka, instrumented after its import",
+        broker: Kind::Kafka,
+        options: "",
+        sends: sends_nothing(),
+        receives: None,
+    };
+    confluent_kafka_dictionary [theirs_to_ours, ours_to_theirs] Library {
+        language: Language::Python,
+        name: "confluent-kafka-dictionary",
+        title: "Python: confluent-kafka, no carrier but a dictionary",
+        broker: Kind::Kafka,
+        options: "",
+        sends: sends(BYTES),
+        receives: Some(Measured { tie: Tie::Fails("TypeError"), ..whole(&[], PYTHON_BYTES) }),
+    };
     kafka_clients [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
         language: Language::Java,
         name: "kafka-clients",
@@ -183,11 +201,23 @@ combinations! {
         title: "Python: pika, instrumented",
         broker: Kind::RabbitMq,
         options: "",
-        sends: whole(&["place order (internal)", "orders send (producer)"], LONG_STRINGS),
+        sends: whole(
+            &["place order (internal)", "orders send (producer)", "orders send (producer)"],
+            LONG_STRINGS
+        ),
         receives: Some(Measured {
             findings: &[NoCreationLink],
             ..whole(&["orders receive (consumer)", "reserve stock (internal)"], PYTHON_STR)
         }),
+    };
+    pika_instrumented_channel [theirs_to_ours] Library {
+        language: Language::Python,
+        name: "pika-instrumented-channel",
+        title: "Python: pika, one channel instrumented",
+        broker: Kind::RabbitMq,
+        options: "",
+        sends: whole(&["place order (internal)", "orders send (producer)"], LONG_STRINGS),
+        receives: None,
     };
     nats_go [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
         language: Language::Go,

@@ -34,6 +34,8 @@ pub mod job;
 mod latency;
 pub mod message;
 pub mod metrics;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod propagation;
 mod publisher;
 mod received;

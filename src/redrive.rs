@@ -1,6 +1,8 @@
 //! Dead letters sent back to where they came from.
 
 use std::fmt;
+use std::future::{Future, pending};
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
@@ -16,6 +18,9 @@ use crate::propagation::Hop;
 
 /// How long nothing may come before the dead letters count as all sent back, unless [`Redrive::idle`] says otherwise.
 pub const DEFAULT_IDLE: Duration = Duration::from_secs(5);
+
+/// How many letters a [dry run](Redrive::dry_run) looks at, at most.
+pub const MAX_LOOKED_AT: usize = 10_000;
 
 /// A redrive that is being set up: nothing happens until [`run`](Self::run).
 ///
@@ -45,13 +50,17 @@ pub struct Redrive<'a, B: ?Sized> {
     subscription: Subscription,
     most: u64,
     idle: Duration,
+    dry: bool,
+    progress: Option<Box<Watcher<'a>>>,
 }
+
+type Watcher<'a> = dyn Fn(Redriven) + Send + Sync + 'a;
 
 /// What a redrive did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Redriven {
-    /// Confirmed at the topic they came from, and settled.
+    /// Confirmed at the topic they came from, and settled. Of a [dry run](Redrive::dry_run): would be sent.
     pub sent_back: u64,
     /// Left where they are: they do not say where they came from, could not be published there, or died after the redrive began.
     pub left: u64,
@@ -60,7 +69,7 @@ pub struct Redriven {
 impl<'a, B: TracedBroker + ?Sized> Redrive<'a, B> {
     pub(crate) fn new(broker: &'a B, dead_letter_topic: &str) -> Self {
         let subscription = Subscription::new(dead_letter_topic).group("redrive");
-        Self { broker, subscription, most: u64::MAX, idle: DEFAULT_IDLE }
+        Self { broker, subscription, most: u64::MAX, idle: DEFAULT_IDLE, dry: false, progress: None }
     }
 
     /// The consumer group that reads the dead letters. Default `redrive`.
@@ -84,34 +93,72 @@ impl<'a, B: TracedBroker + ?Sized> Redrive<'a, B> {
         self
     }
 
+    /// Sends nothing back, and leaves every letter where it is: it only looks at what the group would get, up to
+    /// [`MAX_LOOKED_AT`] letters.
+    ///
+    /// The letters are taken in hand and given back, which the broker counts as an attempt where it counts any.
+    pub fn dry_run(mut self) -> Self {
+        self.dry = true;
+        self
+    }
+
+    /// Calls `report` after each letter with what was done until then. It must not block.
+    pub fn on_progress(mut self, report: impl Fn(Redriven) + Send + Sync + 'a) -> Self {
+        self.progress = Some(Box::new(report));
+        self
+    }
+
     /// Sends the dead letters back.
     ///
     /// # Errors
     /// What [`subscribe`](TracedBroker::subscribe) and settling return. What was sent back before stays sent back.
     pub async fn run(self) -> Result<Redriven> {
-        let mut letters = self.broker.subscribe(self.subscription.clone()).await?;
+        self.run_until(pending::<()>()).await
+    }
+
+    /// Sends dead letters back until there are no more, or until `shutdown` ends: the letter in hand then arrives, and no more is taken.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_until(self, shutdown: impl Future) -> Result<Redriven> {
+        let mut subscription = self.subscription.clone();
+        if self.dry {
+            subscription = subscription.prefetch(self.most.clamp(1, MAX_LOOKED_AT as u64) as usize);
+        }
+        let room = subscription.max_unsettled();
+        let mut letters = self.broker.subscribe(subscription).await?;
         let mut redriven = Redriven::default();
         let begun = SystemTime::now();
         // Kept in hand, so that they do not come again before the end.
-        let mut left = Vec::new();
-        let room = self.subscription.max_unsettled();
-        while redriven.sent_back < self.most && left.len() < room {
-            let Ok(Some(letter)) = timeout(self.idle, letters.next()).await else { break };
+        let mut kept = Vec::new();
+        let mut shutdown = pin!(shutdown);
+        while redriven.sent_back < self.most && kept.len() < room {
+            let next = tokio::select! {
+                biased;
+                _ = &mut shutdown => break,
+                next = timeout(self.idle, letters.next()) => next,
+            };
+            let Ok(Some(letter)) = next else { break };
             let letter = letter?;
             match self.send_back(&letter, begun).await {
+                Ok(()) if self.dry => {
+                    kept.push(letter);
+                    redriven.sent_back += 1;
+                }
                 Ok(()) => {
                     letter.ack().await?;
                     redriven.sent_back += 1;
                 }
                 Err(reason) => {
                     tracing::warn!(topic = self.subscription.topic(), reason, "a dead letter is left where it is");
-                    left.push(letter);
+                    kept.push(letter);
+                    redriven.left += 1;
                 }
             }
+            self.progress.iter().for_each(|report| report(redriven));
         }
-        redriven.left = left.len() as u64;
         drop(letters);
-        left.into_iter().for_each(Delivery::give_back);
+        kept.into_iter().for_each(Delivery::give_back);
         Ok(redriven)
     }
 
@@ -122,6 +169,9 @@ impl<'a, B: TracedBroker + ?Sized> Redrive<'a, B> {
         }
         let origin = letter.headers().get_str(dead_letter::TOPIC).ok_or("it does not say where it came from")?;
         let origin = Topic::new(origin).map_err(|error| error.to_string())?;
+        if self.dry {
+            return Ok(());
+        }
         let mut message = Message::from(letter).hop(Hop::Replay);
         for header in dead_letter::HEADERS {
             message.headers_mut().remove(header);
@@ -136,6 +186,7 @@ impl<B: ?Sized> fmt::Debug for Redrive<'_, B> {
             .field("subscription", &self.subscription)
             .field("most", &self.most)
             .field("idle", &self.idle)
+            .field("dry", &self.dry)
             .finish_non_exhaustive()
     }
 }

@@ -156,6 +156,10 @@ fn what_cannot_run_says_why_and_exits_with_2() {
         (&["--port", &port], "--port"),
         (&["--port", "many"], "--port"),
         (&["--otlp", "nowhere"], "nowhere"),
+        (&["--role", "worker"], "processes cannot share memory"),
+        (&["--role", "reconcile", "--broker", "redis://127.0.0.1:9"], "--jobs"),
+        (&["--role", "api", "--broker", "redis://127.0.0.1:9", "--input", "x"], "send them to the API"),
+        (&["--role", "clerk"], "clerk"),
         (&["--orders"], "--orders"),
     ] {
         let finished = Running::start(arguments).wait();

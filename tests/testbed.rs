@@ -31,6 +31,11 @@ fn redis_lives_and_dies() {
     live_and_die(Kind::Redis);
 }
 
+#[test]
+fn jaeger_lives_and_dies() {
+    live_and_die(Kind::Jaeger);
+}
+
 fn live_and_die(kind: Kind) {
     let server = Server::start(kind);
     let (url, first) = (server.url(), server.pid());
@@ -73,7 +78,7 @@ fn no_server_outlives_a_killed_owner() {
         drop(server);
         return;
     }
-    for kind in Kind::ALL {
+    for kind in Kind::BROKERS.into_iter().chain([Kind::Jaeger]) {
         let place = tempfile::tempdir().unwrap();
         let mut owner = Owner::spawn(NAME, kind, place.path());
         let server = Owner::wait_for_server(&mut owner, place.path());
@@ -92,7 +97,7 @@ fn no_shared_server_outlives_the_tests() {
         owner.ready();
         return;
     }
-    for kind in Kind::ALL {
+    for kind in Kind::BROKERS {
         let place = tempfile::tempdir().unwrap();
         let mut owner = Owner::spawn(NAME, kind, place.path());
         let server = Owner::wait_for_server(&mut owner, place.path());
@@ -113,7 +118,7 @@ impl Owner {
 
     fn told() -> Option<Self> {
         let name = std::env::var(Self::TOLD).ok()?;
-        let kind = Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == name);
+        let kind = Kind::BROKERS.into_iter().chain([Kind::Jaeger]).find(|kind| format!("{kind:?}") == name);
         Some(Self { kind: kind.unwrap() })
     }
 

@@ -18,6 +18,8 @@ mod hops;
 mod library;
 #[path = "verify/markup.rs"]
 mod markup;
+#[path = "verify/paging.rs"]
+mod paging;
 #[path = "verify/picturing.rs"]
 mod picturing;
 #[path = "verify/reading.rs"]

@@ -23,7 +23,8 @@
 //! `max_age` here, or limits at the server. A dot that would leave a part of the subject empty (`a..b`, `.a`) is
 //! written `~` there too. A group is a durable pull consumer named after the group, again with `~` for each dot; in a
 //! stream of several topics a group name serves one of them. A subscription without a group has a consumer of its own, deleted when
-//! it ends, or by the server after a minute without it. What exists already keeps its configuration if it can be used at all; a
+//! it ends, or by the server after a minute without it; of a stream that is a work queue, where it would take messages from the groups, it
+//! is [`Unsupported`](crate::ErrorKind::Unsupported). What exists already keeps its configuration if it can be used at all; a
 //! consumer of your own needs the topic's subject as its filter, unless the stream takes nothing else.
 //!
 //! **Confirmed** means that the server has written the message to its file: it survives the server's being killed. A

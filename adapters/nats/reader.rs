@@ -6,11 +6,12 @@ use std::time::Duration;
 use async_nats::Client;
 use async_nats::datetime::DateTime;
 use async_nats::jetstream::consumer;
+use async_nats::jetstream::stream::RetentionPolicy;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::address::{Start, Subscription};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 use super::config::{Acknowledge, Config};
 use super::dial::{Dial, Notices, Queues, pause};
@@ -135,6 +136,11 @@ impl Reader {
     /// The consumer, made again where it was if it is gone.
     async fn consumer(&self, again: bool) -> Result<consumer::Info> {
         let stream = topology::stream(&self.link, &self.config, &self.topic).await?;
+        if !self.durable && stream.config.retention == RetentionPolicy::WorkQueue {
+            let message =
+                "the stream is a work queue, where a message goes to one reader and is gone: join a group to take some";
+            return Err(Error::new(ErrorKind::Unsupported, message).with_context("stream", stream.config.name));
+        }
         let begin = {
             let mut place = self.place.lock();
             if place.stream_created.is_some_and(|created| created != stream.created) {

@@ -73,7 +73,10 @@ impl Api {
             return Err(Refusal::unavailable());
         }
         ledger.accepted(&order.id);
-        self.jobs.enqueue(&self.tracer);
+        // The order is taken, whatever becomes of the job.
+        if let Err(error) = self.jobs.enqueue(&self.tracer) {
+            ledger.trouble(error);
+        }
         Ok(())
     }
 }

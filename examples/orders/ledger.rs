@@ -65,6 +65,25 @@ impl Account {
     pub(crate) fn is_settled(&self) -> bool {
         self.fulfilled && self.notified || self.dead_lettered
     }
+
+    /// That of an order that is in the books of another process.
+    fn of_elsewhere() -> Self {
+        let (trace_id, span_id) = (TraceId::new(0), SpanId::new(0));
+        Self { accepted: true, ..Self::new(trace_id, span_id, false) }
+    }
+
+    fn new(trace_id: TraceId, span_id: SpanId, sampled: bool) -> Self {
+        Self {
+            trace_id,
+            span_id,
+            sampled,
+            accepted: false,
+            attempts: 0,
+            fulfilled: false,
+            notified: false,
+            dead_lettered: false,
+        }
+    }
 }
 
 impl Ledger {
@@ -75,16 +94,8 @@ impl Ledger {
         if accounts.contains_key(order) {
             return false;
         }
-        let account = Account {
-            trace_id: trace_id(span),
-            span_id: SpanId::new(u64::from_be_bytes(span.span_id().to_bytes())),
-            sampled: span.is_sampled(),
-            accepted: false,
-            attempts: 0,
-            fulfilled: false,
-            notified: false,
-            dead_lettered: false,
-        };
+        let span_id = SpanId::new(u64::from_be_bytes(span.span_id().to_bytes()));
+        let account = Account::new(trace_id(span), span_id, span.is_sampled());
         accounts.insert(order.into(), account);
         true
     }
@@ -152,9 +163,12 @@ impl Ledger {
     }
 
     /// A message may come twice, and an answer before the confirm it answers: only the difference to before counts.
+    ///
+    /// Of orders that another process accepted only the tally is kept.
     fn update(&self, order: &str, change: impl FnOnce(&mut Account)) {
         let mut accounts = self.accounts.lock();
-        let Some(account) = accounts.get_mut(order) else { return };
+        let mut elsewhere = Account::of_elsewhere();
+        let account = accounts.get_mut(order).unwrap_or(&mut elsewhere);
         let before = *account;
         change(account);
         let after = *account;

@@ -10,6 +10,8 @@
 //! dead-lettered, and then reads back the spans that the services exported: it draws the trace of one order, sums up,
 //! and fails when a trace is broken or an order unaccounted for. `-- --help` lists the options.
 //!
+//! With `--role` each service is a process of its own, as it would be deployed; `traced-broker verify` is then the judge.
+//!
 //! Exit status: 0 when all is well, 1 when a trace is broken or an order unaccounted for, 2 when it could not run.
 
 mod api;
@@ -19,6 +21,7 @@ mod chain;
 mod client;
 mod collector;
 mod consumer;
+mod cut;
 mod dead_letters;
 mod fulfillment;
 mod ledger;
@@ -30,6 +33,7 @@ mod progress;
 mod proof;
 mod reconciliation;
 mod refusal;
+mod role;
 mod run;
 mod screen;
 mod server_span;
@@ -47,6 +51,7 @@ use clap::Parser as _;
 
 use crate::args::Args;
 use crate::progress::Progress;
+use crate::role::Roles;
 use crate::screen::Screen;
 use crate::shop::Shop;
 use crate::summary::Summary;
@@ -58,8 +63,8 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     screen::log_if_asked();
     match run(&args).await {
-        Ok(verdict) if verdict.holds() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(1),
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
         Err(error) => {
             screen::complain(&error);
             ExitCode::from(2)
@@ -67,17 +72,24 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Whether all is well, as far as this process can tell.
+async fn run(args: &Args) -> Result<bool> {
+    let roles = args.roles()?;
+    if roles.are_all() { run_whole(args, roles).await } else { run_part(args, roles).await }
+}
+
 /// Opens the shop, lets the orders through, closes it, and judges by the spans that came out.
-async fn run(args: &Args) -> Result<Verdict> {
+async fn run_whole(args: &Args, roles: Roles) -> Result<bool> {
     let screen = Screen::new();
     let orders = args.orders()?;
-    let mut telemetry = Telemetry::new(args.spans.as_deref(), args.otlp.as_deref())?;
-    let shop = Shop::open(&args.broker, args.port(), &mut telemetry).await?;
-    screen.opened(&shop, args.serve);
+    let mut telemetry = Telemetry::new(args.spans.as_deref(), args.otlp.as_deref(), args.cut)?;
+    let shop = Shop::open(&args.plan(roles), &mut telemetry).await?;
+    screen.opened(&shop, args.serves());
 
     let progress = Progress::start(shop.tally(), orders.len());
-    let posted = client::post_all(shop.address(), orders, shop.ledger()).await?;
-    if args.serve {
+    let address = shop.address().context("the API is not here")?;
+    let posted = client::post_all(address, orders, shop.ledger()).await?;
+    if args.serves() {
         traced_broker::shutdown_signal().await.context("cannot wait for Ctrl-C")?;
     }
     let books = shop.close().await;
@@ -86,5 +98,18 @@ async fn run(args: &Args) -> Result<Verdict> {
     let exported = telemetry.shut_down().await?;
     let verdict = Verdict::reach(&books, &exported.traces);
     screen.conclude(&Summary { books: &books, posted: &posted, exported: &exported, verdict: &verdict });
-    Ok(verdict)
+    Ok(verdict.holds())
+}
+
+/// Runs some of the services until the process is told to end. Whether a trace is whole only the backend knows.
+async fn run_part(args: &Args, roles: Roles) -> Result<bool> {
+    let screen = Screen::new();
+    let mut telemetry = Telemetry::new(args.spans.as_deref(), args.otlp.as_deref(), args.cut)?;
+    let shop = Shop::open(&args.plan(roles), &mut telemetry).await?;
+    screen.opened(&shop, true);
+    traced_broker::shutdown_signal().await.context("cannot wait for Ctrl-C")?;
+    let books = shop.close().await;
+    let exported = telemetry.shut_down().await?;
+    screen.stopped(&books, &exported);
+    Ok(true)
 }

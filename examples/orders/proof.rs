@@ -6,7 +6,7 @@ use traced_broker::verify::{Traces, otlp};
 
 use crate::books::Books;
 use crate::client;
-use crate::shop::Shop;
+use crate::shop::{Plan, Shop};
 use crate::telemetry::Telemetry;
 use crate::verdict::Verdict;
 
@@ -34,9 +34,9 @@ async fn run(broker: &str) -> Remains {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("spans.jsonl");
-    let mut telemetry = Telemetry::new(Some(&path), None).unwrap();
-    let shop = Shop::open(broker, 0, &mut telemetry).await.unwrap();
-    let posted = client::post_all(shop.address(), orders, shop.ledger()).await.unwrap();
+    let mut telemetry = Telemetry::new(Some(&path), None, None).unwrap();
+    let shop = Shop::open(&Plan::whole(broker), &mut telemetry).await.unwrap();
+    let posted = client::post_all(shop.address().unwrap(), orders, shop.ledger()).await.unwrap();
     assert_eq!((posted.refused.len(), posted.failed.len()), (1, 0), "{posted:?}");
     let books = shop.close().await;
     telemetry.shut_down().await.unwrap();
@@ -113,7 +113,7 @@ async fn a_span_that_is_missing_is_noticed() {
     ] {
         assert_broken(&remains.verdict_with(|span| span["name"] != name), name);
     }
-    let job = ["daily.reconciliation", "compare books"];
+    let job = ["job daily.reconciliation", "compare books"];
     let verdict = remains.verdict_with(|span| job.iter().all(|name| span["name"] != *name));
     assert!(!verdict.holds(), "the job's whole trace");
 }
@@ -179,7 +179,7 @@ async fn a_hop_that_is_torn_is_noticed() {
         assert_broken(&verdict, &format!("another trace id on {name}"));
     }
     let verdict = remains.verdict_with(|span| {
-        if span["name"] == "daily.reconciliation" {
+        if span["name"] == "job daily.reconciliation" {
             span["links"] = Value::Array(Vec::new());
         }
         true

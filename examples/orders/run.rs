@@ -38,6 +38,11 @@ impl Run {
         Self { id: id.into(), ledger: Arc::default(), stop: CancellationToken::new() }
     }
 
+    /// What processes that are started one by one take for one run.
+    pub(crate) fn shared() -> Self {
+        Self { id: "shared".into(), ..Self::new() }
+    }
+
     /// Marks a message as this run's.
     pub(crate) fn stamp(&self, message: Message) -> Message {
         message.header(RUN_ID, &*self.id)

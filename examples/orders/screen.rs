@@ -3,12 +3,16 @@
 
 use std::fmt;
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 
 use console::{Style, Term};
 use traced_broker::verify::Waterfall;
 
+use crate::books::Books;
+use crate::ledger::Tally;
 use crate::shop::Shop;
 use crate::summary::Summary;
+use crate::telemetry::Exported;
 
 /// Wider than this no line gets easier to read.
 const MAX_WIDTH: usize = 110;
@@ -44,9 +48,23 @@ impl Screen {
     /// Says that the system is up, and how to use it.
     pub(crate) fn opened(self, shop: &Shop, serve: bool) {
         let title = self.paint(Tone::Strong, "traced-broker order system");
-        say(format_args!("{title} on {}, API at http://{}/orders", shop.place(), shop.address()));
+        let Some(address) = shop.address() else {
+            return say(format_args!("{title} on {}, {}; Ctrl-C ends it", shop.place(), shop.services()));
+        };
+        say(format_args!("{title} on {}, API at http://{address}/orders", shop.place()));
         if serve {
-            say(format_args!("\nTry it from another terminal; Ctrl-C ends it and sums up:\n\n{}\n", curl(shop)));
+            say(format_args!("\nTry it from another terminal; Ctrl-C ends it and sums up:\n\n{}\n", curl(address)));
+        }
+    }
+
+    /// What a part of the system can say of itself at its end.
+    pub(crate) fn stopped(self, books: &Books, exported: &Exported) {
+        let Tally { accepted, fulfilled, notified, dead_lettered, .. } = books.tally;
+        say(format_args!(
+            "stopped: {accepted} accepted, {fulfilled} fulfilled, {notified} notified, {dead_lettered} dead-lettered"
+        ));
+        for trouble in books.troubles.iter().cloned().chain(exported.undelivered()) {
+            say(format_args!("trouble: {}", self.fit(&trouble, 9)));
         }
     }
 
@@ -118,7 +136,7 @@ pub(crate) fn log_if_asked() {
     }
 }
 
-fn curl(shop: &Shop) -> String {
+fn curl(address: SocketAddr) -> String {
     let order = r#"{
     "id": "ORD-1", "placed_at": "2026-11-23T08:00:00Z", "currency": "EUR",
     "customer": {"id": "C-1", "name": "Ada", "email": "ada@example.org"},
@@ -127,5 +145,5 @@ fn curl(shop: &Shop) -> String {
                 "postal_code": "89073", "country": "DE"},
     "carrier": "dhl"
   }"#;
-    format!("  curl -i http://{}/orders -d '{order}'", shop.address())
+    format!("  curl -i http://{address}/orders -d '{order}'")
 }

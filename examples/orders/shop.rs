@@ -1,7 +1,8 @@
-//! All of the services: opened together, closed in order.
+//! The services of one process: opened together, closed in order.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,15 +12,17 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use traced_broker::driver::Driver as _;
 use traced_broker::{Broker, ErrorKind, TracedBroker as _, connect};
 
 use crate::api::{self, Api};
 use crate::books::Books;
+use crate::cut::Cut;
 use crate::ledger::{Ledger, Tally};
 use crate::reconciliation::{self, JobTable};
+use crate::role::{Role, Roles};
 use crate::run::Run;
 use crate::telemetry::{Telemetry, tracer};
 use crate::{dead_letters, fulfillment, notification};
@@ -29,15 +32,30 @@ const CONNECT: Duration = Duration::from_secs(20);
 /// How long nothing may happen to the orders that are still open. After a run that was killed, Kafka waits 45 seconds
 /// for its readers to come back before others get their partitions.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// How often the job table is looked at by a process that does not know when the day is over.
+const LOOK: Duration = Duration::from_secs(1);
 
-/// The running system. Every service has its own connection to the broker and its own tracer provider.
+/// What a process is to run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) broker: String,
+    pub(crate) roles: Roles,
+    pub(crate) port: u16,
+    pub(crate) jobs: Option<PathBuf>,
+    pub(crate) cut: Option<Cut>,
+}
+
+/// The running services. Each has its own connection to the broker and its own tracer provider.
 #[derive(Debug)]
 pub(crate) struct Shop {
     run: Run,
+    roles: Roles,
     jobs: Arc<JobTable>,
-    reconciler: SdkTracer,
+    /// Of the role that goes through the books.
+    reconciler: Option<SdkTracerProvider>,
     brokers: Vec<Broker>,
-    address: SocketAddr,
+    /// Of the role that serves it.
+    address: Option<SocketAddr>,
     /// The API's task and what tells it to stop.
     api: JoinSet<()>,
     closing: CancellationToken,
@@ -49,35 +67,56 @@ impl Shop {
     ///
     /// Readers subscribe before anything is published: where a topic is a set of queues, what no queue is there for is
     /// not kept.
-    pub(crate) async fn open(url: &str, port: u16, telemetry: &mut Telemetry) -> Result<Self> {
-        let listening = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
-        let listener = listening.with_context(|| format!("cannot listen on port {port}; --port takes another"))?;
-        let address = listener.local_addr()?;
+    pub(crate) async fn open(plan: &Plan, telemetry: &mut Telemetry) -> Result<Self> {
+        let listener = if plan.roles.has(Role::Api) { Some(listen(plan.port).await?) } else { None };
         let mut shop = Self {
-            run: Run::new(),
-            jobs: Arc::default(),
-            reconciler: tracer(&telemetry.service(reconciliation::SERVICE)?),
+            run: if plan.roles.are_all() { Run::new() } else { Run::shared() },
+            roles: plan.roles.clone(),
+            jobs: Arc::new(JobTable::open(plan.jobs.as_deref())?),
+            reconciler: None,
             brokers: Vec::new(),
-            address,
+            address: listener.as_ref().and_then(|listener| listener.local_addr().ok()),
             api: JoinSet::new(),
             closing: CancellationToken::new(),
             readers: JoinSet::new(),
         };
-        let (broker, _) = shop.service(dead_letters::SERVICE, url, telemetry).await?;
-        shop.read(dead_letters::start(broker, shop.run.clone()).await?);
-        let (broker, tracer) = shop.service(notification::SERVICE, url, telemetry).await?;
-        shop.read(notification::start(broker, tracer, shop.run.clone()).await?);
-        let (broker, tracer) = shop.service(fulfillment::SERVICE, url, telemetry).await?;
-        shop.read(fulfillment::start(broker, tracer, shop.run.clone()).await?);
-        let (broker, tracer) = shop.service(api::SERVICE, url, telemetry).await?;
-        let api = Api { broker, tracer, run: shop.run.clone(), jobs: Arc::clone(&shop.jobs) };
-        shop.serve(listener, api);
+        if plan.roles.has(Role::Reconcile) {
+            shop.reconciler = Some(telemetry.service(reconciliation::SERVICE)?);
+            let (broker, _) = shop.service(dead_letters::SERVICE, plan, telemetry).await?;
+            shop.read(dead_letters::start(broker, shop.run.clone()).await?);
+        }
+        if plan.roles.has(Role::Notify) {
+            let (broker, tracer) = shop.service(notification::SERVICE, plan, telemetry).await?;
+            shop.read(notification::start(broker, tracer, shop.run.clone()).await?);
+        }
+        if plan.roles.has(Role::Worker) {
+            let (broker, tracer) = shop.service(fulfillment::SERVICE, plan, telemetry).await?;
+            shop.read(fulfillment::start(broker, tracer, shop.run.clone()).await?);
+        }
+        if let Some(listener) = listener {
+            let (broker, tracer) = shop.service(api::SERVICE, plan, telemetry).await?;
+            let api = Api { broker, tracer, run: shop.run.clone(), jobs: Arc::clone(&shop.jobs) };
+            shop.serve(listener, api);
+        }
+        shop.watch_the_jobs();
         Ok(shop)
     }
 
-    /// Where the API listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    /// Where the API listens, if it is here.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// The services that run here.
+    pub(crate) fn services(&self) -> String {
+        let of = |role, services: &[&'static str]| if self.roles.has(role) { services.to_vec() } else { Vec::new() };
+        let all = [
+            of(Role::Api, &[api::SERVICE]),
+            of(Role::Worker, &[fulfillment::SERVICE]),
+            of(Role::Notify, &[notification::SERVICE]),
+            of(Role::Reconcile, &[dead_letters::SERVICE, reconciliation::SERVICE]),
+        ];
+        all.concat().join(", ")
     }
 
     pub(crate) fn ledger(&self) -> &Arc<Ledger> {
@@ -101,13 +140,14 @@ impl Shop {
         }
     }
 
-    /// Lets every order that was accepted come to its end, reconciles, and disconnects.
+    /// Lets every order that was accepted come to its end where that is known, reconciles, and disconnects. What runs finishes in
+    /// any case.
     pub(crate) async fn close(mut self) -> Books {
         self.closing.cancel();
         while self.api.join_next().await.is_some() {}
-        self.settle().await;
-        if let Some(job) = self.jobs.take() {
-            job.reconcile(&self.reconciler, &self.run.ledger.books());
+        if let (true, Some(reconciler)) = (self.roles.are_all(), &self.reconciler) {
+            self.settle().await;
+            reconcile(&self.jobs, reconciler, &self.run.ledger).await;
         }
         self.run.stop.cancel();
         while let Some(ended) = self.readers.join_next().await {
@@ -140,17 +180,29 @@ impl Shop {
     async fn service(
         &mut self,
         name: &'static str,
-        url: &str,
+        plan: &Plan,
         telemetry: &mut Telemetry,
     ) -> Result<(Broker, SdkTracer)> {
         let provider = telemetry.service(name)?;
-        let broker = connected(url, &provider).await.context("cannot connect to the broker")?;
+        let broker = connected(&plan.broker, &provider).await.context("cannot connect to the broker")?;
+        let broker = plan.cut.map_or_else(|| broker.clone(), |cut| cut.apply(broker.clone()));
         self.brokers.push(broker.clone());
         Ok((broker, tracer(&provider)))
     }
 
     fn read(&mut self, reader: impl Future<Output = ()> + Send + 'static) {
         self.readers.spawn(reader);
+    }
+
+    /// In a process of its own the job runs when it is in the table; the whole system knows when its day is over.
+    fn watch_the_jobs(&mut self) {
+        let Some(reconciler) = self.reconciler.clone().filter(|_| !self.roles.are_all()) else { return };
+        let (jobs, run) = (Arc::clone(&self.jobs), self.run.clone());
+        self.read(async move {
+            while run.stop.run_until_cancelled(sleep(LOOK)).await.is_some() {
+                reconcile(&jobs, &reconciler, &run.ledger).await;
+            }
+        });
     }
 
     fn serve(&mut self, listener: TcpListener, api: Api) {
@@ -162,6 +214,22 @@ impl Shop {
             }
         });
     }
+}
+
+/// Does the job that is due, if there is one.
+async fn reconcile(jobs: &JobTable, reconciler: &SdkTracerProvider, ledger: &Ledger) {
+    let done = async {
+        let Some(row) = jobs.due()? else { return Ok(()) };
+        jobs.done(&row.reconcile(reconciler, &ledger.books()).await)
+    };
+    if let Err(error) = done.await {
+        ledger.trouble(error);
+    }
+}
+
+async fn listen(port: u16) -> Result<TcpListener> {
+    let listening = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+    listening.with_context(|| format!("cannot listen on port {port}; --port takes another"))
 }
 
 async fn connected(url: &str, provider: &SdkTracerProvider) -> Result<Broker> {
@@ -176,4 +244,12 @@ async fn connected(url: &str, provider: &SdkTracerProvider) -> Result<Broker> {
         _ => anyhow!(error),
     })?;
     Ok(broker.with_tracer_provider(provider))
+}
+
+#[cfg(test)]
+impl Plan {
+    /// The whole system over the broker at this URL.
+    pub(crate) fn whole(broker: &str) -> Self {
+        Self { broker: broker.to_owned(), roles: Roles::new(&[]), port: 0, jobs: None, cut: None }
+    }
 }

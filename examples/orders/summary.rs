@@ -60,7 +60,7 @@ impl<'a> Summary<'a> {
         lines.push(String::new());
         lines.extend(self.queues(screen));
         let failed = self.posted.failed.iter().map(|(line, why)| format!("line {line:>4}  {why}"));
-        let troubles = self.books.troubles.iter().cloned().chain(failed).chain(self.undelivered());
+        let troubles = self.books.troubles.iter().cloned().chain(failed).chain(self.exported.undelivered());
         lines.extend(list(screen, "trouble", Tone::Plain, troubles.collect()));
         lines.extend(list(screen, "what is wrong", Tone::Bad, self.verdict.problems.clone()));
         lines.push(String::new());
@@ -119,15 +119,6 @@ impl<'a> Summary<'a> {
             lines.push(format!("  {topic:<18}{:>7}{waited}", waits.len()));
         }
         lines
-    }
-
-    /// Spans that a Collector should have got and did not.
-    fn undelivered(&self) -> Option<String> {
-        let collector = self.exported.collector.as_ref()?;
-        let missing =
-            self.exported.file.written().spans.checked_sub(collector.delivered()).filter(|missing| *missing > 0)?;
-        let why = collector.last_error().map(|error| format!(": {error}")).unwrap_or_default();
-        Some(format!("{missing} spans did not get to {}{why}", collector.endpoint()))
     }
 
     fn bottom_line(&self, screen: Screen) -> String {

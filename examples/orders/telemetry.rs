@@ -12,11 +12,15 @@ use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, 
 use traced_broker::verify::Traces;
 
 use crate::collector::Collector;
+use crate::cut::Cut;
 use crate::outside_world::Obstacle;
 use crate::span_file::SpanFile;
 
 /// Spans that may wait to be sent to a Collector, per service; more are dropped, and told at the end.
 const MAX_WAITING: usize = 16_384;
+
+/// How long a span may wait for others to be sent with. Whoever has just posted an order looks for its trace.
+const DELAY: Duration = Duration::from_millis(200);
 
 /// The exporters of a run, and the provider of every service.
 ///
@@ -25,6 +29,7 @@ const MAX_WAITING: usize = 16_384;
 pub(crate) struct Telemetry {
     file: SpanFile,
     collector: Option<Collector>,
+    cut: Option<Cut>,
     providers: Vec<SdkTracerProvider>,
 }
 
@@ -37,12 +42,22 @@ pub(crate) struct Exported {
     pub(crate) collector: Option<Collector>,
 }
 
+impl Exported {
+    /// Spans that a Collector should have got and did not.
+    pub(crate) fn undelivered(&self) -> Option<String> {
+        let collector = self.collector.as_ref()?;
+        let missing = self.file.written().spans.checked_sub(collector.delivered()).filter(|missing| *missing > 0)?;
+        let why = collector.last_error().map(|error| format!(": {error}")).unwrap_or_default();
+        Some(format!("{missing} spans did not get to {}{why}", collector.endpoint()))
+    }
+}
+
 impl Telemetry {
     /// Spans go to this file, or to one without a name, and to a Collector if one is named.
-    pub(crate) fn new(file: Option<&Path>, collector: Option<&str>) -> Result<Self> {
+    pub(crate) fn new(file: Option<&Path>, collector: Option<&str>, cut: Option<Cut>) -> Result<Self> {
         let file = SpanFile::create(file)?;
         let collector = collector.map(Collector::at).transpose()?;
-        Ok(Self { file, collector, providers: Vec::new() })
+        Ok(Self { file, collector, cut, providers: Vec::new() })
     }
 
     /// The provider of a service.
@@ -50,13 +65,14 @@ impl Telemetry {
         let mut builder = SdkTracerProvider::builder()
             .with_resource(Resource::builder().with_service_name(name).build())
             // Said here, for the SDK would otherwise ask the environment.
-            .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
+            .with_sampler(match self.cut {
+                Some(Cut::NotSampled) => Sampler::AlwaysOff,
+                _ => Sampler::ParentBased(Box::new(Sampler::AlwaysOn)),
+            })
             .with_simple_exporter(self.file.exporter());
-        if let Some(collector) = &self.collector {
-            let config = BatchConfigBuilder::default()
-                .with_max_queue_size(MAX_WAITING)
-                .with_scheduled_delay(Duration::from_millis(500))
-                .build();
+        if let Some(collector) = self.collector.as_ref().filter(|_| self.cut != Some(Cut::NotExported)) {
+            let config =
+                BatchConfigBuilder::default().with_max_queue_size(MAX_WAITING).with_scheduled_delay(DELAY).build();
             let processor = BatchSpanProcessor::builder(collector.exporter()?).with_batch_config(config).build();
             builder = builder.with_span_processor(processor);
         }
@@ -67,7 +83,7 @@ impl Telemetry {
 
     /// Exports what is left, then reads everything back.
     pub(crate) async fn shut_down(self) -> Result<Exported> {
-        let Self { file, collector, providers } = self;
+        let Self { file, collector, providers, .. } = self;
         let flushed = file.clone();
         // Off the runtime's own threads, which the last exports need.
         let read = tokio::task::spawn_blocking(move || {

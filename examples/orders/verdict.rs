@@ -69,7 +69,7 @@ impl Verdict {
     /// want traced.
     fn the_job(&mut self, books: &Books, traces: &Traces) {
         let mut roots = traces.iter().flat_map(|trace| trace.roots());
-        let job = roots.find(|root| root.name == reconciliation::JOB && root.kind == Kind::Internal);
+        let job = roots.find(|root| root.name == reconciliation::JOB_SPAN && root.kind == Kind::Internal);
         let problem = match job {
             None if books.accepted().next().is_none() => return,
             None => "has no root span: it did not run, or was not exported",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::progress::Counts;
@@ -34,6 +35,11 @@ pub(super) struct Copier<'a, B: ?Sized> {
     stopping: CancellationToken,
     /// Cancelled when the target turns out to be closed.
     closed: CancellationToken,
+    /// How many more may set out.
+    places: Semaphore,
+    /// How many are to arrive at most; then `enough` is cancelled.
+    most: u64,
+    enough: CancellationToken,
 }
 
 impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
@@ -43,9 +49,12 @@ impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
         topic: Topic,
         retry: Retry,
         prepare: Option<Box<Prepare<'a>>>,
+        most: u64,
     ) -> Self {
-        let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
-        Self { source, to, topic, retry, prepare, counts: Counts::new(), stopping, closed }
+        let [stopping, closed, enough] = [(); 3].map(|()| CancellationToken::new());
+        let places = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let (counts, places) = (Counts::new(), Semaphore::new(places));
+        Self { source, to, topic, retry, prepare, counts, stopping, closed, places, most, enough }
     }
 
     /// Has copies that wait for the target give up once what is returned is dropped, so that their messages go back.
@@ -53,16 +62,42 @@ impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
         self.stopping.clone().drop_guard()
     }
 
-    pub(super) async fn target_closed(&self) {
-        self.closed.cancelled().await;
+    /// Ends when nothing more is to be copied: the target is closed, or as many as were asked for have arrived.
+    pub(super) async fn finished(&self) {
+        tokio::select! {
+            () = self.closed.cancelled() => {}
+            () = self.enough.cancelled() => {}
+        }
     }
 
     /// Copies a message; returns once the target has confirmed it.
     ///
     /// What fails for now is tried again right here, so that while the target is away no further message is taken.
     pub(super) async fn copy(self: Arc<Self>, received: Received) -> Result<(), HandlerError> {
+        let Some(place) = self.place().await else {
+            return Err(HandlerError::retry("enough have crossed"));
+        };
+        let _under_way = self.counts.set_out();
+        self.copy_until_confirmed(&received).await?;
+        place.forget();
+        if self.counts.arrived() >= self.most {
+            self.enough.cancel();
+        }
+        Ok(())
+    }
+
+    /// Waits until one more may set out; `None` when the bridge is told to stop before.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        // Without waiting where that is possible: waiting, the runtime may let others pass, and copies are to begin in order.
+        if let Ok(place) = self.places.try_acquire() {
+            return Some(place);
+        }
+        self.stopping.run_until_cancelled(self.places.acquire()).await?.ok()
+    }
+
+    async fn copy_until_confirmed(&self, received: &Received) -> Result<(), HandlerError> {
         let mut attempt = 1;
-        while let Err(error) = self.try_copy(&received).await {
+        while let Err(error) = self.try_copy(received).await {
             self.counts.failed();
             if kind(&error) == Some(ErrorKind::Closed) {
                 self.closed.cancel();

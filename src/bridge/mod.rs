@@ -117,6 +117,7 @@ pub struct Bridge<'a, A: ?Sized, B: ?Sized> {
 
 struct Options<'a> {
     in_flight: usize,
+    most: u64,
     ordered: bool,
     retry: Retry,
     drain: Option<Duration>,
@@ -142,6 +143,7 @@ impl<'a, A: TracedBroker + ?Sized, B: TracedBroker + ?Sized> Bridge<'a, A, B> {
     pub fn new(from: &'a A, subscription: Subscription, to: &'a B, topic: impl Into<String>) -> Self {
         let options = Options {
             in_flight: DEFAULT_IN_FLIGHT,
+            most: u64::MAX,
             ordered: false,
             retry: Retry::default(),
             drain: None,
@@ -155,6 +157,12 @@ impl<'a, A: TracedBroker + ?Sized, B: TracedBroker + ?Sized> Bridge<'a, A, B> {
     /// How many messages may be on their way at a time, at least 1. Default 64.
     pub fn in_flight(mut self, messages: usize) -> Self {
         self.options.in_flight = messages;
+        self
+    }
+
+    /// Ends the bridge once that many copies are confirmed, at least 1, and lets no more cross. Default: no limit.
+    pub fn at_most(mut self, copies: u64) -> Self {
+        self.options.most = copies.max(1);
         self
     }
 
@@ -221,8 +229,8 @@ impl<'a, A: TracedBroker + ?Sized, B: TracedBroker + ?Sized> Bridge<'a, A, B> {
     pub async fn run_until(self, shutdown: impl Future) -> Result<Bridged> {
         let Self { from, to, subscription, topic, options } = self;
         let topic = checked(from, to, &subscription, &topic)?;
-        let Options { in_flight, ordered, retry, drain, prepare, progress, every } = options;
-        let copier = Arc::new(Copier::new(from.system(), to, topic, retry, prepare));
+        let Options { in_flight, most, ordered, retry, drain, prepare, progress, every } = options;
+        let copier = Arc::new(Copier::new(from.system(), to, topic, retry, prepare, most));
         let copying = Arc::clone(&copier);
         let mut consumer = from.consume(subscription, move |received| Arc::clone(&copying).copy(received));
         // The policy is applied by the copier; what it hands back is for the next to take.
@@ -239,8 +247,8 @@ impl<'a, A: TracedBroker + ?Sized, B: TracedBroker + ?Sized> Bridge<'a, A, B> {
             // Dropped when the consumer begins to drain, for whatever reason.
             let _stop = copier.stop_on_drop();
             let told = pin!(shutdown);
-            let closed = pin!(copier.target_closed());
-            select(told.map(drop), closed).await;
+            let finished = pin!(copier.finished());
+            select(told.map(drop), finished).await;
         };
         let watch = Watch { counts: &copier.counts, every, report: progress.as_deref() };
         let consumed = watch.during(consumer.run_until(stopping)).await;

@@ -22,6 +22,8 @@ pub struct Progress {
     pub bytes: u64,
     /// Copies that failed, each attempt counted.
     pub failed: u64,
+    /// Messages that are on their way: taken at the source, and neither confirmed by the target nor given up.
+    pub under_way: u64,
     /// Headers of the copies that did not cross, because the target cannot carry them.
     pub headers_dropped: u64,
     /// Headers of the copies that crossed under another name.
@@ -49,6 +51,7 @@ pub(super) struct Counts {
     copied: AtomicU64,
     bytes: AtomicU64,
     failed: AtomicU64,
+    under_way: AtomicU64,
     dropped: AtomicU64,
     renamed: AtomicU64,
 }
@@ -56,7 +59,14 @@ pub(super) struct Counts {
 impl Counts {
     pub(super) fn new() -> Self {
         let zero = || AtomicU64::new(0);
-        Self { began: Instant::now(), copied: zero(), bytes: zero(), failed: zero(), dropped: zero(), renamed: zero() }
+        let (copied, bytes, failed, under_way) = (zero(), zero(), zero(), zero());
+        Self { began: Instant::now(), copied, bytes, failed, under_way, dropped: zero(), renamed: zero() }
+    }
+
+    /// Counts a message as under way until what is returned is dropped.
+    pub(super) fn set_out(&self) -> UnderWay<'_> {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        UnderWay(&self.under_way)
     }
 
     pub(super) fn copied(&self, bytes: usize, toll: Toll) {
@@ -64,6 +74,10 @@ impl Counts {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.dropped.fetch_add(toll.dropped, Ordering::Relaxed);
         self.renamed.fetch_add(toll.renamed, Ordering::Relaxed);
+    }
+
+    pub(super) fn arrived(&self) -> u64 {
+        self.copied.load(Ordering::Relaxed)
     }
 
     pub(super) fn failed(&self) {
@@ -85,10 +99,20 @@ impl Counts {
             copied,
             bytes: count(&self.bytes),
             failed: count(&self.failed),
+            under_way: count(&self.under_way),
             headers_dropped: count(&self.dropped),
             headers_renamed: count(&self.renamed),
             rate: if seconds > 0.0 { copied.saturating_sub(copied_then) as f64 / seconds } else { 0.0 },
         }
+    }
+}
+
+/// A message on its way.
+pub(super) struct UnderWay<'a>(&'a AtomicU64);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

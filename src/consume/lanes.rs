@@ -1,68 +1,49 @@
 //! Which message may be worked on: one at a time of each key, where order by key is asked for.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::hash::BuildHasher;
 
-use hashbrown::hash_map::Entry;
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::delivery::Delivery;
-use crate::received::{Parts, Received};
 
-/// The lane of a message: its key where order matters, else none.
-pub(super) type Lane = Option<Key>;
+/// The lane of a message: that of its key where order matters, else none.
+pub(super) type Lane = Option<KeyLane>;
 
-/// A key, by way of the message that has it: sharing the message costs less than sharing the bytes.
-#[derive(Debug, Clone)]
-pub(super) struct Key {
-    parts: Arc<Parts>,
-    /// Of its bytes, once the key had to be looked up: most are never.
-    hash: Option<u64>,
+/// A lane is known by the hash of its key alone, so that no key has to be kept or compared. Should two keys have the same one, of
+/// 64 bits and seeded per consumer, they wait for each other, and both are still in order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyLane {
+    hash: u64,
+    /// Whether others of this lane wait already.
+    occupied: bool,
 }
 
-impl Key {
-    fn of(message: &Received) -> Option<Self> {
-        message.key().map(|_| Self { parts: Arc::clone(&message.parts), hash: None })
-    }
-
-    fn bytes(&self) -> Option<&[u8]> {
-        self.parts.key.as_deref()
-    }
-
-    fn hashed(mut self, hasher: &DefaultHashBuilder) -> Self {
-        self.hash = self.hash.or_else(|| Some(hasher.hash_one(self.bytes())));
-        self
-    }
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.bytes() == other.bytes()
-    }
-}
-
-impl Eq for Key {}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.hash.hash(state);
-    }
-}
-
-/// The keys that are being worked on, each with the messages that wait behind it.
+/// The lanes that are being worked on, each with the messages that wait in it.
 pub(super) struct Lanes {
     ordered: bool,
     hasher: DefaultHashBuilder,
-    busy: HashMap<Key, VecDeque<Delivery>>,
+    busy: HashTable<Busy>,
     waiting: usize,
     /// The highest number of messages that may wait.
     window: usize,
 }
 
+struct Busy {
+    hash: u64,
+    behind: VecDeque<Delivery>,
+}
+
+impl Busy {
+    fn new(hash: u64) -> Self {
+        Self { hash, behind: VecDeque::new() }
+    }
+}
+
 impl Lanes {
     pub(super) fn new(ordered: bool, window: usize) -> Self {
-        Self { ordered, hasher: DefaultHashBuilder::default(), busy: HashMap::new(), waiting: 0, window }
+        Self { ordered, hasher: DefaultHashBuilder::default(), busy: HashTable::new(), waiting: 0, window }
     }
 
     /// Whether one more message may come in.
@@ -77,39 +58,43 @@ impl Lanes {
         if !self.ordered {
             return Some((delivery, None));
         }
-        let Some(mut key) = Key::of(delivery.message()) else { return Some((delivery, None)) };
+        let Some(key) = delivery.message().key() else { return Some((delivery, None)) };
+        let hash = self.hasher.hash_one(key.as_ref());
         // As long as handlers end at once no lane is busy, and nothing needs to be looked up.
         if self.busy.is_empty() {
-            return Some((delivery, Some(key)));
+            return Some((delivery, Some(KeyLane { hash, occupied: false })));
         }
-        key = key.hashed(&self.hasher);
-        match self.busy.get_mut(&key) {
-            Some(behind) => {
-                behind.push_back(delivery);
+        // Otherwise this one will likely wait as others do: looking up and occupying are one step.
+        match self.entry(hash) {
+            Entry::Occupied(mut busy) => {
+                busy.get_mut().behind.push_back(delivery);
                 self.waiting += 1;
                 None
             }
-            None => Some((delivery, Some(key))),
+            Entry::Vacant(free) => {
+                free.insert(Busy::new(hash));
+                Some((delivery, Some(KeyLane { hash, occupied: true })))
+            }
         }
     }
 
     /// Keeps others of this lane waiting from now on.
     pub(super) fn occupy(&mut self, lane: Lane) -> Lane {
-        let key = lane?.hashed(&self.hasher);
-        self.busy.entry(key.clone()).or_default();
-        Some(key)
+        let KeyLane { hash, occupied } = lane?;
+        if !occupied {
+            self.entry(hash).or_insert_with(|| Busy::new(hash));
+        }
+        Some(KeyLane { hash, occupied: true })
     }
 
-    /// Ends the work on an occupied lane: returns the next message that waits in it, with the lane still occupied, or frees it.
+    /// Ends the work on a lane: returns the next message that waits in it, with the lane still occupied, or frees it.
     pub(super) fn leave(&mut self, lane: Lane) -> Option<(Delivery, Lane)> {
-        if self.busy.is_empty() {
-            return None;
-        }
-        let Entry::Occupied(mut busy) = self.busy.entry(lane?.hashed(&self.hasher)) else { return None };
-        match busy.get_mut().pop_front() {
+        let lane = lane.filter(|lane| lane.occupied)?;
+        let mut busy = self.busy.find_entry(lane.hash, |busy| busy.hash == lane.hash).ok()?;
+        match busy.get_mut().behind.pop_front() {
             Some(next) => {
                 self.waiting -= 1;
-                Some((next, Some(busy.key().clone())))
+                Some((next, Some(lane)))
             }
             None => {
                 busy.remove();
@@ -121,6 +106,10 @@ impl Lanes {
     /// Empties all lanes and returns what waited.
     pub(super) fn clear(&mut self) -> impl Iterator<Item = Delivery> {
         self.waiting = 0;
-        std::mem::take(&mut self.busy).into_values().flatten()
+        std::mem::take(&mut self.busy).into_iter().flat_map(|busy| busy.behind)
+    }
+
+    fn entry(&mut self, hash: u64) -> Entry<'_, Busy> {
+        self.busy.entry(hash, |busy| busy.hash == hash, |busy| busy.hash)
     }
 }

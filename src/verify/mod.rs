@@ -9,7 +9,7 @@
 //! - [`Trace::hops`] pairs each processing with the send that caused it and tells the time in the
 //!   queue between.
 //! - [`Waterfall`] draws a trace for the terminal, the wait in the queue included; [`Picture`] draws traces and the links between
-//!   them for documents.
+//!   them for documents, [`Page`] makes one that can be searched, folded and zoomed in a browser.
 //!
 //! ```
 //! use traced_broker::verify::{self, Waterfall};
@@ -31,8 +31,10 @@ mod check;
 mod hop;
 mod id;
 mod latency;
+mod markup;
 mod messaging;
 pub mod otlp;
+mod page;
 mod picture;
 mod resolve;
 mod span;
@@ -46,6 +48,7 @@ pub use hop::Hop;
 pub use id::{InvalidId, SpanId, SpanRef, TraceId};
 pub use latency::{HumanDuration, Latencies};
 pub use messaging::Operation;
+pub use page::Page;
 pub use picture::Picture;
 pub use span::{Event, Kind, Link, Span, Status};
 pub use trace::{Trace, Traces};

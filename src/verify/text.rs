@@ -120,6 +120,11 @@ pub(super) fn wrap(text: &str, width: usize, ellipsis: char) -> Vec<String> {
     lines
 }
 
+/// A number with its noun.
+pub(super) fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 fn char_columns(c: char) -> usize {
     if c.is_ascii() {
         1

@@ -164,3 +164,19 @@ async fn the_trace_is_drawn_for_documents_too() {
     let svg = std::fs::read_to_string(svg.path()).unwrap();
     assert!(svg.starts_with("<svg ") && svg.contains("process orders") && svg.contains("00f067aa0ba902b3"), "{svg}");
 }
+
+#[tokio::test]
+async fn the_page_says_what_the_terminal_says() {
+    let server = Server::at(JAEGER, JAEGER_V3.to_owned()).await;
+    let html = tempfile::NamedTempFile::new().unwrap();
+    let file = html.path().to_str().unwrap();
+    let asked = ["--trace-id", ID, "--jaeger", &server.url, "--html", file, "--expect", "process <invoices>"];
+    let outcome = verify(&asked).await.ends_with(1).prints(&["✗ broken after", "missing: "]);
+    let html = std::fs::read_to_string(html.path()).unwrap();
+    assert!(html.starts_with("<!doctype html>") && html.contains("id=\"s-"), "{html}");
+    assert!(
+        html.contains("<p class=\"remark bad\">✗ broken after") && html.contains("process &lt;invoices&gt;"),
+        "{html}"
+    );
+    assert!(outcome.out.contains("process <invoices>") && !html.contains("✓ whole"));
+}

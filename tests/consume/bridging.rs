@@ -288,3 +288,33 @@ async fn the_policy_may_choose_by_the_error() {
     let done = bridge.run_until(first_letter(&here)).await.unwrap();
     assert_eq!((done.progress.failed, done.consumed.rejected), (1, 1), "{done}");
 }
+
+/// One that cannot cross takes no place from those that can, also when those wait.
+#[tokio::test]
+async fn no_more_cross_than_are_asked_for() {
+    let (here, there) = (broker(), broker());
+    publish(&here, (0..20).map(|number| number.to_string())).await;
+    let choosy = |message: Message, _: &Received| match message.payload() {
+        b"3" => Err(HandlerError::reject("not this one")),
+        _ => Ok(message),
+    };
+    let bridge = here.bridge(bridged(), &there, FAR).in_flight(16).at_most(7).prepare(choosy);
+    let done = timeout(SOON, bridge.run()).await.expect("it ends by itself").unwrap();
+    assert_eq!((done.progress.copied, done.progress.under_way, done.consumed.rejected), (7, 0, 1), "{done}");
+    let done = until(here.bridge(bridged(), &there, FAR), |now| now.copied >= 12).await;
+    assert_eq!(done.progress.copied, 12, "the rest, each once: {done}");
+    let mut arrived = all(&there, FAR, 19).await;
+    arrived.sort_by_key(|payload| payload.parse::<u32>().unwrap());
+    let expected: Vec<String> = (0..20).filter(|number| *number != 3).map(|number| number.to_string()).collect();
+    assert_eq!(arrived, expected);
+}
+
+#[tokio::test]
+async fn what_waits_for_the_target_is_under_way() {
+    let (here, there) = (broker(), broker());
+    publish(&here, ["1", "2", "3"]).await;
+    let fail = |_: Message, _: &Received| Err(HandlerError::retry("not now"));
+    let bridge = here.bridge(bridged(), &there, FAR).prepare(fail);
+    let done = until(bridge, |now| now.under_way == 3 && now.failed >= 6).await;
+    assert_eq!((done.progress.copied, done.progress.under_way), (0, 0), "{done}");
+}

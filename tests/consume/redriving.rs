@@ -55,3 +55,42 @@ async fn what_dies_again_at_once_is_not_sent_back_for_ever() {
     let report = broker.consume(workers(), broken).dead_letter(DEAD).run_until(redriving).await.unwrap();
     assert_eq!(report.rejected, 8);
 }
+
+async fn buried(letters: usize) -> traced_broker::Traced<std::sync::Arc<traced_broker::adapters::memory::Memory>> {
+    let broker = broker();
+    publish(&broker, (0..letters).map(|number| number.to_string())).await;
+    let hopeless = async |_: Received| Err::<(), _>(HandlerError::reject("hopeless"));
+    let consume = broker.consume(workers(), hopeless).dead_letter(DEAD);
+    consume.run_until(tokio::time::sleep(IDLE)).await.unwrap();
+    broker
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing() {
+    let broker = buried(300).await;
+    broker.publish(DEAD, Message::new("stray")).await.unwrap();
+    for _ in 0..2 {
+        let looked = broker.redrive(DEAD).idle(IDLE).dry_run().run().await.unwrap();
+        assert_eq!((looked.sent_back, looked.left), (300, 1), "more than the usual prefetch, and again");
+    }
+    let looked = broker.redrive(DEAD).idle(IDLE).dry_run().at_most(5).run().await.unwrap();
+    assert_eq!((looked.sent_back, looked.left), (5, 0));
+    let redriven = broker.redrive(DEAD).idle(IDLE).run().await.unwrap();
+    assert_eq!((redriven.sent_back, redriven.left), (300, 1));
+}
+
+#[tokio::test]
+async fn it_tells_how_far_it_is_and_stops_when_it_is_told_to() {
+    let broker = buried(10).await;
+    let (reports, enough) = (parking_lot::Mutex::new(Vec::new()), tokio::sync::Notify::new());
+    let redrive = broker.redrive(DEAD).idle(Duration::from_secs(20)).on_progress(|now| {
+        reports.lock().push(now.sent_back);
+        if now.sent_back == 4 {
+            enough.notify_one();
+        }
+    });
+    let redriven = redrive.run_until(enough.notified()).await.unwrap();
+    assert_eq!((redriven.sent_back, reports.into_inner()), (4, vec![1, 2, 3, 4]));
+    let redriven = broker.redrive(DEAD).idle(IDLE).run().await.unwrap();
+    assert_eq!(redriven.sent_back, 6, "the others are still there");
+}

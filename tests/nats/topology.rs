@@ -2,7 +2,7 @@
 
 use async_nats::jetstream::{self, consumer, stream};
 use traced_broker::driver::Driver;
-use traced_broker::{ErrorKind, Subscription, Topic};
+use traced_broker::{ErrorKind, Start, Subscription, Topic};
 
 use crate::kit::{self, ack, assert_quiet, message, next, publish, subscribe, text, topic};
 
@@ -199,4 +199,23 @@ async fn a_stream_that_is_made_anew_is_read_from_its_start() {
         assert_eq!((text(&inbound), inbound.offset), (number.to_string().as_str(), Some(i64::from(number) - 4)));
         ack(inbound).await;
     }
+}
+
+/// A reader of a work queue would take its messages away.
+#[tokio::test]
+async fn a_work_queue_has_no_readers_beside_its_group() {
+    let topic = topic("queue");
+    let retention = stream::RetentionPolicy::WorkQueue;
+    let name = topic.replace('.', "~");
+    let queue = stream::Config { name, subjects: vec![topic.to_string()], retention, ..Default::default() };
+    context().await.create_stream(queue).await.unwrap();
+    let nats = kit::connect().await;
+    publish(&nats, &topic, message("work")).await.unwrap();
+    for start in [Start::Earliest, Start::Latest] {
+        let reader = Subscription::new(&*topic).start(start).at_most_once();
+        let refused = nats.subscribe(&reader).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
+    }
+    let mut source = subscribe(&nats, &topic, "workers").await;
+    assert_eq!(text(&next(&mut source).await), "work");
 }

@@ -10,18 +10,24 @@ pub(crate) enum Kind {
     RabbitMq,
     Nats,
     Redis,
+    Jaeger,
+    Collector,
+    Prometheus,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Kafka, Self::RabbitMq, Self::Nats, Self::Redis];
+    pub(crate) const BROKERS: [Self; 4] = [Self::Kafka, Self::RabbitMq, Self::Nats, Self::Redis];
 
-    /// The variable that names a server of the user's own.
+    /// The variable that names a server of the user's own, which [`shared`](super::shared) heeds.
     pub(crate) fn variable(self) -> &'static str {
         match self {
             Self::Kafka => "TRACED_BROKER_KAFKA_URL",
             Self::RabbitMq => "TRACED_BROKER_AMQP_URL",
             Self::Nats => "TRACED_BROKER_NATS_URL",
             Self::Redis => "TRACED_BROKER_REDIS_URL",
+            Self::Jaeger => "TRACED_BROKER_JAEGER_URL",
+            Self::Collector => "TRACED_BROKER_COLLECTOR_URL",
+            Self::Prometheus => "TRACED_BROKER_PROMETHEUS_URL",
         }
     }
 
@@ -35,6 +41,16 @@ impl Kind {
         match self {
             Self::RabbitMq => "amqp",
             Self::Kafka | Self::Nats | Self::Redis => self.script_name(),
+            Self::Jaeger | Self::Collector | Self::Prometheus => "http",
+        }
+    }
+
+    /// How many ports it has, all in a row; its script says what for.
+    pub(super) fn ports(self) -> u16 {
+        match self {
+            Self::Kafka | Self::RabbitMq | Self::Nats | Self::Redis | Self::Prometheus => 1,
+            Self::Jaeger => 4,
+            Self::Collector => 5,
         }
     }
 
@@ -45,6 +61,9 @@ impl Kind {
             Self::RabbitMq => "rabbitmq",
             Self::Nats => "nats",
             Self::Redis => "redis",
+            Self::Jaeger => "jaeger",
+            Self::Collector => "collector",
+            Self::Prometheus => "prometheus",
         }
     }
 

@@ -4,6 +4,7 @@
 //! of one that all tests of a process use, or of the user's own. The scripts in `tests/testbed` do the work.
 #![allow(dead_code, unused_imports, reason = "every test target uses its own part")]
 
+mod jaeger;
 mod kind;
 pub(crate) mod orders;
 mod place;
@@ -13,10 +14,11 @@ mod server;
 
 use std::sync::OnceLock;
 
+pub(crate) use jaeger::Jaeger;
 pub(crate) use kind::Kind;
 pub(crate) use server::{Server, send_signal};
 
-/// The address of the server of this kind that the tests of this process share.
+/// The address of the broker of this kind that the tests of this process share.
 ///
 /// It is what the environment says ([`Kind::variable`]), else that of a server started at the first call. That one ends with the
 /// process: nobody drops a static, but the server stops when the process no longer holds its standard input.
@@ -24,16 +26,9 @@ pub(crate) use server::{Server, send_signal};
 /// # Panics
 /// When the server cannot be started; every later call then panics at once with the same words.
 pub(crate) fn shared(kind: Kind) -> &'static str {
-    static KAFKA: Shared = Shared::new();
-    static RABBITMQ: Shared = Shared::new();
-    static NATS: Shared = Shared::new();
-    static REDIS: Shared = Shared::new();
-    let cell = match kind {
-        Kind::Kafka => &KAFKA,
-        Kind::RabbitMq => &RABBITMQ,
-        Kind::Nats => &NATS,
-        Kind::Redis => &REDIS,
-    };
+    static SHARED: [Shared; Kind::BROKERS.len()] = [const { Shared::new() }; Kind::BROKERS.len()];
+    let index = Kind::BROKERS.iter().position(|broker| *broker == kind);
+    let cell = &SHARED[index.unwrap_or_else(|| panic!("{kind:?} is no broker"))];
     match cell.get_or_init(|| Address::find(kind)) {
         Address::Given(url) | Address::Started(url, _) => url,
         Address::Failed(why) => panic!("{why}"),

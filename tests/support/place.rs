@@ -45,15 +45,16 @@ fn sweep(parent: &Path) {
     }
 }
 
-/// A port that nobody listens on.
+/// The first of so many ports in a row that nobody listens on.
 ///
-/// It is drawn from below the range from which the kernel picks the local ports of connections (32768 up): a client that tries
+/// They are drawn from below the range from which the kernel picks the local ports of connections (32768 up): a client that tries
 /// again and again to reach a killed server would sooner or later be given the server's own port, be connected to itself, and
 /// keep the server from coming back.
-pub(super) fn free_port() -> u16 {
+pub(super) fn free_ports(in_a_row: u16) -> u16 {
     // The standard library's only source of chance.
     let chance = RandomState::new();
     let mut drawn = (0..1_000_000).map(|attempt: u32| 10_000 + (chance.hash_one(attempt) % 20_000) as u16);
-    let free = drawn.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    free.unwrap_or_else(|| panic!("no port is free from 10000 to 29999"))
+    let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let found = drawn.find(|first| (*first..first + in_a_row).all(is_free));
+    found.unwrap_or_else(|| panic!("no {in_a_row} ports in a row are free from 10000 on"))
 }

@@ -22,6 +22,9 @@ pub(crate) fn example(name: &str) -> PathBuf {
         ("redis", cfg!(feature = "redis")),
         ("tracing", cfg!(feature = "tracing")),
         ("conformance", cfg!(feature = "conformance")),
+        ("testing", cfg!(feature = "testing")),
+        ("cli", cfg!(feature = "cli")),
+        ("otlp", cfg!(feature = "otlp")),
     ];
     for (feature, _) in features.into_iter().filter(|(_, on)| *on) {
         cargo.args(["--features", feature]);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::kind::Kind;
-use super::place::{free_port, new_directory};
+use super::place::{free_ports, new_directory};
 
 /// How long a server may take to answer after its start. The slowest takes five seconds on an idle machine.
 const START: Duration = Duration::from_secs(90);
@@ -27,6 +27,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Server {
     kind: Kind,
     port: u16,
+    /// What its script is told beside.
+    environment: Vec<(&'static str, String)>,
     directory: TempDir,
     /// The script that runs the server for as long as we hold its standard input.
     keeper: Mutex<Child>,
@@ -43,15 +45,31 @@ impl Server {
 
     /// Like [`start`](Self::start), with the failure as text.
     pub(crate) fn try_start(kind: Kind) -> Result<Self, String> {
+        Self::try_start_at(kind, Self::free_port(kind), Vec::new())
+    }
+
+    /// Starts a server whose script is told something in its environment, at this port and those after it.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub(crate) fn start_at(kind: Kind, port: u16, environment: Vec<(&'static str, String)>) -> Self {
+        Self::try_start_at(kind, port, environment).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// A port that is free, with as many after it as a server of this kind has.
+    pub(crate) fn free_port(kind: Kind) -> u16 {
+        free_ports(kind.ports())
+    }
+
+    fn try_start_at(kind: Kind, port: u16, environment: Vec<(&'static str, String)>) -> Result<Self, String> {
         let installed = kind.script("install").status().map_err(|e| format!("{kind:?}: cannot run its script: {e}"))?;
         if !installed.success() {
             return Err(format!("{kind:?}: not installed, the script says why on standard error"));
         }
         let directory = new_directory(kind).map_err(|e| format!("{kind:?}: cannot make a folder for it: {e}"))?;
-        let port = free_port();
-        let keeper =
-            serve(kind, directory.path(), port).map_err(|e| format!("{kind:?}: cannot run its script: {e}"))?;
-        let server = Self { kind, port, directory, keeper: Mutex::new(keeper) };
+        let keeper = serve(kind, directory.path(), port, &environment)
+            .map_err(|e| format!("{kind:?}: cannot run its script: {e}"))?;
+        let server = Self { kind, port, environment, directory, keeper: Mutex::new(keeper) };
         match server.wait_until_ready() {
             Ok(()) => Ok(server),
             Err(why) => Err(server.abandon(&why)),
@@ -61,6 +79,11 @@ impl Server {
     /// The address to connect to, such as `kafka://127.0.0.1:12345`.
     pub(crate) fn url(&self) -> String {
         format!("{}://127.0.0.1:{}", self.kind.scheme(), self.port)
+    }
+
+    /// The port; with others after it, if its kind has more.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// The process id of the server itself. After a kill it is that of the dead one.
@@ -73,7 +96,7 @@ impl Server {
     /// Whether it answers its own protocol now, within two seconds.
     pub(crate) fn answers(&self) -> bool {
         let mut ready = self.kind.script("ready");
-        ready.arg(self.port.to_string()).stderr(Stdio::null());
+        ready.arg(self.port.to_string()).envs(self.environment.iter().cloned()).stderr(Stdio::null());
         ready.status().is_ok_and(|status| status.success())
     }
 
@@ -93,7 +116,7 @@ impl Server {
         // Closing standard input is the request to stop; of a dead server's script it closes nothing.
         drop(self.keeper().stdin.take());
         self.wait_for_end();
-        let keeper = serve(self.kind, self.directory.path(), self.port)
+        let keeper = serve(self.kind, self.directory.path(), self.port, &self.environment)
             .unwrap_or_else(|e| panic!("{:?}: cannot run its script: {e}", self.kind));
         *self.keeper() = keeper;
         if let Err(why) = self.wait_until_ready() {
@@ -189,13 +212,14 @@ impl Drop for Server {
 }
 
 /// Starts the script that runs the server; its own words go to the server's log.
-fn serve(kind: Kind, directory: &Path, port: u16) -> io::Result<Child> {
+fn serve(kind: Kind, directory: &Path, port: u16, environment: &[(&'static str, String)]) -> io::Result<Child> {
     // The process id in it is that of the server before this one.
     let _absent = fs::remove_file(directory.join("pid"));
     let log = File::options().create(true).append(true).open(directory.join("log"))?;
     kind.script("serve")
         .arg(directory)
         .arg(port.to_string())
+        .envs(environment.iter().cloned())
         .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
         .stderr(log)

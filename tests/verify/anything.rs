@@ -3,10 +3,11 @@
 use proptest::prelude::*;
 use proptest::test_runner::RngAlgorithm;
 use traced_broker::verify::{
-    Attributes, Kind, Link, Picture, Span, SpanId, SpanRef, Status, TraceId, Traces, Value, Waterfall, check,
+    Attributes, Kind, Link, Page, Picture, Span, SpanId, SpanRef, Status, TraceId, Traces, Value, Waterfall, check,
 };
 
 use crate::markup::read;
+use crate::paging::elements_of;
 
 /// Characters whose width is known by how they were picked.
 fn columns(text: &str) -> usize {
@@ -154,5 +155,25 @@ proptest! {
         }
         let drawn = traces.iter().map(|trace| trace.spans().len()).sum::<usize>();
         prop_assert_eq!(elements.iter().filter(|element| element.name == "g").count(), drawn);
+    }
+
+    #[test]
+    fn every_page_is_well_formed_and_has_one_script(
+        spans in prop::collection::vec(span(), 1..24),
+        title in name(),
+        checked in any::<bool>(),
+    ) {
+        let traces: Traces = spans.into_iter().collect();
+        let report = check(&traces);
+        let trace = traces.iter().next().unwrap();
+        let mut page = Page::new(trace).within(&traces).title(&title);
+        if checked {
+            page = page.report(&report);
+        }
+        let page = page.to_string();
+        prop_assert_eq!(page.matches("</script").count(), 2);
+        let elements = elements_of(&page).map_err(TestCaseError::fail)?;
+        let shown = elements.iter().filter(|element| element.has_class("row") && element.has_class("span")).count();
+        prop_assert!(shown >= trace.spans().len());
     }
 }

@@ -9,7 +9,13 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::bridge::{self, Bridge};
+use crate::consume::{self, Consume};
+use crate::doctor::{self, Doctor};
 use crate::duration;
+use crate::probe::{self, Probe};
+use crate::publish::{self, Publish};
+use crate::redrive::{self, Redrive};
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
@@ -23,7 +29,7 @@ Examples:
 
   # In a pipeline: expectations from a file, a report for the build server
   traced-broker verify --request 'POST http://shop.test/orders' --data @order.json --tempo http://tempo.test:3200 \\
-      --expectations trace.json --max-queue-latency 2s --junit verify.xml
+      --expectations trace.json --max-queue-latency 2s --junit verify.xml --html trace.html
 
 A file of expectations:
   {
@@ -40,7 +46,11 @@ Exit codes:
   2  it could not be checked";
 
 #[derive(Parser)]
-#[command(name = "traced-broker", version, about = "Checks from outside whether traces stay whole at the queue")]
+#[command(
+    name = "traced-broker",
+    version,
+    about = "Checks from outside whether traces stay whole at the queue, and moves messages without breaking them"
+)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -51,6 +61,24 @@ pub(crate) enum Command {
     /// Check one trace in Tempo or Jaeger, draw it, and say where it broke
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(Box<Verify>),
+    /// Publish a message and see whether its trace comes out of the topic, and how long that takes
+    #[command(after_help = probe::EXAMPLES)]
+    Probe(Probe),
+    /// Look at the messages of a topic and say who writes no trace context, or a wrong one
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(Doctor),
+    /// Publish messages, each with a trace
+    #[command(after_help = publish::EXAMPLES)]
+    Publish(Publish),
+    /// Show the messages of a topic as they come, with headers and trace ids
+    #[command(after_help = consume::EXAMPLES)]
+    Consume(Consume),
+    /// Copy a topic to another broker, with its traces
+    #[command(after_help = bridge::EXAMPLES)]
+    Bridge(Bridge),
+    /// Send dead letters back to where they came from
+    #[command(after_help = redrive::EXAMPLES)]
+    Redrive(Redrive),
     /// Say what changes for a program that goes from one broker to another
     #[command(after_help = "Example:\n  traced-broker compare kafka://localhost:9092 nats://localhost:4222")]
     Compare(Compare),
@@ -115,6 +143,9 @@ pub(crate) struct Verify {
     /// Also draw the trace as an SVG document
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
+    /// Also make a page of the trace for the browser: one file, to search, fold and zoom in
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Also write the result as a JUnit report
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,

@@ -1,30 +1,51 @@
-//! The command `traced-broker`: checks from outside whether traces are whole.
+//! The command `traced-broker`: checks from outside whether traces are whole, and moves messages with their traces.
 #![forbid(unsafe_code)]
 
 mod args;
+mod bar;
+mod bridge;
 mod client;
 mod compare;
+mod consume;
+mod context;
+mod doctor;
 mod duration;
+mod message;
+mod moment;
+mod place;
+mod probe;
+mod publish;
+mod redrive;
 mod screen;
+mod secrets;
+mod stop;
+mod telemetry;
 mod trouble;
 mod verify;
 
-use std::process::ExitCode;
+use std::env;
+use std::process::{self, ExitCode};
 
 use clap::{CommandFactory as _, Parser as _};
 use clap_complete::Shell;
 
 use self::args::{Arguments, Command};
 
-/// What `verify` exits with when the trace is broken.
+/// What a command exits with that found something broken, lost or given up.
 const BROKEN: u8 = 1;
 /// What the command exits with when it could not do what it was asked to; also clap's code for a wrong command line.
 const COULD_NOT: u8 = 2;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let done = match arguments().command {
         Command::Verify(options) => verify::run(*options).await,
+        Command::Probe(options) => probe::run(options).await,
+        Command::Doctor(options) => doctor::run(options).await,
+        Command::Publish(options) => publish::run(options).await.map(|()| true),
+        Command::Consume(options) => consume::run(options).await.map(|()| true),
+        Command::Bridge(options) => bridge::run(options).await,
+        Command::Redrive(options) => redrive::run(options).await,
         Command::Compare(options) => compare::run(&options).await.map(|()| true),
         Command::Completions { shell } => screen::print(&completions(shell)).map(|()| true),
     };
@@ -36,6 +57,23 @@ async fn main() -> ExitCode {
             ExitCode::from(COULD_NOT)
         }
     }
+}
+
+/// The command line, or what is wrong with it, where no URL is repeated with its password.
+fn arguments() -> Arguments {
+    Arguments::try_parse().unwrap_or_else(|error| {
+        let arguments = env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+        let secrets: Vec<String> = arguments
+            .filter_map(|url| Some(url.split_once("://")?.1.to_owned()))
+            .filter(|rest| rest.contains('@'))
+            .collect();
+        if secrets.is_empty() {
+            error.exit();
+        }
+        let text = secrets.iter().fold(error.render().to_string(), |text, secret| text.replace(secret, "***"));
+        screen::explain(text.trim_end());
+        process::exit(error.exit_code());
+    })
 }
 
 fn completions(shell: Shell) -> String {

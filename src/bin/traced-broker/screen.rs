@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
+use std::ops::ControlFlow;
 
 use console::Term;
 
@@ -27,13 +28,29 @@ impl Screen {
     }
 }
 
+/// Prints one of many results; `Break` when whoever reads has gone.
+pub(crate) fn line(text: &dyn Display) -> Result<ControlFlow<()>, Trouble> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(Trouble::because("cannot print", &error)),
+        Ok(()) => Ok(ControlFlow::Continue(())),
+    }
+}
+
 /// Prints a result.
 pub(crate) fn print(text: &dyn Display) -> Result<(), Trouble> {
-    match writeln!(io::stdout(), "{text}") {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(|error| Trouble::because("cannot print", &error)),
-    }
+    // Whoever reads may have seen enough.
+    line(text).map(drop)
+}
+
+/// Says something beside the results.
+pub(crate) fn remark(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", printable(text));
+}
+
+/// Says what is wrong with the command line, on as many lines as it takes.
+pub(crate) fn explain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Says why something could not be done. With standard error gone there is nobody left to tell.

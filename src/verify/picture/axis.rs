@@ -8,7 +8,7 @@ const NARROWEST: f64 = 2.0;
 
 /// The stretch of time that the bars show, and where.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Axis {
+pub(in crate::verify) struct Axis {
     start: u64,
     end: u64,
     left: f64,
@@ -17,7 +17,12 @@ pub(super) struct Axis {
 
 impl Axis {
     /// Covers the traces, and the waits before them unless those would leave the spans too small to see.
-    pub(super) fn new<'a>(traces: &[&Trace], rows: impl Iterator<Item = &'a Row<'a>>, left: f64, width: f64) -> Self {
+    pub(in crate::verify) fn new<'a>(
+        traces: &[&Trace],
+        rows: impl Iterator<Item = &'a Row<'a>>,
+        left: f64,
+        width: f64,
+    ) -> Self {
         let start = traces.iter().map(|trace| trace.start()).min().unwrap_or(0);
         let end = traces.iter().map(|trace| trace.end()).max().unwrap_or(0);
         let most = end.saturating_sub(start).saturating_mul(2);
@@ -30,28 +35,33 @@ impl Axis {
     }
 
     /// Where a time is; one outside is at the nearer end.
-    pub(super) fn x(&self, time: u64) -> f64 {
+    pub(in crate::verify) fn x(&self, time: u64) -> f64 {
         let since = time.clamp(self.start, self.end.max(self.start)) - self.start;
         self.left + self.width * since as f64 / self.length().max(1) as f64
     }
 
-    pub(super) const fn left(&self) -> f64 {
+    /// When it begins and ends.
+    pub(in crate::verify) const fn period(&self) -> (u64, u64) {
+        (self.start, self.end)
+    }
+
+    pub(in crate::verify) const fn left(&self) -> f64 {
         self.left
     }
 
     /// Where the bar for a time begins and how wide it is: however short, it can be seen, and however late, it is within the axis.
-    pub(super) fn stretch(&self, from: u64, to: u64) -> (f64, f64) {
+    pub(in crate::verify) fn stretch(&self, from: u64, to: u64) -> (f64, f64) {
         let width = (self.x(to) - self.x(from)).max(NARROWEST);
         (self.x(from).min(self.left + self.width - width), width)
     }
 
     /// Whether the time lies before what is shown.
-    pub(super) const fn is_before(&self, time: u64) -> bool {
+    pub(in crate::verify) const fn is_before(&self, time: u64) -> bool {
         time < self.start
     }
 
     /// Round times, in nanoseconds since the start, with where they are: at most six, 0 among them.
-    pub(super) fn ticks(&self) -> Vec<(u64, f64)> {
+    pub(in crate::verify) fn ticks(&self) -> Vec<(u64, f64)> {
         let length = self.length();
         let rough = (length / 5).max(1);
         let power = 10_u64.pow(rough.ilog10());

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::canvas::{Canvas, Font, escaped, number};
+use super::canvas::{Canvas, Font, number};
 use super::layout::{GAP, Layout, MARGIN, WIDTH, beside, name_at};
 use crate::verify::latency::HumanDuration;
+use crate::verify::markup::escaped;
 use crate::verify::span::Span;
 use crate::verify::waterfall::axis::Bar;
 use crate::verify::waterfall::notes::{Mark, Note};

@@ -1,7 +1,7 @@
 //! Traces drawn for documents.
 
 mod arrows;
-mod axis;
+pub(super) mod axis;
 mod bars;
 mod canvas;
 mod layout;

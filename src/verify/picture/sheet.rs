@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::Picture;
 use super::arrows;
 use super::bars::{self, in_words};
-use super::canvas::{Canvas, Font, escaped, number};
+use super::canvas::{Canvas, Font, number};
 use super::layout::{Content, INDENT, Layout, MARGIN, WIDTH, name_at};
 use crate::verify::latency::HumanDuration;
+use crate::verify::markup::escaped;
 use crate::verify::trace::Trace;
 use crate::verify::waterfall::rows::{Body, Row};
 

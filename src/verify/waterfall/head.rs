@@ -5,7 +5,7 @@ use super::axis::Bar;
 use super::line::{Glyphs, Line, Style};
 use super::rows::{Body, Row};
 use crate::verify::check::Finding;
-use crate::verify::text::wrap;
+use crate::verify::text::{counted, wrap};
 
 /// Of more findings than this only the number is shown.
 const MOST_FINDINGS: usize = 8;
@@ -60,11 +60,6 @@ pub(super) fn findings(waterfall: &Waterfall<'_>, glyphs: &Glyphs, line: impl Fn
         more.push(Style::Bad, &format!("{} not shown", counted(findings.len() - MOST_FINDINGS, "more finding")));
         lines.extend([line(), more]);
     }
-}
-
-/// A number with its noun.
-pub(super) fn counted(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn sentence(finding: &Finding, width: usize, glyphs: &Glyphs, line: impl Fn() -> Line) -> Vec<Line> {

@@ -41,6 +41,8 @@ const MIN_WIDTH: usize = 40;
 pub struct Waterfall<'a> {
     trace: &'a Trace,
     traces: Option<&'a Traces>,
+    /// Whether what this trace links to is among them, if it was exported at all.
+    complete: bool,
     findings: Option<&'a [Finding]>,
     width: usize,
     colour: bool,
@@ -52,13 +54,28 @@ impl<'a> Waterfall<'a> {
     /// A drawing 100 columns wide, without colour, of at most 500 rows.
     #[must_use]
     pub const fn new(trace: &'a Trace) -> Self {
-        Self { trace, traces: None, findings: None, width: 100, colour: false, ascii: false, max_rows: 500 }
+        Self {
+            trace,
+            traces: None,
+            complete: true,
+            findings: None,
+            width: 100,
+            colour: false,
+            ascii: false,
+            max_rows: 500,
+        }
     }
 
     /// Also looks at these traces, to name what is linked in them and to show what links here.
     #[must_use]
     pub const fn within(mut self, traces: &'a Traces) -> Self {
         self.traces = Some(traces);
+        self
+    }
+
+    /// Of what this trace links to some may not be at hand, so that nothing is said about what is not.
+    pub(super) const fn incomplete(mut self) -> Self {
+        self.complete = false;
         self
     }
 

@@ -47,6 +47,7 @@ impl Mark {
 pub(super) struct Notes<'a> {
     trace: &'a Trace,
     traces: Option<&'a Traces>,
+    complete: bool,
     findings: HashMap<SpanId, Vec<&'a Finding>>,
     /// Spans of other traces, by what they link to in this one.
     incoming: HashMap<SpanId, Vec<&'a Span>>,
@@ -66,7 +67,7 @@ impl<'a> Notes<'a> {
                 incoming.entry(link.target.span_id).or_default().push(span);
             }
         }
-        Self { trace, traces, findings, incoming }
+        Self { trace, traces, complete: waterfall.complete, findings, incoming }
     }
 
     pub(super) fn under(&self, span: &Span) -> Vec<Note> {
@@ -97,7 +98,7 @@ impl<'a> Notes<'a> {
         match span {
             Some(span) => Note { mark: Mark::To, text: format!("linked to {} ({})", span.name, span.service), trace },
             // Without the other traces at hand nothing can be said about what is in them.
-            None if here || self.traces.is_some() => {
+            None if here || (self.traces.is_some() && self.complete) => {
                 Note { mark: Mark::Nowhere, text: format!("linked to {}, not exported", target.span_id), trace }
             }
             None => Note { mark: Mark::To, text: format!("linked to {}", target.span_id), trace },

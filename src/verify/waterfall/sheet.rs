@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::Waterfall;
 use super::axis::{Axis, Bar};
-use super::head::{self, counted};
+use super::head;
 use super::line::{Glyphs, Line, Style};
 use super::notes::{Mark, Note};
 use super::plan::{Plan, long_attempt, short_attempt};
 use super::rows::{self, Body, Place, Row, name_style};
 use super::waits::Wait;
 use crate::verify::span::Span;
-use crate::verify::text::columns;
+use crate::verify::text::{columns, counted};
 
 /// Everything that is needed to write the lines.
 #[derive(Debug)]

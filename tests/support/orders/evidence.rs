@@ -156,7 +156,7 @@ impl Evidence {
 
     /// The job is a root of its own, linked into the trace of the order that enqueued it.
     fn check_job(&self) {
-        let jobs: Vec<_> = self.named("daily.reconciliation").collect();
+        let jobs: Vec<_> = self.named("job daily.reconciliation").collect();
         let [job] = jobs[..] else { panic!("one job: {jobs:?}") };
         assert!(job.is("reconciliation-job", Kind::Internal) && job.parent.is_empty(), "{job:?}");
         let enqueued: Vec<_> = self.named("enqueue daily.reconciliation").collect();

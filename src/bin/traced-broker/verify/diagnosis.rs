@@ -79,7 +79,9 @@ impl fmt::Display for Cause {
         f.write_str(match self {
             Self::SendFailed => "the send failed, so that nothing came into the queue",
             Self::NotReached => "the service did not get as far as to send it, or does not trace its sends",
-            Self::NoHeader => "the producer wrote no context header, so that the consumer began a trace of its own",
+            Self::NoHeader => {
+                "the producer wrote no context header, or one that is none, so that the consumer began a trace of its own"
+            },
             Self::HeaderDropped => "the header was dropped at the broker, or by what copies messages there",
             Self::NotExtracted => "the consumer did not extract the context from the message",
             Self::WrongSpan => "the producer wrote the context of a span that it never exported",
@@ -95,6 +97,19 @@ impl fmt::Display for Cause {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` of {} (span {})", self.name, self.service, self.span)
+    }
+}
+
+impl Break {
+    /// Whether what is missing was not even sent.
+    fn is_unsent(&self) -> bool {
+        self.causes.first() == Some(&Cause::NotReached)
+    }
+
+    /// Whether the trace ends there because nothing took the message: then nobody got as far as to send the next.
+    fn is_after_one_of(&self, unread: &[&Span]) -> bool {
+        let last_good = self.last_good.as_ref();
+        last_good.is_some_and(|place| unread.iter().any(|send| send.span_id == place.span))
     }
 }
 
@@ -116,8 +131,14 @@ pub(super) fn breaks(
     let found = findings.iter().filter_map(|finding| of_finding(trace, &unread, finding)).take(MOST);
     let unmet = expectations.iter().filter(|met| !met.is_met());
     let expected = unmet.map(|met| of_expectation(trace, &unread, findings, met));
+    // What was never sent comes last: it may be a consequence of the others.
+    let (unsent, broken): (Vec<_>, Vec<_>) = found.chain(expected).partition(Break::is_unsent);
     let mut breaks: Vec<Break> = Vec::new();
-    for mut next in found.chain(expected) {
+    for mut next in broken.into_iter().chain(unsent) {
+        if let Some(before) = breaks.iter_mut().find(|before| next.is_unsent() && before.is_after_one_of(&unread)) {
+            before.missing.append(&mut next.missing);
+            continue;
+        }
         if sampled == Some(false) {
             next.causes = vec![Cause::SampledAway];
         }
@@ -144,8 +165,12 @@ fn of_finding(trace: &Trace, unread: &[&Span], finding: &Finding) -> Option<Brea
     let after = format!("`{}` of {}", span.name, span.service);
     let (last_good, missing, causes) = match finding.kind {
         FindingKind::MissingParent if span.is_processing() => {
-            let causes = [Cause::WrongSpan].into_iter().chain(ABSENT).collect();
-            (sent(), format!("the span that sent what {after} processed"), causes)
+            let missing = format!("the span that sent what {after} processed");
+            match sent() {
+                Some(sent) => (Some(sent), missing, [Cause::WrongSpan].into_iter().chain(ABSENT).collect()),
+                // Whoever sent it is not there at all.
+                None => (before(trace, unread, span), missing, ABSENT.to_vec()),
+            }
         }
         FindingKind::MissingParent => (before(trace, unread, span), format!("the parent of {after}"), ABSENT.to_vec()),
         FindingKind::MissingLink => {
@@ -171,7 +196,9 @@ fn before(trace: &Trace, unread: &[&Span], span: &Span) -> Option<Place> {
 fn continues(trace: &Trace, findings: &[Finding], send: &Span) -> bool {
     let orphans = findings.iter().filter(|finding| finding.kind == FindingKind::MissingParent);
     let mut orphans = orphans.filter_map(|finding| trace.span(finding.span));
-    orphans.any(|span| !span.is_processing() && span.service != send.service && span.start >= send.start)
+    // One that processed this very message has the context of another span: that says nothing of this one.
+    let is_of = |span: &Span| span.is_processing() && leads_to(send, span.destination());
+    orphans.any(|span| !is_of(span) && span.service != send.service && span.start >= send.start)
 }
 
 fn of_expectation(trace: &Trace, unread: &[&Span], findings: &[Finding], met: &Met) -> Break {
@@ -200,10 +227,12 @@ fn of_expectation(trace: &Trace, unread: &[&Span], findings: &[Finding], met: &M
 
 /// The last message that was sent to `topic` and not read.
 fn last_to<'a>(unread: &[&'a Span], topic: &str) -> Option<&'a Span> {
-    let there = |span: &&&Span| {
-        let to = span.destination();
-        // A consumer on RabbitMQ may name its queue after what the producer names.
-        to == topic || topic.strip_prefix(to).is_some_and(|rest| !to.is_empty() && rest.starts_with(':'))
-    };
-    unread.iter().filter(there).max_by_key(|span| span.start).copied()
+    unread.iter().filter(|send| leads_to(send, topic)).max_by_key(|span| span.start).copied()
+}
+
+/// Whether what was sent comes out at `topic`.
+fn leads_to(send: &Span, topic: &str) -> bool {
+    let to = send.destination();
+    // A consumer on RabbitMQ may name its queue after what the producer names.
+    to == topic || topic.strip_prefix(to).is_some_and(|rest| !to.is_empty() && rest.starts_with(':'))
 }

@@ -14,7 +14,7 @@ mod watch;
 use std::fs;
 use std::path::Path;
 
-use traced_broker::verify::Picture;
+use traced_broker::verify::{Page, Picture};
 
 use self::backend::Backend;
 use self::expectation::Demands;
@@ -34,6 +34,9 @@ pub(crate) async fn run(options: Verify) -> Result<bool, Trouble> {
         Ok(case) => {
             if let Some(path) = &options.svg {
                 write(path, &picture(&case))?;
+            }
+            if let Some(path) = &options.html {
+                write(path, &page(&case))?;
             }
             if options.json {
                 screen::print(&json::case(&case))?;
@@ -66,6 +69,19 @@ fn picture(case: &Case) -> String {
     match case.report() {
         Some(report) => picture.report(report).to_string(),
         None => picture.to_string(),
+    }
+}
+
+fn page(case: &Case) -> String {
+    let Some(trace) = case.trace() else { return String::new() };
+    let mut remarks = text::remarks(case);
+    remarks.extend(case.trouble().map(|trouble| trouble.to_string()));
+    let page = remarks
+        .iter()
+        .fold(Page::new(trace).within(case.traces()), |page, remark| page.remark(case.is_whole(), remark));
+    match case.report() {
+        Some(report) => page.report(report).to_string(),
+        None => page.to_string(),
     }
 }
 

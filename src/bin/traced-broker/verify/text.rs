@@ -17,20 +17,27 @@ pub(super) fn case(case: &Case) -> String {
         picture = picture.report(report);
     }
     let mut lines = vec![picture.to_string(), String::new()];
+    lines.extend(remarks(case));
+    lines.join("\n")
+}
+
+/// The judgement, a paragraph for each thing there is to say.
+pub(super) fn remarks(case: &Case) -> Vec<String> {
+    let mut remarks = Vec::new();
     if case.is_whole() {
-        lines.push(whole(case));
+        remarks.push(whole(case));
     }
-    lines.extend(case.breaks().iter().map(broken));
-    lines.extend(case.slow().iter().map(|slow| {
+    remarks.extend(case.breaks().iter().map(broken));
+    remarks.extend(case.slow().iter().map(|slow| {
         let (waited, most) = (HumanDuration(slow.waited), HumanDuration(slow.most));
         let text =
             format!("✗ too slow: what {} handled waited {waited} in `{}`, more than {most}", slow.process, slow.topic);
         printable(&text)
     }));
     if case.is_broken() && case.breaks().is_empty() && case.slow().is_empty() {
-        lines.push("✗ broken, as told above".to_owned());
+        remarks.push("✗ broken, as told above".to_owned());
     }
-    lines.join("\n")
+    remarks
 }
 
 fn whole(case: &Case) -> String {

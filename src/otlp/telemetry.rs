@@ -1,0 +1,287 @@
+//! What is running, and how it ends.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use opentelemetry::global;
+use opentelemetry::metrics::noop::NoopMeterProvider;
+use opentelemetry::propagation::TextMapCompositePropagator;
+use opentelemetry::trace::noop::NoopTracerProvider;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tokio::sync::{OnceCell, oneshot};
+
+use super::propagators::Propagators;
+use crate::broker::Traced;
+use crate::driver::Driver;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long the last exports may take when they are waited for.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+/// The same when whoever should have waited did not: a thread of a runtime may be blocked meanwhile.
+const DROPPED: Duration = Duration::from_secs(2);
+
+/// The providers and the propagators that a [`Setup`](super::Setup) started.
+///
+/// Call [`shutdown`](Self::shutdown) before the program ends, after its brokers are closed: what has not been exported by then is in
+/// memory. A `Telemetry` that is dropped without it blocks for up to two seconds to export what is left, and logs a warning.
+pub struct Telemetry {
+    /// `None` if the environment says that there is to be no SDK.
+    sdk: Option<Sdk>,
+    propagators: Propagators,
+    ended: OnceCell<()>,
+    ending: AtomicBool,
+}
+
+#[derive(Debug, Clone)]
+struct Sdk {
+    tracers: SdkTracerProvider,
+    meters: SdkMeterProvider,
+}
+
+impl Telemetry {
+    pub(super) fn running(tracers: SdkTracerProvider, meters: SdkMeterProvider, propagators: Propagators) -> Self {
+        let sdk = Some(Sdk { tracers, meters });
+        Self { sdk, propagators, ended: OnceCell::new(), ending: AtomicBool::new(false) }
+    }
+
+    pub(super) fn disabled(propagators: Propagators) -> Self {
+        Self { sdk: None, propagators, ended: OnceCell::new(), ending: AtomicBool::new(false) }
+    }
+
+    /// The broker, with its spans, measurements and headers as the environment says.
+    #[must_use]
+    pub fn instrument<D: Driver + Clone>(&self, broker: Traced<D>) -> Traced<D> {
+        let broker = match &self.sdk {
+            Some(sdk) => broker.with_tracer_provider(&sdk.tracers).with_meter_provider(&sdk.meters),
+            None => {
+                broker.with_tracer_provider(&NoopTracerProvider::new()).with_meter_provider(&NoopMeterProvider::new())
+            }
+        };
+        // The broker's own codec is stricter than any propagator can be.
+        if self.propagators.is_default() { broker } else { broker.with_propagator(self.propagator()) }
+    }
+
+    /// The provider of tracers, for spans of the application's own; `None` if `OTEL_SDK_DISABLED` is set.
+    ///
+    /// It does not outlive the [shutdown](Self::shutdown): its tracers make no spans after that.
+    pub fn tracer_provider(&self) -> Option<&SdkTracerProvider> {
+        self.sdk.as_ref().map(|sdk| &sdk.tracers)
+    }
+
+    /// The provider of meters; `None` if `OTEL_SDK_DISABLED` is set.
+    pub fn meter_provider(&self) -> Option<&SdkMeterProvider> {
+        self.sdk.as_ref().map(|sdk| &sdk.meters)
+    }
+
+    /// The propagators of `OTEL_PROPAGATORS` as one, for what is not a broker, such as an HTTP server.
+    pub fn propagator(&self) -> TextMapCompositePropagator {
+        self.propagators.composite()
+    }
+
+    /// Makes all of it OpenTelemetry's global ones. Without an SDK there are none to be had.
+    pub(super) fn install(&self) {
+        if let Some(sdk) = &self.sdk {
+            global::set_tracer_provider(sdk.tracers.clone());
+            global::set_meter_provider(sdk.meters.clone());
+        }
+        global::set_text_map_propagator(self.propagator());
+    }
+
+    /// Exports what has ended so far, and waits for it without blocking the thread.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the Collector did not take all of it.
+    pub async fn flush(&self) -> Result<()> {
+        let Some(sdk) = self.sdk.clone() else { return Ok(()) };
+        apart(move || sdk.flush()).await
+    }
+
+    /// Exports what is left and stops, within ten seconds, without blocking the thread. A second call waits for the first and does
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the Collector did not take all of it in time; it has stopped all the same.
+    ///
+    /// # Cancellation
+    /// When the future is dropped, the last exports go on.
+    pub async fn shutdown(&self) -> Result<()> {
+        let Some(sdk) = &self.sdk else { return Ok(()) };
+        let end = || async {
+            let sdk = sdk.clone();
+            // One that was cancelled or failed has begun all there is to do.
+            let again = self.ending.swap(true, Ordering::AcqRel);
+            apart(move || if again { sdk.end(SHUTDOWN) } else { sdk.finish() }).await
+        };
+        self.ended.get_or_try_init(end).await.copied()
+    }
+}
+
+impl Sdk {
+    fn flush(&self) -> OTelSdkResult {
+        self.tracers.force_flush().and(self.meters.force_flush())
+    }
+
+    /// Exports what is left and stops. What became of the last spans only a flush tells: a shutdown keeps it for itself.
+    fn finish(&self) -> OTelSdkResult {
+        let deadline = Instant::now() + SHUTDOWN;
+        let flushed = self.tracers.force_flush();
+        flushed.and(self.end(deadline.saturating_duration_since(Instant::now())))
+    }
+
+    /// Stops both, also when the first does not come to an end in time.
+    fn end(&self, within: Duration) -> OTelSdkResult {
+        let deadline = Instant::now() + within;
+        let traces = or_before(self.tracers.shutdown_with_timeout(within));
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let metrics = or_before(self.meters.shutdown_with_timeout(rest));
+        traces.and(metrics)
+    }
+}
+
+/// Nothing is wrong when somebody else has stopped it, or a call before this one.
+fn or_before(result: OTelSdkResult) -> OTelSdkResult {
+    match result {
+        Err(OTelSdkError::AlreadyShutdown) => Ok(()),
+        result => result,
+    }
+}
+
+/// Does what blocks on a thread of its own, whatever the runtime.
+async fn apart(work: impl FnOnce() -> OTelSdkResult + Send + 'static) -> Result<()> {
+    let (done, result) = oneshot::channel();
+    let work = move || {
+        // Whoever waited for it may be gone.
+        let _cancelled = done.send(work());
+    };
+    let started = thread::Builder::new().name("otlp-flush".to_owned()).spawn(work);
+    started.map_err(|error| Error::new(ErrorKind::Unexpected, "no thread for the exports").with_source(error))?;
+    let not_taken = || Error::new(ErrorKind::Unavailable, "not all telemetry could be exported");
+    match result.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(not_taken().with_source(error)),
+        Err(ended) => Err(not_taken().with_source(ended)),
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        let Some(sdk) = self.sdk.take() else { return };
+        if self.ending.load(Ordering::Acquire) {
+            return;
+        }
+        tracing::warn!("telemetry was dropped without a shutdown: what is left is exported, for at most two seconds");
+        if let Err(error) = sdk.end(DROPPED) {
+            tracing::warn!(%error, "telemetry was lost");
+        }
+    }
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the providers: their exporters hold headers.
+        let mut out = f.debug_struct("Telemetry");
+        out.field("disabled", &self.sdk.is_none()).field("propagators", &self.propagators);
+        out.field("ended", &self.ended.initialized()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry::trace::{Tracer as _, TracerProvider as _};
+    use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanExporter};
+
+    use super::*;
+
+    /// Keeps the names of spans, after a while; can fail.
+    #[derive(Debug, Clone, Default)]
+    struct Slow {
+        names: Arc<Mutex<Vec<String>>>,
+        fails: bool,
+    }
+
+    impl SpanExporter for Slow {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            thread::sleep(Duration::from_millis(50));
+            if self.fails {
+                return Err(OTelSdkError::InternalFailure("refused".to_owned()));
+            }
+            self.names.lock().unwrap().extend(batch.into_iter().map(|span| span.name.into_owned()));
+            Ok(())
+        }
+    }
+
+    fn telemetry(exporter: &Slow) -> Telemetry {
+        let processor = BatchSpanProcessor::builder(exporter.clone()).build();
+        let tracers = SdkTracerProvider::builder().with_span_processor(processor).build();
+        let meters = SdkMeterProvider::builder().build();
+        let telemetry = Telemetry::running(tracers, meters, Propagators::default());
+        drop(telemetry.tracer_provider().unwrap().tracer("test").start("work"));
+        telemetry
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_last_spans_are_exported_at_the_shutdown_and_only_once() {
+        let exporter = Slow::default();
+        let telemetry = telemetry(&exporter);
+        // The thread goes on meanwhile.
+        let ticks = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            exporter.names.lock().unwrap().len()
+        };
+        let (first, second, before) = tokio::join!(telemetry.shutdown(), telemetry.shutdown(), ticks);
+        assert!(first.is_ok() && second.is_ok() && telemetry.shutdown().await.is_ok());
+        assert_eq!((before, exporter.names.lock().unwrap().as_slice()), (0, &["work".to_owned()][..]));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_flush_exports_and_goes_on() {
+        let exporter = Slow::default();
+        let telemetry = telemetry(&exporter);
+        telemetry.flush().await.unwrap();
+        drop(telemetry.tracer_provider().unwrap().tracer("test").start("more"));
+        telemetry.flush().await.unwrap();
+        assert_eq!(exporter.names.lock().unwrap().as_slice(), ["work", "more"]);
+        telemetry.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_the_collector_refuses_is_an_error_of_the_first_shutdown() {
+        let telemetry = telemetry(&Slow { fails: true, ..Slow::default() });
+        let error = telemetry.shutdown().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        telemetry.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_shutdown_that_nobody_waits_for_goes_on() {
+        let exporter = Slow::default();
+        let telemetry = telemetry(&exporter);
+        let cancelled = tokio::time::timeout(Duration::from_millis(5), telemetry.shutdown()).await;
+        assert!(cancelled.is_err());
+        telemetry.shutdown().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(exporter.names.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_drop_exports_what_is_left() {
+        let exporter = Slow::default();
+        drop(telemetry(&exporter));
+        assert_eq!(exporter.names.lock().unwrap().as_slice(), ["work"]);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn nothing_of_the_exporter_is_printed() {
+        let telemetry = telemetry(&Slow::default());
+        let text = format!("{telemetry:?}");
+        assert!(text.starts_with("Telemetry { disabled: false") && !text.contains("Slow"), "{text}");
+    }
+}

@@ -1,0 +1,107 @@
+//! What is shown of a row once it is chosen, as JSON that the page's script lays out.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::section::Section;
+use crate::verify::attributes::Attributes;
+use crate::verify::id::SpanRef;
+use crate::verify::latency::HumanDuration;
+use crate::verify::span::{Span, Status};
+use crate::verify::text::printable;
+use crate::verify::waterfall::axis::Bar;
+use crate::verify::waterfall::rows::{Body, Row};
+use crate::verify::waterfall::waits::Wait;
+
+/// Of a longer text only so many characters are kept.
+const LONGEST: usize = 4_096;
+
+pub(super) struct Details<'s, 'a> {
+    pub(super) section: &'s Section<'a>,
+}
+
+impl Details<'_, '_> {
+    /// Those of a note are `null`: what it is about stands above it.
+    pub(super) fn of(&self, row: &Row<'_>) -> Value {
+        match &row.body {
+            Body::Span(span, attempt) => self.span(span, *attempt),
+            Body::Wait(wait) => self.wait(wait),
+            Body::Note(_) => Value::Null,
+        }
+    }
+
+    fn span(&self, span: &Span, attempt: Option<u32>) -> Value {
+        let ended = span.end > 0;
+        let duration = HumanDuration(Duration::from_nanos(span.duration())).to_string();
+        let status = match &span.status {
+            Status::Error(message) if message.is_empty() => Some("failed".to_owned()),
+            Status::Error(message) => Some(format!("failed: {}", shown(message))),
+            _ => None,
+        };
+        let events = span.events.iter().map(|event| {
+            let at = self.section.since_start(event.time).to_string();
+            json!({ "at": at, "name": shown(&event.name), "attributes": attributes(&event.attributes) })
+        });
+        let links = span.links.iter().map(|link| {
+            let mut to = self.reference(link.target);
+            to["attributes"] = attributes(&link.attributes);
+            to
+        });
+        let findings = self.section.findings(span).iter();
+        json!({
+            "name": shown(&span.name),
+            "service": shown(&span.service),
+            "kind": span.kind.as_str(),
+            "trace": span.trace_id.to_string(),
+            "span": span.span_id.to_string(),
+            "parent": span.parent_reference().map(|parent| self.reference(parent)),
+            "attempt": attempt,
+            // As text: numbers of this size lose digits in a browser.
+            "start": span.start.to_string(),
+            "offset": self.section.since_start(span.start).to_string(),
+            "duration": if ended { duration } else { "never ended".to_owned() },
+            "status": status,
+            "findings": findings.map(|finding| shown(&finding.message)).collect::<Vec<_>>(),
+            "attributes": attributes(&span.attributes),
+            "events": events.collect::<Vec<_>>(),
+            "links": links.collect::<Vec<_>>(),
+            "dropped_links": span.dropped_links,
+            "linked_from": self.section.incoming(span).iter().map(|from| self.reference(from.reference())).collect::<Vec<_>>(),
+        })
+    }
+
+    fn wait(&self, wait: &Wait<'_>) -> Value {
+        json!({
+            "wait": if wait.kind == Bar::Retry { "until it was delivered again" } else { "in the queue" },
+            "name": shown(&wait.label()),
+            "topic": shown(wait.topic),
+            "messages": wait.messages,
+            "duration": HumanDuration(wait.duration).to_string(),
+            "measured": !wait.estimated,
+            "start": wait.from.to_string(),
+            "offset": self.section.since_start(wait.from).to_string(),
+        })
+    }
+
+    /// Where a span is on the page, if it is, and what it is called.
+    fn reference(&self, target: SpanRef) -> Value {
+        let name = self.section.resolve(target).map(|span| format!("{} ({})", shown(&span.name), shown(&span.service)));
+        json!({ "trace": target.trace_id.to_string(), "span": target.span_id.to_string(), "name": name })
+    }
+}
+
+fn attributes(attributes: &Attributes) -> Value {
+    let all = attributes.iter().map(|(name, value)| (shown(name), Value::from(shown(&value.to_string()))));
+    Value::Object(all.collect::<Map<_, _>>())
+}
+
+/// Text as it may be shown: line breaks are kept, what could change how the rest is read goes.
+fn shown(text: &str) -> String {
+    let kept: String = text.chars().take(LONGEST).collect();
+    let lines: Vec<String> = kept.split('\n').map(|line| printable(line, false, '\u{fffd}')).collect();
+    match text.chars().count().checked_sub(LONGEST) {
+        Some(more @ 1..) => format!("{} … and {more} more characters", lines.join("\n")),
+        _ => lines.join("\n"),
+    }
+}

@@ -1,0 +1,19 @@
+//! What is in `deploy/`, run: the two tiers of Collectors, a trace backend, and what is to be seen of them.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod support;
+
+#[path = "backend/chance.rs"]
+mod chance;
+#[path = "backend/dashboard.rs"]
+mod dashboard;
+#[path = "backend/files.rs"]
+mod files;
+#[path = "backend/judgement.rs"]
+mod judgement;
+#[path = "backend/sampling.rs"]
+mod sampling;
+#[path = "backend/tier.rs"]
+mod tier;
+#[path = "backend/traffic.rs"]
+mod traffic;

@@ -1,0 +1,87 @@
+//! The dashboard, asked of a real Prometheus that scrapes the tiers while the order system works.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{Kind, Server};
+use crate::tier::{Tier, shipped};
+use crate::traffic::{failing, plain, send};
+
+/// Long enough for the Collector to hand out the metrics of spans, and for two scrapes to see them.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The shipped file, with the addresses of the tier where it asks DNS, and scraping each second.
+fn config(tier: &Tier) -> String {
+    let text = fs::read_to_string(shipped("prometheus/prometheus.yaml")).unwrap();
+    let mut config: Value = serde_saphyr::from_str(&text).unwrap();
+    config["global"] = json!({ "scrape_interval": "1s" });
+    for job in config["scrape_configs"].as_array_mut().unwrap() {
+        let lookup = job.as_object_mut().unwrap().remove("dns_sd_configs").expect("a name to look up");
+        let targets = tier.scraped(lookup[0]["names"][0].as_str().unwrap(), lookup[0]["port"].as_u64().unwrap());
+        job["static_configs"] = json!([{ "targets": targets }]);
+    }
+    config.to_string()
+}
+
+/// The queries of the dashboard with their panels' titles, as Grafana would put them.
+fn queries() -> Vec<(String, String)> {
+    let dashboard: Value = serde_json::from_slice(&fs::read(shipped("grafana/dashboard.json")).unwrap()).unwrap();
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let fill = |query: &str| {
+        let filled = variables.iter().fold(query.to_owned(), |query, variable| {
+            let value = variable["allValue"].as_str().or(variable["current"]["value"].as_str()).unwrap();
+            query.replace(&format!("${}", variable["name"].as_str().unwrap()), value)
+        });
+        filled.replace("$__rate_interval", "15s").replace("$__range", "5m")
+    };
+    let panels = dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row");
+    panels
+        .flat_map(|panel| {
+            let title = panel["title"].as_str().unwrap();
+            panel["targets"].as_array().unwrap().iter().map(move |target| (title, target["expr"].as_str().unwrap()))
+        })
+        .map(|(title, query)| (title.to_owned(), fill(query)))
+        .collect()
+}
+
+fn ask(server: &Server, query: &str) -> Result<Vec<Value>, String> {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let answer: Value = runtime.block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let mut url = reqwest::Url::parse(&format!("{}/api/v1/query", server.url())).unwrap();
+        url.query_pairs_mut().append_pair("query", query);
+        client.get(url).send().await.unwrap().json().await.unwrap()
+    });
+    match answer["status"].as_str() {
+        Some("success") => Ok(answer["data"]["result"].as_array().unwrap().clone()),
+        _ => Err(answer["error"].to_string()),
+    }
+}
+
+#[test]
+fn every_panel_shows_something() {
+    let tier = Tier::start(&[("DECISION_WAIT", "2s")]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("prometheus.json");
+    fs::write(&file, config(&tier)).unwrap();
+    let environment = vec![("PROMETHEUS_CONFIG", file.to_str().unwrap().to_owned())];
+    let prometheus = Server::start_at(Kind::Prometheus, Server::free_port(Kind::Prometheus), environment);
+
+    let mut unanswered = queries();
+    assert!(unanswered.len() >= 30, "{} queries", unanswered.len());
+    let deadline = Instant::now() + PATIENCE;
+    while !unanswered.is_empty() {
+        assert!(Instant::now() < deadline, "no data for {} of the queries: {unanswered:#?}", unanswered.len());
+        let orders: Vec<_> = failing(10).into_iter().chain(plain(60)).collect();
+        send(&orders, &tier.endpoint());
+        thread::sleep(Duration::from_secs(2));
+        unanswered.retain(|(title, query)| {
+            let series = ask(&prometheus, query).unwrap_or_else(|error| panic!("{title}: {query}: {error}"));
+            let is_number = |one: &Value| one["value"][1].as_str().is_some_and(|number| number != "NaN");
+            !series.iter().any(is_number)
+        });
+    }
+}

@@ -1,0 +1,98 @@
+//! The promise of the two tiers: each trace in one place, the notable ones kept, and whatever is kept is whole.
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use crate::judgement::{Sorted, check_all_kept, check_baseline, check_each_on_one_back_end, check_whole, known_after};
+use crate::tier::{ByTrace, Tier};
+use crate::traffic::{SERVICES, failing, plain, send, waiting};
+
+/// After the wait for a decision: for the next tick of the processor, its batch, and the way to Jaeger.
+const AND_THEN: Duration = Duration::from_secs(5);
+
+fn spans_of(traces: &ByTrace) -> usize {
+    traces.values().map(Vec::len).sum()
+}
+
+#[test]
+fn notable_traces_are_kept_and_every_kept_trace_is_whole() {
+    const WAIT: Duration = Duration::from_secs(8);
+    let tier = Tier::start(&[("DECISION_WAIT", "8s")]);
+    let endpoint = tier.endpoint();
+    let sent = thread::scope(|scope| {
+        // Delays up to the wait, while there is other traffic.
+        let waiting = scope.spawn(|| send(&waiting(58), &endpoint));
+        let mut sent = ByTrace::new();
+        for _ in 0..5 {
+            // Few enough at a time that their queue does not make slow traces of them.
+            let orders: Vec<_> = failing(30).into_iter().chain(plain(570)).collect();
+            sent.extend(send(&orders, &endpoint));
+        }
+        sent.extend(waiting.join().unwrap());
+        sent
+    });
+    let received = tier.received(spans_of(&sent));
+    check_each_on_one_back_end(&sent, &received).unwrap();
+
+    thread::sleep(WAIT + AND_THEN);
+    let kept = tier.kept(&SERVICES);
+    check_whole(&sent, &kept).unwrap();
+    let sorted = Sorted::new(&sent, WAIT);
+    check_all_kept(&sorted.notable, &kept).unwrap();
+    let baseline = check_baseline(&sorted.ordinary, &kept).unwrap();
+
+    let near = sorted.notable.values().filter(|spans| known_after(spans) > WAIT / 2).count();
+    println!(
+        "{} notable, {near} of them complete after more than half of the wait; {baseline} of {} ordinary kept; {} late",
+        sorted.notable.len(),
+        sorted.ordinary.len(),
+        sorted.late.len(),
+    );
+    assert!(sorted.notable.len() >= 150 && sorted.ordinary.len() >= 2000, "enough of each to judge by");
+    assert!(near >= 5, "delays that come near the wait");
+}
+
+#[test]
+fn spans_that_come_after_the_decision_share_the_fate_of_their_trace() {
+    const WAIT: Duration = Duration::from_secs(3);
+    // A hundred traces at a time: by the time the late spans come theirs is long gone from memory.
+    let tier = Tier::start(&[("DECISION_WAIT", "3s"), ("NUM_TRACES", "100")]);
+    let endpoint = tier.endpoint();
+    let mut late = waiting(80);
+    for order in &mut late[50..] {
+        // Fails, but nobody knows in time.
+        order["items"][0]["sku"] = "SAMOVAR-TULA-5L".into();
+    }
+    let sent = thread::scope(|scope| {
+        let late = scope.spawn(|| send(&late, &endpoint));
+        let mut sent = ByTrace::new();
+        for _ in 0..7 {
+            thread::sleep(Duration::from_secs(1));
+            sent.extend(send(&plain(30), &endpoint));
+        }
+        sent.extend(late.join().unwrap());
+        sent
+    });
+    tier.received(spans_of(&sent));
+
+    thread::sleep(WAIT + AND_THEN);
+    let kept = tier.kept(&SERVICES);
+    let sorted = Sorted::new(&sent, WAIT);
+    check_whole(&sent, &kept).unwrap();
+    let baseline = check_baseline(&sorted.late, &kept).unwrap();
+    println!("{baseline} of {} traces are kept that were slow or failed after the decision", sorted.late.len());
+    assert!(sorted.late.len() >= 30, "late ones: {}", sorted.late.len());
+}
+
+#[test]
+fn another_routing_tears_traces_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let changes = folder.path().join("by-service.yaml");
+    std::fs::write(&changes, "exporters: { load_balancing/traces: { routing_key: service } }\n").unwrap();
+    let tier = Tier::start_routing(&[], Some(Path::new(&changes)));
+    let sent = send(&plain(50), &tier.endpoint());
+    let received = tier.received(spans_of(&sent));
+    let torn = check_each_on_one_back_end(&sent, &received).unwrap_err();
+    assert!(torn.contains("is on the back ends [0, 1]"), "{torn}");
+}

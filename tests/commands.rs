@@ -1,0 +1,24 @@
+//! The commands that work on brokers, each as a process of its own against real servers.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod support;
+
+#[path = "commands/bridging.rs"]
+mod bridging;
+#[path = "cli/command.rs"]
+#[allow(dead_code, reason = "every test target uses its own part")]
+mod command;
+#[path = "commands/consuming.rs"]
+mod consuming;
+#[path = "commands/examining.rs"]
+mod examining;
+#[path = "commands/probing.rs"]
+mod probing;
+#[path = "commands/publishing.rs"]
+mod publishing;
+#[path = "commands/redriving.rs"]
+mod redriving;
+#[path = "commands/running.rs"]
+mod running;
+#[path = "commands/world.rs"]
+mod world;

@@ -1,0 +1,73 @@
+//! The command while it runs.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::command::Outcome;
+use crate::support::send_signal;
+use crate::world::SOON;
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_traced-broker"));
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// Runs the command with this on its standard input.
+pub(crate) async fn fed(arguments: &[&str], input: &str) -> Outcome {
+    let mut child = command(arguments).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).await.unwrap();
+    drop(stdin);
+    let output = timeout(SOON, child.wait_with_output()).await.expect("an end").unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Outcome { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// A command that goes on until it is told to stop.
+pub(crate) struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut child = command(arguments).stdin(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// The next line that it prints.
+    pub(crate) async fn line(&mut self) -> String {
+        let line = timeout(SOON, self.lines.next_line()).await.expect("a line").unwrap();
+        line.expect("it goes on")
+    }
+
+    /// The next line that it prints, as JSON.
+    pub(crate) async fn json(&mut self) -> Value {
+        let line = self.line().await;
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+
+    /// As Ctrl-C does.
+    pub(crate) async fn interrupt(self) -> Outcome {
+        assert!(send_signal("INT", self.child.id().expect("it runs")));
+        self.end().await
+    }
+
+    /// Waits for its end; what it had printed before is not in the outcome.
+    pub(crate) async fn end(mut self) -> Outcome {
+        let mut out = String::new();
+        while let Some(line) = timeout(SOON, self.lines.next_line()).await.expect("an end").unwrap() {
+            out.push_str(&line);
+            out.push('\n');
+        }
+        let output = timeout(SOON, self.child.wait_with_output()).await.expect("an end").unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        Outcome { code: output.status.code().expect("not killed"), out, err }
+    }
+}

@@ -1,0 +1,141 @@
+//! A broker, a topic that no other test or run uses, and what others see of it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::StreamExt as _;
+use tokio::time::timeout;
+use traced_broker::driver::{Driver as _, Outbound};
+use traced_broker::{Broker, Deliveries, Headers, Message, Received, Subscription, Topic, TracedBroker as _, connect};
+
+use crate::support::{Kind, shared};
+
+/// How long anything that should happen may take.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// A valid `traceparent`.
+pub(crate) const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// Each test on each of the four network brokers.
+macro_rules! on_each_broker {
+    ($($test:ident),* $(,)?) => {
+        on_each_broker! { @ kafka: Kafka, $($test)* }
+        on_each_broker! { @ rabbitmq: RabbitMq, $($test)* }
+        on_each_broker! { @ nats: Nats, $($test)* }
+        on_each_broker! { @ redis: Redis, $($test)* }
+    };
+    (@ $module:ident: $kind:ident, $($test:ident)*) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    super::$test(crate::world::World::new(crate::support::Kind::$kind).await).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_each_broker;
+
+/// A broker and a topic on it.
+pub(crate) struct World {
+    pub(crate) kind: Kind,
+    pub(crate) url: String,
+    pub(crate) topic: String,
+    pub(crate) broker: Broker,
+}
+
+impl World {
+    pub(crate) async fn new(kind: Kind) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
+        let topic = format!("orders-{time:x}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let url = tokio::task::spawn_blocking(move || shared(kind).to_owned()).await.unwrap();
+        let broker = connect(own_url(kind, &url)).await.unwrap();
+        Self { kind, url, topic, broker }
+    }
+
+    /// Whether what is published is there for those who come later.
+    pub(crate) fn keeps(&self) -> bool {
+        self.kind != Kind::RabbitMq
+    }
+
+    fn group(&self, name: &str) -> Subscription {
+        Subscription::new(&self.topic).group(name)
+    }
+
+    /// Makes a group, so that it gets everything that is published from here on, on every broker.
+    pub(crate) async fn make_group(&self, name: &str) {
+        // Over a connection of its own: once that is closed, there is no member left that could be given a message.
+        let maker = connect(own_url(self.kind, &self.url)).await.unwrap();
+        drop(maker.subscribe(self.group(name)).await.unwrap());
+        maker.close().await.unwrap();
+    }
+
+    /// The same broker with another topic.
+    pub(crate) fn with_topic(&self, topic: &str) -> Self {
+        Self { kind: self.kind, url: self.url.clone(), topic: topic.to_owned(), broker: self.broker.clone() }
+    }
+
+    /// The next messages that a group gets, acknowledged.
+    pub(crate) async fn receive(&self, group: &str, count: usize) -> Vec<Received> {
+        let mut deliveries = self.broker.subscribe(self.group(group)).await.unwrap();
+        let mut received = Vec::new();
+        for _ in 0..count {
+            received.push(next(&mut deliveries).await);
+        }
+        received
+    }
+
+    /// Fails if the group gets anything more.
+    pub(crate) async fn assert_no_more(&self, group: &str) {
+        let mut deliveries = self.broker.subscribe(self.group(group)).await.unwrap();
+        let more = timeout(Duration::from_secs(1), deliveries.next()).await;
+        assert!(more.is_err(), "{more:?}");
+    }
+
+    pub(crate) async fn publish(&self, payload: &str) {
+        self.broker.publish(&self.topic, Message::new(payload.to_owned())).await.unwrap();
+    }
+
+    /// Publishes with these headers and no others, as a foreign producer would.
+    pub(crate) async fn publish_raw(&self, payload: &str, headers: &[(&str, &str)]) {
+        let topic = Topic::new(&self.topic).unwrap();
+        self.broker.get_ref().declare(&topic).await.unwrap();
+        let headers: Headers = headers.iter().copied().collect();
+        let message = Outbound { headers, ..Outbound::new(payload.to_owned()) };
+        timeout(SOON, self.broker.get_ref().publish(&topic, message)).await.unwrap().unwrap();
+    }
+
+    /// A topic beside this one.
+    pub(crate) fn beside(&self, name: &str) -> String {
+        format!("{}.{name}", self.topic)
+    }
+}
+
+/// With one partition, so that there is one order.
+fn own_url(kind: Kind, url: &str) -> String {
+    if kind == Kind::Kafka { format!("{url}?partitions=1") } else { url.to_owned() }
+}
+
+/// The next message, past reports of trouble; acknowledged.
+pub(crate) async fn next(deliveries: &mut Deliveries) -> Received {
+    loop {
+        let next = timeout(SOON, deliveries.next()).await.expect("a message");
+        // An error tells of trouble that is being dealt with.
+        let Ok(delivery) = next.expect("the subscription goes on") else { continue };
+        let message = delivery.message().clone();
+        delivery.ack().await.unwrap();
+        return message;
+    }
+}
+
+pub(crate) fn text(message: &Received) -> String {
+    String::from_utf8_lossy(message.payload()).into_owned()
+}
+
+/// The trace id in the message's `traceparent`.
+pub(crate) fn trace_id(message: &Received) -> String {
+    let parent = message.headers().get_str("traceparent").expect("a traceparent");
+    parent.split('-').nth(1).expect("a trace id").to_owned()
+}

@@ -1,0 +1,104 @@
+//! Separate processes on each broker: whole as they are, and broken where they are cut.
+
+use crate::judge::{post, trace_of_the_job, verify};
+use crate::shop::{Shop, flaky, hopeless, plain};
+use crate::support::{Jaeger, Kind, shared};
+
+/// What every order that is fulfilled leaves behind.
+const EXPECTED: [&str; 4] = ["--expect", "process orders", "--expect", "process notifications"];
+/// How long the judge waits for what will not come.
+const NOT_LONG: [&str; 2] = ["--deadline", "6s"];
+
+#[test]
+fn kafka() {
+    check(Kind::Kafka);
+}
+
+#[test]
+fn rabbitmq() {
+    check(Kind::RabbitMq);
+}
+
+#[test]
+fn nats() {
+    check(Kind::Nats);
+}
+
+#[test]
+fn redis() {
+    check(Kind::Redis);
+}
+
+fn check(kind: Kind) {
+    let (jaeger, broker) = (Jaeger::start(), shared(kind));
+    whole(&jaeger, broker);
+    for cut in &CUTS {
+        eprintln!("{kind:?}: {} does {}", cut.role, cut.what);
+        cut.check(&jaeger, broker);
+    }
+}
+
+/// A plain order, one that is retried, one that is dead-lettered, and the job that the first of them enqueued.
+fn whole(jaeger: &Jaeger, broker: &str) {
+    let shop = Shop::open(broker, &jaeger.otlp_endpoint(), None);
+    let judged = post(jaeger, &shop.url, &plain("ORD-1"), &EXPECTED).is_whole();
+    let services = judged.json["services"].to_string();
+    for service in ["order-api", "fulfillment-worker", "notification-service"] {
+        assert!(services.contains(service), "{services}");
+    }
+    assert_eq!(judged.attempts("orders"), [1], "{judged:#?}");
+
+    let judged = post(jaeger, &shop.url, &flaky("ORD-2"), &EXPECTED).is_whole();
+    assert_eq!(judged.attempts("orders"), [1, 2, 3], "{judged:#?}");
+
+    let expected = ["--expect", "process orders", "--expect", "process orders.dead"];
+    let judged = post(jaeger, &shop.url, &hopeless("ORD-3"), &expected).is_whole();
+    assert_eq!(judged.attempts("orders"), [1, 2, 3, 4], "{judged:#?}");
+
+    let job = trace_of_the_job(jaeger);
+    let expected = ["--trace-id", &job, "--expect", "job daily.reconciliation", "--expect", "compare books"];
+    verify(jaeger, &expected).is_whole();
+    shop.close();
+}
+
+/// What one service does wrong, and what is to be said of it.
+struct Cut {
+    role: &'static str,
+    what: &'static str,
+    /// The last good span and its service.
+    after: (&'static str, &'static str),
+    /// What has to be among the causes.
+    because: &'static [&'static str],
+    /// What must not be.
+    not_because: &'static [&'static str],
+}
+
+const SENT: (&str, &str) = ("send orders", "order-api");
+const ANNOUNCED: (&str, &str) = ("send notifications", "fulfillment-worker");
+
+const CUTS: [Cut; 7] = [
+    Cut { role: "api", what: "no-inject", after: SENT, because: &["no_header"], not_because: &["wrong_span"] },
+    Cut { role: "api", what: "garble", after: SENT, because: &["no_header"], not_because: &["wrong_span"] },
+    Cut { role: "worker", what: "no-extract", after: SENT, because: &["not_extracted"], not_because: &["send_failed"] },
+    Cut { role: "worker", what: "no-inject", after: ANNOUNCED, because: &["no_header"], not_because: &["wrong_span"] },
+    Cut { role: "worker", what: "not-sampled", after: SENT, because: &["sampled_away"], not_because: &["not_reached"] },
+    // What the notification service sent proves that the context came through.
+    Cut {
+        role: "worker",
+        what: "not-exported",
+        after: SENT,
+        because: &["exporter_dropped"],
+        not_because: &["no_header", "not_extracted", "wrong_span"],
+    },
+    Cut { role: "notify", what: "not-exported", after: ANNOUNCED, because: &["exporter_dropped"], not_because: &[] },
+];
+
+impl Cut {
+    fn check(&self, jaeger: &Jaeger, broker: &str) {
+        let shop = Shop::open(broker, &jaeger.otlp_endpoint(), Some((self.role, self.what)));
+        let (name, service) = self.after;
+        let judged = post(jaeger, &shop.url, &plain("ORD-1"), &[&EXPECTED[..], &NOT_LONG].concat());
+        judged.broke_after(name, service, self.because).not_because(self.not_because);
+        shop.close();
+    }
+}

@@ -128,6 +128,7 @@ fn our_headers(library: &Library) -> Vec<(&'static str, &'static str)> {
         Kind::RabbitMq => "long string",
         Kind::Nats => "text",
         Kind::Redis => "field",
+        other => panic!("{other:?} is no broker"),
     };
     vec![("baggage", form), ("traceparent", form)]
 }

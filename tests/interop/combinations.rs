@@ -37,10 +37,12 @@ const BYTES: Headers = &[("baggage", "bytes"), ("traceparent", "bytes")];
 const LONG_STRINGS: Headers = &[("baggage", "long string"), ("traceparent", "long string")];
 const BYTE_ARRAYS: Headers = &[("baggage", "byte array"), ("traceparent", "byte array")];
 const TEXT: Headers = &[("baggage", "text"), ("traceparent", "text")];
+const CANONICAL: Headers = &[("Baggage", "text"), ("Traceparent", "text")];
 const FIELDS: Headers = &[("baggage", "field"), ("traceparent", "field")];
 // As libraries give them out: Go, Python, Java.
 const GO_BYTES: Headers = &[("baggage", "[]byte"), ("traceparent", "[]byte")];
 const GO_STRING: Headers = &[("baggage", "string"), ("traceparent", "string")];
+const GO_CANONICAL: Headers = &[("Baggage", "string"), ("Traceparent", "string")];
 const PYTHON_BYTES: Headers = &[("baggage", "bytes"), ("traceparent", "bytes")];
 const PYTHON_STR: Headers = &[("baggage", "str"), ("traceparent", "str")];
 const JAVA_BYTES: Headers = &[("baggage", "byte[]"), ("traceparent", "byte[]")];
@@ -234,8 +236,17 @@ combinations! {
         title: "Go: nats.go on JetStream, propagation.HeaderCarrier",
         broker: Kind::Nats,
         options: "",
-        sends: sends(&[("Baggage", "text"), ("Traceparent", "text")]),
+        sends: sends(CANONICAL),
         receives: finds_nothing(GO_STRING),
+    };
+    nats_go_http_canonical [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
+        language: Language::Go,
+        name: "nats-http",
+        title: "Go: nats.go on JetStream, propagation.HeaderCarrier, ours with header_names=canonical",
+        broker: Kind::Nats,
+        options: "?header_names=canonical",
+        sends: sends(CANONICAL),
+        receives: receives(GO_CANONICAL),
     };
     nats_py [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
         language: Language::Python,
@@ -245,6 +256,15 @@ combinations! {
         options: "",
         sends: sends(TEXT),
         receives: receives(PYTHON_STR),
+    };
+    nats_py_canonical [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
+        language: Language::Python,
+        name: "nats-py",
+        title: "Python: nats-py on JetStream, ours with header_names=canonical",
+        broker: Kind::Nats,
+        options: "?header_names=canonical",
+        sends: sends(TEXT),
+        receives: finds_nothing(&[("Baggage", "str"), ("Traceparent", "str")]),
     };
     nats_go_core [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
         language: Language::Go,
@@ -261,8 +281,17 @@ combinations! {
         title: "Go: nats.go on core NATS, propagation.HeaderCarrier",
         broker: Kind::Nats,
         options: "?mode=core",
-        sends: sends(&[("Baggage", "text"), ("Traceparent", "text")]),
+        sends: sends(CANONICAL),
         receives: finds_nothing(GO_STRING),
+    };
+    nats_go_core_http_canonical [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
+        language: Language::Go,
+        name: "nats-core-http",
+        title: "Go: nats.go on core NATS, propagation.HeaderCarrier, ours with header_names=canonical",
+        broker: Kind::Nats,
+        options: "?mode=core&header_names=canonical",
+        sends: sends(CANONICAL),
+        receives: receives(GO_CANONICAL),
     };
     nats_py_core [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
         language: Language::Python,

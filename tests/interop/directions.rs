@@ -126,6 +126,7 @@ fn our_headers(library: &Library) -> Vec<(&'static str, &'static str)> {
     let form = match library.broker {
         Kind::Kafka => "bytes",
         Kind::RabbitMq => "long string",
+        Kind::Nats if library.is_canonical() => return vec![("Baggage", "text"), ("Traceparent", "text")],
         Kind::Nats => "text",
         Kind::Redis => "field",
         other => panic!("{other:?} is no broker"),

@@ -67,6 +67,11 @@ impl Library {
         self.options.contains("mode=core")
     }
 
+    /// Whether we spell the names of headers as HTTP in Go does.
+    pub(crate) fn is_canonical(&self) -> bool {
+        self.options.contains("header_names=canonical")
+    }
+
     /// The tests that there have to be.
     pub(crate) fn directions(&self) -> &'static [&'static str] {
         match self.receives.as_ref().map(|receives| receives.tie) {

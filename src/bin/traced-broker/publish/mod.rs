@@ -127,12 +127,13 @@ async fn send(
 ) -> Result<(), Trouble> {
     let sending = payloads.map(|payload| async { Ok::<_, Trouble>(draft.send(broker, payload?).await) });
     let mut sending = std::pin::pin!(sending.buffered(IN_FLIGHT));
-    let (mut all, mut failed) = (0_u64, 0_u64);
+    let (mut all, mut failed, mut first) = (0_u64, 0_u64, None);
     while let Some(sent) = sending.next().await {
         let sent = sent?;
         all += 1;
         if let Err(error) = &sent.result {
             failed += 1;
+            first.get_or_insert_with(|| chain(error));
             let is_its_own = matches!(error.kind(), ErrorKind::InvalidMessage | ErrorKind::TooLarge);
             if !is_its_own {
                 enough.cancel();
@@ -143,9 +144,9 @@ async fn send(
             enough.cancel();
         }
     }
-    match failed {
-        0 => Ok(()),
-        _ => Err(Trouble::new(format!("{failed} of {all} messages were not confirmed"))),
+    match first {
+        None => Ok(()),
+        Some(first) => Err(Trouble::new(format!("{failed} of {all} messages were not confirmed: {first}"))),
     }
 }
 

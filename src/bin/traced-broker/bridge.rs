@@ -82,9 +82,9 @@ pub(crate) async fn run(options: Bridge) -> Result<bool, Trouble> {
     if options.from_url == options.to_url && options.from_topic == options.to_topic {
         return Err(Trouble::new("a bridge from a topic to itself would copy its own copies for ever"));
     }
-    let telemetry = telemetry::start();
+    let telemetry = telemetry::start()?;
     let bridged = options.connect_and_copy().await;
-    telemetry.end();
+    telemetry.end().await;
     let bridged = bridged?;
     if options.json {
         screen::print(&json(&bridged))?;

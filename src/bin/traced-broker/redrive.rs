@@ -55,9 +55,9 @@ pub(crate) struct Redrive {
 
 /// Whether none was left.
 pub(crate) async fn run(options: Redrive) -> Result<bool, Trouble> {
-    let telemetry = telemetry::start();
+    let telemetry = telemetry::start()?;
     let redriven = options.connect_and_send().await;
-    telemetry.end();
+    telemetry.end().await;
     let redriven = redriven?;
     if options.json {
         let Redriven { sent_back, left, .. } = redriven;

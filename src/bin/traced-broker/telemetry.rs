@@ -1,26 +1,46 @@
 //! The command's own spans: it takes part in traces like any other program.
 
+use std::env;
+
 use opentelemetry::global;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use traced_broker::otlp;
+
+use crate::screen;
+use crate::trouble::{Trouble, chain};
 
 /// The instrumentation scope of the spans that the command makes beside those of the library.
 pub(crate) const SCOPE: &str = "traced-broker command";
 
+/// Without it nothing is exported: who only tries something out has no Collector.
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
 /// Makes spans until it is ended.
 #[must_use = "telemetry has to be ended"]
-pub(crate) struct Telemetry(SdkTracerProvider);
+pub(crate) struct Telemetry(Option<otlp::Telemetry>);
 
-/// Lets brokers that are connected from now on make spans. What the command begins itself is sampled; what others began, as they decided.
-pub(crate) fn start() -> Telemetry {
+/// Lets brokers that are connected from now on make spans, and exports them where the environment says.
+///
+/// Where it says nothing, what the command begins itself is sampled all the same, and what others began, as they decided: contexts travel.
+pub(crate) fn start() -> Result<Telemetry, Trouble> {
+    if env::var_os(ENDPOINT).is_some_and(|endpoint| !endpoint.is_empty()) {
+        let started = otlp::Setup::new().service_name("traced-broker").global().start();
+        let telemetry = started.map_err(|error| Trouble::because("cannot export spans", &error))?;
+        if telemetry.tracer_provider().is_some() {
+            return Ok(Telemetry(Some(telemetry)));
+        }
+    }
     let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
-    let provider = SdkTracerProvider::builder().with_sampler(sampler).build();
-    global::set_tracer_provider(provider.clone());
-    Telemetry(provider)
+    global::set_tracer_provider(SdkTracerProvider::builder().with_sampler(sampler).build());
+    Ok(Telemetry(None))
 }
 
 impl Telemetry {
-    /// Brings what is left to wherever spans go. That it cannot is no failure of the command.
-    pub(crate) fn end(self) {
-        let _ = self.0.shutdown();
+    /// Exports what is left. That it cannot is no failure of the command, but said.
+    pub(crate) async fn end(self) {
+        let Some(telemetry) = self.0 else { return };
+        if let Err(error) = telemetry.shutdown().await {
+            screen::remark(&format!("traced-broker: {}", chain(&error)));
+        }
     }
 }

@@ -87,9 +87,9 @@ struct Arrival {
 
 /// Whether all arrived with their context.
 pub(crate) async fn run(options: Probe) -> Result<bool, Trouble> {
-    let telemetry = telemetry::start();
+    let telemetry = telemetry::start()?;
     let probed = probe(&options).await;
-    telemetry.end();
+    telemetry.end().await;
     let report = probed?;
     if options.json {
         screen::print(&report.json())?;

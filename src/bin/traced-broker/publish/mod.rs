@@ -69,6 +69,8 @@ pub(crate) struct Publish {
     json: bool,
 }
 
+type Payloads = BoxStream<'static, Result<Bytes, Trouble>>;
+
 /// What all messages have in common.
 struct Draft {
     topic: String,
@@ -87,26 +89,30 @@ struct Sent {
 
 pub(crate) async fn run(options: Publish) -> Result<(), Trouble> {
     let draft = Draft::of(&options)?;
-    let enough = CancellationToken::new();
     let payloads = payloads(options.data.as_deref())?;
-    let telemetry = telemetry::start();
+    let telemetry = telemetry::start()?;
+    let sent = connect_and_send(&options, &draft, payloads).await;
+    telemetry.end().await;
+    sent
+}
+
+async fn connect_and_send(options: &Publish, draft: &Draft, payloads: Payloads) -> Result<(), Trouble> {
     let broker = options.place.connect(Missing::ByOption).await?;
-    let stop = enough.clone();
+    let enough = CancellationToken::new();
+    let told = enough.clone();
     let stop = async move {
         tokio::select! {
             () = told_to_stop() => {}
-            () = stop.cancelled() => {}
+            () = told.cancelled() => {}
         }
     };
     let payloads = payloads.take_until(Box::pin(stop));
-    let sent = send(&broker, &draft, payloads, options.json, &enough).await;
-    let closed = close(&broker).await;
-    telemetry.end();
-    sent.and(closed)
+    let sent = send(&broker, draft, payloads, options.json, &enough).await;
+    sent.and(close(&broker).await)
 }
 
 /// The payload given, or one a line of standard input.
-fn payloads(data: Option<&str>) -> Result<BoxStream<'static, Result<Bytes, Trouble>>, Trouble> {
+fn payloads(data: Option<&str>) -> Result<Payloads, Trouble> {
     let Some(data) = data else { return Ok(lines::of_standard_input().boxed()) };
     let payload = match data.strip_prefix('@') {
         None => Bytes::copy_from_slice(data.as_bytes()),

@@ -12,8 +12,13 @@ mod breaking;
 mod brokers;
 #[path = "cli/command.rs"]
 mod command;
+#[path = "cli/exporting.rs"]
+mod exporting;
 #[path = "cli/other_commands.rs"]
 mod other_commands;
+#[path = "otlp/receiver.rs"]
+#[allow(dead_code, reason = "every test target uses its own part")]
+mod receiver;
 #[path = "cli/server.rs"]
 mod server;
 #[path = "cli/traces.rs"]

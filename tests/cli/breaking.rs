@@ -191,3 +191,45 @@ async fn names_do_not_reach_the_terminal_as_they_are() {
     let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url, "--expect", "process orders"]).await.ends_with(1);
     outcome.prints(&["send orders�]0;owned"]).never_shows("\u{1b}").never_shows("\u{7}").never_shows("\u{202e}");
 }
+
+/// What was not even sent is a consequence of the break before it.
+#[tokio::test]
+async fn what_comes_after_a_break_is_told_with_it() {
+    let server = jaeger(first(2)).await;
+    for expected in [["process notifications", "process orders"], ["process orders", "process notifications"]] {
+        let arguments =
+            ["--trace-id", ID, "--jaeger", &server.url, "--json", "--expect", expected[0], "--expect", expected[1]];
+        let outcome = verify(&arguments).await.ends_with(1);
+        let result: Value = serde_json::from_str(&outcome.out).unwrap();
+        let breaks = result["breaks"].as_array().unwrap();
+        assert_eq!(breaks.len(), 1, "{result:#}");
+        assert_eq!(breaks[0]["last_good"]["name"], "send orders");
+        assert_eq!(breaks[0]["missing"], json!(["`process orders`", "`process notifications`"]));
+        assert_eq!(breaks[0]["causes"][0], "no_header");
+    }
+}
+
+/// The worker's spans were lost; what the next service did shows that the context came through.
+#[tokio::test]
+async fn a_service_whose_spans_were_lost_did_get_the_context() {
+    let mut answer: Value = serde_json::from_str(JAEGER_V3).unwrap();
+    let resource = &mut answer["result"]["resourceSpans"][1];
+    resource["resource"]["attributes"] =
+        json!([{ "key": "service.name", "value": { "stringValue": "notification-service" } }]);
+    let process = &mut resource["scopeSpans"][0]["spans"][0];
+    process["name"] = json!("process notifications");
+    process["parentSpanId"] = json!("00f067aa0ba902ff");
+    process["links"] = json!([]);
+    for attribute in process["attributes"].as_array_mut().unwrap() {
+        if attribute["key"] == "messaging.destination.name" {
+            attribute["value"] = json!({ "stringValue": "notifications" });
+        }
+    }
+    let server = jaeger(answer.to_string()).await;
+    let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url, "--json", "--expect", "process orders"]).await;
+    let result: Value = serde_json::from_str(&outcome.ends_with(1).out).unwrap();
+    let breaks = result["breaks"].as_array().unwrap();
+    assert_eq!(breaks.len(), 1, "{result:#}");
+    assert_eq!(breaks[0]["last_good"]["name"], "send orders");
+    assert_eq!(breaks[0]["causes"], json!(["sampled_away", "exporter_dropped", "not_arrived"]));
+}

@@ -14,10 +14,16 @@ pub(crate) struct Outcome {
 
 /// Runs `traced-broker` with these arguments.
 pub(crate) async fn traced_broker(arguments: &[&str]) -> Outcome {
+    traced_broker_in(&[], arguments).await
+}
+
+/// The same with these variables in its environment.
+pub(crate) async fn traced_broker_in(variables: &[(&str, &str)], arguments: &[&str]) -> Outcome {
     let mut command = Command::new(env!("CARGO_BIN_EXE_traced-broker"));
     for variable in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
         command.env_remove(variable);
     }
+    command.envs(variables.iter().copied());
     let output = command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Outcome { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }

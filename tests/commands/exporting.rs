@@ -3,13 +3,17 @@
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 
+use crate::command::{Outcome, traced_broker_in};
 use crate::receiver::Receiver;
-use crate::running::exporting;
 use crate::world::{World, on_each_broker};
 
 on_each_broker! {
     a_probe_is_one_whole_trace,
     a_bridge_is_in_the_trace_of_the_message,
+}
+
+async fn exporting(arguments: &[&str], receiver: &Receiver) -> Outcome {
+    traced_broker_in(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &receiver.url)], arguments).await
 }
 
 #[track_caller]
@@ -21,7 +25,7 @@ fn one<'a>(spans: &'a [Span], name: &str) -> &'a Span {
 
 async fn a_probe_is_one_whole_trace(world: World) {
     let receiver = Receiver::start().await;
-    let outcome = exporting(&["probe", &world.url, &world.topic], &receiver.url).await.ends_with(0);
+    let outcome = exporting(&["probe", &world.url, &world.topic], &receiver).await.ends_with(0);
     let (spans, topic) = (receiver.spans(), &world.topic);
     let [create, send, process] = ["create", "send", "process"].map(|name| one(&spans, &format!("{name} {topic}")));
     assert_eq!(
@@ -39,9 +43,9 @@ async fn a_bridge_is_in_the_trace_of_the_message(world: World) {
     let far = world.beside("far");
     world.make_group("bridge").await;
     let receiver = Receiver::start().await;
-    exporting(&["publish", &world.url, &world.topic, "--data", "x"], &receiver.url).await.ends_with(0);
+    exporting(&["publish", &world.url, &world.topic, "--data", "x"], &receiver).await.ends_with(0);
     let bridge = ["bridge", &world.url, &world.topic, &world.url, &far, "--group", "bridge", "--count", "1"];
-    exporting(&bridge, &receiver.url).await.ends_with(0).prints(&["1 copied"]);
+    exporting(&bridge, &receiver).await.ends_with(0).prints(&["1 copied"]);
     let (spans, topic) = (receiver.spans(), &world.topic);
     let publish = one(&spans, &format!("publish {topic}"));
     let send = one(&spans, &format!("send {topic}"));
@@ -50,17 +54,4 @@ async fn a_bridge_is_in_the_trace_of_the_message(world: World) {
     let parents = [publish, send, process, copy].map(|span| &span.parent_span_id);
     assert_eq!(parents, [&vec![], &publish.span_id, &send.span_id, &process.span_id]);
     assert!(spans.iter().all(|span| span.trace_id == publish.trace_id), "{spans:#?}");
-}
-
-/// The message counts, and not where its spans go.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_that_is_away_is_told_and_no_failure() {
-    let publish = ["publish", "memory://", "orders", "--data", "x"];
-    exporting(&publish, "http://127.0.0.1:9")
-        .await
-        .ends_with(0)
-        .prints(&["confirmed"])
-        .complains(&["could be exported"]);
-    let secret = "https://me:topsecret@127.0.0.1:9";
-    exporting(&publish, secret).await.ends_with(2).complains(&["OTEL_EXPORTER_OTLP_ENDPOINT"]).never_shows("topsecret");
 }

@@ -13,9 +13,6 @@ use crate::world::SOON;
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_traced-broker"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OTEL_")) {
-        command.env_remove(name);
-    }
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
@@ -27,13 +24,6 @@ pub(crate) async fn fed(arguments: &[&str], input: &str) -> Outcome {
     stdin.write_all(input.as_bytes()).await.unwrap();
     drop(stdin);
     outcome(timeout(SOON, child.wait_with_output()).await.expect("an end").unwrap())
-}
-
-/// Runs the command with its spans exported there.
-pub(crate) async fn exporting(arguments: &[&str], endpoint: &str) -> Outcome {
-    let mut command = command(arguments);
-    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).stdin(Stdio::null());
-    outcome(timeout(SOON, command.output()).await.expect("an end").unwrap())
 }
 
 fn outcome(output: Output) -> Outcome {

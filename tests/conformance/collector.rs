@@ -1,4 +1,5 @@
 //! A collector on loopback: takes what real OTLP/HTTP exporters send, and keeps it as a Collector's file exporter writes it.
+#![allow(dead_code, reason = "every test target uses its own part")]
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -19,25 +21,52 @@ use prost::Message as _;
 /// As many spans as a batch processor sends at a time.
 const BATCH: usize = 512;
 
-/// The OTLP/JSON lines of each case.
+/// The OTLP/JSON lines of each inbox.
 type Files = Arc<Mutex<HashMap<u64, String>>>;
+
+/// A place of its own at the collector of this process.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    number: u64,
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self { number: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Where exporters send to; for traces they add the usual path themselves.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}/{}", collector().0, self.number)
+    }
+
+    /// Sends the spans here as those of a service, through an exporter of their own.
+    pub(crate) async fn export(&self, spans: Vec<SpanData>, service: &str) {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().expect("an HTTP client");
+        let mut exporter = opentelemetry_otlp::SpanExporter::builder()
+            .with_http()
+            .with_http_client(client)
+            .with_endpoint(format!("{}/v1/traces", self.endpoint()))
+            .build()
+            .expect("an exporter");
+        exporter.set_resource(&Resource::builder_empty().with_service_name(service.to_owned()).build());
+        for batch in spans.chunks(BATCH) {
+            exporter.export(batch.to_vec()).await.expect("the collector takes the spans");
+        }
+    }
+
+    /// The file of what has arrived, which begins anew.
+    pub(crate) fn take(&self) -> String {
+        collector().1.lock().remove(&self.number).unwrap_or_default()
+    }
+}
 
 /// Sends the spans through an exporter of their own to the collector of this process, and gives back the file that it wrote of them.
 pub(crate) async fn export(spans: Vec<SpanData>) -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let (address, files) = collector();
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().expect("an HTTP client");
-    let exporter = opentelemetry_otlp::SpanExporter::builder()
-        .with_http()
-        .with_http_client(client)
-        .with_endpoint(format!("http://{address}/{number}/v1/traces"))
-        .build()
-        .expect("an exporter");
-    for batch in spans.chunks(BATCH) {
-        exporter.export(batch.to_vec()).await.expect("the collector takes the spans");
-    }
-    files.lock().remove(&number).unwrap_or_default()
+    let inbox = Inbox::new();
+    inbox.export(spans, "conformance").await;
+    inbox.take()
 }
 
 /// The collector of this process: it runs in a thread of its own, since each case has a runtime that ends with it.

@@ -16,6 +16,8 @@ pub(crate) struct Shop {
     processes: Vec<(&'static str, Option<Running>)>,
     /// Where orders are posted.
     pub(crate) url: String,
+    /// The role whose spans are lost on purpose.
+    lossy: Option<String>,
     _jobs: TempDir,
 }
 
@@ -24,7 +26,8 @@ impl Shop {
     pub(crate) fn open(broker: &str, otlp: &str, cut: Option<(&str, &str)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let jobs = folder.path().join("jobs.db").to_str().unwrap().to_owned();
-        let mut shop = Self { processes: Vec::new(), url: String::new(), _jobs: folder };
+        let lossy = cut.filter(|(_, what)| *what == "not-exported").map(|(role, _)| role.to_owned());
+        let mut shop = Self { processes: Vec::new(), url: String::new(), lossy, _jobs: folder };
         for role in ROLES {
             let mut arguments =
                 vec!["--role", role, "--broker", broker, "--otlp", otlp, "--port", "0", "--jobs", &jobs];
@@ -50,7 +53,9 @@ impl Shop {
             let finished = running.wait();
             assert_eq!(finished.status.code(), Some(0), "{role}: {}", finished.all());
             assert!(finished.stdout.contains("stopped: "), "{role}: {}", finished.all());
-            assert!(!finished.stdout.contains("trouble: "), "{role}: {}", finished.all());
+            let lossy = self.lossy.as_deref() == Some(*role);
+            assert_eq!(finished.stdout.contains("spans did not get to"), lossy, "{role}: {}", finished.all());
+            assert_eq!(finished.stdout.contains("trouble: "), lossy, "{role}: {}", finished.all());
         }
     }
 }

@@ -12,35 +12,48 @@ use crate::trouble::{Trouble, chain};
 /// The instrumentation scope of the spans that the command makes beside those of the library.
 pub(crate) const SCOPE: &str = "traced-broker command";
 
-/// Without it nothing is exported: who only tries something out has no Collector.
-const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+/// Each of them asks for spans to be exported. By default they are not: a command is run where there is no Collector, too.
+const EXPORTING: [&str; 3] =
+    ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER"];
 
 /// Makes spans until it is ended.
 #[must_use = "telemetry has to be ended"]
-pub(crate) struct Telemetry(Option<otlp::Telemetry>);
+pub(crate) enum Telemetry {
+    /// To where the environment says.
+    Exported(otlp::Telemetry),
+    /// Nowhere: there are contexts, and that is all.
+    Kept(SdkTracerProvider),
+}
 
-/// Lets brokers that are connected from now on make spans, and exports them where the environment says.
-///
-/// Where it says nothing, what the command begins itself is sampled all the same, and what others began, as they decided: contexts travel.
+/// Lets brokers that are connected from now on make spans. What the command begins itself is sampled, unless the environment says
+/// otherwise; what others began, as they decided.
 pub(crate) fn start() -> Result<Telemetry, Trouble> {
-    if env::var_os(ENDPOINT).is_some_and(|endpoint| !endpoint.is_empty()) {
-        let started = otlp::Setup::new().service_name("traced-broker").global().start();
-        let telemetry = started.map_err(|error| Trouble::because("cannot export spans", &error))?;
+    if EXPORTING.into_iter().any(|variable| env::var_os(variable).is_some_and(|value| !value.is_empty())) {
+        let telemetry = otlp::Setup::new().service_name("traced-broker").global().start();
+        let telemetry = telemetry.map_err(|error| Trouble::because("the environment is not understood", &error))?;
+        // Where no SDK is wanted there are contexts all the same: they are what the command is for.
         if telemetry.tracer_provider().is_some() {
-            return Ok(Telemetry(Some(telemetry)));
+            return Ok(Telemetry::Exported(telemetry));
         }
     }
     let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
-    global::set_tracer_provider(SdkTracerProvider::builder().with_sampler(sampler).build());
-    Ok(Telemetry(None))
+    let provider = SdkTracerProvider::builder().with_sampler(sampler).build();
+    global::set_tracer_provider(provider.clone());
+    Ok(Telemetry::Kept(provider))
 }
 
 impl Telemetry {
-    /// Exports what is left. That it cannot is no failure of the command, but said.
+    /// Brings what is left to wherever spans go. That it cannot is no failure of the command.
     pub(crate) async fn end(self) {
-        let Some(telemetry) = self.0 else { return };
-        if let Err(error) = telemetry.shutdown().await {
-            screen::remark(&format!("traced-broker: {}", chain(&error)));
+        match self {
+            Self::Exported(telemetry) => {
+                if let Err(error) = telemetry.shutdown().await {
+                    screen::remark(&format!("the spans of this command are lost: {}", chain(&error)));
+                }
+            }
+            Self::Kept(provider) => {
+                let _ = provider.shutdown();
+            }
         }
     }
 }

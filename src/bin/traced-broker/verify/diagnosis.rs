@@ -100,6 +100,19 @@ impl fmt::Display for Place {
     }
 }
 
+impl Break {
+    /// Whether what is missing was not even sent.
+    fn is_unsent(&self) -> bool {
+        self.causes.first() == Some(&Cause::NotReached)
+    }
+
+    /// Whether the trace ends there because nothing took the message: then nobody got as far as to send the next.
+    fn is_after_one_of(&self, unread: &[&Span]) -> bool {
+        let last_good = self.last_good.as_ref();
+        last_good.is_some_and(|place| unread.iter().any(|send| send.span_id == place.span))
+    }
+}
+
 impl Place {
     fn of(span: &Span) -> Self {
         Self { span: span.span_id, name: span.name.clone(), service: span.service.to_string() }
@@ -118,8 +131,14 @@ pub(super) fn breaks(
     let found = findings.iter().filter_map(|finding| of_finding(trace, &unread, finding)).take(MOST);
     let unmet = expectations.iter().filter(|met| !met.is_met());
     let expected = unmet.map(|met| of_expectation(trace, &unread, findings, met));
+    // What was never sent comes last: it may be a consequence of the others.
+    let (unsent, broken): (Vec<_>, Vec<_>) = found.chain(expected).partition(Break::is_unsent);
     let mut breaks: Vec<Break> = Vec::new();
-    for mut next in found.chain(expected) {
+    for mut next in broken.into_iter().chain(unsent) {
+        if let Some(before) = breaks.iter_mut().find(|before| next.is_unsent() && before.is_after_one_of(&unread)) {
+            before.missing.append(&mut next.missing);
+            continue;
+        }
         if sampled == Some(false) {
             next.causes = vec![Cause::SampledAway];
         }

@@ -1,0 +1,157 @@
+//! A program in another language: found or built, started, listened to, ended.
+
+use std::path::{Path, PathBuf};
+use std::process::{self, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::world::SOON;
+
+/// What a program is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Language {
+    Go,
+    Python,
+    Java,
+}
+
+/// What a consumer says of the message that it got.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Received {
+    pub(crate) payload: String,
+    pub(crate) headers: Vec<Header>,
+}
+
+/// A header: its name, the type of its value, and the value as text.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "(String, String, String)")]
+pub(crate) struct Header {
+    pub(crate) name: String,
+    pub(crate) form: String,
+    pub(crate) value: String,
+}
+
+impl From<(String, String, String)> for Header {
+    fn from((name, form, value): (String, String, String)) -> Self {
+        Self { name, form, value }
+    }
+}
+
+/// A program that runs.
+pub(crate) struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Language {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Go => "go",
+            Self::Python => "python",
+            Self::Java => "java",
+        }
+    }
+
+    /// The flags of a trace that begins there: sampled, and in some SDKs also that its id is random (W3C Trace Context, level 2).
+    pub(crate) fn flags(self) -> &'static str {
+        match self {
+            Self::Go => "01",
+            Self::Python | Self::Java => "03",
+        }
+    }
+
+    /// The call of the program in this language, which is built if it is missing.
+    async fn command(self) -> Command {
+        let folder = tokio::task::spawn_blocking(move || self.installed()).await.unwrap();
+        match self {
+            Self::Go => Command::new(folder.join("interop")),
+            Self::Python => {
+                let mut python = Command::new("python3");
+                python
+                    .env("PYTHONPATH", folder)
+                    .env("PYTHONDONTWRITEBYTECODE", "1")
+                    .arg(sources().join("python/main.py"));
+                python
+            }
+            Self::Java => {
+                let mut java = Command::new("java");
+                let class_path = format!("{0}/classes:{0}/libs/*", folder.display());
+                java.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &class_path, "Interop"]);
+                java
+            }
+        }
+    }
+
+    /// Where its build is.
+    fn installed(self) -> &'static Path {
+        static GO: OnceLock<PathBuf> = OnceLock::new();
+        static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+        static JAVA: OnceLock<PathBuf> = OnceLock::new();
+        let built = match self {
+            Self::Go => &GO,
+            Self::Python => &PYTHON,
+            Self::Java => &JAVA,
+        };
+        built.get_or_init(|| {
+            let mut install = process::Command::new(sources().join("install"));
+            let installed = install.arg(self.name()).stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
+            assert!(installed.status.success(), "{self:?}: not installed, the script says why on standard error");
+            PathBuf::from(String::from_utf8(installed.stdout).unwrap().trim_end())
+        })
+    }
+}
+
+/// The folder with the sources of the programs.
+pub(crate) fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop")
+}
+
+impl Running {
+    /// Starts the program, which exports its spans to `endpoint` as those of `service`.
+    pub(crate) async fn start(language: Language, arguments: &[&str], endpoint: &str, service: &str) -> Self {
+        let mut command = language.command().await;
+        command
+            .args(arguments)
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+            .env("OTEL_SERVICE_NAME", service)
+            // Java would send these as well.
+            .env("OTEL_METRICS_EXPORTER", "none")
+            .env("OTEL_LOGS_EXPORTER", "none")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .kill_on_drop(true);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{language:?}: cannot be started: {error}"));
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// Waits until it listens.
+    pub(crate) async fn ready(&mut self) {
+        assert_eq!(self.line().await, "ready");
+    }
+
+    /// The message that it got, once it has ended.
+    pub(crate) async fn received(mut self) -> Received {
+        let line = self.line().await;
+        self.end().await;
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    /// Waits until it has ended, its last spans sent.
+    pub(crate) async fn end(mut self) {
+        let status = timeout(SOON, self.child.wait()).await.expect("the program ends").unwrap();
+        assert!(status.success(), "the program ended with {status}: see its standard error");
+    }
+
+    async fn line(&mut self) -> String {
+        let line = timeout(SOON + Duration::from_secs(5), self.lines.next_line()).await.expect("a line in time");
+        line.unwrap().expect("the program goes on: see its standard error")
+    }
+}

@@ -1,0 +1,49 @@
+"""Sends or receives one message the way Python services do, with one name for each client library.
+
+    main.py LIBRARY produce|consume --url URL --topic TOPIC [--group GROUP]
+
+Spans go by OTLP to OTEL_EXPORTER_OTLP_ENDPOINT. A consumer says `ready` once it listens, and then, as one line of JSON, the
+message and its headers with the types that the library gives them.
+"""
+
+import argparse
+import importlib
+
+import telemetry
+
+# Each in a module of its own, so that nothing is imported that is not used.
+LIBRARIES = {
+    "confluent-kafka": "kafka_by_hand",
+    "confluent-kafka-instrumented": "kafka_instrumented",
+    "pika": "pika_by_hand",
+    "pika-instrumented": "pika_instrumented",
+    "nats-py": "nats_jetstream",
+    "nats-py-core": "nats_core",
+    "redis-py": "redis_streams",
+    "redis-py-bytes": "redis_bytes",
+}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("library", choices=LIBRARIES)
+    parser.add_argument("verb", choices=["produce", "consume"])
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--topic", required=True)
+    parser.add_argument("--group")
+    at = parser.parse_args()
+    library = importlib.import_module(LIBRARIES[at.library])
+    provider = telemetry.start()
+    try:
+        if at.verb == "produce":
+            with telemetry.placing_an_order():
+                library.produce(at, b"order 42")
+        else:
+            library.consume(at)
+    finally:
+        # A program that exits without this may lose its last spans.
+        provider.shutdown()
+
+
+if __name__ == "__main__":
+    main()

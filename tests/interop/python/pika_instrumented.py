@@ -1,0 +1,31 @@
+"""pika with OpenTelemetry's instrumentation, and nothing else."""
+
+import pika
+from opentelemetry.instrumentation.pika import PikaInstrumentor
+
+import telemetry
+
+
+def produce(at, payload):
+    with pika.BlockingConnection(pika.URLParameters(at.url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        PikaInstrumentor.instrument_channel(channel)
+        channel.basic_publish(at.topic, "", payload)
+
+
+def consume(at):
+    with pika.BlockingConnection(pika.URLParameters(at.url)) as connection:
+        channel = connection.channel()
+
+        def handle(channel, method, properties, body):
+            telemetry.reserve_stock()
+            channel.basic_ack(method.delivery_tag)
+            telemetry.report(body, (properties.headers or {}).items())
+            channel.stop_consuming()
+
+        channel.basic_consume(f"{at.topic}.{at.group}", handle)
+        # Consumers that are registered later are not instrumented by this.
+        PikaInstrumentor.instrument_channel(channel)
+        telemetry.ready()
+        channel.start_consuming()

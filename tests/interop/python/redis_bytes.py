@@ -1,0 +1,11 @@
+"""redis-py as it is unless told otherwise."""
+
+import redis
+
+from redis_streams import produce, receive
+
+__all__ = ["consume", "produce"]
+
+
+def consume(at):
+    receive(at, redis.Redis.from_url(at.url))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -13,7 +14,7 @@ import (
 func otelsaramaProduce(injected bool) func(context.Context, place, string) error {
 	return func(ctx context.Context, to place, payload string) error {
 		config := saramaConfig()
-		producer, err := sarama.NewSyncProducer([]string{to.url}, config)
+		producer, err := sarama.NewSyncProducer(strings.Split(to.url, ","), config)
 		if err != nil {
 			return err
 		}
@@ -33,8 +34,8 @@ func otelsaramaProduce(injected bool) func(context.Context, place, string) error
 // the headers of the message, from where the handler has to take it.
 func otelsaramaConsume(ctx context.Context, from place) error {
 	return saramaConsumeWith(ctx, from, otelsarama.WrapConsumerGroupHandler(saramaHandler(func(message *sarama.ConsumerMessage) {
-		// Work takes time.
-		time.Sleep(5 * time.Millisecond)
+		// Work takes time, and more of it than the instrumentation takes to end its span on a busy machine.
+		time.Sleep(200 * time.Millisecond)
 		reserveStock(extract(otelsarama.NewConsumerMessageCarrier(message)))
 	})))
 }

@@ -72,6 +72,38 @@ fn ask(server: &Server, query: &str) -> Result<Vec<Value>, String> {
     }
 }
 
+/// What Prometheus calls the metrics of our registry: some of them are never measured where all is well.
+fn names_of_ours() -> Vec<String> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/registry/metrics.yaml");
+    let registry: Value = serde_saphyr::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let names_of = |metric: &Value| {
+        let name = metric["name"].as_str().unwrap().replace('.', "_");
+        match (metric["instrument"].as_str().unwrap(), metric["unit"].as_str().unwrap()) {
+            ("counter", _) => vec![format!("{name}_total")],
+            ("histogram", "s") => ["bucket", "sum", "count"].map(|part| format!("{name}_seconds_{part}")).to_vec(),
+            other => panic!("{name}: nobody said what becomes of {other:?}"),
+        }
+    };
+    registry["metrics"].as_array().unwrap().iter().flat_map(names_of).collect()
+}
+
+#[test]
+fn no_query_asks_for_a_metric_that_we_do_not_have() {
+    let (ours, mut asked) = (names_of_ours(), 0);
+    for (title, query) in queries() {
+        for (start, _) in query.match_indices("traced_broker_") {
+            let rest = &query[start..];
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            // Others are labels.
+            if rest[end..].starts_with('{') {
+                assert!(ours.iter().any(|name| *name == rest[..end]), "{title}: {}", &rest[..end]);
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 6, "{asked}");
+}
+
 #[test]
 fn every_panel_shows_something() {
     let tier = Tier::start(&[("DECISION_WAIT", "2s")]);

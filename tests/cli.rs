@@ -8,6 +8,8 @@ mod asking;
 mod bad_input;
 #[path = "cli/breaking.rs"]
 mod breaking;
+#[path = "cli/brokers.rs"]
+mod brokers;
 #[path = "cli/command.rs"]
 mod command;
 #[path = "cli/exporting.rs"]

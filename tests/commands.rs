@@ -12,10 +12,15 @@ mod command;
 mod consuming;
 #[path = "commands/examining.rs"]
 mod examining;
+#[path = "commands/exporting.rs"]
+mod exporting;
 #[path = "commands/probing.rs"]
 mod probing;
 #[path = "commands/publishing.rs"]
 mod publishing;
+#[path = "otlp/receiver.rs"]
+#[allow(dead_code, reason = "every test target uses its own part")]
+mod receiver;
 #[path = "commands/redriving.rs"]
 mod redriving;
 #[path = "commands/running.rs"]

@@ -44,10 +44,9 @@ fn notable_traces_are_kept_and_every_kept_trace_is_whole() {
 
     let near = sorted.notable.values().filter(|spans| known_after(spans) > WAIT / 2).count();
     println!(
-        "{} notable, {near} of them complete after more than half of the wait; {baseline} of {} ordinary kept; {} late",
+        "{} notable, {near} of them complete after more than half of the wait; {baseline} of {} ordinary kept",
         sorted.notable.len(),
         sorted.ordinary.len(),
-        sorted.late.len(),
     );
     assert!(sorted.notable.len() >= 150 && sorted.ordinary.len() >= 2000, "enough of each to judge by");
     assert!(near >= 5, "delays that come near the wait");
@@ -56,18 +55,18 @@ fn notable_traces_are_kept_and_every_kept_trace_is_whole() {
 #[test]
 fn spans_that_come_after_the_decision_share_the_fate_of_their_trace() {
     const WAIT: Duration = Duration::from_secs(3);
-    // A hundred traces at a time: by the time the late spans come theirs is long gone from memory.
-    let tier = Tier::start(&[("DECISION_WAIT", "3s"), ("NUM_TRACES", "100")]);
+    // Few traces at a time: by the time the late spans come, theirs is long gone from memory.
+    let tier = Tier::start(&[("DECISION_WAIT", "3s"), ("NUM_TRACES", "150")]);
     let endpoint = tier.endpoint();
-    let mut late = waiting(80);
-    for order in &mut late[50..] {
+    let mut late = waiting(120);
+    for order in &mut late[80..] {
         // Fails, but nobody knows in time.
         order["items"][0]["sku"] = "SAMOVAR-TULA-5L".into();
     }
     let sent = thread::scope(|scope| {
         let late = scope.spawn(|| send(&late, &endpoint));
         let mut sent = ByTrace::new();
-        for _ in 0..7 {
+        for _ in 0..9 {
             thread::sleep(Duration::from_secs(1));
             sent.extend(send(&plain(30), &endpoint));
         }
@@ -86,11 +85,9 @@ fn spans_that_come_after_the_decision_share_the_fate_of_their_trace() {
 }
 
 #[test]
-fn another_routing_tears_traces_apart() {
-    let folder = tempfile::tempdir().unwrap();
-    let changes = folder.path().join("by-service.yaml");
-    std::fs::write(&changes, "exporters: { load_balancing/traces: { routing_key: service } }\n").unwrap();
-    let tier = Tier::start_routing(&[], Some(Path::new(&changes)));
+fn taking_turns_tears_traces_apart() {
+    let changes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/backend/turns.yaml");
+    let tier = Tier::start_routing(&[], Some(&changes));
     let sent = send(&plain(50), &tier.endpoint());
     let received = tier.received(spans_of(&sent));
     let torn = check_each_on_one_back_end(&sent, &received).unwrap_err();

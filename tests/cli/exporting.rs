@@ -23,6 +23,16 @@ async fn a_collector_that_is_away_fails_no_command() {
     outcome.complains(&["the spans of this command are lost"]);
 }
 
+/// Contexts are what the command is for.
+#[tokio::test]
+async fn messages_have_a_trace_also_where_there_is_to_be_no_sdk() {
+    let collector = Receiver::start().await;
+    let disabled = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.url), ("OTEL_SDK_DISABLED", "true")];
+    let outcome = traced_broker_in(&disabled, &["probe", "memory://shop", "orders"]).await.ends_with(0);
+    outcome.prints(&["1 of 1 arrived, 1 with the context as sent"]);
+    assert!(collector.spans().is_empty());
+}
+
 #[tokio::test]
 async fn an_environment_that_makes_no_sense_is_told() {
     let secret = "http://user:hunter2@[";

@@ -21,7 +21,7 @@ async fn target(of: &World) -> World {
         Kind::Kafka => Kind::Nats,
         Kind::Nats => Kind::RabbitMq,
         Kind::RabbitMq => Kind::Redis,
-        Kind::Redis => Kind::Kafka,
+        _ => Kind::Kafka,
     })
     .await
 }

@@ -106,6 +106,8 @@ async fn people_get_a_table_with_examples(world: World) {
         "   55.0 %  ███",
         "  foreign: datadog",
         "    5.0 %  ██",
+        "  → b3: read by this library with .dialects([Dialect::B3])",
+        "  → datadog: not read here",
         "  legacy",
         "6 missing",
         "  for example, missing",

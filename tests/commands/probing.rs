@@ -59,7 +59,7 @@ async fn what_lost_its_context_is_broken(world: World) {
     let outcome = outcome.unwrap().ends_with(1);
     outcome.prints(&[
         "✗ ",
-        "1 of 1 arrived; 0 with the context as sent",
+        "1 of 1 arrived, 0 with the context as sent",
         "✗ broken: trace ",
         "  trace id: sent ",
         "came nothing",
@@ -72,7 +72,7 @@ async fn a_bridge_keeps_the_context(world: World) {
     let bridge = Running::start(&["bridge", &world.url, &world.topic, &target.url, &target.topic, "--group", "bridge"]);
     let probe = ["probe", &world.url, &world.topic, "--watch-url", &target.url, "--watch-topic", &target.topic];
     let outcome = traced_broker(&[&probe[..], &["--timeout", "50s", "--count", "3"]].concat()).await.ends_with(0);
-    outcome.prints(&[" → ", "3 of 3 arrived", "baggage as sent"]);
+    outcome.prints(&[" → ", "3 of 3 arrived, 3 with the context as sent"]);
     bridge.interrupt().await.ends_with(0).prints(&["3 copied"]);
 }
 

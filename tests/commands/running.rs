@@ -1,6 +1,6 @@
 //! The command while it runs.
 
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -23,9 +23,12 @@ pub(crate) async fn fed(arguments: &[&str], input: &str) -> Outcome {
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(input.as_bytes()).await.unwrap();
     drop(stdin);
-    let output = timeout(SOON, child.wait_with_output()).await.expect("an end").unwrap();
+    outcome(timeout(SOON, child.wait_with_output()).await.expect("an end").unwrap())
+}
+
+fn outcome(output: Output) -> Outcome {
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Outcome { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    Outcome { code: output.status.code().expect("not killed"), out: text(output.stdout), err: text(output.stderr) }
 }
 
 /// A command that goes on until it is told to stop.
@@ -66,8 +69,7 @@ impl Running {
             out.push_str(&line);
             out.push('\n');
         }
-        let output = timeout(SOON, self.child.wait_with_output()).await.expect("an end").unwrap();
-        let err = String::from_utf8(output.stderr).unwrap();
-        Outcome { code: output.status.code().expect("not killed"), out, err }
+        let end = outcome(timeout(SOON, self.child.wait_with_output()).await.expect("an end").unwrap());
+        Outcome { out, ..end }
     }
 }

@@ -11,12 +11,20 @@ const TICK: Duration = Duration::from_millis(120);
 pub(crate) struct Bar(ProgressBar);
 
 impl Bar {
+    /// With how long it will take, where it goes on until the end.
     pub(crate) fn new(end: Option<u64>) -> Self {
-        let bar = end.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-        let template = match end {
-            Some(_) => "{wide_bar} {human_pos} of {human_len}, {eta} left{msg}",
-            None => "{spinner} {human_pos} in {elapsed}{msg}",
-        };
+        match end {
+            Some(end) => Self::drawn(ProgressBar::new(end), "{wide_bar} {human_pos} of {human_len}, {eta} left{msg}"),
+            None => Self::drawn(ProgressBar::new_spinner(), "{spinner} {human_pos} in {elapsed}{msg}"),
+        }
+    }
+
+    /// Of what may be over before it comes to its end.
+    pub(crate) fn up_to(most: u64) -> Self {
+        Self::drawn(ProgressBar::new(most), "{wide_bar} {human_pos} of {human_len}{msg}")
+    }
+
+    fn drawn(bar: ProgressBar, template: &str) -> Self {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }

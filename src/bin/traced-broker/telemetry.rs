@@ -30,9 +30,11 @@ pub(crate) enum Telemetry {
 pub(crate) fn start() -> Result<Telemetry, Trouble> {
     if EXPORTING.into_iter().any(|variable| env::var_os(variable).is_some_and(|value| !value.is_empty())) {
         let telemetry = otlp::Setup::new().service_name("traced-broker").global().start();
-        return telemetry
-            .map(Telemetry::Exported)
-            .map_err(|error| Trouble::because("the environment is not understood", &error));
+        let telemetry = telemetry.map_err(|error| Trouble::because("the environment is not understood", &error))?;
+        // Where no SDK is wanted there are contexts all the same: they are what the command is for.
+        if telemetry.tracer_provider().is_some() {
+            return Ok(Telemetry::Exported(telemetry));
+        }
     }
     let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
     let provider = SdkTracerProvider::builder().with_sampler(sampler).build();

@@ -1,5 +1,6 @@
 //! `traced-broker doctor`: which share of the messages of a topic carries a context, and who does not write one.
 
+mod advice;
 mod json;
 mod producer;
 mod table;
@@ -97,7 +98,7 @@ pub(crate) async fn run(options: Doctor) -> Result<bool, Trouble> {
 
 impl Doctor {
     async fn look(&self, mut deliveries: Deliveries) -> Tally {
-        let bar = Bar::new(Some(self.count));
+        let bar = Bar::up_to(self.count);
         let begun = Instant::now();
         let stop = async {
             tokio::select! {

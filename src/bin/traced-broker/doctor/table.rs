@@ -3,6 +3,7 @@
 use console::{Alignment, Style, measure_text_width, pad_str};
 use traced_broker::verify::HumanDuration;
 
+use super::advice;
 use super::tally::{Producer, Tally, share};
 use crate::context::State;
 use crate::message;
@@ -14,6 +15,7 @@ const MOST_SHOWN: usize = 20;
 const NAMES: (usize, usize) = (14, 40);
 /// What a line takes beside name and bar: the margin, a count, a share, and the spaces between.
 const FIGURES: usize = 2 + 2 + 9 + 2 + 7 + 2;
+const PRODUCER: &str = "producer, by its headers";
 const LONGEST_BAR: usize = 50;
 
 pub(super) fn draw(tally: &Tally, place: &str, least: Option<f64>, payloads: bool, screen: Screen) -> String {
@@ -21,10 +23,11 @@ pub(super) fn draw(tally: &Tally, place: &str, least: Option<f64>, payloads: boo
     let time = HumanDuration(tally.time);
     let mut lines =
         vec![printable(&format!("{place}: {} messages in {time}", thousands(tally.messages()))), String::new()];
-    lines.push(sheet.head("context"));
+    lines.push(sheet.head("context", "share"));
     lines.extend(tally.states.iter().map(|(state, count)| sheet.state(*state, *count, tally.messages())));
     lines.extend(remarks(tally));
-    lines.extend([String::new(), sheet.head("producer, by its headers")]);
+    lines.extend(advice::lines(tally));
+    lines.extend([String::new(), sheet.head(PRODUCER, "valid")]);
     let producers = tally.worst_first();
     lines.extend(producers.iter().take(MOST_SHOWN).map(|(name, producer)| sheet.producer(name, producer)));
     if producers.len() > MOST_SHOWN {
@@ -47,14 +50,14 @@ impl Sheet {
         let states = tally.states.keys().map(|state| state.in_words());
         let names = states.chain(tally.producers.keys().map(|name| printable(name)));
         let widest = names.map(|name| measure_text_width(&name)).max().unwrap_or_default();
-        let name = widest.max("producer, by its headers".len()).clamp(NAMES.0, NAMES.1);
+        let name = widest.max(PRODUCER.len()).clamp(NAMES.0, NAMES.1);
         let bar = screen.width.saturating_sub(name + FIGURES).min(LONGEST_BAR);
         Self { name, bar, screen }
     }
 
-    fn head(&self, of: &str) -> String {
+    fn head(&self, of: &str, percent: &str) -> String {
         let style = Style::new().bold().force_styling(self.screen.colour);
-        let line = format!("  {}  {:>9}  {:>7}", self.fitted(of), "messages", "share");
+        let line = format!("  {}  {:>9}  {:>7}", self.fitted(of), "messages", percent);
         style.apply_to(line).to_string()
     }
 

@@ -43,13 +43,10 @@ impl Report {
         let arrived = self.arrivals().count();
         let mark = if self.is_fine() { '✓' } else { '✗' };
         let way = if self.elsewhere { format!("{} → {}", self.from, self.to) } else { self.from.clone() };
-        let survived = match self.attempts.iter().filter(|attempt| attempt.is_fine()).count() {
-            fine if fine == arrived && arrived > 0 => {
-                "trace id, parent span id, sampled flag, tracestate and baggage as sent".to_owned()
-            }
-            fine => format!("{fine} with the context as sent"),
-        };
-        let mut text = format!("{mark} {way}: {arrived} of {} arrived; {survived}", self.attempts.len());
+        let fine = self.attempts.iter().filter(|attempt| attempt.is_fine()).count();
+        let mut text =
+            format!("{mark} {way}: {arrived} of {} arrived, {fine} with the context as sent", self.attempts.len());
+        let _ = write!(text, "\n  compared   trace id, parent span id, sampled flag, tracestate, baggage");
         if self.attempts.len() == 1 {
             self.one(&mut text);
         } else {
@@ -106,7 +103,7 @@ impl Report {
 
     fn table(&self, text: &mut String) {
         let columns = ["p50", "p90", "p99", "max"];
-        let _ = write!(text, "\n  {:<9}", "");
+        text.push_str("\n           ");
         columns.iter().for_each(|column| text.push_str(&format!("  {column:>8}")));
         for (name, times) in self.times() {
             let Some(_) = times.quantile(1.0) else { continue };

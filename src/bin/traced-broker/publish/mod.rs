@@ -69,6 +69,8 @@ pub(crate) struct Publish {
     json: bool,
 }
 
+type Payloads = BoxStream<'static, Result<Bytes, Trouble>>;
+
 /// What all messages have in common.
 struct Draft {
     topic: String,
@@ -87,26 +89,30 @@ struct Sent {
 
 pub(crate) async fn run(options: Publish) -> Result<(), Trouble> {
     let draft = Draft::of(&options)?;
-    let enough = CancellationToken::new();
     let payloads = payloads(options.data.as_deref())?;
     let telemetry = telemetry::start()?;
+    let sent = connect_and_send(&options, &draft, payloads).await;
+    telemetry.end().await;
+    sent
+}
+
+async fn connect_and_send(options: &Publish, draft: &Draft, payloads: Payloads) -> Result<(), Trouble> {
     let broker = options.place.connect(Missing::ByOption).await?;
-    let stop = enough.clone();
+    let enough = CancellationToken::new();
+    let told = enough.clone();
     let stop = async move {
         tokio::select! {
             () = told_to_stop() => {}
-            () = stop.cancelled() => {}
+            () = told.cancelled() => {}
         }
     };
     let payloads = payloads.take_until(Box::pin(stop));
-    let sent = send(&broker, &draft, payloads, options.json, &enough).await;
-    let closed = close(&broker).await;
-    telemetry.end().await;
-    sent.and(closed)
+    let sent = send(&broker, draft, payloads, options.json, &enough).await;
+    sent.and(close(&broker).await)
 }
 
 /// The payload given, or one a line of standard input.
-fn payloads(data: Option<&str>) -> Result<BoxStream<'static, Result<Bytes, Trouble>>, Trouble> {
+fn payloads(data: Option<&str>) -> Result<Payloads, Trouble> {
     let Some(data) = data else { return Ok(lines::of_standard_input().boxed()) };
     let payload = match data.strip_prefix('@') {
         None => Bytes::copy_from_slice(data.as_bytes()),
@@ -127,12 +133,13 @@ async fn send(
 ) -> Result<(), Trouble> {
     let sending = payloads.map(|payload| async { Ok::<_, Trouble>(draft.send(broker, payload?).await) });
     let mut sending = std::pin::pin!(sending.buffered(IN_FLIGHT));
-    let (mut all, mut failed) = (0_u64, 0_u64);
+    let (mut all, mut failed, mut first) = (0_u64, 0_u64, None);
     while let Some(sent) = sending.next().await {
         let sent = sent?;
         all += 1;
         if let Err(error) = &sent.result {
             failed += 1;
+            first.get_or_insert_with(|| chain(error));
             let is_its_own = matches!(error.kind(), ErrorKind::InvalidMessage | ErrorKind::TooLarge);
             if !is_its_own {
                 enough.cancel();
@@ -143,9 +150,9 @@ async fn send(
             enough.cancel();
         }
     }
-    match failed {
-        0 => Ok(()),
-        _ => Err(Trouble::new(format!("{failed} of {all} messages were not confirmed"))),
+    match first {
+        None => Ok(()),
+        Some(first) => Err(Trouble::new(format!("{failed} of {all} messages were not confirmed: {first}"))),
     }
 }
 

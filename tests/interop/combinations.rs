@@ -120,6 +120,19 @@ combinations! {
         },
         receives: None,
     };
+    otelsarama_copied [theirs_to_ours] Library {
+        language: Language::Go,
+        name: "otelsarama-copied",
+        title: "Go: otelsarama, headers copied from another message",
+        broker: Kind::Kafka,
+        options: "",
+        sends: Measured {
+            tie: Tie::Torn,
+            keeps_baggage: false,
+            ..whole(&["earlier request (internal)", "orders publish (producer)"], &[("traceparent", "bytes")])
+        },
+        receives: None,
+    };
     confluent_kafka [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
         language: Language::Python,
         name: "confluent-kafka",

@@ -9,9 +9,9 @@ import (
 	"github.com/dnwe/otelsarama"
 )
 
-// otelsaramaProduce sends through the instrumentation. It makes the send span itself, but sarama's producers take no context, so
-// that it knows its parent only if the caller's context is in the message already: that is what `injected` is about.
-func otelsaramaProduce(injected bool) func(context.Context, place, string) error {
+// otelsaramaProduce sends through the instrumentation. It makes the send span itself, but sarama's producers take no context: it takes
+// the parent of the span from the headers of the message, which `prepare` may have put there.
+func otelsaramaProduce(prepare func(context.Context, *sarama.ProducerMessage)) func(context.Context, place, string) error {
 	return func(ctx context.Context, to place, payload string) error {
 		config := saramaConfig()
 		producer, err := sarama.NewSyncProducer(strings.Split(to.url, ","), config)
@@ -22,12 +22,24 @@ func otelsaramaProduce(injected bool) func(context.Context, place, string) error
 		defer producer.Close()
 
 		message := &sarama.ProducerMessage{Topic: to.topic, Value: sarama.StringEncoder(payload)}
-		if injected {
-			inject(ctx, otelsarama.NewProducerMessageCarrier(message))
-		}
+		prepare(ctx, message)
 		_, _, err = producer.SendMessage(message)
 		return err
 	}
+}
+
+func withContext(ctx context.Context, message *sarama.ProducerMessage) {
+	inject(ctx, otelsarama.NewProducerMessageCarrier(message))
+}
+
+// withoutContext is the mistake of who expects the instrumentation to know the caller.
+func withoutContext(context.Context, *sarama.ProducerMessage) {}
+
+// withOldHeaders is the mistake of who sends on what was received, headers and all.
+func withOldHeaders(_ context.Context, message *sarama.ProducerMessage) {
+	ctx, span := tracer().Start(context.Background(), "earlier request")
+	defer span.End()
+	inject(ctx, otelsarama.NewProducerMessageCarrier(message))
 }
 
 // otelsaramaConsume receives through the instrumentation. It makes a span, ends it before the handler runs, and writes its context into

@@ -2,7 +2,8 @@
 //!
 //! `UPDATE_SNAPSHOTS=1 tests/run page` takes the pictures of the documentation anew.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails is a failed test")]
+#![expect(clippy::print_stdout, reason = "times are for who reads along")]
 
 #[path = "page/browser.rs"]
 mod browser;

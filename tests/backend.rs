@@ -1,5 +1,6 @@
 //! What is in `deploy/`, run: the two tiers of Collectors, a trace backend, and what is to be seen of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured, for those who ask with --nocapture")]
 
 mod support;
 

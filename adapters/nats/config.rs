@@ -8,6 +8,7 @@ use crate::broker_url::{BrokerUrl, Secret, Topology, UrlOptions};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::Nats;
+use super::header_names::HeaderNames;
 
 const DEFAULT_PORT: u16 = 4222;
 
@@ -68,6 +69,7 @@ pub(super) struct Config {
     pub(super) confirm_timeout: Duration,
     pub(super) replicas: usize,
     pub(super) max_age: Duration,
+    pub(super) header_names: HeaderNames,
     /// What the server's JetStream can do, as [`api::level`](super::api::level) tells; 0 until it is asked.
     pub(super) level: u64,
 }
@@ -110,6 +112,7 @@ impl Config {
             confirm_timeout: milliseconds(&mut options, "confirm_timeout", 10_000)?,
             replicas: options.take("replicas")?.unwrap_or(1),
             max_age: milliseconds(&mut options, "max_age", 0)?,
+            header_names: options.take("header_names")?.unwrap_or_default(),
             level: 0,
         };
         options.finish()?;
@@ -232,6 +235,11 @@ impl NatsBuilder {
     /// For how long a stream that is created keeps messages; default zero, for ever.
     pub fn max_age(self, age: Duration) -> Self {
         self.with(|config| config.max_age = age)
+    }
+
+    /// How the names of headers are spelled; default [`HeaderNames::Exact`].
+    pub fn header_names(self, names: HeaderNames) -> Self {
+        self.with(|config| config.header_names = names)
     }
 
     /// Authenticates by user and password.

@@ -14,6 +14,7 @@
 //! | `confirm_timeout` | milliseconds for the answer to a publish, settlement or request | 10000 |
 //! | `replicas` | servers that keep a stream that is created, 1 to 5 | 1 |
 //! | `max_age` | milliseconds a stream that is created keeps messages, 0 for ever | 0 |
+//! | `header_names` | names of headers `exact`, as they are given, or `canonical`, as Go's HTTP headers are (`Traceparent`) | `exact` |
 //! | `tls` | `true` refuses connections without TLS; else the server decides | `false` |
 //! | `tls_ca` | a PEM file of certificate authorities to trust | the system's |
 //!
@@ -73,6 +74,9 @@
 //! remove it. Anything else is refused when publishing. Values of one name keep their order; the client does
 //! not keep that of different names. All headers of a message together are limited to 64 KiB by JetStream.
 //!
+//! NATS tells upper from lower case in names. Here they are found in any; of other readers some, above all those in Go that use HTTP's
+//! header type, know one spelling only, which `header_names=canonical` writes.
+//!
 //! A key travels in `message-key` when it is text that a header can hold, else in base64 in `message-key-base64`. The id of a delayed
 //! message travels in `delayed-message-id`, for the server removes `Nats-Msg-Id` when it is due. These three, and all names that begin
 //! with `Nats-`, which are orders to the server, are refused from users and not shown among the headers of a received message.
@@ -100,6 +104,7 @@ mod core;
 mod delay;
 mod dial;
 mod error;
+mod header_names;
 mod headers;
 mod link;
 mod moment;
@@ -140,6 +145,7 @@ use link::Link;
 use reader::Reader;
 
 pub use config::{Acknowledge, Mode, NatsBuilder};
+pub use header_names::HeaderNames;
 pub use headers::{DELAYED_ID, KEY, KEY_BASE64};
 
 /// What may wait to be written on the connection that publishes and acknowledges: the publishes in flight, and
@@ -316,6 +322,7 @@ impl Driver for Nats {
         if let Err(error) = self.check_open() {
             return Confirmation::ready(Err(error));
         }
+        let message = self.config.header_names.spell(message);
         match (self.config.mode, message.deliver_at) {
             (Mode::JetStream, None) => publish::stored(&self.link, topic, message),
             (Mode::Core, None) => publish::unconfirmed(&self.link, topic, message),

@@ -1,6 +1,7 @@
 //! What can be asked for on the command line.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
@@ -32,7 +33,11 @@ pub(crate) struct Args {
     #[arg(long)]
     serve: bool,
 
-    /// The API's port on 127.0.0.1 [default: 8080 with --serve, else a free one]
+    /// The address that the API listens on; 0.0.0.0 in a container
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    listen: IpAddr,
+
+    /// The API's port [default: 8080 with --serve, else a free one]
     #[arg(long)]
     port: Option<u16>,
 
@@ -52,7 +57,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) spans: Option<PathBuf>,
 
-    /// Also send the spans to an OpenTelemetry Collector over HTTP, such as http://localhost:4318
+    /// Also send the spans, and measurements, to an OpenTelemetry Collector over HTTP, such as http://localhost:4318
     #[arg(long, value_name = "ENDPOINT")]
     pub(crate) otlp: Option<String>,
 
@@ -88,7 +93,7 @@ impl Args {
     /// What to run.
     pub(crate) fn plan(&self, roles: Roles) -> Plan {
         let (broker, jobs) = (self.broker.clone(), self.jobs.clone());
-        Plan { broker, roles, port: self.port(), jobs, cut: self.cut }
+        Plan { broker, roles, listen: (self.listen, self.port()).into(), jobs, cut: self.cut }
     }
 
     /// Whether it is to run until it is told to end.

@@ -54,6 +54,11 @@ impl Collector {
         &self.endpoint
     }
 
+    /// Where measurements go, unless spans go to a path of somebody's own.
+    pub(crate) fn measurements(&self) -> Option<String> {
+        self.endpoint.strip_suffix("v1/traces").map(|base| format!("{base}v1/metrics"))
+    }
+
     /// How many spans it took.
     pub(crate) fn delivered(&self) -> usize {
         self.outcome.delivered.load(Ordering::Relaxed)

@@ -25,6 +25,7 @@ mod cut;
 mod dead_letters;
 mod fulfillment;
 mod ledger;
+mod meters;
 mod notification;
 mod order;
 mod outside_world;

@@ -1,7 +1,9 @@
 //! The services of one process: opened together, closed in order.
 
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+#[cfg(test)]
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +42,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) struct Plan {
     pub(crate) broker: String,
     pub(crate) roles: Roles,
-    pub(crate) port: u16,
+    pub(crate) listen: SocketAddr,
     pub(crate) jobs: Option<PathBuf>,
     pub(crate) cut: Option<Cut>,
 }
@@ -68,7 +70,7 @@ impl Shop {
     /// Readers subscribe before anything is published: where a topic is a set of queues, what no queue is there for is
     /// not kept.
     pub(crate) async fn open(plan: &Plan, telemetry: &mut Telemetry) -> Result<Self> {
-        let listener = if plan.roles.has(Role::Api) { Some(listen(plan.port).await?) } else { None };
+        let listener = if plan.roles.has(Role::Api) { Some(listen(plan.listen).await?) } else { None };
         let mut shop = Self {
             run: if plan.roles.are_all() { Run::new() } else { Run::shared() },
             roles: plan.roles.clone(),
@@ -186,6 +188,7 @@ impl Shop {
         let provider = telemetry.service(name)?;
         let broker = connected(&plan.broker, &provider).await.context("cannot connect to the broker")?;
         let broker = plan.cut.map_or_else(|| broker.clone(), |cut| cut.apply(broker.clone()));
+        let broker = telemetry.measure(name, broker)?;
         self.brokers.push(broker.clone());
         Ok((broker, tracer(&provider)))
     }
@@ -227,9 +230,9 @@ async fn reconcile(jobs: &JobTable, reconciler: &SdkTracerProvider, ledger: &Led
     }
 }
 
-async fn listen(port: u16) -> Result<TcpListener> {
-    let listening = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
-    listening.with_context(|| format!("cannot listen on port {port}; --port takes another"))
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let listening = TcpListener::bind(address).await;
+    listening.with_context(|| format!("cannot listen on port {}; --port takes another", address.port()))
 }
 
 async fn connected(url: &str, provider: &SdkTracerProvider) -> Result<Broker> {
@@ -250,6 +253,12 @@ async fn connected(url: &str, provider: &SdkTracerProvider) -> Result<Broker> {
 impl Plan {
     /// The whole system over the broker at this URL.
     pub(crate) fn whole(broker: &str) -> Self {
-        Self { broker: broker.to_owned(), roles: Roles::new(&[]), port: 0, jobs: None, cut: None }
+        Self {
+            broker: broker.to_owned(),
+            roles: Roles::new(&[]),
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            jobs: None,
+            cut: None,
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Where the spans of each service go.
+//! Where the spans and measurements of each service go.
 
 use std::future::Future;
 use std::path::Path;
@@ -8,11 +8,14 @@ use anyhow::{Context as _, Result};
 use opentelemetry::trace::{FutureExt as _, Span as _, Status, TraceContextExt as _, Tracer as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider};
+use traced_broker::Broker;
 use traced_broker::verify::Traces;
 
 use crate::collector::Collector;
 use crate::cut::Cut;
+use crate::meters;
 use crate::outside_world::Obstacle;
 use crate::span_file::SpanFile;
 
@@ -31,6 +34,7 @@ pub(crate) struct Telemetry {
     collector: Option<Collector>,
     cut: Option<Cut>,
     providers: Vec<SdkTracerProvider>,
+    meters: Vec<SdkMeterProvider>,
 }
 
 /// The spans of a whole run, as they were exported.
@@ -57,7 +61,7 @@ impl Telemetry {
     pub(crate) fn new(file: Option<&Path>, collector: Option<&str>, cut: Option<Cut>) -> Result<Self> {
         let file = SpanFile::create(file)?;
         let collector = collector.map(Collector::at).transpose()?;
-        Ok(Self { file, collector, cut, providers: Vec::new() })
+        Ok(Self { file, collector, cut, providers: Vec::new(), meters: Vec::new() })
     }
 
     /// The provider of a service.
@@ -81,15 +85,28 @@ impl Telemetry {
         Ok(provider)
     }
 
+    /// The broker of a service, with its measurements sent to the Collector if one is named.
+    pub(crate) fn measure(&mut self, name: &'static str, broker: Broker) -> Result<Broker> {
+        let Some(endpoint) = self.collector.as_ref().and_then(Collector::measurements) else { return Ok(broker) };
+        let provider = meters::provider(name, &endpoint)?;
+        let broker = broker.with_meter_provider(&provider);
+        self.meters.push(provider);
+        Ok(broker)
+    }
+
     /// Exports what is left, then reads everything back.
     pub(crate) async fn shut_down(self) -> Result<Exported> {
-        let Self { file, collector, providers, .. } = self;
+        let Self { file, collector, providers, meters, .. } = self;
         let flushed = file.clone();
         // Off the runtime's own threads, which the last exports need.
         let read = tokio::task::spawn_blocking(move || {
             for provider in &providers {
                 // Spans that did not get to the Collector are counted, and the file keeps its own error.
                 let _reported_elsewhere = provider.shutdown();
+            }
+            for meters in &meters {
+                // What is measured is no evidence: a Collector that is not there has been told of already.
+                let _told_already = meters.shutdown();
             }
             flushed.read_back()
         });

@@ -34,7 +34,7 @@
 //! | `OTEL_EXPORTER_OTLP_ENDPOINT` | the Collector, `http://localhost:4318` by default; `/v1/traces` and `/v1/metrics` are added |
 //! | `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT` | headers as `name=value,…`; milliseconds |
 //! | `OTEL_EXPORTER_OTLP_PROTOCOL`, `OTEL_EXPORTER_OTLP_COMPRESSION` | `http/protobuf` and `none`: there are no others here |
-//! | `OTEL_EXPORTER_OTLP_TRACES_…`, `OTEL_EXPORTER_OTLP_METRICS_…` | each of the four lines above for one signal; such an endpoint is taken as it is |
+//! | `OTEL_EXPORTER_OTLP_TRACES_…`, `OTEL_EXPORTER_OTLP_METRICS_…` | each of the four lines above for one signal; such an endpoint is taken as it is, and even empty headers are taken instead of those for both |
 //! | `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` | `cumulative`, `delta` or `lowmemory` |
 //!
 //! The queue of spans is bounded (2,048 by default): spans beyond are dropped, and the SDK logs that they were. What the Collector

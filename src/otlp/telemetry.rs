@@ -271,11 +271,37 @@ mod tests {
         assert_eq!(exporter.names.lock().unwrap().len(), 1);
     }
 
+    /// What is logged while the telemetry is dropped.
+    fn logged_by_dropping(telemetry: Telemetry) -> String {
+        let log = Arc::<Mutex<Vec<u8>>>::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(Arc::new(Log(Arc::clone(&log)))).finish();
+        tracing::subscriber::with_default(subscriber, || drop(telemetry));
+        String::from_utf8(std::mem::take(&mut *log.lock().unwrap())).unwrap()
+    }
+
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for &Log {
+        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(text)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[tokio::test(flavor = "current_thread")]
-    async fn a_drop_exports_what_is_left() {
+    async fn a_drop_without_a_shutdown_exports_what_is_left_and_says_so() {
         let exporter = Slow::default();
-        drop(telemetry(&exporter));
+        let log = logged_by_dropping(telemetry(&exporter));
+        assert!(log.contains("without a shutdown"), "{log}");
         assert_eq!(exporter.names.lock().unwrap().as_slice(), ["work"]);
+
+        let ended = telemetry(&Slow::default());
+        ended.shutdown().await.unwrap();
+        assert!(!logged_by_dropping(ended).contains("without a shutdown"));
+        assert!(!logged_by_dropping(Telemetry::disabled(Propagators::default())).contains("without a shutdown"));
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -43,9 +43,9 @@ impl<F: Fn(&'static str) -> Option<OsString>> Values<F> {
         Ok(None)
     }
 
-    /// A variable that can only be one of these words.
+    /// A variable that can only be one of these words, in upper case or lower.
     pub(super) fn one_of(&self, name: &'static str, known: &[&str]) -> Result<Option<String>> {
-        match self.text(name)? {
+        match self.text(name)?.map(|text| text.to_ascii_lowercase()) {
             Some(text) if !known.contains(&text.as_str()) => {
                 Err(invalid(name, format!("must be one of: {}", known.join(", "))))
             }

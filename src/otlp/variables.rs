@@ -187,7 +187,7 @@ mod tests {
         .unwrap();
         assert_eq!(variables.traces, Some(Duration::from_millis(1500)));
         assert_eq!(variables.metrics, Some(Duration::from_millis(250)));
-        let variables = read(&[("OTEL_TRACES_EXPORTER", "none"), ("OTEL_METRICS_EXPORTER", "otlp")]).unwrap();
+        let variables = read(&[("OTEL_TRACES_EXPORTER", "None"), ("OTEL_METRICS_EXPORTER", "otlp")]).unwrap();
         assert_eq!((variables.traces, variables.metrics), (None, Some(TIMEOUT)));
     }
 

@@ -30,7 +30,7 @@ fn what_is_plausible_follows_from_the_number_of_flips() {
         (500.0 - *range.start() as f64) / deviation > 4.9 && (*range.end() as f64 - 500.0) / deviation < 6.0,
         "{range:?}"
     );
-    assert!(!range.contains(&380) && !range.contains(&620), "{range:?}");
+    assert!(!range.contains(&380) && !range.contains(&630), "{range:?}");
     assert_eq!(*plausible(20, 0.05).start(), 0);
     assert_eq!(plausible(0, 0.05), 0..=0);
 }

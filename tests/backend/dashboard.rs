@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Kind, Server};
 use crate::tier::{Tier, shipped};
-use crate::traffic::{failing, plain, send};
+use crate::traffic::{Shop, failing, plain};
 
 /// Long enough for the Collector to hand out the metrics of spans, and for two scrapes to see them.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -25,6 +25,17 @@ fn config(tier: &Tier) -> String {
     }
     config.to_string()
 }
+
+/// Panels whose numbers cannot be zero while some orders are dead-lettered.
+const BUSY: [&str; 7] = [
+    "Sent",
+    "Handed out",
+    "Waiting, 99th percentile",
+    "Failed processing",
+    "Dead letters",
+    "Failed messages, by destination",
+    "Handlers at work, on average",
+];
 
 /// The queries of the dashboard with their panels' titles, as Grafana would put them.
 fn queries() -> Vec<(String, String)> {
@@ -61,6 +72,38 @@ fn ask(server: &Server, query: &str) -> Result<Vec<Value>, String> {
     }
 }
 
+/// What Prometheus calls the metrics of our registry: some of them are never measured where all is well.
+fn names_of_ours() -> Vec<String> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/registry/metrics.yaml");
+    let registry: Value = serde_saphyr::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let names_of = |metric: &Value| {
+        let name = metric["name"].as_str().unwrap().replace('.', "_");
+        match (metric["instrument"].as_str().unwrap(), metric["unit"].as_str().unwrap()) {
+            ("counter", _) => vec![format!("{name}_total")],
+            ("histogram", "s") => ["bucket", "sum", "count"].map(|part| format!("{name}_seconds_{part}")).to_vec(),
+            other => panic!("{name}: nobody said what becomes of {other:?}"),
+        }
+    };
+    registry["metrics"].as_array().unwrap().iter().flat_map(names_of).collect()
+}
+
+#[test]
+fn no_query_asks_for_a_metric_that_we_do_not_have() {
+    let (ours, mut asked) = (names_of_ours(), 0);
+    for (title, query) in queries() {
+        for (start, _) in query.match_indices("traced_broker_") {
+            let rest = &query[start..];
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            // Others are labels.
+            if rest[end..].starts_with('{') {
+                assert!(ours.iter().any(|name| *name == rest[..end]), "{title}: {}", &rest[..end]);
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 6, "{asked}");
+}
+
 #[test]
 fn every_panel_shows_something() {
     let tier = Tier::start(&[("DECISION_WAIT", "2s")]);
@@ -72,16 +115,26 @@ fn every_panel_shows_something() {
 
     let mut unanswered = queries();
     assert!(unanswered.len() >= 30, "{} queries", unanswered.len());
+    let shop = Shop::open(&tier.endpoint());
+    let mut posted = 0;
     let deadline = Instant::now() + PATIENCE;
     while !unanswered.is_empty() {
         assert!(Instant::now() < deadline, "no data for {} of the queries: {unanswered:#?}", unanswered.len());
-        let orders: Vec<_> = failing(10).into_iter().chain(plain(60)).collect();
-        send(&orders, &tier.endpoint());
-        thread::sleep(Duration::from_secs(2));
+        shop.post(&failing(4).into_iter().chain(plain(16)).collect::<Vec<_>>());
+        posted += 20;
+        thread::sleep(Duration::from_secs(1));
         unanswered.retain(|(title, query)| {
             let series = ask(&prometheus, query).unwrap_or_else(|error| panic!("{title}: {query}: {error}"));
-            let is_number = |one: &Value| one["value"][1].as_str().is_some_and(|number| number != "NaN");
-            !series.iter().any(is_number)
+            let number = |one: &Value| one["value"][1].as_str().and_then(|number| number.parse::<f64>().ok());
+            let at_least = if BUSY.contains(&title.as_str()) { f64::MIN_POSITIVE } else { f64::MIN };
+            !series.iter().filter_map(number).any(|number| number >= at_least)
         });
+    }
+    // Counted before sampling: none is missing of which no trace was kept.
+    let requests = "sum(traces_span_metrics_calls_total{span_kind=\"SPAN_KIND_SERVER\"})";
+    let counted = || ask(&prometheus, requests).unwrap()[0]["value"][1].as_str().unwrap().to_owned();
+    while counted() != posted.to_string() {
+        assert!(Instant::now() < deadline + PATIENCE, "{} of {posted} requests are counted", counted());
+        thread::sleep(Duration::from_secs(1));
     }
 }

@@ -162,8 +162,7 @@ fn the_dashboard_asks_sources_that_are_provisioned() {
 
 #[test]
 fn compose_takes_its_file() {
-    let model: Value =
-        serde_json::from_str(&run("manifests", &["compose", "--format", "json", &path("compose.yaml")])).unwrap();
+    let model: Value = serde_json::from_str(&run("manifests", &["compose", &path("compose.yaml")])).unwrap();
     let services = model["services"].as_object().unwrap();
     let in_profile = |profile: &str| {
         let is_in = move |service: &Value| match service["profiles"].as_array() {

@@ -11,8 +11,11 @@ use crate::tier::ByTrace;
 /// As `deploy/collector/sampling.yaml` says.
 const SLOW: Duration = Duration::from_secs(2);
 const BASELINE: f64 = 0.05;
-/// From the end of a span until a back end has it: the exporter waits for half a second to fill a batch, and the rest is the way.
-pub(crate) const EXPORT: Duration = Duration::from_millis(1500);
+/// The longest from the end of a span until a back end has it, and that is long: exporters wait a fraction of a second.
+const EXPORT: Duration = Duration::from_millis(1500);
+/// How long after the wait a decision may be made on a busy machine: its first span was on the way, and the processor looks at its
+/// traces each second.
+const DECIDED: Duration = Duration::from_secs(6);
 
 /// The traces that were sent, by what is to become of them.
 #[derive(Debug, Default)]
@@ -21,7 +24,7 @@ pub(crate) struct Sorted {
     pub(crate) notable: ByTrace,
     /// The others whose spans all came before the decision: some are kept.
     pub(crate) ordinary: ByTrace,
-    /// Those with spans that came, or may have come, after the decision.
+    /// Those whose notable part surely came after the decision. In between lie a few of which nobody can tell.
     pub(crate) late: ByTrace,
 }
 
@@ -30,8 +33,11 @@ impl Sorted {
     pub(crate) fn new(sent: &ByTrace, decision_wait: Duration) -> Self {
         let mut sorted = Self::default();
         for (id, spans) in sent {
-            let part = if known_after(spans) + EXPORT >= decision_wait {
+            let known = known_after(spans);
+            let part = if known > decision_wait + DECIDED {
                 &mut sorted.late
+            } else if known + EXPORT >= decision_wait {
+                continue;
             } else if is_notable(spans) {
                 &mut sorted.notable
             } else {

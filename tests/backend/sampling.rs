@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::judgement::{Sorted, check_all_kept, check_baseline, check_each_on_one_back_end, check_whole, known_after};
 use crate::tier::{ByTrace, Tier};
@@ -10,6 +10,22 @@ use crate::traffic::{SERVICES, failing, plain, send, waiting};
 
 /// After the wait for a decision: for the next tick of the processor, its batch, and the way to Jaeger.
 const AND_THEN: Duration = Duration::from_secs(5);
+
+/// How long more a busy machine may take for it.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// What the checks say of the traces in Jaeger once all of it should be there, or as soon after that as they pass.
+fn judge<T>(tier: &Tier, wait: Duration, check: impl Fn(&ByTrace) -> Result<T, String>) -> T {
+    thread::sleep(wait + AND_THEN);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match check(&tier.kept(&SERVICES)) {
+            Ok(found) => return found,
+            Err(why) => assert!(Instant::now() < deadline, "{why}"),
+        }
+        thread::sleep(Duration::from_secs(1));
+    }
+}
 
 fn spans_of(traces: &ByTrace) -> usize {
     traces.values().map(Vec::len).sum()
@@ -35,39 +51,38 @@ fn notable_traces_are_kept_and_every_kept_trace_is_whole() {
     let received = tier.received(spans_of(&sent));
     check_each_on_one_back_end(&sent, &received).unwrap();
 
-    thread::sleep(WAIT + AND_THEN);
-    let kept = tier.kept(&SERVICES);
-    check_whole(&sent, &kept).unwrap();
     let sorted = Sorted::new(&sent, WAIT);
-    check_all_kept(&sorted.notable, &kept).unwrap();
-    let baseline = check_baseline(&sorted.ordinary, &kept).unwrap();
+    let baseline = judge(&tier, WAIT, |kept| {
+        check_whole(&sent, kept)?;
+        check_all_kept(&sorted.notable, kept)?;
+        check_baseline(&sorted.ordinary, kept)
+    });
 
     let near = sorted.notable.values().filter(|spans| known_after(spans) > WAIT / 2).count();
     println!(
-        "{} notable, {near} of them complete after more than half of the wait; {baseline} of {} ordinary kept; {} late",
+        "{} notable, {near} of them complete after more than half of the wait; {baseline} of {} ordinary kept",
         sorted.notable.len(),
         sorted.ordinary.len(),
-        sorted.late.len(),
     );
-    assert!(sorted.notable.len() >= 150 && sorted.ordinary.len() >= 2000, "enough of each to judge by");
+    assert!(sorted.notable.len() >= 150 && sorted.ordinary.len() >= 1000, "enough of each to judge by");
     assert!(near >= 5, "delays that come near the wait");
 }
 
 #[test]
 fn spans_that_come_after_the_decision_share_the_fate_of_their_trace() {
     const WAIT: Duration = Duration::from_secs(3);
-    // A hundred traces at a time: by the time the late spans come theirs is long gone from memory.
-    let tier = Tier::start(&[("DECISION_WAIT", "3s"), ("NUM_TRACES", "100")]);
+    // Few traces at a time: by the time the late spans come, theirs is long gone from memory.
+    let tier = Tier::start(&[("DECISION_WAIT", "3s"), ("NUM_TRACES", "150")]);
     let endpoint = tier.endpoint();
-    let mut late = waiting(80);
-    for order in &mut late[50..] {
+    let mut late = waiting(120);
+    for order in &mut late[80..] {
         // Fails, but nobody knows in time.
         order["items"][0]["sku"] = "SAMOVAR-TULA-5L".into();
     }
     let sent = thread::scope(|scope| {
         let late = scope.spawn(|| send(&late, &endpoint));
         let mut sent = ByTrace::new();
-        for _ in 0..7 {
+        for _ in 0..9 {
             thread::sleep(Duration::from_secs(1));
             sent.extend(send(&plain(30), &endpoint));
         }
@@ -76,21 +91,19 @@ fn spans_that_come_after_the_decision_share_the_fate_of_their_trace() {
     });
     tier.received(spans_of(&sent));
 
-    thread::sleep(WAIT + AND_THEN);
-    let kept = tier.kept(&SERVICES);
     let sorted = Sorted::new(&sent, WAIT);
-    check_whole(&sent, &kept).unwrap();
-    let baseline = check_baseline(&sorted.late, &kept).unwrap();
+    let baseline = judge(&tier, WAIT, |kept| {
+        check_whole(&sent, kept)?;
+        check_baseline(&sorted.late, kept)
+    });
     println!("{baseline} of {} traces are kept that were slow or failed after the decision", sorted.late.len());
     assert!(sorted.late.len() >= 30, "late ones: {}", sorted.late.len());
 }
 
 #[test]
-fn another_routing_tears_traces_apart() {
-    let folder = tempfile::tempdir().unwrap();
-    let changes = folder.path().join("by-service.yaml");
-    std::fs::write(&changes, "exporters: { load_balancing/traces: { routing_key: service } }\n").unwrap();
-    let tier = Tier::start_routing(&[], Some(Path::new(&changes)));
+fn taking_turns_tears_traces_apart() {
+    let changes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/backend/turns.yaml");
+    let tier = Tier::start_routing(&[], Some(&changes));
     let sent = send(&plain(50), &tier.endpoint());
     let received = tier.received(spans_of(&sent));
     let torn = check_each_on_one_back_end(&sent, &received).unwrap_err();

@@ -74,3 +74,31 @@ pub(crate) fn send(orders: &[Value], endpoint: &str) -> ByTrace {
     let spans = fs::read(finished.spans()).unwrap();
     by_trace(&verify::otlp::read(&spans[..]).expect("what the order system wrote"))
 }
+
+/// The order system with its API up, for as long as this lives.
+pub(crate) struct Shop {
+    _running: Running,
+    url: String,
+}
+
+impl Shop {
+    /// Opens it, with spans and measurements going to the Collector at this endpoint.
+    pub(crate) fn open(endpoint: &str) -> Self {
+        let mut running = Running::start(&["--serve", "--port", "0", "--otlp", endpoint]);
+        let line = running.wait_for_output("API at");
+        let url = line.split_once("API at ").expect("the address").1.to_owned();
+        running.wait_for_output("curl -i http://");
+        Self { _running: running, url }
+    }
+
+    /// Posts these orders, which it has to accept.
+    pub(crate) fn post(&self, orders: &[Value]) {
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            for order in orders {
+                let response = client.post(&self.url).body(order.to_string()).send().await.unwrap();
+                assert_eq!(response.status(), 202);
+            }
+        });
+    }
+}

@@ -233,3 +233,63 @@ async fn a_service_whose_spans_were_lost_did_get_the_context() {
     assert_eq!(breaks[0]["last_good"]["name"], "send orders");
     assert_eq!(breaks[0]["causes"], json!(["sampled_away", "exporter_dropped", "not_arrived"]));
 }
+
+/// What `verify` says of a message that nobody continued, when Jaeger answers so to a search for `process orders`.
+async fn searched(found: Value) -> Value {
+    let server = Server::start(move |came| match came.path.as_str() {
+        path if path.starts_with(JAEGER) => crate::server::json(first(2)),
+        "/api/services" => crate::server::json(r#"{"data":["order-api","fulfillment-worker"]}"#),
+        "/api/traces" => crate::server::json(found.to_string()),
+        _ => crate::server::nothing(),
+    });
+    let server = server.await;
+    let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url, "--json", "--expect", "process orders"]).await;
+    let result: Value = serde_json::from_str(&outcome.ends_with(1).out).unwrap();
+    assert_eq!(result["breaks"].as_array().unwrap().len(), 1, "{result:#}");
+    result["breaks"][0].clone()
+}
+
+/// As Jaeger's older interface has it, a day after the message was sent.
+fn processed(references: &Value, topic: &str) -> Value {
+    json!({ "data": [{
+        "traceID": "0af7651916cd43dd8448eb211c80319c",
+        "processes": { "p1": { "serviceName": "fulfillment-worker", "tags": [] } },
+        "spans": [{
+            "traceID": "0af7651916cd43dd8448eb211c80319c", "spanID": "b7ad6b7169203331", "processID": "p1",
+            "operationName": "process orders", "startTime": 1_795_454_695_786_624_u64, "duration": 5, "references": references,
+            "logs": [], "tags": [
+                { "key": "span.kind", "type": "string", "value": "consumer" },
+                { "key": "messaging.operation.type", "type": "string", "value": "process" },
+                { "key": "messaging.destination.name", "type": "string", "value": topic },
+            ],
+        }],
+    }] })
+}
+
+const LOST: [&str; 3] = ["no_header", "header_dropped", "not_extracted"];
+const ABSENT_FIRST: [&str; 6] =
+    ["sampled_away", "exporter_dropped", "not_arrived", "no_header", "header_dropped", "not_extracted"];
+
+#[tokio::test]
+async fn a_message_that_began_a_trace_of_its_own_lost_its_context() {
+    let at = searched(processed(&json!([]), "orders")).await;
+    assert_eq!(at["causes"], json!(LOST));
+    let stray = json!({
+        "trace_id": "0af7651916cd43dd8448eb211c80319c", "span_id": "b7ad6b7169203331", "name": "process orders",
+        "service": "fulfillment-worker"
+    });
+    assert_eq!(at["stray"], stray);
+}
+
+#[tokio::test]
+async fn where_nothing_began_a_trace_it_is_rather_the_spans_that_are_lost() {
+    let parent =
+        json!([{ "refType": "CHILD_OF", "traceID": "0af7651916cd43dd8448eb211c80319c", "spanID": "00f067aa0ba902b7" }]);
+    for found in [json!({ "data": [] }), processed(&parent, "orders"), processed(&json!([]), "returns")] {
+        let at = searched(found).await;
+        assert_eq!((&at["causes"], &at["stray"]), (&json!(ABSENT_FIRST), &Value::Null));
+    }
+    // Not an answer to that question: nothing is concluded from it.
+    let at = searched(json!("what?")).await;
+    assert_eq!((at["causes"][0].as_str(), at["causes"].as_array().unwrap().len()), (Some("no_header"), 6));
+}

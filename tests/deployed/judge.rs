@@ -43,7 +43,7 @@ impl Verdict {
         self
     }
 
-    /// Fails unless the trace broke, in one place: after the span `name` of `service`, for these reasons among others.
+    /// Fails unless the trace broke, in one place: after the span `name` of `service`, most likely for these reasons.
     #[track_caller]
     pub(crate) fn broke_after(self, name: &str, service: &str, causes: &[&str]) -> Self {
         assert_eq!((self.code, self.json["verdict"].as_str()), (1, Some("broken")), "{self:#?}");
@@ -56,15 +56,9 @@ impl Verdict {
             "{self:#?}"
         );
         let named: Vec<_> = breaks[0]["causes"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        assert!(causes.iter().all(|cause| named.contains(cause)), "{causes:?}: {self:#?}");
-        self
-    }
-
-    /// Fails if one of these is given as a reason.
-    #[track_caller]
-    pub(crate) fn not_because(self, causes: &[&str]) -> Self {
-        let breaks = self.json["breaks"].to_string();
-        assert!(!causes.iter().any(|cause| breaks.contains(cause)), "{causes:?}: {self:#?}");
+        assert!(named.starts_with(causes), "{causes:?}: {self:#?}");
+        // Where the context was lost, the trace is named in which the message went on.
+        assert_eq!(breaks[0]["stray"].is_object(), causes.contains(&"no_header"), "{self:#?}");
         self
     }
 

@@ -37,10 +37,12 @@ const BYTES: Headers = &[("baggage", "bytes"), ("traceparent", "bytes")];
 const LONG_STRINGS: Headers = &[("baggage", "long string"), ("traceparent", "long string")];
 const BYTE_ARRAYS: Headers = &[("baggage", "byte array"), ("traceparent", "byte array")];
 const TEXT: Headers = &[("baggage", "text"), ("traceparent", "text")];
+const CANONICAL: Headers = &[("Baggage", "text"), ("Traceparent", "text")];
 const FIELDS: Headers = &[("baggage", "field"), ("traceparent", "field")];
 // As libraries give them out: Go, Python, Java.
 const GO_BYTES: Headers = &[("baggage", "[]byte"), ("traceparent", "[]byte")];
 const GO_STRING: Headers = &[("baggage", "string"), ("traceparent", "string")];
+const GO_CANONICAL: Headers = &[("Baggage", "string"), ("Traceparent", "string")];
 const PYTHON_BYTES: Headers = &[("baggage", "bytes"), ("traceparent", "bytes")];
 const PYTHON_STR: Headers = &[("baggage", "str"), ("traceparent", "str")];
 const JAVA_BYTES: Headers = &[("baggage", "byte[]"), ("traceparent", "byte[]")];
@@ -55,7 +57,12 @@ const fn sends(headers: Headers) -> Measured {
     whole(&["place order (internal)", "send orders (producer)"], headers)
 }
 
-/// What receives in the same way.
+/// What sends without a context.
+const fn sends_nothing() -> Measured {
+    Measured { tie: Tie::Nothing, keeps_baggage: false, findings: &[NoContext], ..whole(&[], &[]) }
+}
+
+/// What receives with a carrier written by hand.
 const fn receives(headers: Headers) -> Option<Measured> {
     Some(whole(PROCESS, headers))
 }
@@ -84,12 +91,7 @@ combinations! {
         title: "Go: sarama, own carrier by value",
         broker: Kind::Kafka,
         options: "",
-        sends: Measured {
-            tie: Tie::Nothing,
-            keeps_baggage: false,
-            findings: &[NoContext],
-            ..whole(&[], &[])
-        },
+        sends: sends_nothing(),
         receives: None,
     };
     otelsarama [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
@@ -118,6 +120,19 @@ combinations! {
         },
         receives: None,
     };
+    otelsarama_copied [theirs_to_ours] Library {
+        language: Language::Go,
+        name: "otelsarama-copied",
+        title: "Go: otelsarama, headers copied from another message",
+        broker: Kind::Kafka,
+        options: "",
+        sends: Measured {
+            tie: Tie::Torn,
+            keeps_baggage: false,
+            ..whole(&["earlier request (internal)", "orders publish (producer)"], &[("traceparent", "bytes")])
+        },
+        receives: None,
+    };
     confluent_kafka [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
         language: Language::Python,
         name: "confluent-kafka",
@@ -140,6 +155,24 @@ combinations! {
             findings: &[NoContext],
             ..whole(&["recv (consumer)", "orders process (consumer)", "reserve stock (internal)"], PYTHON_BYTES)
         }),
+    };
+    confluent_kafka_instrumented_late [theirs_to_ours] Library {
+        language: Language::Python,
+        name: "confluent-kafka-instrumented-late",
+        title: "Python: confluent-kafka, instrumented after its import",
+        broker: Kind::Kafka,
+        options: "",
+        sends: sends_nothing(),
+        receives: None,
+    };
+    confluent_kafka_dictionary [theirs_to_ours, ours_to_theirs] Library {
+        language: Language::Python,
+        name: "confluent-kafka-dictionary",
+        title: "Python: confluent-kafka, no carrier but a dictionary",
+        broker: Kind::Kafka,
+        options: "",
+        sends: sends(BYTES),
+        receives: Some(Measured { tie: Tie::Fails("TypeError"), ..whole(&[], PYTHON_BYTES) }),
     };
     kafka_clients [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
         language: Language::Java,
@@ -183,11 +216,23 @@ combinations! {
         title: "Python: pika, instrumented",
         broker: Kind::RabbitMq,
         options: "",
-        sends: whole(&["place order (internal)", "orders send (producer)"], LONG_STRINGS),
+        sends: whole(
+            &["place order (internal)", "orders send (producer)", "orders send (producer)"],
+            LONG_STRINGS
+        ),
         receives: Some(Measured {
             findings: &[NoCreationLink],
             ..whole(&["orders receive (consumer)", "reserve stock (internal)"], PYTHON_STR)
         }),
+    };
+    pika_instrumented_channel [theirs_to_ours] Library {
+        language: Language::Python,
+        name: "pika-instrumented-channel",
+        title: "Python: pika, one channel instrumented",
+        broker: Kind::RabbitMq,
+        options: "",
+        sends: whole(&["place order (internal)", "orders send (producer)"], LONG_STRINGS),
+        receives: None,
     };
     nats_go [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
         language: Language::Go,
@@ -204,8 +249,17 @@ combinations! {
         title: "Go: nats.go on JetStream, propagation.HeaderCarrier",
         broker: Kind::Nats,
         options: "",
-        sends: sends(&[("Baggage", "text"), ("Traceparent", "text")]),
+        sends: sends(CANONICAL),
         receives: finds_nothing(GO_STRING),
+    };
+    nats_go_http_canonical [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
+        language: Language::Go,
+        name: "nats-http",
+        title: "Go: nats.go on JetStream, propagation.HeaderCarrier, ours with header_names=canonical",
+        broker: Kind::Nats,
+        options: "?header_names=canonical",
+        sends: sends(CANONICAL),
+        receives: receives(GO_CANONICAL),
     };
     nats_py [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
         language: Language::Python,
@@ -215,6 +269,15 @@ combinations! {
         options: "",
         sends: sends(TEXT),
         receives: receives(PYTHON_STR),
+    };
+    nats_py_canonical [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
+        language: Language::Python,
+        name: "nats-py",
+        title: "Python: nats-py on JetStream, ours with header_names=canonical",
+        broker: Kind::Nats,
+        options: "?header_names=canonical",
+        sends: sends(TEXT),
+        receives: finds_nothing(&[("Baggage", "str"), ("Traceparent", "str")]),
     };
     nats_go_core [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
         language: Language::Go,
@@ -231,8 +294,17 @@ combinations! {
         title: "Go: nats.go on core NATS, propagation.HeaderCarrier",
         broker: Kind::Nats,
         options: "?mode=core",
-        sends: sends(&[("Baggage", "text"), ("Traceparent", "text")]),
+        sends: sends(CANONICAL),
         receives: finds_nothing(GO_STRING),
+    };
+    nats_go_core_http_canonical [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
+        language: Language::Go,
+        name: "nats-core-http",
+        title: "Go: nats.go on core NATS, propagation.HeaderCarrier, ours with header_names=canonical",
+        broker: Kind::Nats,
+        options: "?mode=core&header_names=canonical",
+        sends: sends(CANONICAL),
+        receives: receives(GO_CANONICAL),
     };
     nats_py_core [theirs_to_ours, ours_to_theirs, theirs_to_ours_to_theirs] Library {
         language: Language::Python,

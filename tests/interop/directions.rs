@@ -1,8 +1,5 @@
 //! The three ways of a message: to us, from us, and through us.
 
-use traced_broker::verify::Span;
-
-use crate::evidence::Evidence;
 use crate::library::{Library, Measured, Tie};
 use crate::program::Header;
 use crate::support::Kind;
@@ -29,7 +26,9 @@ pub(crate) async fn theirs_to_ours(library: &'static Library) {
     let work = evidence.span(OURS, WORK);
     assert_eq!(evidence.chain(work), to_us(sends), "{}", evidence.picture());
     assert_eq!(work.attributes.text("tenant"), Some(tenant(sends)), "baggage");
-    if let Some(sent) = last_of(&evidence, SHOP, sends) {
+    // Which of theirs that is, the chain says.
+    let sent = evidence.parent(evidence.span(OURS, "process orders"));
+    if let Some(sent) = sent {
         evidence.check_headers(&headers, sends.headers, sent, library.language.flags());
         assert_eq!(evidence.linking(work, sent), ["process orders"], "{}", evidence.picture());
     } else {
@@ -47,6 +46,11 @@ pub(crate) async fn ours_to_theirs(library: &'static Library) {
     let tap = world.tap(&topic).await;
     world.we_send(&topic).await;
     let on_the_wire = tap.trace_headers().await;
+    if let Tie::Fails(words) = receives.tie {
+        let told = running.failure().await;
+        assert!(told.contains(words), "{told}");
+        return;
+    }
     let received = running.received().await;
     assert_eq!(received.payload, PAYLOAD);
 
@@ -62,7 +66,7 @@ pub(crate) async fn ours_to_theirs(library: &'static Library) {
         Tie::Link => assert_eq!(linking.len(), 1, "{linking:?}\n{}", evidence.picture()),
         Tie::Nothing => assert!(linking.is_empty(), "{linking:?}\n{}", evidence.picture()),
         // Whether there is a link as well is among the findings.
-        Tie::Child | Tie::Torn => {}
+        Tie::Child | Tie::Torn | Tie::Fails(_) => {}
     }
     evidence.check(receives.traces(), receives.findings);
 }
@@ -111,12 +115,6 @@ fn we_sent() -> Vec<String> {
     ["place order (internal)", "send orders (producer)"].map(|span| format!("{OURS}: {span}")).to_vec()
 }
 
-/// The span whose context their message carries.
-fn last_of<'a>(evidence: &'a Evidence, service: &str, measured: &Measured) -> Option<&'a Span> {
-    let name = measured.chain.last()?.rsplit_once(" (")?.0;
-    Some(evidence.span(service, name))
-}
-
 /// What arrives of the baggage.
 fn tenant(measured: &Measured) -> &'static str {
     let travels = measured.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("baggage"));
@@ -128,8 +126,10 @@ fn our_headers(library: &Library) -> Vec<(&'static str, &'static str)> {
     let form = match library.broker {
         Kind::Kafka => "bytes",
         Kind::RabbitMq => "long string",
+        Kind::Nats if library.is_canonical() => return vec![("Baggage", "text"), ("Traceparent", "text")],
         Kind::Nats => "text",
         Kind::Redis => "field",
+        other => panic!("{other:?} is no broker"),
     };
     vec![("baggage", form), ("traceparent", form)]
 }

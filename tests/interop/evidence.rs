@@ -25,18 +25,21 @@ impl Evidence {
         found[0]
     }
 
+    /// The span that it is a child of.
+    pub(crate) fn parent(&self, span: &Span) -> Option<&Span> {
+        self.traces.span(span.parent_reference()?)
+    }
+
     /// From the root down to the span: `service: name (kind)`.
     pub(crate) fn chain(&self, span: &Span) -> Vec<String> {
-        let above = span.parent_reference().and_then(|parent| self.traces.span(parent));
-        let mut chain = above.map(|parent| self.chain(parent)).unwrap_or_default();
+        let mut chain = self.parent(span).map(|parent| self.chain(parent)).unwrap_or_default();
         chain.push(format!("{}: {} ({})", span.service, self.plain(&span.name), span.kind.as_str()));
         chain
     }
 
     /// The spans from the root down to this one which have a link to `target`.
     pub(crate) fn linking(&self, span: &Span, target: &Span) -> Vec<String> {
-        let above = span.parent_reference().and_then(|parent| self.traces.span(parent));
-        let mut linking = above.map(|parent| self.linking(parent, target)).unwrap_or_default();
+        let mut linking = self.parent(span).map(|parent| self.linking(parent, target)).unwrap_or_default();
         if span.links.iter().any(|link| link.target == target.reference()) {
             linking.push(self.plain(&span.name));
         }

@@ -50,6 +50,8 @@ pub(crate) enum Tie {
     Link,
     /// It is in a trace of its own.
     Nothing,
+    /// There is none: the program fails with these words when it reads the headers.
+    Fails(&'static str),
 }
 
 /// The direction of a message.
@@ -63,6 +65,20 @@ impl Library {
     /// Core NATS keeps nothing, and knows groups only while they have members.
     pub(crate) fn is_core(&self) -> bool {
         self.options.contains("mode=core")
+    }
+
+    /// Whether we spell the names of headers as HTTP in Go does.
+    pub(crate) fn is_canonical(&self) -> bool {
+        self.options.contains("header_names=canonical")
+    }
+
+    /// The tests that there have to be.
+    pub(crate) fn directions(&self) -> &'static [&'static str] {
+        match self.receives.as_ref().map(|receives| receives.tie) {
+            None => &["theirs_to_ours"],
+            Some(Tie::Fails(_)) => &["theirs_to_ours", "ours_to_theirs"],
+            Some(_) => &["theirs_to_ours", "ours_to_theirs", "theirs_to_ours_to_theirs"],
+        }
     }
 
     pub(crate) fn measured(&self) -> impl Iterator<Item = (Direction, &Measured)> {
@@ -84,9 +100,13 @@ impl Measured {
             Tie::Torn => "no: the request is in another trace",
             Tie::Link => "in part: two traces, with a link",
             Tie::Nothing => "no: two traces",
+            Tie::Fails(words) => return format!("no: the handler fails with `{words}`"),
         }
         .to_owned();
         let mut more: Vec<&str> = self.findings.iter().map(|finding| finding.as_str()).collect();
+        if self.chain.windows(2).any(|pair| pair[0] == pair[1]) {
+            more.push("two spans of one send");
+        }
         if self.rewritten.is_some() {
             more.push("headers rewritten before the handler sees them");
         }
@@ -109,7 +129,7 @@ impl Measured {
             }
         }
         if forms.is_empty() {
-            return "nothing".to_owned();
+            return "none".to_owned();
         }
         let forms: Vec<String> = forms.iter().map(|(form, names)| format!("{} ({form})", names.join(", "))).collect();
         forms.join(", ")

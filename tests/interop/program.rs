@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::world::SOON;
@@ -46,6 +46,8 @@ impl From<(String, String, String)> for Header {
 pub(crate) struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
+    /// What it writes to its standard error, once it has ended.
+    complaints: JoinHandle<String>,
 }
 
 impl Language {
@@ -125,11 +127,17 @@ impl Running {
             .env("OTEL_LOGS_EXPORTER", "none")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::piped())
             .kill_on_drop(true);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{language:?}: cannot be started: {error}"));
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
+        let mut stderr = child.stderr.take().unwrap();
+        let complaints = tokio::spawn(async move {
+            let mut text = Vec::new();
+            stderr.read_to_end(&mut text).await.unwrap();
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Self { child, lines, complaints }
     }
 
     /// Waits until it listens.
@@ -145,13 +153,28 @@ impl Running {
     }
 
     /// Waits until it has ended, its last spans sent.
-    pub(crate) async fn end(mut self) {
+    pub(crate) async fn end(self) {
+        let (succeeded, complaints) = self.outcome().await;
+        assert!(succeeded, "the program failed:\n{complaints}");
+    }
+
+    /// Waits until it has failed, and gives what it said of it.
+    pub(crate) async fn failure(self) -> String {
+        let (succeeded, complaints) = self.outcome().await;
+        assert!(!succeeded, "the program fails");
+        complaints
+    }
+
+    async fn outcome(mut self) -> (bool, String) {
         let status = timeout(SOON, self.child.wait()).await.expect("the program ends").unwrap();
-        assert!(status.success(), "the program ended with {status}: see its standard error");
+        (status.success(), self.complaints.await.unwrap())
     }
 
     async fn line(&mut self) -> String {
-        let line = timeout(SOON + Duration::from_secs(5), self.lines.next_line()).await.expect("a line in time");
-        line.unwrap().expect("the program goes on: see its standard error")
+        let line = timeout(SOON, self.lines.next_line()).await.expect("a line in time").unwrap();
+        match line {
+            Some(line) => line,
+            None => panic!("the program ended early:\n{}", (&mut self.complaints).await.unwrap()),
+        }
     }
 }

@@ -37,6 +37,7 @@ impl Tap {
                 Self::Nats(Box::new(subscriber))
             }
             Kind::Redis => Self::Redis { url: address.to_owned(), stream: topic.to_owned() },
+            other => panic!("{other:?} is no broker"),
         }
     }
 

@@ -137,10 +137,8 @@ impl World {
 /// What clients of other languages are given as an address.
 fn address(kind: Kind, url: &str) -> String {
     let plain = url.split('?').next().unwrap_or_default();
-    match kind {
-        Kind::Kafka => plain.trim_start_matches("kafka://").to_owned(),
-        Kind::RabbitMq | Kind::Nats | Kind::Redis => plain.to_owned(),
-    }
+    // Of Kafka's clients only ours has URLs.
+    if kind == Kind::Kafka { plain.trim_start_matches("kafka://").to_owned() } else { plain.to_owned() }
 }
 
 fn number() -> String {

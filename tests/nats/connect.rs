@@ -36,6 +36,7 @@ async fn options_that_are_not_valid_are_refused_by_name() {
         ("?ack_wait=1", "ack_wait"),
         ("?connect_timeout=0", "time-out"),
         ("?replicas=9", "replicas"),
+        ("?header_names=upper", "header_names"),
         ("/path", "path"),
     ];
     for (options, part) in refused {
@@ -44,7 +45,18 @@ async fn options_that_are_not_valid_are_refused_by_name() {
         assert!(error.to_string().contains(part), "{error}");
     }
     let error = connect_to("nats://localhost?colour=blue").await.unwrap_err().to_string();
-    for valid in ["mode", "topology", "ack_wait", "connect_timeout", "confirm_timeout", "replicas", "max_age", "tls"] {
+    let valid = [
+        "mode",
+        "topology",
+        "ack_wait",
+        "connect_timeout",
+        "confirm_timeout",
+        "replicas",
+        "max_age",
+        "header_names",
+        "tls",
+    ];
+    for valid in valid {
         assert!(error.contains(valid), "{error}");
     }
     assert_eq!(Nats::builder("kafka://x").connect().await.unwrap_err().kind(), ErrorKind::InvalidConfig);

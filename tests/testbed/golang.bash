@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Builds programs from Go modules, and asks what they serve.
+# Builds programs from Go modules.
 
 # need_go WHAT: fails, saying so, where there is no Go.
 need_go() {
@@ -11,15 +11,4 @@ need_go() {
 # minutes, so it gives way to whatever else is running.
 go_build() {
     CGO_ENABLED=0 nice go build -p 2 -trimpath -ldflags='-s -w' "$@" >&2
-}
-
-# http HOST PORT LINES…: sends these lines as a request and prints what comes back within two seconds.
-http() {
-    local host=$1 port=$2
-    shift 2
-    exec 4<>"/dev/tcp/$host/$port"
-    if (($# == 1)); then set -- "$1" ''; fi
-    printf '%s\r\n' "$@" >&4
-    timeout 2 cat <&4
-    exec 4>&-
 }

@@ -24,17 +24,18 @@ type library struct {
 }
 
 var libraries = map[string]library{
-	"sarama":          {saramaProduce(withCarrier), saramaConsume},
-	"sarama-by-value": {produce: saramaProduce(withCarrierByValue)},
-	"otelsarama":      {otelsaramaProduce(true), otelsaramaConsume},
-	"otelsarama-bare": {produce: otelsaramaProduce(false)},
-	"amqp091":         {amqpProduce(withStrings), amqpConsume},
-	"amqp091-bytes":   {produce: amqpProduce(withBytes)},
-	"nats":            {jetStreamProduce(exactCarrier), jetStreamConsume(exactCarrier)},
-	"nats-http":       {jetStreamProduce(httpCarrier), jetStreamConsume(httpCarrier)},
-	"nats-core":       {coreProduce(exactCarrier), coreConsume(exactCarrier)},
-	"nats-core-http":  {coreProduce(httpCarrier), coreConsume(httpCarrier)},
-	"go-redis":        {redisProduce, redisConsume},
+	"sarama":            {saramaProduce(withCarrier), saramaConsume},
+	"sarama-by-value":   {produce: saramaProduce(withCarrierByValue)},
+	"otelsarama":        {otelsaramaProduce(withContext), otelsaramaConsume},
+	"otelsarama-bare":   {produce: otelsaramaProduce(withoutContext)},
+	"otelsarama-copied": {produce: otelsaramaProduce(withOldHeaders)},
+	"amqp091":           {amqpProduce(withStrings), amqpConsume},
+	"amqp091-bytes":     {produce: amqpProduce(withBytes)},
+	"nats":              {jetStreamProduce(exactCarrier), jetStreamConsume(exactCarrier)},
+	"nats-http":         {jetStreamProduce(httpCarrier), jetStreamConsume(httpCarrier)},
+	"nats-core":         {coreProduce(exactCarrier), coreConsume(exactCarrier)},
+	"nats-core-http":    {coreProduce(httpCarrier), coreConsume(httpCarrier)},
+	"go-redis":          {redisProduce, redisConsume},
 }
 
 func main() {

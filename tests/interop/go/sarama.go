@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"github.com/IBM/sarama"
 	"go.opentelemetry.io/otel/propagation"
@@ -82,7 +83,7 @@ func withCarrierByValue(headers *[]sarama.RecordHeader) propagation.TextMapCarri
 
 func saramaProduce(carrier func(*[]sarama.RecordHeader) propagation.TextMapCarrier) func(context.Context, place, string) error {
 	return func(ctx context.Context, to place, payload string) error {
-		producer, err := sarama.NewSyncProducer([]string{to.url}, saramaConfig())
+		producer, err := sarama.NewSyncProducer(strings.Split(to.url, ","), saramaConfig())
 		if err != nil {
 			return err
 		}
@@ -107,7 +108,7 @@ func saramaConsume(ctx context.Context, from place) error {
 
 // saramaConsumeWith is a member of the group until the handler has had one message.
 func saramaConsumeWith(ctx context.Context, from place, handler sarama.ConsumerGroupHandler) error {
-	group, err := sarama.NewConsumerGroup([]string{from.url}, from.group, saramaConfig())
+	group, err := sarama.NewConsumerGroup(strings.Split(from.url, ","), from.group, saramaConfig())
 	if err != nil {
 		return err
 	}

@@ -15,8 +15,11 @@ import telemetry
 LIBRARIES = {
     "confluent-kafka": "kafka_by_hand",
     "confluent-kafka-instrumented": "kafka_instrumented",
+    "confluent-kafka-instrumented-late": "kafka_instrumented_late",
+    "confluent-kafka-dictionary": "kafka_dictionary",
     "pika": "pika_by_hand",
     "pika-instrumented": "pika_instrumented",
+    "pika-instrumented-channel": "pika_instrumented_channel",
     "nats-py": "nats_jetstream",
     "nats-py-core": "nats_core",
     "redis-py": "redis_streams",

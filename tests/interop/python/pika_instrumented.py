@@ -5,12 +5,14 @@ from opentelemetry.instrumentation.pika import PikaInstrumentor
 
 import telemetry
 
+# Every channel that is opened from now on.
+PikaInstrumentor().instrument()
+
 
 def produce(at, payload):
     with pika.BlockingConnection(pika.URLParameters(at.url)) as connection:
         channel = connection.channel()
         channel.confirm_delivery()
-        PikaInstrumentor.instrument_channel(channel)
         channel.basic_publish(at.topic, "", payload)
 
 
@@ -25,7 +27,5 @@ def consume(at):
             channel.stop_consuming()
 
         channel.basic_consume(f"{at.topic}.{at.group}", handle)
-        # Consumers that are registered later are not instrumented by this.
-        PikaInstrumentor.instrument_channel(channel)
         telemetry.ready()
         channel.start_consuming()

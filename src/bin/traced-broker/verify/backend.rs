@@ -75,9 +75,26 @@ impl Backend {
         }
     }
 
+    /// What Jaeger's older interface answers to a search; `None` when it does not, or the backend is another.
+    pub(super) async fn search(&self, path: &str, query: &[(&str, &str)]) -> Option<Vec<u8>> {
+        let response = match self.kind {
+            Kind::Tempo => return None,
+            Kind::Jaeger => self.get_with(path, query).await.ok()?,
+        };
+        let body = client::body(response.error_for_status().ok()?, MAX_ANSWER).await;
+        body.ok().flatten()
+    }
+
     async fn get(&self, path: &str) -> Result<Response, Trouble> {
+        self.get_with(path, &[]).await
+    }
+
+    async fn get_with(&self, path: &str, query: &[(&str, &str)]) -> Result<Response, Trouble> {
         let mut url = self.base.clone();
         url.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
         let request = self.client.get(url).headers(self.headers.clone()).timeout(ANSWER);
         let sent = request.send().await;
         sent.map_err(|error| Trouble::passing(format!("{self} does not answer: {}", client::failure(error))))

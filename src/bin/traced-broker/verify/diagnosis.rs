@@ -6,6 +6,7 @@ use std::fmt;
 use traced_broker::verify::{Finding, FindingKind, Hop, Operation, Span, SpanId, Trace};
 
 use super::judge::Met;
+use super::stray::Stray;
 
 /// One place where a trace broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(super) struct Break {
     pub(super) missing: Vec<String>,
     /// What may have happened.
     pub(super) causes: Vec<Cause>,
+    /// What took the message in a trace of its own, if that was looked for and found.
+    pub(super) stray: Option<Stray>,
 }
 
 /// A span, for people.
@@ -101,6 +104,21 @@ impl fmt::Display for Place {
 }
 
 impl Break {
+    /// Whether the context may have been lost, or only the spans: the one leaves a trace that begins with the message.
+    pub(super) fn is_doubtful(&self) -> bool {
+        let has = |causes: &[Cause]| causes.iter().all(|cause| self.causes.contains(cause));
+        has(&SEVERED) && has(&ABSENT)
+    }
+
+    /// Puts first what is more likely after such traces were looked for.
+    pub(super) fn learn(&mut self, strays: Vec<Stray>) {
+        self.stray = strays.into_iter().next();
+        self.causes = match self.stray {
+            Some(_) => SEVERED.to_vec(),
+            None => ABSENT.into_iter().chain(SEVERED).collect(),
+        };
+    }
+
     /// Whether what is missing was not even sent.
     fn is_unsent(&self) -> bool {
         self.causes.first() == Some(&Cause::NotReached)
@@ -114,7 +132,7 @@ impl Break {
 }
 
 impl Place {
-    fn of(span: &Span) -> Self {
+    pub(super) fn of(span: &Span) -> Self {
         Self { span: span.span_id, name: span.name.clone(), service: span.service.to_string() }
     }
 }
@@ -179,7 +197,7 @@ fn of_finding(trace: &Trace, unread: &[&Span], finding: &Finding) -> Option<Brea
         FindingKind::NoContext => (sent(), format!("the context of what {after} processed"), SEVERED.to_vec()),
         _ => return None,
     };
-    Some(Break { last_good, missing: vec![missing], causes })
+    Some(Break { last_good, missing: vec![missing], causes, stray: None })
 }
 
 /// The last span of the same service that is part of the trace and began before `span`; for a service without one, what
@@ -222,7 +240,7 @@ fn of_expectation(trace: &Trace, unread: &[&Span], findings: &[Finding], met: &M
             (last.map(Place::of), [Cause::NotReached].into_iter().chain(ABSENT).collect())
         }
     };
-    Break { last_good, missing: vec![missing], causes }
+    Break { last_good, missing: vec![missing], causes, stray: None }
 }
 
 /// The last message that was sent to `topic` and not read.
@@ -231,7 +249,7 @@ fn last_to<'a>(unread: &[&'a Span], topic: &str) -> Option<&'a Span> {
 }
 
 /// Whether what was sent comes out at `topic`.
-fn leads_to(send: &Span, topic: &str) -> bool {
+pub(super) fn leads_to(send: &Span, topic: &str) -> bool {
     let to = send.destination();
     // A consumer on RabbitMQ may name its queue after what the producer names.
     to == topic || topic.strip_prefix(to).is_some_and(|rest| !to.is_empty() && rest.starts_with(':'))

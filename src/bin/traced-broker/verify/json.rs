@@ -49,7 +49,12 @@ fn breaks(case: &Case) -> Value {
             .as_ref()
             .map(|place| json!({ "span_id": place.span.to_string(), "name": place.name, "service": place.service }));
         let causes: Vec<&str> = at.causes.iter().map(|cause| cause.as_str()).collect();
-        json!({ "last_good": last_good, "missing": at.missing, "causes": causes })
+        let stray = at.stray.as_ref().map(|stray| {
+            let place = &stray.place;
+            let trace = stray.trace.to_string();
+            json!({ "trace_id": trace, "span_id": place.span.to_string(), "name": place.name, "service": place.service })
+        });
+        json!({ "last_good": last_good, "missing": at.missing, "causes": causes, "stray": stray })
     });
     all.collect()
 }

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use traced_broker::verify::{Finding, FindingKind, Hop, HumanDuration, Report, Trace, Traces, check};
 
+use super::backend::Backend;
 use super::diagnosis::{self, Break};
 use super::expectation::{Demands, Expectation};
 use super::request::Asked;
+use super::stray;
 use crate::trouble::Trouble;
 
 /// A trace and everything that is held against it.
@@ -65,6 +67,17 @@ impl Case {
         let slow = demands.max_queue_latency.map(|most| slow(&hops, most)).unwrap_or_default();
         let breaks = diagnosis::breaks(trace, &hops, &findings, &expectations, asked.sampled);
         Some(Self { asked, report, findings, expectations, slow, skews, breaks, traces })
+    }
+
+    /// Looks in the backend for what became of messages whose processing is not in the trace, where that tells one cause from another.
+    pub(super) async fn look_for_strays(&mut self, backend: &Backend) {
+        let Some(trace) = self.traces.get(self.asked.trace) else { return };
+        for at in self.breaks.iter_mut().filter(|at| at.is_doubtful()) {
+            let Some(send) = at.last_good.as_ref().and_then(|place| trace.span(place.span)) else { continue };
+            if let Some(strays) = stray::look(backend, send).await {
+                at.learn(strays);
+            }
+        }
     }
 
     /// The trace that is judged. Always there: without it there is no case.

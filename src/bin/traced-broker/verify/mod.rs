@@ -8,6 +8,7 @@ mod judge;
 mod junit;
 mod linked;
 mod request;
+mod stray;
 mod text;
 mod watch;
 

@@ -59,6 +59,10 @@ fn broken(at: &Break) -> String {
     for missing in &at.missing {
         let _ = write!(text, "\n  missing: {}", printable(missing));
     }
+    if let Some(stray) = &at.stray {
+        let found = format!("{} began trace {}, which may be of this message", stray.place, stray.trace);
+        let _ = write!(text, "\n  instead: {}", printable(&found));
+    }
     for (index, cause) in at.causes.iter().enumerate() {
         let _ = write!(text, "\n  {} {cause}", if index == 0 { "likely: " } else { "     or:" });
     }

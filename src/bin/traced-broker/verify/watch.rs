@@ -58,7 +58,10 @@ pub(super) async fn watch(backend: &Backend, asked: Asked, demands: Demands) -> 
     };
     progress.end();
     match (latest, trouble) {
-        (Some((case, _)), _) => Ok(case),
+        (Some((mut case, _)), _) => {
+            case.look_for_strays(backend).await;
+            Ok(case)
+        }
         (None, Some(trouble)) => Err(trouble),
         (None, None) => Err(missing(backend, asked, demands.deadline).await),
     }

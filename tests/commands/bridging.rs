@@ -37,7 +37,7 @@ async fn messages_cross_with_their_traces_and_it_goes_on_where_it_ended(world: W
     let first = traced_broker(&[&bridge[..], &["--count", "20", "--json"]].concat()).await.ends_with(0);
     let report: Value = serde_json::from_str(&first.out).unwrap();
     assert_eq!((&report["copied"], &report["given_up"]), (&20.into(), &0.into()));
-    let rest = traced_broker(&[&bridge[..], &["--until-empty"]].concat()).await.ends_with(0);
+    let rest = traced_broker(&[&bridge[..], &[&format!("--until-empty={}", world.idle())]].concat()).await.ends_with(0);
     rest.prints(&["30 copied in "]);
 
     let arrived = target.receive("end", 50).await;
@@ -75,7 +75,8 @@ async fn give_up_one(world: &World, target: &World) {
     let parked = || world.broker.subscribe(Subscription::new(&dead).group("parked"));
     drop(parked().await.unwrap());
     let bridge = ["bridge", &world.url, &world.topic, &target.url, &target.topic, "--group", "bridge"];
-    let options = ["--dead-letter", &dead, "--until-empty=2s"];
+    let until_empty = format!("--until-empty={}", world.idle());
+    let options = ["--dead-letter", &dead, &until_empty];
     let outcome = traced_broker(&[&bridge[..], &options].concat()).await.ends_with(1);
     outcome.prints(&["1 copied in ", ", 1 given up"]);
     let letter = next(&mut parked().await.unwrap()).await;

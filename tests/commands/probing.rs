@@ -39,7 +39,7 @@ async fn what_does_not_arrive_is_lost(world: World) {
     let silent = world.beside("silent");
     let arguments = ["probe", &world.url, &world.topic, "--watch-topic", &silent, "--timeout", "500ms", "--count", "2"];
     let outcome = traced_broker(&arguments).await.ends_with(1);
-    outcome.prints(&["✗ ", "0 of 2 arrived", "✗ lost: trace ", "did not arrive in time"]);
+    outcome.prints(&["✗ 0 of 2 arrived", "✗ lost: trace ", "did not arrive in time"]);
 }
 
 /// Publishes what it gets, without what it carries, as a consumer does that was never instrumented.

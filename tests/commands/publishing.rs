@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::command::traced_broker;
-use crate::running::fed;
-use crate::support::Kind;
+use crate::running::{Running, fed};
+use crate::support::{Kind, Server};
 use crate::world::{PARENT, World, on_each_broker, text, trace_id};
 
 on_each_broker! {
@@ -127,4 +127,30 @@ async fn a_core_nats_server_confirms_nothing() {
     let url = format!("{}?mode=core", world.url);
     let outcome = traced_broker(&["publish", &url, &world.topic, "--data", "x"]).await.ends_with(0);
     outcome.prints(&["unknown", "this broker confirms nothing"]);
+}
+
+/// Bytes had left, and no answer came: it may be there, and no further message is tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_falls_silent_leaves_a_message_unknown() {
+    let server = tokio::task::spawn_blocking(|| Server::start(Kind::Redis)).await.unwrap();
+    let url = format!("{}?response_timeout=1000&connect_timeout=1000", server.url());
+    let mut publish = Running::start(&["publish", &url, "orders", "--json"]);
+    publish.give("one").await;
+    assert_eq!(publish.json().await["outcome"], "confirmed");
+    server.pause();
+    publish.give("two").await;
+    let sent = publish.json().await;
+    assert_eq!(sent["outcome"], "unknown", "{sent}");
+    let outcome = publish.end().await.ends_with(2).complains(&["1 of 2 messages were not confirmed: "]);
+    assert_eq!(outcome.out, "");
+    server.resume();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_ends_the_reading_of_lines() {
+    let world = World::new(Kind::Redis).await;
+    let mut publish = Running::start(&["publish", &world.url, &world.topic]);
+    publish.give("one").await;
+    assert!(publish.line().await.starts_with("confirmed"));
+    publish.interrupt().await.ends_with(0);
 }

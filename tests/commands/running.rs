@@ -4,7 +4,7 @@ use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use crate::command::Outcome;
@@ -34,14 +34,22 @@ fn outcome(output: Output) -> Outcome {
 /// A command that goes on until it is told to stop.
 pub(crate) struct Running {
     child: Child,
+    input: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Running {
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = command(arguments).stdin(Stdio::null()).spawn().unwrap();
+        let mut child = command(arguments).stdin(Stdio::piped()).spawn().unwrap();
+        let input = child.stdin.take();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
+        Self { child, input, lines }
+    }
+
+    /// Gives it a line.
+    pub(crate) async fn give(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("not at its end");
+        input.write_all(format!("{line}\n").as_bytes()).await.unwrap();
     }
 
     /// The next line that it prints.

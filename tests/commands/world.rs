@@ -60,6 +60,11 @@ impl World {
         self.kind != Kind::RabbitMq
     }
 
+    /// How long nothing may come before there is nothing: joining a group takes some time on Kafka.
+    pub(crate) fn idle(&self) -> &'static str {
+        if self.kind == Kind::Kafka { "10s" } else { "3s" }
+    }
+
     fn group(&self, name: &str) -> Subscription {
         Subscription::new(&self.topic).group(name)
     }
@@ -90,7 +95,9 @@ impl World {
     /// Fails if the group gets anything more.
     pub(crate) async fn assert_no_more(&self, group: &str) {
         let mut deliveries = self.broker.subscribe(self.group(group)).await.unwrap();
-        let more = timeout(Duration::from_secs(1), deliveries.next()).await;
+        // A member of a group of Kafka gets nothing before it has joined.
+        let wait = Duration::from_secs(if self.kind == Kind::Kafka { 6 } else { 1 });
+        let more = timeout(wait, deliveries.next()).await;
         assert!(more.is_err(), "{more:?}");
     }
 

@@ -18,7 +18,7 @@ use crate::trouble::Trouble;
 use crate::{duration, moment, screen, telemetry};
 
 pub(crate) const EXAMPLES: &str = "\
-A message is acknowledged once the other broker has confirmed the copy, and keeps the context of whoever made it: one trace through
+A message is acknowledged once the other broker has confirmed the copy, and keeps the context of whoever made it: one trace through \
 both. A bridge that is stopped goes on where it ended, since its position is that of its group.
 
 Examples:
@@ -57,7 +57,7 @@ pub(crate) struct Bridge {
     /// End once that many have crossed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End once nothing has come for this time
+    /// End once nothing has come for this time, which should be seconds on Kafka, where joining a group takes some
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = EMPTY, value_parser = duration::parse)]
     until_empty: Option<Duration>,
     /// How many may be on their way at a time
@@ -157,16 +157,16 @@ struct Watch {
     bar: Bar,
     /// When the newest message that was taken was stored, in milliseconds since 1970; 0 where that is not known.
     newest: AtomicU64,
-    /// How far it had come, and since when.
-    last: Mutex<(Progress, Instant)>,
+    /// How far it had come, and since when; `None` until it has begun.
+    last: Mutex<Option<(Progress, Instant)>>,
     idle: Option<Duration>,
     empty: CancellationToken,
 }
 
 impl Watch {
     fn new(count: Option<u64>, idle: Option<Duration>) -> Self {
-        let last = Mutex::new((Progress::default(), Instant::now()));
-        Self { bar: Bar::new(count), newest: AtomicU64::new(0), last, idle, empty: CancellationToken::new() }
+        let (newest, last) = (AtomicU64::new(0), Mutex::new(None));
+        Self { bar: Bar::new(count), newest, last, idle, empty: CancellationToken::new() }
     }
 
     fn saw(&self, stored: Option<SystemTime>) {
@@ -178,11 +178,12 @@ impl Watch {
     fn look(&self, now: Progress) {
         self.bar.set(now.copied, &self.words(now));
         let mut last = self.last.lock();
-        let moved = now.under_way > 0 || (now.copied, now.failed) != (last.0.copied, last.0.failed);
-        if moved {
-            *last = (now, Instant::now());
-        }
-        if self.idle.is_some_and(|idle| last.1.elapsed() >= idle) {
+        let rests = |then: &Progress| now.under_way == 0 && (now.copied, now.failed) == (then.copied, then.failed);
+        let since = match *last {
+            Some((then, since)) if rests(&then) => since,
+            _ => last.insert((now, Instant::now())).1,
+        };
+        if self.idle.is_some_and(|idle| since.elapsed() >= idle) {
             self.empty.cancel();
         }
     }

@@ -16,7 +16,7 @@ use crate::trouble::{Trouble, chain};
 use crate::{duration, message, moment};
 
 pub(crate) const EXAMPLES: &str = "\
-Without --group nobody else notices: no group loses a message, no position moves, nothing is made. On RabbitMQ such a tail
+Without --group nobody else notices: no group loses a message, no position moves, nothing is made. On RabbitMQ such a tail \
 sees what is published while it runs; to look into the queue of a group there, its messages would have to be taken.
 
 What looks like a credential in a header is shown as ***.

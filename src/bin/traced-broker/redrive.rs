@@ -14,7 +14,7 @@ use crate::trouble::Trouble;
 use crate::{duration, screen, telemetry};
 
 pub(crate) const EXAMPLES: &str = "\
-Each letter goes to the topic that it says it came from, with its context, and is settled once the broker has confirmed that. Letters
+Each letter goes to the topic that it says it came from, with its context, and is settled once the broker has confirmed that. Letters \
 that do not say stay where they are, and so do those that die again meanwhile.
 
 On RabbitMQ name a group that was there when the letters came, as `parked`, which every dead-letter topic of this library has.
@@ -42,7 +42,7 @@ pub(crate) struct Redrive {
     /// Send no more than that many back
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// How long nothing may come before there is nothing
+    /// How long nothing may come before there is nothing; on Kafka joining a group takes some seconds
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
     idle: Duration,
     /// Send nothing, and count what could be sent, up to 10,000

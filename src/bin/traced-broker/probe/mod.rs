@@ -22,10 +22,10 @@ use crate::trouble::{Trouble, chain};
 use crate::{duration, screen, telemetry};
 
 pub(crate) const EXAMPLES: &str = "\
-WARNING: consumers of the topic see the messages. They are JSON, and have the header `traced-broker-probe`, by which a consumer of
+WARNING: consumers of the topic see the messages. They are JSON, and have the header `traced-broker-probe`, by which a consumer of \
 yours can pass them over: .filter(|message| !message.headers().contains(\"traced-broker-probe\")).
 
-Between two topics, whatever carries messages from the one to the other is checked too: a bridge, a connector, a service.
+Between two topics, whatever carries messages from the one to the other is checked too: a bridge, a connector, a service. \
 One that makes a span of its own on the way has another parent span id arrive; that is told, and no failure.
 
 Examples:

@@ -41,12 +41,15 @@ impl Report {
 
     pub(super) fn text(&self) -> String {
         let arrived = self.arrivals().count();
-        let mark = if self.is_fine() { '✓' } else { '✗' };
-        let way = if self.elsewhere { format!("{} → {}", self.from, self.to) } else { self.from.clone() };
         let fine = self.attempts.iter().filter(|attempt| attempt.is_fine()).count();
-        let mut text =
-            format!("{mark} {way}: {arrived} of {} arrived, {fine} with the context as sent", self.attempts.len());
-        let _ = write!(text, "\n  compared   trace id, parent span id, sampled flag, tracestate, baggage");
+        let mark = if self.is_fine() { '✓' } else { '✗' };
+        let sent = self.attempts.len();
+        let mut text = format!("{mark} {arrived} of {sent} arrived, {fine} with the context as sent");
+        let way = if self.elsewhere { format!("{} → {}", self.from, self.to) } else { self.from.clone() };
+        let _ = write!(text, "\n  through    {}", printable(&way));
+        if arrived > 0 {
+            text.push_str("\n  compared   trace id, parent span id, sampled flag, tracestate, baggage");
+        }
         if self.attempts.len() == 1 {
             self.one(&mut text);
         } else {

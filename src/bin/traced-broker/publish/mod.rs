@@ -24,7 +24,7 @@ use crate::trouble::{Trouble, chain};
 use crate::{duration, telemetry};
 
 pub(crate) const EXAMPLES: &str = "\
-Each message begins a sampled trace of its own, whose id is printed. With a header `traceparent` (and `tracestate`, `baggage`) it
+Each message begins a sampled trace of its own, whose id is printed. With a header `traceparent` (and `tracestate`, `baggage`) it \
 is part of that trace instead. Spans are exported where OTEL_EXPORTER_OTLP_ENDPOINT says, and nowhere else.
 
 Examples:

@@ -1,5 +1,5 @@
 //! Bridges between real brokers: one trace each, whatever the message carries and whatever the brokers do meanwhile.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 mod support;
 

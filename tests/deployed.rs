@@ -1,7 +1,7 @@
 //! The order system as separate processes that share nothing but a real broker; its spans go to a real Jaeger, and the built command
 //! `traced-broker verify` is the judge.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 #[path = "deployed/brokers.rs"]
 mod brokers;

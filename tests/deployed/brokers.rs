@@ -41,23 +41,23 @@ fn check(kind: Kind) {
 /// A plain order, one that is retried, one that is dead-lettered, and the job that the first of them enqueued.
 fn whole(jaeger: &Jaeger, broker: &str) {
     let shop = Shop::open(broker, &jaeger.otlp_endpoint(), None);
-    let judged = post(jaeger, &shop.url, &plain("ORD-1"), &EXPECTED).is_whole();
+    let judged = post(jaeger, &shop.url, &plain("ORD-1"), &EXPECTED).has_to_be_whole();
     let services = judged.json["services"].to_string();
     for service in ["order-api", "fulfillment-worker", "notification-service"] {
         assert!(services.contains(service), "{services}");
     }
     assert_eq!(judged.attempts("orders"), [1], "{judged:#?}");
 
-    let judged = post(jaeger, &shop.url, &flaky("ORD-2"), &EXPECTED).is_whole();
+    let judged = post(jaeger, &shop.url, &flaky("ORD-2"), &EXPECTED).has_to_be_whole();
     assert_eq!(judged.attempts("orders"), [1, 2, 3], "{judged:#?}");
 
     let expected = ["--expect", "process orders", "--expect", "process orders.dead"];
-    let judged = post(jaeger, &shop.url, &hopeless("ORD-3"), &expected).is_whole();
+    let judged = post(jaeger, &shop.url, &hopeless("ORD-3"), &expected).has_to_be_whole();
     assert_eq!(judged.attempts("orders"), [1, 2, 3, 4], "{judged:#?}");
 
     let job = trace_of_the_job(jaeger);
     let expected = ["--trace-id", &job, "--expect", "job daily.reconciliation", "--expect", "compare books"];
-    verify(jaeger, &expected).is_whole();
+    verify(jaeger, &expected).has_to_be_whole();
     shop.close();
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn verify(jaeger: &Jaeger, arguments: &[&str]) -> Verdict {
 impl Verdict {
     /// Fails unless the trace is whole.
     #[track_caller]
-    pub(crate) fn is_whole(self) -> Self {
+    pub(crate) fn has_to_be_whole(self) -> Self {
         assert_eq!((self.code, self.json["verdict"].as_str()), (0, Some("whole")), "{self:#?}");
         assert!(self.stderr.is_empty(), "{self:#?}");
         self

@@ -13,9 +13,9 @@ fn a_live_system_is_found_whole() {
     let url = line.split_once("API at ").expect("the address").1.to_owned();
     let judged = std::panic::catch_unwind(|| {
         let delivered = ["--expect", "process notifications"];
-        post(&jaeger, &url, &plain("ORD-1"), &delivered).is_whole();
-        post(&jaeger, &url, &flaky("ORD-2"), &delivered).is_whole();
-        post(&jaeger, &url, &hopeless("ORD-3"), &["--expect", "process orders.dead"]).is_whole();
+        post(&jaeger, &url, &plain("ORD-1"), &delivered).has_to_be_whole();
+        post(&jaeger, &url, &flaky("ORD-2"), &delivered).has_to_be_whole();
+        post(&jaeger, &url, &hopeless("ORD-3"), &["--expect", "process orders.dead"]).has_to_be_whole();
     });
     if let Err(failed) = judged {
         end(&mut running.child);

@@ -147,10 +147,13 @@ impl Error {
         self
     }
 
-    /// Adds a pair such as `topic=orders`; never a secret.
+    /// Adds a pair such as `topic=orders`, unless it is there already; never a secret.
     #[must_use]
     pub fn with_context(mut self, key: &'static str, value: impl fmt::Display) -> Self {
-        self.0.context.push((key, value.to_string()));
+        let pair = (key, value.to_string());
+        if !self.0.context.contains(&pair) {
+            self.0.context.push(pair);
+        }
         self
     }
 
@@ -235,5 +238,17 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_is_said_once() {
+        let error = Error::new(ErrorKind::NotFound, "no such topic").with_context("topic", "orders");
+        let error = error.with_context("group", "g").with_context("topic", "orders").with_context("topic", "other");
+        assert_eq!(error.to_string(), "no such topic (topic=orders, group=g, topic=other)");
     }
 }

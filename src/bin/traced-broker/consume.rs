@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::time::Duration;
 
 use clap::Args;
-use futures_util::StreamExt as _;
 use traced_broker::{Capabilities, Deliveries, Delivery, Start, Subscription, TracedBroker as _};
 
 use crate::context::Carried;
@@ -13,7 +12,7 @@ use crate::place::{Missing, Place, close};
 use crate::screen::{self, Screen};
 use crate::stop::told_to_stop;
 use crate::trouble::{Trouble, chain};
-use crate::{duration, message, moment};
+use crate::{duration, message, moment, reading};
 
 pub(crate) const EXAMPLES: &str = "\
 Without --group nobody else notices: no group loses a message, no position moves, nothing is made. On RabbitMQ such a tail \
@@ -108,24 +107,12 @@ impl Consume {
         let mut stop = pin!(stop);
         let mut printed = 0;
         while self.count.is_none_or(|count| printed < count) {
-            let next = tokio::select! {
-                biased;
-                () = &mut stop => break,
-                next = deliveries.next() => next,
-            };
-            match next {
-                None => break,
-                Some(Err(error)) => {
-                    screen::remark(&format!("trouble with the subscription, which goes on: {}", chain(&error)))
-                }
-                Some(Ok(delivery)) => {
-                    if !self.print(&delivery, screen)? {
-                        break;
-                    }
-                    printed += 1;
-                    acknowledge(delivery).await;
-                }
+            let Some(delivery) = reading::next(&mut deliveries, stop.as_mut()).await else { break };
+            if !self.print(&delivery, screen)? {
+                break;
             }
+            printed += 1;
+            acknowledge(delivery).await;
         }
         Ok(())
     }

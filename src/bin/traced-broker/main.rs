@@ -15,6 +15,7 @@ mod moment;
 mod place;
 mod probe;
 mod publish;
+mod reading;
 mod redrive;
 mod screen;
 mod secrets;

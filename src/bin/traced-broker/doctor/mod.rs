@@ -10,7 +10,6 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use futures_util::StreamExt as _;
 use tokio::time::sleep_until;
 use traced_broker::{Deliveries, Start, TracedBroker as _};
 
@@ -19,8 +18,8 @@ use crate::bar::Bar;
 use crate::place::{Missing, Place, close};
 use crate::screen::{self, Screen};
 use crate::stop::told_to_stop;
-use crate::trouble::{Trouble, chain};
-use crate::{duration, moment};
+use crate::trouble::Trouble;
+use crate::{duration, moment, reading};
 
 pub(crate) const EXAMPLES: &str = "\
 Nobody else notices: no group loses a message, no position moves, nothing is made.
@@ -109,21 +108,9 @@ impl Doctor {
         let mut stop = pin!(stop);
         let mut tally = Tally::default();
         while tally.messages() < self.count {
-            let next = tokio::select! {
-                biased;
-                () = &mut stop => break,
-                next = deliveries.next() => next,
-            };
-            match next {
-                None => break,
-                Some(Err(error)) => {
-                    screen::remark(&format!("trouble with the subscription, which goes on: {}", chain(&error)))
-                }
-                Some(Ok(delivery)) => {
-                    tally.add(delivery.message());
-                    bar.set(tally.messages(), &format!("{:.0} % valid", tally.valid_percent()));
-                }
-            }
+            let Some(delivery) = reading::next(&mut deliveries, stop.as_mut()).await else { break };
+            tally.add(delivery.message());
+            bar.set(tally.messages(), &format!("{:.0} % valid", tally.valid_percent()));
         }
         tally.took(begun.elapsed());
         tally

@@ -72,6 +72,34 @@ async fn nothing_was_sent() {
     outcome.prints(&["✗ broken after `POST /orders` of order-api", "did not get as far as to send"]);
 }
 
+/// What was to come of the processing is missing because nothing processed the message.
+#[tokio::test]
+async fn the_hop_before_the_one_that_is_expected() {
+    let server = jaeger(first(2)).await;
+    let asked = ["--trace-id", ID, "--jaeger", &server.url, "--expect", "process notifications"];
+    let outcome = verify(&asked).await.ends_with(1);
+    outcome.prints(&[AFTER_SEND, "missing: `process notifications`", "did not extract the context"]);
+}
+
+/// A message that nobody reads is not where a trace broke that went on after it.
+#[tokio::test]
+async fn the_last_hop_was_not_reached() {
+    let mut answer: Value = serde_json::from_str(JAEGER_V3).unwrap();
+    let spans = answer["result"]["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array_mut().unwrap();
+    let mut audit = spans[1].clone();
+    (audit["spanId"], audit["name"]) = (json!("00f067aa0ba902b9"), json!("send audit"));
+    for attribute in audit["attributes"].as_array_mut().unwrap() {
+        if attribute["key"] == "messaging.destination.name" {
+            attribute["value"] = json!({ "stringValue": "audit" });
+        }
+    }
+    spans.push(audit);
+    let server = jaeger(answer.to_string()).await;
+    let asked = ["--trace-id", ID, "--jaeger", &server.url, "--expect", "process notifications"];
+    let outcome = verify(&asked).await.ends_with(1);
+    outcome.prints(&["✗ broken after `process orders`", "did not get as far as to send"]);
+}
+
 #[tokio::test]
 async fn the_send_failed() {
     let mut answer: Value = serde_json::from_str(&first(2)).unwrap();

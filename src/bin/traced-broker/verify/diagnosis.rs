@@ -147,8 +147,10 @@ pub(super) fn breaks(
 ) -> Vec<Break> {
     let unread = unread(trace, hops);
     let found = findings.iter().filter_map(|finding| of_finding(trace, &unread, finding)).take(MOST);
-    let unmet = expectations.iter().filter(|met| !met.is_met());
-    let expected = unmet.map(|met| of_expectation(trace, &unread, findings, met));
+    let mut unmet: Vec<_> = expectations.iter().filter(|met| !met.is_met()).collect();
+    // What was sent and not processed comes before what was to come of it.
+    unmet.sort_by_key(|met| topic(met).is_some_and(|topic| last_to(&unread, topic).is_none()));
+    let expected = unmet.into_iter().map(|met| of_expectation(trace, &unread, findings, met));
     // What was never sent comes last: it may be a consequence of the others.
     let (unsent, broken): (Vec<_>, Vec<_>) = found.chain(expected).partition(Break::is_unsent);
     let mut breaks: Vec<Break> = Vec::new();
@@ -224,9 +226,8 @@ fn of_expectation(trace: &Trace, unread: &[&Span], findings: &[Finding], met: &M
         0 => met.expectation.to_string(),
         found => format!("{}: there are {found}", met.expectation),
     };
-    let topic = met.expectation.span.as_deref().and_then(|name| name.strip_prefix("process "));
-    let sent = match topic {
-        Some(topic) => last_to(unread, topic),
+    let sent = match topic(met) {
+        Some(topic) => last_to(unread, topic).or_else(|| stopped_after(trace, unread)),
         None => unread.iter().copied().max_by_key(|span| span.start),
     };
     let (last_good, causes) = match sent {
@@ -241,6 +242,18 @@ fn of_expectation(trace: &Trace, unread: &[&Span], findings: &[Finding], met: &M
         }
     };
     Break { last_good, missing: vec![missing], causes, stray: None }
+}
+
+/// The topic of the messages whose processing is expected.
+fn topic(met: &Met) -> Option<&str> {
+    met.expectation.span.as_deref().and_then(|name| name.strip_prefix("process "))
+}
+
+/// The last message that was not read, if no other service has a span after it: whatever else is missing was to come of it.
+fn stopped_after<'a>(trace: &Trace, unread: &[&'a Span]) -> Option<&'a Span> {
+    let last = unread.iter().copied().max_by_key(|span| span.start)?;
+    let goes_on = trace.spans().iter().any(|span| span.service != last.service && span.start >= last.start);
+    (!goes_on).then_some(last)
 }
 
 /// The last message that was sent to `topic` and not read.

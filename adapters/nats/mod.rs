@@ -33,10 +33,10 @@
 //! unknown; while the connection is down, publishing fails at once and nothing is sent. The message id is `Nats-Msg-Id`:
 //! within two minutes, unless the stream says otherwise, the same id is stored once and confirmed as often as it is sent.
 //!
-//! **Consumed** at least once. Retries are the server's, also delayed; later messages pass a delayed one. The attempt is the
-//! server's count. The timestamp is the server's. The offset is the place in the stream. The order is that of the stream for one member; members
-//! share, so that a group of several keeps none. While this process lives it asks for more time for what is out, so that
-//! `ack_wait` is no limit for handlers.
+//! **Consumed** at least once. Retries are the server's, also delayed; later messages pass a delayed one. The attempt is the server's
+//! count, the latest of which a server that is killed forgets: it writes them a moment after it has delivered. The timestamp is the
+//! server's. The offset is the place in the stream. The order is that of the stream for one member; members share, so that a group of
+//! several keeps none. While this process lives it asks for more time for what is out, so that `ack_wait` is no limit for handlers.
 //!
 //! Each subscription has a connection of its own; publishing and settling share another. When that of a subscription
 //! is lost, handles of its deliveries report that the settlement is lost, their messages go back at once, and the subscription

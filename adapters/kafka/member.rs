@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
 use super::assignment::Assignment;
 use super::log::Listener;
@@ -26,13 +26,15 @@ pub(super) struct Member {
     begin: Mutex<Vec<(i32, i64)>>,
     /// Whether partitions that come now must not be fetched from.
     paused: AtomicBool,
+    /// Whether there was an event for this member since [`has_heard`](Self::has_heard) was last asked.
+    heard: AtomicBool,
     listener: Listener,
 }
 
 impl Member {
     pub(super) fn new(assignment: Arc<Assignment>, stores: bool) -> Self {
-        let (begin, paused) = (Mutex::default(), AtomicBool::new(false));
-        Self { assignment, stores, begin, paused, listener: Listener::default() }
+        let (begin, paused, heard) = (Mutex::default(), AtomicBool::default(), AtomicBool::default());
+        Self { assignment, stores, begin, paused, heard, listener: Listener::default() }
     }
 
     /// Says where to begin with partitions in which the group has no position.
@@ -47,6 +49,15 @@ impl Member {
 
     pub(super) fn set_paused(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Whether an event came since this was last asked. It tells why a poll gave no message: for the event, or for want of messages.
+    pub(super) fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) && self.heard.swap(false, Ordering::Relaxed)
+    }
+
+    fn hear(&self) {
+        self.heard.store(true, Ordering::Relaxed);
     }
 
     fn grant(&self, consumer: &BaseConsumer<Self>, assigned: &TopicPartitionList) {
@@ -90,16 +101,24 @@ pub(super) fn note(what: &str, result: KafkaResult<()>) {
 
 impl ClientContext for Member {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.hear();
         self.listener.log(level, facility, text);
     }
 
+    fn stats(&self, statistics: Statistics) {
+        self.hear();
+        self.listener.stats(statistics);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
+        self.hear();
         self.listener.error(error, reason);
     }
 }
 
 impl ConsumerContext for Member {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        self.hear();
         match rebalance {
             Rebalance::Assign(assigned) => self.grant(consumer, assigned),
             Rebalance::Revoke(revoked) => self.revoke(consumer, revoked),
@@ -114,6 +133,7 @@ impl ConsumerContext for Member {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        self.hear();
         // Committed again with the next interval; what is not by the end of the subscription is reported then.
         note("commit", result);
     }

@@ -148,9 +148,7 @@ impl Poller {
     /// Takes what is there, at most `limit` messages; if there is nothing, waits for something to come.
     fn take(&mut self, limit: usize) -> Vec<Item> {
         let mut batch = Vec::new();
-        let mut nothing = 0;
-        // An event that is not for the application looks like nothing, with messages behind it.
-        while batch.len() < limit && nothing < 2 {
+        while batch.len() < limit {
             match self.consumer.poll(Duration::ZERO) {
                 Some(Ok(message)) => {
                     if batch.is_empty() {
@@ -159,11 +157,19 @@ impl Poller {
                     batch.extend(copy(&self.assignment, self.at_most_once, &mut self.bodies, message).map(Ok));
                 }
                 Some(Err(error)) => batch.extend(report(error).map(Err)),
-                None => nothing += 1,
+                // It was an event that is not for the application, with messages behind it perhaps.
+                None if self.consumer.context().has_heard() => {
+                    if self.control.is_ending() {
+                        break;
+                    }
+                }
+                None => {
+                    if batch.is_empty() {
+                        self.assignment.window.sleep(POLL);
+                    }
+                    break;
+                }
             }
-        }
-        if batch.is_empty() {
-            self.assignment.window.sleep(POLL);
         }
         batch
     }

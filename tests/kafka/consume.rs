@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use traced_broker::adapters::kafka::Kafka;
 use traced_broker::capability::TimestampSource;
 use traced_broker::driver::{AttributeValue, Disposition, Driver, Inbound, Outbound};
 use traced_broker::{ErrorKind, Start, Subscription, Topic};
@@ -37,6 +40,20 @@ async fn acknowledgements_reach_the_broker_while_the_subscription_runs() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     kafka.close().await.unwrap();
+}
+
+/// A subscription polls for messages and for what librdkafka has to say of itself, and must not take the one for a lack of the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_come_between_many_events_of_the_client() {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", servers()).set("debug", "all").set_log_level(RDKafkaLogLevel::Debug);
+    let kafka = Kafka::from_client(client).connect().await.unwrap();
+    let topic = topic(&kafka, "events").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
+    for number in 0..20 {
+        publish_numbers(&kafka, &topic, number..number + 1).await;
+        assert_eq!(drain(&mut source, 1).await, [number]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

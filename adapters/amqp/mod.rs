@@ -62,7 +62,10 @@
 //! needed and never deleted, at most 105 per virtual host, with exchanges `traced-broker.delay.0` to `.6` and `.out` that lead from one
 //! to the next by the headers `delay-0` to `delay-6`. A message is never early. It is late by up to 16 milliseconds of rounding and some
 //! milliseconds for each queue, together 10 to 40 on a server with time to spare; and by as long as the server is down when a wait
-//! ends. The longest delay is 49 days and 17 hours, a longer one [`ErrorKind::InvalidMessage`].
+//! ends. What a server that dies was just handing on from one queue to the next may take three minutes more: it repeats what the next queue
+//! has not confirmed after that time (`dead_letter_worker_publisher_confirm_timeout` of the application `rabbit`, in milliseconds, is
+//! 180000 unless its advanced configuration says otherwise). The longest delay is 49 days and 17 hours, a longer one
+//! [`ErrorKind::InvalidMessage`].
 //!
 //! - A *delayed message* is confirmed once the first queue has it. At its time it goes to the topic's exchange as if it were published then,
 //!   for the groups and readers there are then, with that time as its time of publishing. If nobody has subscribed by then, or the

@@ -1,6 +1,7 @@
 //! Servers that die, hang and come back.
 
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -72,7 +73,7 @@ async fn drain(mut source: Source, confirmed: watch::Receiver<Option<HashSet<u32
     let mut received = HashSet::new();
     let mut last = Instant::now();
     loop {
-        let item = std::future::poll_fn(|cx| source.poll_next(cx));
+        let item = poll_fn(|cx| source.poll_next(cx));
         match tokio::time::timeout(Duration::from_secs(2), item).await {
             Ok(item) => {
                 let inbound = item.expect("the source goes on").unwrap();
@@ -236,7 +237,9 @@ async fn what_waits_survives_the_death_of_the_server() {
     let mut missing: HashSet<u32> = (0..COUNT).collect();
     let (mut early, mut again) = (0, 0);
     while !missing.is_empty() {
-        let inbound = tokio::time::timeout(RECOVERY, next(&mut source)).await.expect("what waited comes");
+        let item = tokio::time::timeout(RECOVERY, poll_fn(|cx| source.poll_next(cx))).await;
+        let inbound =
+            item.unwrap_or_else(|_| panic!("what waited comes: {missing:?}")).expect("the source goes on").unwrap();
         let n: u32 = text(&inbound).parse().unwrap();
         assert!(SystemTime::now() >= time(n), "{n} before its time");
         early += u32::from(inbound.attempt == 1 + n % 2);

@@ -63,7 +63,7 @@ async fn what_was_acknowledged_just_before_the_end_does_not_come_again() {
     for _ in 0..10 {
         let topic = unique("end");
         let amqp = connect("").await.unwrap();
-        drop(subscribe(&amqp, group(&topic, "g")).await);
+        make_group(&topic, "g").await;
         publish_all(&amqp, &topic, numbers(0..300)).await;
         let mut source = subscribe(&amqp, group(&topic, "g").prefetch(256)).await;
         let mut handled = Vec::new();
@@ -95,7 +95,7 @@ async fn what_was_acknowledged_just_before_the_end_does_not_come_again() {
 async fn a_group_keeps_what_comes_while_nobody_reads() {
     let topic = unique("backlog");
     let amqp = connect("").await.unwrap();
-    drop(subscribe(&amqp, group(&topic, "g")).await);
+    make_group(&topic, "g").await;
     publish_all(&amqp, &topic, numbers(0..10)).await;
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
     for n in numbers(0..10) {

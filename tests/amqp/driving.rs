@@ -51,6 +51,14 @@ pub(crate) async fn subscribe(amqp: &Amqp, subscription: Subscription) -> Source
     amqp.subscribe(&subscription).await.unwrap()
 }
 
+/// Makes a group that nobody reads. Its connection is closed: a subscription that is only dropped ends a moment later, and until then
+/// may take a message, which counts as an attempt when it is given back.
+pub(crate) async fn make_group(topic: &Topic, name: &str) {
+    let amqp = connect("").await.unwrap();
+    drop(subscribe(&amqp, group(topic, name)).await);
+    amqp.close().await.unwrap();
+}
+
 pub(crate) fn group(topic: &Topic, name: &str) -> Subscription {
     Subscription::new(topic.as_str()).group(name)
 }

@@ -127,7 +127,7 @@ async fn a_retry_that_cannot_be_kept_fails_and_the_message_is_given_back() {
     const DAYS: u64 = 24 * 60 * 60 * 1000;
     let topic = unique("given-back");
     let amqp = connect("").await.unwrap();
-    drop(subscribe(&amqp, group(&topic, "g")).await);
+    make_group(&topic, "g").await;
     confirmed(amqp.publish(&topic, outbound("kept"))).await.unwrap();
     let strict = connect("?topology=check").await.unwrap();
     let mut source = subscribe(&strict, group(&topic, "g").prefetch(1)).await;

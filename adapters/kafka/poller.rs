@@ -157,14 +157,9 @@ impl Poller {
                     batch.extend(copy(&self.assignment, self.at_most_once, &mut self.bodies, message).map(Ok));
                 }
                 Some(Err(error)) => batch.extend(report(error).map(Err)),
-                // It was an event that is not for the application, with messages behind it perhaps.
-                None if self.consumer.context().has_heard() => {
-                    if self.control.is_ending() {
-                        break;
-                    }
-                }
                 None => {
-                    if batch.is_empty() {
+                    // It may have been for an event that is not for the application, with messages behind it.
+                    if !self.consumer.context().has_heard() && batch.is_empty() {
                         self.assignment.window.sleep(POLL);
                     }
                     break;

@@ -1,5 +1,5 @@
-//! The brokers. An adapter maps native headers, settlement and topology to the [`Driver`](crate::driver::Driver) contract
-//! and knows nothing of telemetry.
+//! The adapters. Each maps native headers, settlement and topology to the
+//! [`Driver`](crate::driver::Driver) contract, and does not handle telemetry.
 
 #[cfg(feature = "amqp")]
 pub mod amqp;

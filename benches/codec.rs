@@ -1,6 +1,7 @@
-//! The W3C codec beside the SDK's propagators, in time and allocations.
+//! The W3C codec compared with the SDK's propagators, in time and allocations.
 //!
-//! `cargo bench --bench codec`. `tracestate` is the usual case of one vendor; `baggage` has three members.
+//! `cargo bench --bench codec`. `tracestate` is the usual case of one vendor; `baggage` has three
+//! members.
 
 use std::collections::HashMap;
 
@@ -22,7 +23,7 @@ const RANDOM_PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b
 const STATE: &str = "rojo=00f067aa0ba902b7";
 const BAGGAGE: &str = "user=Am%C3%A9lie,tenant=blue,region=eu-west-1;ttl=3";
 
-/// What a message carries.
+/// The headers of a message.
 #[derive(Clone, Copy, Debug)]
 enum Load {
     Parent,
@@ -35,7 +36,7 @@ enum Load {
 const LOADS: [Load; 5] = [Load::Parent, Load::RandomParent, Load::State, Load::Baggage, Load::Garbage];
 
 impl Load {
-    /// `traceparent`, `tracestate`, `baggage`.
+    /// Returns `traceparent`, `tracestate` and `baggage`.
     fn headers(self) -> [Option<&'static str>; 3] {
         match self {
             Self::Parent => [Some(PARENT), None, None],
@@ -61,7 +62,7 @@ fn sdk() -> TextMapCompositePropagator {
     TextMapCompositePropagator::new(vec![Box::new(TraceContextPropagator::new()), Box::new(BaggagePropagator::new())])
 }
 
-/// Headers to a context.
+/// Reading a context from headers.
 mod extract {
     use super::*;
 
@@ -85,7 +86,7 @@ mod extract {
     }
 }
 
-/// A context to headers.
+/// Writing a context to headers.
 mod inject {
     use super::*;
 
@@ -116,7 +117,7 @@ mod inject {
     }
 }
 
-/// One header.
+/// Single headers.
 mod header {
     use super::*;
 
@@ -155,7 +156,7 @@ mod header {
     }
 }
 
-/// Input made to cost as much as it can.
+/// Input that costs as much as possible.
 mod hostile {
     use super::*;
 

@@ -1,8 +1,10 @@
-//! What the consumer runtime costs on the memory broker, and what order by key adds.
+//! The cost of the consumer runtime on the memory broker, and of order by key.
 //!
-//! `cargo bench --bench runtime`, with `--rounds`, `--messages` and `--keys` to change. Every contender publishes the messages of many
-//! keys and handles them, up to 64 at a time, no SDK; contenders take turns in an order that changes each round, and are compared
-//! within rounds. `at once` handlers return without waiting, `yielding` ones wait once, so that several are under way.
+//! `cargo bench --bench runtime`, with the options `--rounds`, `--messages` and `--keys`. Every
+//! contender publishes messages with many keys and handles them, up to 64 at a time, without an
+//! SDK. Contenders take turns in an order that changes each round, and are compared within rounds.
+//! `at once` handlers return without waiting; `yielding` ones wait once, so that several are in
+//! progress.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -28,17 +30,18 @@ use traced_broker::{HandlerError, Message, Received, Subscription, Traced, Trace
 struct Arguments {
     #[arg(long, default_value_t = 15)]
     rounds: usize,
-    /// At most what a topic of the memory broker keeps: they are all published before the first is handled
+    /// At most the capacity of a topic of the memory broker: all are published before the first is
+    /// handled
     #[arg(long, default_value_t = 60_000)]
     messages: usize,
     #[arg(long, default_value_t = 10_000)]
     keys: usize,
-    /// What cargo adds for every benchmark
+    /// The argument that cargo adds for every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// Whether order by key is asked for, and whether handlers wait.
+/// The name of each contender, whether it asks for order by key, and whether its handlers wait.
 const CONTENDERS: [(&str, bool, bool); 6] = [
     ("unordered, at once", false, false),
     ("unordered, at once, again", false, false),

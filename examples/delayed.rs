@@ -1,13 +1,13 @@
-//! A delayed message: sent now, handed out later, in a trace of its own that is linked to who sent it.
+//! A delayed message: sent now, handed out later, in its own trace with a link to the sender.
 //!
 //! ```text
 //! cargo run --example delayed
 //! cargo run --example delayed --features nats -- --broker nats://localhost:4222
 //! ```
 //!
-//! As a child, the work would be part of a trace that was stored and judged long ago, and that seems to last for as
-//! long as the delay.
-#![expect(clippy::print_stdout, reason = "what the program has to say")]
+//! As a child, the work would belong to a trace that a backend has stored and sampled long ago, and
+//! that seems to last as long as the delay.
+#![expect(clippy::print_stdout, reason = "the output of the program")]
 
 #[path = "support/span_log.rs"]
 mod span_log;
@@ -27,15 +27,15 @@ const TOPIC: &str = "reminders";
 /// Sends a reminder that is handed out later, and shows both traces.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The broker, one that can delay; others than memory need their cargo feature: amqp, nats
+    /// The broker, one that can delay; except for memory, each needs its cargo feature: amqp, nats
     #[arg(long, value_name = "URL", default_value = "memory://reminders")]
     broker: String,
 
-    /// How long the broker keeps the message, in milliseconds
+    /// The delay of the message, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 1500)]
     delay: u64,
 
-    /// Where exported spans are added [default: a temporary file]
+    /// The file that exported spans are appended to [default: a temporary file]
     #[arg(long, value_name = "FILE")]
     spans: Option<PathBuf>,
 }
@@ -47,7 +47,7 @@ async fn main() -> Result<()> {
     let spans = args.spans.as_deref().unwrap_or(temporary.path());
     let provider = span_log::install(spans, "reminders");
     let broker = connect(&args.broker).await?;
-    // A link is what delayed messages get; `Subscription::trace_policy_for(Hop::Delayed, …)` would change that.
+    // Delayed messages get a link unless `Subscription::trace_policy_for(Hop::Delayed, …)` differs.
     let mut deliveries = broker.subscribe(Subscription::new(TOPIC).group("mailers")).await?;
 
     let request = opentelemetry::global::tracer("reminders").start("POST /reminders");

@@ -6,9 +6,9 @@
 //! OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 cargo run --features otlp --example otlp
 //! ```
 //!
-//! `OTEL_PROPAGATORS=b3` makes the message travel with another header, `OTEL_TRACES_SAMPLER=always_off` without spans; the module
-//! `otlp` lists what else there is.
-#![expect(clippy::print_stdout, reason = "what the program has to say")]
+//! With `OTEL_PROPAGATORS=b3` the message travels with another header, with
+//! `OTEL_TRACES_SAMPLER=always_off` without spans. The module `otlp` lists all variables.
+#![expect(clippy::print_stdout, reason = "the output of the program")]
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ async fn main() -> Result<()> {
     broker.publish("orders", Message::new("one pair of shoes")).await?;
     println!("{}", workers.run_until(shipped.notified()).await);
 
-    // What ends after the shutdown is not exported: hence the broker first.
+    // Spans that end after the shutdown are not exported, so the broker is closed first.
     broker.close().await?;
     telemetry.shutdown().await?;
     Ok(())

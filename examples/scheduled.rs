@@ -1,15 +1,15 @@
-//! A schedule that survives a restart, and whose jobs are linked to those who asked for them.
+//! A schedule that survives a restart, and whose jobs are linked to the requests for them.
 //!
-//! Customers ask for reports by message. The handler puts each request into a database, with a reference to its span
-//! beside it. Every few seconds a job writes all the reports that were asked for: a trace of its own, linked to each of the
-//! requests. Requests, references and the time of the next run are in the database, so that nothing is lost when
-//! the program is killed: start it again with `--requests 0`.
+//! Customers request reports by message. The handler puts each request into a database, with a
+//! reference to its span. Every few seconds a job writes all requested reports, in its own trace
+//! with a link to each request. Requests, references and the time of the next run are in the
+//! database, so that a kill of the program loses none of them: start it again with `--requests 0`.
 //!
 //! ```text
 //! cargo run --example scheduled
 //! cargo run --example scheduled --features kafka -- --broker kafka://localhost:9092
 //! ```
-#![expect(clippy::print_stdout, reason = "what the program has to say")]
+#![expect(clippy::print_stdout, reason = "the output of the program")]
 
 #[path = "support/span_log.rs"]
 mod span_log;
@@ -33,26 +33,26 @@ use traced_broker::{
 const TOPIC: &str = "report-requests";
 const SCHEDULE: &str = "reports";
 
-/// Writes reports by a schedule that survives a restart.
+/// Writes reports on a schedule that survives a restart.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The broker; others than memory need their cargo feature: kafka, amqp, nats, redis
+    /// The broker; except for memory, each needs its cargo feature: kafka, amqp, nats, redis
     #[arg(long, value_name = "URL", default_value = "memory://reports")]
     broker: String,
 
-    /// Where the database and the exported spans are kept [default: one among the temporary files]
+    /// The folder of the database and the exported spans [default: a temporary one]
     #[arg(long)]
     folder: Option<PathBuf>,
 
-    /// How many reports to ask for first
+    /// The number of reports to request first
     #[arg(long, default_value_t = 3)]
     requests: usize,
 
-    /// Seconds from run to run; a run that is due earlier by the database is not put off
+    /// Seconds from run to run; a run that the database has earlier is not put off
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     every: u32,
 
-    /// How long a run takes, in milliseconds
+    /// The duration of a run, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 100)]
     work: u32,
 }
@@ -77,7 +77,7 @@ async fn main() -> Result<()> {
         () = tokio::time::sleep(due) => run(&store, every, Duration::from_millis(args.work.into())).await?,
         stopped = shutdown_signal() => {
             stopped?;
-            println!("stopped; what is waiting is done by the next start");
+            println!("stopped; the next start does the waiting requests");
         }
     }
     broker.close().await?;
@@ -85,7 +85,7 @@ async fn main() -> Result<()> {
     show(&span_log::read(&spans)?)
 }
 
-/// Asks for reports, and puts the requests that arrive into the database.
+/// Requests reports, and puts the requests that arrive into the database.
 async fn take_requests(broker: &Broker, mut deliveries: Deliveries, store: &Arc<Store>, count: usize) -> Result<()> {
     let tracer = opentelemetry::global::tracer("reports");
     for number in 0..count {
@@ -99,7 +99,7 @@ async fn take_requests(broker: &Broker, mut deliveries: Deliveries, store: &Arc<
         let handler = |message: Received| async move {
             let customer = String::from_utf8(message.payload().to_vec())?;
             println!("{customer} asks for a report {}", trace_ids().map(|ids| ids.to_string()).unwrap_or_default());
-            // A thread of its own, which would not know who asked but for `in_current_fn`.
+            // The thread has no current span without `in_current_fn`.
             tokio::task::spawn_blocking(in_current_fn(move || store.enqueue(&customer))).await??;
             Ok(())
         };
@@ -108,13 +108,13 @@ async fn take_requests(broker: &Broker, mut deliveries: Deliveries, store: &Arc<
     Ok(())
 }
 
-/// One run of the schedule: a job for all that is waiting, linked to each who asked.
+/// Runs the schedule once: one job for all waiting requests, linked to each of them.
 async fn run(store: &Store, every: Duration, work: Duration) -> Result<()> {
     let waiting = store.waiting()?;
     println!("writing {} reports", waiting.len());
     let references = waiting.iter().filter_map(|request| request.reference.clone());
     let write = async {
-        // Here the reports would be written; messages sent from here belong to the job's trace.
+        // Reports would be written here; messages sent from here belong to the trace of the job.
         tokio::time::sleep(work).await;
         store.done(&waiting, every)
     };
@@ -124,7 +124,7 @@ async fn run(store: &Store, every: Duration, work: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Draws the traces of all runs in the file, and fails if a trace is broken.
+/// Draws the traces of all runs in the file; fails if a trace is broken.
 fn show(traces: &Traces) -> Result<()> {
     let report = check(traces);
     let jobs = traces.iter().filter(|trace| trace.roots().any(|root| root.name.starts_with("job ")));
@@ -142,11 +142,11 @@ struct Request {
     reference: Option<TraceReference>,
 }
 
-/// The database: requests that wait, and when they are due.
+/// The database: waiting requests, and the time when they are due.
 struct Store(Mutex<Connection>);
 
 impl Store {
-    /// Opens the database, and schedules the next run unless it is due earlier already.
+    /// Opens the database, and schedules the next run unless one is due earlier.
     fn open(path: &Path, every: Duration) -> Result<Arc<Self>> {
         let connection = Connection::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         connection.execute_batch(
@@ -160,7 +160,7 @@ impl Store {
         Ok(Arc::new(Self(Mutex::new(connection))))
     }
 
-    /// Adds a request, with a reference to the span that is current: who asks.
+    /// Adds a request, with a reference to the current span.
     fn enqueue(&self, customer: &str) -> Result<()> {
         let reference = TraceReference::current().map(|reference| reference.with_note(customer).to_string());
         let insert = "INSERT INTO request (customer, reference) VALUES (?1, ?2)";
@@ -168,7 +168,7 @@ impl Store {
         Ok(())
     }
 
-    /// What waits. A reference that cannot be read costs the link, not the report.
+    /// Returns the waiting requests. A reference that cannot be read only costs the link.
     fn waiting(&self) -> Result<Vec<Request>> {
         let connection = self.0.lock();
         let mut rows = connection.prepare("SELECT id, reference FROM request ORDER BY id")?;
@@ -179,14 +179,15 @@ impl Store {
         Ok(requests.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// When the next run is due.
+    /// Returns the time when the next run is due.
     fn due(&self) -> Result<SystemTime> {
         let query = "SELECT due_ms FROM schedule WHERE name = ?1";
         let due: i64 = self.0.lock().query_row(query, [SCHEDULE], |row| row.get(0))?;
         Ok(SystemTime::UNIX_EPOCH + Duration::from_millis(due.try_into()?))
     }
 
-    /// Removes what is done and schedules the next run, both or neither. Runs that were missed are not made up for one by one.
+    /// Removes the finished requests and schedules the next run, both or neither. Missed runs are
+    /// not repeated one by one.
     fn done(&self, requests: &[Request], every: Duration) -> Result<()> {
         let mut connection = self.0.lock();
         let transaction = connection.transaction()?;

@@ -1,14 +1,14 @@
-//! From a URL to a broker: the one place, beside the list of modules, that knows which adapters this build has.
+//! Creates a broker from a URL. Only this file and the list of adapter modules know which adapters
+//! are compiled in.
 
 use std::sync::Arc;
 
 use crate::adapters;
 use crate::broker::{Broker, Traced};
-use crate::broker_url::BrokerUrl;
-use crate::driver::Driver;
+use crate::driver::{BrokerUrl, Driver};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Every scheme, with the cargo feature it needs: the scheme's own name, or none.
+/// Every scheme. Each except `memory` needs the cargo feature of the same name.
 pub const SCHEMES: [&str; 5] = ["memory", "kafka", "amqp", "nats", "redis"];
 
 /// Connects to the broker that the URL names.
@@ -32,10 +32,23 @@ pub const SCHEMES: [&str; 5] = ["memory", "kafka", "amqp", "nats", "redis"];
 /// # Ok(()) }
 /// ```
 ///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use traced_broker::{ErrorKind, connect};
+///
+/// for url in ["localhost:9092", "rabbit://localhost", "memory://shop?capcity=5"] {
+///     let error = connect(url).await.unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+///     println!("{error}"); // with the known schemes or options
+/// }
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
-/// [`ErrorKind::InvalidConfig`] for an unknown scheme or option, with the known ones; [`ErrorKind::FeatureDisabled`] when the
-/// scheme's feature is off; [`ErrorKind::Unavailable`], [`ErrorKind::Unauthenticated`] and the like when the broker
-/// cannot be reached or refuses.
+/// [`ErrorKind::InvalidConfig`] for an unknown scheme or option, with the known ones;
+/// [`ErrorKind::FeatureDisabled`] if the scheme's feature is off; [`ErrorKind::Unavailable`],
+/// [`ErrorKind::Unauthenticated`] and similar kinds if the broker cannot be reached or refuses the
+/// connection.
 pub async fn connect(url: impl AsRef<str>) -> Result<Broker> {
     let connected = match BrokerUrl::parse(url.as_ref()) {
         Ok(url) => connect_driver(&url).await,

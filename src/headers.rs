@@ -4,11 +4,11 @@ use std::fmt;
 
 const LENGTH: usize = size_of::<usize>();
 
-/// The headers of one message: ordered, several values per name allowed, values are bytes.
+/// The headers of one message: ordered, with several values per name allowed. Values are bytes.
 ///
-/// Names are compared without regard to ASCII case, since brokers, servers and other languages change it; they are
-/// stored and sent as they were given. All headers of a message live in one buffer, so that a set of any size
-/// costs one allocation and an empty set none.
+/// Names are compared without regard to ASCII case, because brokers, servers and other languages
+/// change it. They are stored and sent as given. All headers of a message share one buffer, so a
+/// set of any size costs one allocation, and an empty set none.
 ///
 /// ```
 /// use traced_broker::Headers;
@@ -24,34 +24,43 @@ const LENGTH: usize = size_of::<usize>();
 /// ```
 #[derive(Clone, Default)]
 pub struct Headers {
-    /// Records laid end to end: name length, value length, name, value.
+    /// The records, one after the other: name length, value length, name, value.
     records: Vec<u8>,
     count: usize,
 }
 
 impl Headers {
-    /// An empty set; allocates nothing.
+    /// Creates an empty set without allocating.
     pub const fn new() -> Self {
         Self { records: Vec::new(), count: 0 }
     }
 
-    /// An empty set with room for `headers` headers whose names and values take `bytes` bytes together.
+    /// Creates an empty set with room for `headers` headers whose names and values take `bytes`
+    /// bytes together.
+    ///
+    /// ```
+    /// use traced_broker::Headers;
+    ///
+    /// let mut headers = Headers::with_capacity(2, 64); // one allocation for both
+    /// headers.extend([("tenant", "acme"), ("region", "eu")]);
+    /// assert_eq!((headers.len(), headers.byte_len()), (2, 18));
+    /// ```
     pub fn with_capacity(headers: usize, bytes: usize) -> Self {
         let room = headers.saturating_mul(2 * LENGTH).saturating_add(bytes);
         Self { records: Vec::with_capacity(room), count: 0 }
     }
 
-    /// The number of headers, each value of a name counted.
+    /// Returns the number of headers; several values of one name count separately.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there is no header.
+    /// Returns `true` if there are no headers.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Adds a header after the others, whether or not the name is there already.
+    /// Adds a header after the others, even if the name is already present.
     pub fn append(&mut self, name: &str, value: impl AsRef<[u8]>) {
         let value = value.as_ref();
         self.records.reserve(2 * LENGTH + name.len() + value.len());
@@ -62,16 +71,25 @@ impl Headers {
         self.count += 1;
     }
 
-    /// Sets a header: every header of that name is removed, then this one is added at the end.
+    /// Sets a header: removes every header of that name, then adds this one at the end.
     pub fn insert(&mut self, name: &str, value: impl AsRef<[u8]>) {
         self.remove(name);
         self.append(name, value);
     }
 
-    /// Removes every header of that name and returns how many there were.
+    /// Removes every header of that name and returns their number.
+    ///
+    /// ```
+    /// use traced_broker::Headers;
+    ///
+    /// let mut headers: Headers = [("Tenant", "acme"), ("tenant", "beta")].into_iter().collect();
+    /// assert_eq!(headers.remove("TENANT"), 2);
+    /// assert_eq!(headers.remove("tenant"), 0);
+    /// assert!(headers.is_empty());
+    /// ```
     pub fn remove(&mut self, name: &str) -> usize {
         let before = self.count;
-        // One pass, whatever a foreign producer wrote: what stays moves to the front.
+        // One pass, however many headers a foreign producer wrote: kept records move to the front.
         let (mut at, mut kept) = (0, 0);
         while let Some(record) = Record::read(&self.records, at) {
             let (named, end) = (record.is_named(name), record.end);
@@ -89,22 +107,33 @@ impl Headers {
         before - self.count
     }
 
-    /// The first value of that name.
+    /// Returns the first value of that name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.records().find(|record| record.is_named(name)).map(|record| record.value)
     }
 
-    /// The first value of that name if it is UTF-8 text.
+    /// Returns the first value of that name if it is UTF-8 text.
+    ///
+    /// ```
+    /// use traced_broker::Headers;
+    ///
+    /// let mut headers = Headers::new();
+    /// headers.append("tenant", "acme");
+    /// headers.append("digest", [0xff, 0xd8]);
+    /// assert_eq!(headers.get_str("tenant"), Some("acme"));
+    /// assert_eq!(headers.get_str("digest"), None); // not UTF-8
+    /// assert_eq!(headers.get("digest"), Some(&[0xff, 0xd8][..]));
+    /// ```
     pub fn get_str(&self, name: &str) -> Option<&str> {
         self.get(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 
-    /// Every value of that name, in order.
+    /// Returns every value of that name, in order.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.records().filter(move |record| record.is_named(name)).map(|record| record.value)
     }
 
-    /// The first value of each name, and whether it is the only one; in one pass.
+    /// Returns the first value of each name, and whether it is the only one, in one pass.
     pub(crate) fn first_of<const N: usize>(&self, names: [&str; N]) -> [Option<First<'_>>; N] {
         let mut found = [const { None }; N];
         for record in self.records() {
@@ -117,18 +146,18 @@ impl Headers {
         found
     }
 
-    /// Whether there is a header of that name.
+    /// Returns `true` if there is a header of that name.
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
-    /// All headers in order, names as they were given.
+    /// Returns all headers in order, with names as they were given.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        // Names entered as `&str`, so that the check cannot fail; it is what safe code costs.
+        // Names were added as `&str`, so the check cannot fail; safe code has to repeat it.
         self.records().map(|record| (std::str::from_utf8(record.name).unwrap_or_default(), record.value))
     }
 
-    /// The bytes of all names and values together, as a measure against a broker's limit.
+    /// Returns the total length of all names and values in bytes, to compare with a broker's limit.
     pub fn byte_len(&self) -> usize {
         self.records.len() - self.count * 2 * LENGTH
     }
@@ -143,7 +172,7 @@ impl Headers {
     }
 }
 
-/// The first of the values that headers of one name have.
+/// The first value of a header name.
 pub(crate) struct First<'a> {
     pub(crate) value: &'a [u8],
     pub(crate) is_only: bool,
@@ -183,7 +212,7 @@ impl PartialEq for Headers {
 impl Eq for Headers {}
 
 impl fmt::Debug for Headers {
-    /// Prints names and the sizes of values: values may be confidential.
+    /// Prints names and the sizes of values, because values may be confidential.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
             .entries(self.iter().map(|(name, value)| (name, format_args!("{} bytes", value.len()).to_string())))

@@ -1,80 +1,65 @@
-#![doc = include_str!("../README.md")]
+#![doc = include_str!("front.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // One small module of the Kafka adapter is the exception.
 #![cfg_attr(not(feature = "kafka"), forbid(unsafe_code))]
 
-pub mod address;
-#[cfg_attr(feature = "tracing", path = "ambient_tracing.rs")]
-mod ambient;
-pub mod bridge;
-pub mod broker;
-mod broker_ext;
-pub mod broker_url;
-pub mod capability;
-pub mod carrier;
-pub mod codec;
+mod broker;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod connect;
-pub mod consume;
-mod consumer;
-pub mod current;
-pub mod dead_letter;
-mod delivery;
-pub mod dialect;
+mod context;
 pub mod driver;
-pub mod error;
-#[cfg(feature = "testing")]
-mod exported;
-mod handler;
-pub mod headers;
-pub mod health;
-mod held;
-mod intern;
-pub mod job;
-mod latency;
-pub mod message;
-pub mod metrics;
+mod error;
+mod headers;
+mod message;
+pub mod names;
 #[cfg(feature = "otlp")]
 pub mod otlp;
-pub mod propagation;
-mod publisher;
-mod received;
-pub mod redrive;
-pub mod request;
-mod shutdown;
-pub mod span;
+mod runtime;
+mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod tracer;
+#[cfg(feature = "verify")]
 pub mod verify;
-pub mod w3c;
 
 #[path = "../adapters/mod.rs"]
 pub mod adapters;
 
-pub use address::{Guarantee, Start, Subscription, Topic};
-pub use bridge::{Bridge, Bridged};
-pub use broker::{Broker, Traced, TracedBroker};
-pub use broker_ext::TracedBrokerExt;
-pub use broker_url::{BrokerUrl, Secret, Topology};
-pub use capability::Capabilities;
+pub use broker::{Broker, Deliveries, Delivery, Processed, Settlement, Traced, TracedBroker};
 pub use connect::{SCHEMES, connect};
-pub use consume::{Consume, Report, Retry};
-pub use consumer::Deliveries;
-pub use current::{TraceIds, in_current, in_current_fn, trace_ids};
-pub use delivery::{Delivery, Processed, Settlement};
-pub use dialect::Dialect;
-pub use error::{Error, ErrorKind, Result};
-pub use handler::{HandlerError, Verdict};
+pub use context::current::{TraceIds, in_current, in_current_fn, trace_ids};
+pub use context::dialect::Dialect;
+pub use context::propagation::{Hop, TracePolicy, TrustBoundary};
+pub use context::{carrier, dialect, propagation, w3c};
+pub use driver::capability;
+pub use driver::capability::Capabilities;
+pub use driver::{BrokerUrl, Secret, Topology};
+pub use error::{BoxError, Error, ErrorKind, PublishOutcome, Result};
 pub use headers::Headers;
-pub use health::Health;
-pub use job::{Job, JobStyle, TraceReference};
-pub use message::{Message, PublishOutcome, Receipt};
-pub use propagation::{Hop, TracePolicy, TrustBoundary};
-pub use received::Received;
-pub use shutdown::shutdown_signal;
+pub use message::{Guarantee, HandlerError, Message, Receipt, Received, Start, Subscription, Topic, Verdict, codec};
+pub use runtime::consume::{Consume, Report, Retry};
+pub use runtime::job::{Job, JobStyle, TraceReference};
+pub use runtime::{Health, TracedBrokerExt, shutdown_signal};
+pub use runtime::{bridge, consume, job, redrive, request};
 
-/// The code in the guide is tested.
+pub use bridge::{Bridge, Bridged};
+
+/// The code of the README and of the guides is tested.
 #[cfg(doctest)]
-#[doc = include_str!("../docs/how-a-trace-crosses-a-queue.md")]
-pub struct HowATraceCrossesAQueue;
+mod pages {
+    macro_rules! page {
+        ($name:ident, $path:literal) => {
+            #[doc = include_str!(concat!("../", $path))]
+            struct $name;
+        };
+    }
+    page!(Readme, "README.md");
+    page!(Consume, "docs/consume.md");
+    page!(Guarantees, "docs/guarantees.md");
+    page!(HowATraceCrossesAQueue, "docs/how-a-trace-crosses-a-queue.md");
+    page!(Migration, "docs/migration.md");
+    #[cfg(feature = "otlp")]
+    page!(Operations, "docs/operations.md");
+    #[cfg(feature = "testing")]
+    page!(Testing, "docs/testing.md");
+}

@@ -1,4 +1,5 @@
-//! What is in `deploy/`, run: the two tiers of Collectors, a trace backend, and what is to be seen of them.
+//! Tests that run the contents of `deploy/`: the two Collector tiers, a trace backend, and the
+//! dashboard over them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "what was measured, for those who ask with --nocapture")]
 

@@ -1,4 +1,5 @@
-//! Bridges between real brokers: one trace each, whatever the message carries and whatever the brokers do meanwhile.
+//! Bridges between real brokers: one trace for each message, whatever it carries and whatever the
+//! brokers do meanwhile.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 mod support;
@@ -13,7 +14,7 @@ mod outage;
 mod pairs;
 #[path = "bridge/resume.rs"]
 mod resume;
+#[path = "bridge/setup.rs"]
+mod setup;
 #[path = "bridge/traces.rs"]
 mod traces;
-#[path = "bridge/world.rs"]
-mod world;

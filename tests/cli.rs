@@ -1,4 +1,5 @@
-//! The command `traced-broker`, against servers on loopback that answer as Tempo and Jaeger do, and as they should not.
+//! Tests of the command `traced-broker` against loopback servers that respond like Tempo and
+//! Jaeger, or wrongly.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
@@ -17,7 +18,7 @@ mod exporting;
 #[path = "cli/other_commands.rs"]
 mod other_commands;
 #[path = "otlp/receiver.rs"]
-#[allow(dead_code, reason = "every test target uses its own part")]
+#[allow(dead_code, reason = "each test target uses only a part")]
 mod receiver;
 #[path = "cli/server.rs"]
 mod server;

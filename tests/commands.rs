@@ -1,4 +1,4 @@
-//! The commands that work on brokers, each as a process of its own against real servers.
+//! Tests of the commands that work on brokers, each run as a separate process against real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -6,7 +6,7 @@ mod support;
 #[path = "commands/bridging.rs"]
 mod bridging;
 #[path = "cli/command.rs"]
-#[allow(dead_code, reason = "every test target uses its own part")]
+#[allow(dead_code, reason = "each test target uses only a part")]
 mod command;
 #[path = "commands/consuming.rs"]
 mod consuming;
@@ -19,11 +19,11 @@ mod probing;
 #[path = "commands/publishing.rs"]
 mod publishing;
 #[path = "otlp/receiver.rs"]
-#[allow(dead_code, reason = "every test target uses its own part")]
+#[allow(dead_code, reason = "each test target uses only a part")]
 mod receiver;
 #[path = "commands/redriving.rs"]
 mod redriving;
 #[path = "commands/running.rs"]
 mod running;
-#[path = "commands/world.rs"]
-mod world;
+#[path = "commands/setup.rs"]
+mod setup;

@@ -1,7 +1,8 @@
-//! The conformance kit on every broker of this build, each case a test of its own. `tests/run` runs it.
+//! The conformance kit on every broker of this build; each case is a separate test. `tests/run`
+//! runs it.
 //!
-//! The embedded broker and those with a feature are there by default; `TRACED_BROKER_CONFORMANCE_BROKERS` names some of them,
-//! separated by commas.
+//! By default the embedded broker and those with an enabled feature are tested;
+//! `TRACED_BROKER_CONFORMANCE_BROKERS` selects some of them, separated by commas.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 #[path = "conformance/collector.rs"]

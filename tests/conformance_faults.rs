@@ -1,4 +1,5 @@
-//! The kit against faulty drivers, propagators and telemetry: each fault makes exactly the cases fail that are named for it, and no other.
+//! The kit against faulty drivers, propagators and telemetry: each fault fails exactly the cases
+//! that are named for it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 #[path = "conformance_faults/driver.rs"]
@@ -21,7 +22,7 @@ mod traces;
 use fault::Fault;
 use traced_broker::conformance;
 
-/// A test for each fault, with the cases that it fails.
+/// Creates a test for each fault, with the cases that it fails.
 macro_rules! faults {
     ($($name:ident: $fault:ident => [$($case:literal),*];)*) => {
         $(
@@ -156,7 +157,7 @@ faults! {
     shows_the_secret_in_errors: ShowsTheSecretInErrors => ["hostile::keeps_secrets_out_of_every_text"];
 }
 
-/// A break that the kit is to keep from happening and has no case for would never be noticed.
+/// A break would never be noticed if the kit must prevent it but has no case for it.
 #[test]
 fn every_break_has_a_case() {
     let names: Vec<&str> = conformance::cases().iter().map(conformance::Case::name).collect();
@@ -164,7 +165,7 @@ fn every_break_has_a_case() {
     for one in conformance::breaks() {
         numbers.push(one.number());
         let checked = names.iter().any(|name| one.is_checked_by(name));
-        assert_eq!(checked, one.keeper() == conformance::Keeper::Kit, "{one}: {}", one.words());
+        assert_eq!(checked, one.responsible() == conformance::Responsible::Kit, "{one}: {}", one.words());
     }
     assert_eq!(numbers, (1..=42).collect::<Vec<u8>>());
     let numbered =

@@ -1,5 +1,5 @@
-//! The order system as separate processes that share nothing but a real broker; its spans go to a real Jaeger, and the built command
-//! `traced-broker verify` is the judge.
+//! The order system as separate processes that share only a real broker. Its spans go to a real
+//! Jaeger, and the built command `traced-broker verify` is the judge.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 

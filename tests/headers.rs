@@ -1,4 +1,5 @@
-//! Headers and the carrier, as properties: whatever is put in comes out, and one field is one header.
+//! Headers and the carrier, as properties: headers come out as they were put in, and one field is
+//! one header.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use opentelemetry::propagation::{Extractor, Injector};
@@ -7,7 +8,7 @@ use proptest::prelude::*;
 use traced_broker::Headers;
 use traced_broker::carrier::{HeaderExtractor, HeaderInjector};
 
-/// A multimap written the obvious way.
+/// A simple reference implementation of a multimap.
 #[derive(Debug, Clone, Default)]
 struct Model(Vec<(String, Vec<u8>)>);
 

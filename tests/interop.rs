@@ -1,5 +1,6 @@
-//! Programs in other languages on real brokers, written the way each ecosystem does it: theirs to ours, ours to theirs, and through ours
-//! from theirs to theirs. What holds is proved on the spans that both sides exported, and is what `docs/compatibility.md` says.
+//! Programs in other languages on real brokers, written in the usual way of each ecosystem: theirs
+//! to ours, ours to theirs, and from theirs through ours to theirs. The results are proved on the
+//! spans that both sides exported, and are stated in `docs/compatibility.md`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -18,7 +19,7 @@ mod library;
 mod page;
 #[path = "interop/program.rs"]
 mod program;
+#[path = "interop/setup.rs"]
+mod setup;
 #[path = "interop/wire.rs"]
 mod wire;
-#[path = "interop/world.rs"]
-mod world;

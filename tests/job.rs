@@ -1,4 +1,4 @@
-//! Background jobs, the references that tie them to who asked for them, and work that is spawned.
+//! Background jobs, the references that tie them to the requests, and spawned work.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;

@@ -1,4 +1,5 @@
-//! The Kafka adapter against a real server, at the level of the driver. `tests/run kafka` runs it.
+//! Tests of the Kafka adapter at the driver level, against a real server. `tests/run kafka` runs
+//! them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 mod support;
@@ -27,7 +28,7 @@ async fn is_described_in_the_readme() {
     support::readme::check_column(support::shared(support::Kind::Kafka)).await;
 }
 
-/// The example, with nothing changed but the URL.
+/// The example runs with only the URL changed.
 #[test]
 fn runs_the_order_system() {
     support::orders::check_orders_on(support::shared(support::Kind::Kafka));

@@ -1,4 +1,4 @@
-//! What is particular to the embedded broker.
+//! Behaviour specific to the embedded broker.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 #[path = "memory/delaying.rs"]
@@ -99,7 +99,7 @@ async fn refuses_what_does_not_fit() {
 #[test]
 fn a_loop_of_publishes_lets_others_work() {
     let (done, finished) = std::sync::mpsc::channel();
-    // A thread of its own: where the loop keeps it to itself, only another one can tell.
+    // A separate thread: if the loop does not yield, only another thread can notice.
     std::thread::spawn(move || {
         let one_thread = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         one_thread.block_on(async {

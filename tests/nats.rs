@@ -1,4 +1,4 @@
-//! The NATS adapter against a real server, at the level of the driver.
+//! Tests of the NATS adapter at the driver level, against a real server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 mod support;
@@ -42,7 +42,7 @@ async fn core_is_described_in_the_readme() {
     support::readme::check_column(&url).await;
 }
 
-/// The example, with nothing changed but the URL.
+/// The example runs with only the URL changed.
 #[test]
 fn runs_the_order_system() {
     support::orders::check_orders_on(support::shared(support::Kind::Nats));

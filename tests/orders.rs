@@ -43,7 +43,7 @@ impl Server {
         Self { running, url, client }
     }
 
-    /// Posts, and gives back status, trace id and body.
+    /// Posts an order, and returns status, trace id and body.
     async fn post(&self, body: impl Into<reqwest::Body>, traceparent: Option<&str>) -> (u16, String, Value) {
         let mut request = self.client.post(&self.url).body(body);
         if let Some(traceparent) = traceparent {
@@ -98,7 +98,7 @@ async fn a_malformed_order_is_refused_with_its_reason_and_its_trace() {
             assert!(said.iter().any(|said| said.contains(reason)), "{reason}: {answer}");
         }
     }
-    // Nothing else is affected.
+    // Later requests are not affected.
     let (status, trace, answer) = server.post(order("ORD-1").to_string(), None).await;
     assert_eq!((status, answer["order_id"].as_str(), answer["trace_id"].as_str()), (202, Some("ORD-1"), Some(&*trace)));
     let (status, ..) = server.post(order("ORD-1").to_string(), None).await;
@@ -119,12 +119,12 @@ async fn an_order_continues_its_callers_trace() {
     let (status, trace, _) =
         server.post(order("ORD-1").to_string(), Some(&format!("00-{callers}-00f067aa0ba902b7-01"))).await;
     assert_eq!((status, &*trace), (202, callers));
-    // Not to be recorded: it is fulfilled all the same, and leaves no span.
+    // Not sampled: the order is fulfilled all the same, and leaves no span.
     let silent = "0af7651916cd43dd8448eb211c80319c";
     let (status, trace, _) =
         server.post(order("ORD-2").to_string(), Some(&format!("00-{silent}-00f067aa0ba902b7-00"))).await;
     assert_eq!((status, &*trace), (202, silent));
-    // Not a context: a new trace.
+    // Not a valid context: a new trace begins.
     let (status, trace, _) =
         server.post(order("ORD-3").to_string(), Some(&format!("00-{callers}-00f067aa0ba902b7"))).await;
     assert_eq!((status, trace.len()), (202, 32));
@@ -169,12 +169,12 @@ fn what_cannot_run_says_why_and_exits_with_2() {
     }
 }
 
-/// A Collector's HTTP receiver, as far as it can be told from outside.
+/// Starts a receiver that looks like a Collector's HTTP receiver from outside.
 async fn receive() -> (String, Arc<Mutex<Vec<Bytes>>>) {
     let bodies = Arc::<Mutex<Vec<Bytes>>>::default();
     let keep = async |State(bodies): State<Arc<Mutex<Vec<Bytes>>>>, uri: Uri, headers: HeaderMap, body: Bytes| {
         assert_eq!(headers["content-type"], "application/x-protobuf");
-        // Measurements have nothing to do with the question.
+        // Metrics are not relevant here.
         if uri.path() != "/v1/metrics" {
             assert_eq!(uri.path(), "/v1/traces");
             bodies.lock().push(body);

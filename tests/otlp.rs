@@ -1,4 +1,5 @@
-//! Telemetry from the environment: a program of its own for each environment, and a server on loopback that takes what it sends.
+//! Telemetry from the environment: a separate program for each environment, and a server on
+//! loopback that receives its exports.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use receiver::Receiver;
 use support::program;
 
-/// The example of this name, in this environment and no other.
+/// Runs the example in this environment only.
 async fn run(variables: &[(&str, &str)]) -> Output {
     let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let run = move || {
@@ -27,13 +28,13 @@ async fn run(variables: &[(&str, &str)]) -> Output {
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
-/// Built once.
+/// Returns the path of the program, which is built once.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| program::example("otlp"))
 }
 
-/// As [`run`], of a program to which all goes well; gives back what it printed.
+/// Calls [`run`] for a program that must succeed; returns its output.
 async fn well(variables: &[(&str, &str)]) -> String {
     let output = run(variables).await;
     assert!(output.status.success(), "{variables:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -112,7 +113,7 @@ async fn either_signal_goes_elsewhere_or_nowhere() {
         );
         let flags = printed.lines().find_map(|line| line.strip_prefix("traceparent: ")?.get(53..));
         let sampled = match variable.0 {
-            // There are spans, which go nowhere.
+            // Spans are created, and not exported.
             "OTEL_TRACES_EXPORTER" | "OTEL_METRICS_EXPORTER" => Some("01"),
             "OTEL_TRACES_SAMPLER" => Some("00"),
             _ => None,
@@ -156,7 +157,7 @@ async fn what_makes_no_sense_stops_the_program_and_no_secret_is_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_does_not_answer_is_told_in_time() {
-    // Listens and never answers.
+    // Accepts connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let headers = ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hunter2");

@@ -1,6 +1,6 @@
-//! What the page of a trace does in a real browser: `tests/run page`.
+//! The page of a trace in a real browser: `tests/run page`.
 //!
-//! `UPDATE_SNAPSHOTS=1 tests/run page` takes the pictures of the documentation anew.
+//! `UPDATE_SNAPSHOTS=1 tests/run page` takes the pictures of the documentation again.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails is a failed test")]
 #![expect(clippy::print_stdout, reason = "times are for who reads along")]
@@ -26,7 +26,7 @@ use traced_broker::verify::{Page, check};
 
 use crate::build::{Span, traces};
 
-/// The page of the first trace of these spans.
+/// Returns the page of the first trace of these spans.
 fn page(spans: &[Span]) -> String {
     let traces = traces(spans);
     let report = check(&traces);

@@ -1,4 +1,5 @@
-//! How deliveries relate to the contexts they carry, what crosses trust boundaries, what is measured and what is logged; on the embedded broker.
+//! The relation of deliveries to the contexts they carry, trust boundaries, metrics and logs, on
+//! the embedded broker.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "propagation/boundaries.rs"]

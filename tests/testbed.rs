@@ -1,4 +1,4 @@
-//! The testbed tested: servers start, die, come back and never outlive their owner.
+//! Tests of the testbed: servers start, die, restart and never outlive their owner.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -63,7 +63,7 @@ fn live_and_die(kind: Kind) {
 
     drop(server);
     assert!(!is_alive(third), "dropped, and still there");
-    // Whoever says where the folders are to lie removes them too.
+    // The caller that chooses the location of the folders also removes them.
     let is_given = std::env::var_os("TRACED_BROKER_TEST_DIR").is_some();
     assert_eq!(directory.exists(), is_given, "dropped: whether its folder is still there");
 }
@@ -106,8 +106,8 @@ fn no_shared_server_outlives_the_tests() {
     }
 }
 
-/// The part of a test that runs in a process of its own, for that process is to end with a server in its hands: the same program
-/// with the same test, told by the environment to play this part.
+/// The part of a test that runs in a separate process, which ends while it holds a server. The
+/// process is the same program with the same test; its environment selects this part.
 struct Owner {
     kind: Kind,
 }
@@ -138,7 +138,8 @@ impl Owner {
             .unwrap()
     }
 
-    /// The process id of the one server whose folder is in `place`, once its owner says that it is ready.
+    /// Returns the process id of the only server with a folder in `place`, once its owner reports
+    /// that it is ready.
     fn wait_for_server(owner: &mut Child, place: &Path) -> u32 {
         eventually("a ready server in another process", || {
             place.join("ready").exists() || matches!(owner.try_wait(), Ok(Some(_)))
@@ -150,7 +151,7 @@ impl Owner {
     }
 }
 
-/// A process that has ended and not yet been waited for counts as gone.
+/// Returns `true` if the process is running; a zombie counts as gone.
 fn is_alive(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))

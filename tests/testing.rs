@@ -1,5 +1,5 @@
-//! The tools for users' own tests: captures that do not disturb each other, the wait until all is quiet, and assertions that fail
-//! when they should.
+//! The tools for users' tests: captures that do not disturb each other, the wait until the
+//! application is idle, and assertions that fail when they should.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "testing/apart.rs"]

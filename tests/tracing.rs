@@ -1,4 +1,5 @@
-//! With the feature `tracing`, contexts follow the spans of that crate, however its OpenTelemetry layer is set up.
+//! With the feature `tracing`, contexts follow the spans of that crate, for every setting of its
+//! OpenTelemetry layer.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "tracing/logs.rs"]
@@ -16,7 +17,7 @@ async fn contexts_follow_tracing_spans() {
     follows_tracing_spans(true).await;
 }
 
-/// Where the layer does not make the context of an entered span current, the library asks the span.
+/// If the layer does not make the context of an entered span current, the library asks the span.
 #[tokio::test]
 async fn contexts_follow_tracing_spans_that_do_not_activate_their_context() {
     follows_tracing_spans(false).await;
@@ -33,12 +34,13 @@ async fn follows_tracing_spans(activation: bool) {
     let mut deliveries = broker.subscribe(Subscription::new("orders").group("g")).await.unwrap();
     let request = tracing::info_span!("request");
     broker.publish("orders", Message::new("x")).instrument(request.clone()).await.unwrap();
-    // Called inside the span, polled outside: the context is that of the call.
+    // Called inside the span, polled outside: the context of the call applies.
     let called = request.in_scope(|| broker.publish("orders", Message::new("y")));
     called.await.unwrap();
     drop(request);
 
-    // A layer that does not activate contexts cannot tell a handler's spans from those of a loop around it.
+    // With a layer that does not activate contexts, a handler's spans look the same as those of a
+    // surrounding loop.
     let receiving = if activation { tracing::info_span!("receiving loop") } else { tracing::Span::none() };
     async {
         for _ in 0..2 {

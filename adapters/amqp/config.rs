@@ -1,30 +1,39 @@
-//! The options: from the URL, and from the builder.
+//! Options of a connection, from the URL and from the builder.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::Amqp;
-use crate::broker_url::{BrokerUrl, Secret, Topology};
-use crate::driver::DEFAULT_MAX_IN_FLIGHT;
+use crate::driver::{BrokerUrl, Identity, Secret, Topology};
 use crate::error::{Error, ErrorKind, Result};
 
-/// RabbitMQ's port.
+/// The default port of RabbitMQ.
 const DEFAULT_PORT: u16 = 5672;
-/// The largest message that RabbitMQ 4 takes unless told otherwise, its `max_message_size`.
+/// The largest message that RabbitMQ 4 accepts by default, its `max_message_size`.
 pub(super) const DEFAULT_MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
 const DEFAULT_NAME: &str = "traced-broker";
 
-/// What becomes of a message that no queue takes, because nobody has subscribed to the topic yet.
+/// The treatment of a message that no queue takes, because the topic has no subscriber yet.
+///
+/// ```rust
+/// use traced_broker::{ErrorKind, adapters::amqp::Unroutable};
+///
+/// assert_eq!("reject".parse::<Unroutable>().unwrap(), Unroutable::Reject);
+/// let error = "keep".parse::<Unroutable>().unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Unroutable {
-    /// The broker confirms and drops it, as publish and subscribe means it: the URL option `unroutable=drop`.
+    /// The broker confirms the message and drops it, the usual meaning of publish and subscribe:
+    /// the URL option `unroutable=drop`.
     #[default]
     Drop,
-    /// The publish fails with [`ErrorKind::Rejected`], certainly not sent: the URL option `unroutable=reject`.
+    /// The publish fails with [`ErrorKind::Rejected`], certainly not sent: the URL option
+    /// `unroutable=reject`.
     Reject,
 }
 
@@ -40,14 +49,24 @@ impl FromStr for Unroutable {
     }
 }
 
-/// What messages have as routing key.
+/// The routing key of published messages.
+///
+/// ```rust
+/// use traced_broker::{ErrorKind, adapters::amqp::RoutingKey};
+///
+/// assert_eq!("key".parse::<RoutingKey>().unwrap(), RoutingKey::Key);
+/// let error = "topic".parse::<RoutingKey>().unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum RoutingKey {
-    /// Nothing; the message's key travels in a header: the URL option `routing_key=none`.
+    /// An empty routing key; the message's key travels in a header: the URL option
+    /// `routing_key=none`.
     #[default]
     None,
-    /// The message's key, so that queues of other programs can bind by it: the URL option `routing_key=key`.
+    /// The message's key, so that other programs can bind queues by it: the URL option
+    /// `routing_key=key`.
     Key,
 }
 
@@ -63,7 +82,7 @@ impl FromStr for RoutingKey {
     }
 }
 
-/// Everything there is to know before connecting.
+/// The settings of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) hosts: Vec<(String, u16)>,
@@ -98,7 +117,7 @@ impl Settings {
             routing_key: options.take("routing_key")?.unwrap_or_default(),
             connect_timeout: options.take("connect_timeout")?.map_or(DEFAULT_CONNECT_TIMEOUT, Duration::from_millis),
             heartbeat: options.take("heartbeat")?.map_or(DEFAULT_HEARTBEAT, Duration::from_secs),
-            max_in_flight: options.take("max_in_flight")?.unwrap_or(DEFAULT_MAX_IN_FLIGHT),
+            max_in_flight: options.take("max_in_flight")?.unwrap_or(Identity::DEFAULT_MAX_IN_FLIGHT),
             max_payload: options.take("max_payload")?.unwrap_or(DEFAULT_MAX_PAYLOAD),
         };
         options.finish()?;
@@ -123,9 +142,10 @@ impl Settings {
     }
 }
 
-/// Connects with options that a URL is not made for. Setters never fail, [`connect`](Self::connect) does.
+/// Settings of a connection, to [`connect`](Self::connect) with. Setters never fail; connecting
+/// checks all values.
 ///
-/// ```no_run
+/// ```rust,no_run
 /// # async fn example(password: String) -> traced_broker::Result<()> {
 /// use traced_broker::adapters::amqp::{Amqp, Unroutable};
 ///
@@ -135,6 +155,19 @@ impl Settings {
 ///     .connect()
 ///     .await?;
 /// # Ok(()) }
+/// ```
+///
+/// An invalid value is refused before a connection is attempted:
+///
+/// ```rust
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use std::time::Duration;
+/// use traced_broker::{ErrorKind, adapters::amqp::Amqp};
+///
+/// let builder = Amqp::builder("amqp://localhost").heartbeat(Duration::from_millis(500));
+/// let error = builder.connect().await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+/// # }
 /// ```
 #[must_use]
 pub struct AmqpBuilder {
@@ -154,55 +187,57 @@ impl AmqpBuilder {
         self
     }
 
-    /// User name and password, in place of the URL's.
+    /// Sets user name and password, in place of those in the URL.
     pub fn credentials(self, username: impl Into<String>, password: impl Into<String>) -> Self {
         let (username, password) = (username.into(), Secret::new(password));
         self.with(|settings| (settings.username, settings.password) = (username, password))
     }
 
-    /// The virtual host, in place of the URL's path.
+    /// Sets the virtual host, in place of the path of the URL.
     pub fn virtual_host(self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.with(|settings| settings.virtual_host = name)
     }
 
-    /// What the connections are called in the server's management pages.
+    /// Sets the name of the connections on the server's management pages.
     pub fn name(self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.with(|settings| settings.name = name)
     }
 
-    /// Whether missing exchanges and queues are created.
+    /// Sets whether missing exchanges and queues are created.
     pub fn topology(self, topology: Topology) -> Self {
         self.with(move |settings| settings.topology = topology)
     }
 
-    /// What becomes of messages that no queue takes.
+    /// Sets the treatment of messages that no queue takes.
     pub fn unroutable(self, unroutable: Unroutable) -> Self {
         self.with(move |settings| settings.unroutable = unroutable)
     }
 
-    /// What messages have as routing key.
+    /// Sets the routing key of published messages.
     pub fn routing_key(self, routing_key: RoutingKey) -> Self {
         self.with(move |settings| settings.routing_key = routing_key)
     }
 
-    /// How long one attempt to connect to one host may take, and one request to the server.
+    /// Sets the time limit of one attempt to connect to one host, and of one request to the server.
     pub fn connect_timeout(self, timeout: Duration) -> Self {
         self.with(move |settings| settings.connect_timeout = timeout)
     }
 
-    /// After twice this time without a sign of life the connection is given up; in whole seconds.
+    /// Sets the heartbeat interval, in whole seconds. A connection without a sign of life for twice
+    /// this time is given up.
     pub fn heartbeat(self, interval: Duration) -> Self {
         self.with(move |settings| settings.heartbeat = interval)
     }
 
-    /// How many publishes may be unconfirmed at a time.
+    /// Sets the maximum number of unconfirmed publishes.
     pub fn max_in_flight(self, publishes: usize) -> Self {
         self.with(move |settings| settings.max_in_flight = publishes)
     }
 
-    /// The largest payload in bytes; the server's `max_message_size`, since it closes the channel on a larger one.
+    /// Sets the largest payload in bytes: the server's `max_message_size`, because the server
+    /// closes the channel on a larger message.
     pub fn max_payload(self, bytes: usize) -> Self {
         self.with(move |settings| settings.max_payload = bytes)
     }
@@ -210,7 +245,7 @@ impl AmqpBuilder {
     /// Connects.
     ///
     /// # Errors
-    /// As [`Amqp::connect`].
+    /// The same as for [`Amqp::connect`].
     pub async fn connect(self) -> Result<Amqp> {
         let mut settings = Settings::from_url(&BrokerUrl::parse(&self.url)?)?;
         for change in self.changes {

@@ -1,4 +1,4 @@
-//! The client's errors, by kind.
+//! Maps the client's errors to kinds.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use lapin::{Error as ClientError, ErrorKind as ClientErrorKind};
 
 use crate::error::{Error, ErrorKind};
 
-/// The protocol's codes: AMQP 0-9-1, section 1.2 "AMQP-defined constants".
+/// The reply codes of AMQP 0-9-1, section 1.2 "AMQP-defined constants".
 mod code {
     pub(super) const CONTENT_TOO_LARGE: u16 = 311;
     pub(super) const CONNECTION_FORCED: u16 = 320;
@@ -19,7 +19,7 @@ mod code {
     pub(super) const NOT_ALLOWED: u16 = 530;
 }
 
-/// What was being done when the client reported an error.
+/// The operation during which the client reported an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum During {
     Connect,
@@ -28,7 +28,7 @@ pub(super) enum During {
     Consume,
 }
 
-/// An error of ours with the client's as its source.
+/// Creates an error with the client's error as its source.
 pub(super) fn client_error(error: ClientError, during: During) -> Error {
     let (kind, message) = match error.kind() {
         ClientErrorKind::ProtocolError(refusal) => refused(refusal.get_id(), refusal.get_message().as_str(), during),
@@ -51,7 +51,7 @@ pub(super) fn client_error(error: ClientError, during: During) -> Error {
     Error::new(kind, message).with_source(error)
 }
 
-/// The connection went away under an operation.
+/// The message for a connection that was lost during an operation.
 pub(super) const LOST: &str = "the connection to the broker was lost";
 
 fn refused(code: u16, text: &str, during: During) -> (ErrorKind, &'static str) {

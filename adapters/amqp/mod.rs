@@ -2,98 +2,134 @@
 //!
 //! # URLs
 //! `amqp://user:password@host:5672/vhost`. Several hosts of one cluster are tried in their order:
-//! `amqp://rabbit-1,rabbit-2/shop`. Without a user it is `guest` with password `guest`, without a path the virtual host `/`
-//! (which may also be written `/%2F`).
+//! `amqp://rabbit-1,rabbit-2/shop`. Without a user, the user is `guest` with password `guest`.
+//! Without a path, the virtual host is `/`, which may also be written `/%2F`.
 //!
 //! | option | meaning | default |
 //! |---|---|---|
-//! | `topology` | `create` missing exchanges and queues, or only `check` | `create` |
+//! | `topology` | `create` missing exchanges and queues, or only `check` that they exist | `create` |
 //! | `unroutable` | a message that no queue takes is confirmed and dropped by the broker (`drop`), or its publish fails with `Rejected` (`reject`) | `drop` |
 //! | `routing_key` | `none`, or the message's `key` | `none` |
-//! | `max_in_flight` | publishes that may be unconfirmed at a time | 1024 |
-//! | `max_payload` | the largest payload in bytes, the server's `max_message_size` | 16777216 |
-//! | `connect_timeout` | milliseconds for one attempt at one host, and for one request to the broker | 10000 |
-//! | `heartbeat` | seconds; after twice that without a sign of life the connection is given up | 10 |
-//! | `name` | what the connections are called on the management pages | `traced-broker` |
+//! | `max_in_flight` | maximum number of unconfirmed publishes | 1024 |
+//! | `max_payload` | largest payload in bytes, the server's `max_message_size` | 16777216 |
+//! | `connect_timeout` | time limit in milliseconds of one attempt at one host, and of one request to the broker | 10000 |
+//! | `heartbeat` | interval in seconds; after twice that without a sign of life the connection is given up | 10 |
+//! | `name` | name of the connections on the management pages | `traced-broker` |
 //!
-//! [`Amqp::builder`] has the same, and takes credentials that are not to be part of a URL. TLS is not built in: `amqps://` is
-//! refused, never taken for `amqp://`.
+//! [`Amqp::builder`] offers the same options, and takes credentials that should not be part of a
+//! URL. TLS is not built in: `amqps://` is refused and never treated as `amqp://`.
 //!
 //! # Delivery semantics
 //! | here | in RabbitMQ |
 //! |---|---|
 //! | topic `orders` | durable topic exchange `orders` |
-//! | group `billing` on it | durable quorum queue `orders.billing`, bound with `#`, with no limit of deliveries |
-//! | no group | a queue of the connection's own, exclusive and gone with it |
+//! | group `billing` of that topic | durable quorum queue `orders.billing`, bound with `#`, without a limit of deliveries |
+//! | no group | an exclusive queue of the connection, deleted with it |
 //! | dead-letter topic `orders.dead` of a subscription | exchange `orders.dead`, and its group `parked`: queue `orders.dead.parked` |
-//! | what waits for its time | durable quorum queues `traced-broker.delay.16ms` and so on, shared by all topics of the virtual host |
+//! | delayed messages and delayed retries | durable quorum queues `traced-broker.delay.16ms` and so on, shared by all topics of the virtual host |
 //!
-//! **Confirms.** Messages are persistent, and a publish ends with the broker's confirm: every queue that takes the message has it on the
-//! disks of a majority of its replicas, and it survives the death of the server. A queue itself is registered on disk within
-//! some seconds of its creation. A publish whose connection ends before the confirm fails with an unknown outcome, one without a
-//! connection fails at once, certainly not sent, and may be tried again. An alarm of the broker (memory, disk) holds back
-//! confirms until it is over, and so new publishes once `max_in_flight` are waiting.
+//! ## Confirms
+//! Messages are persistent. A publish ends with the broker's confirm: every queue that takes the
+//! message then has it on the disks of a majority of its replicas, and it survives the death of the
+//! server. A queue itself is registered on disk within some seconds of its creation. A publish
+//! whose connection ends before the confirm fails with an unknown outcome; a publish without a
+//! connection fails at once, certainly not sent, and may be tried again. During an alarm of the
+//! broker (memory, disk) confirms are held back, and new publishes too once `max_in_flight` are
+//! unconfirmed.
 //!
-//! **A topic that nobody has subscribed to** keeps nothing: RabbitMQ has queues, not logs, so a message goes to the queues that exist when
-//! it is published. With `unroutable=drop` such a publish is confirmed, because that is what publish and subscribe means:
-//! an event that interests nobody is no failure of its sender, and the same program runs unchanged over the other brokers, which confirm
-//! it too (and, having logs, keep it). Whoever publishes work that must not vanish creates the group first, or says
-//! `unroutable=reject`, and then the publish fails with [`ErrorKind::Rejected`], certainly not sent. Rejected messages of a
-//! subscription never vanish so: its dead-letter topic always has the group `parked`, to be read like any other group,
-//! or emptied by an operator. It is not emptied by other groups of that topic.
+//! ## Topics without subscribers
+//! RabbitMQ has queues, not logs: a message goes to the queues that exist when it is published, and
+//! a topic without subscribers keeps no message. With `unroutable=drop` such a publish is
+//! confirmed: an event without subscribers is not a failure of its sender, and the same program
+//! runs unchanged on the other brokers, which confirm it too and, having logs, keep it. If messages
+//! must not be lost, create the group first, or set `unroutable=reject`: the publish then fails
+//! with [`ErrorKind::Rejected`], certainly not sent. Rejected messages of a subscription are never
+//! lost in this way, because its dead-letter topic always has the group `parked`. Read it like any
+//! other group, or empty it as an operator; other groups of that topic do not empty it.
 //!
-//! **Groups.** Members share the queue; every group has its own. A new group gets what is published from its creation on
-//! ([`Capabilities::backlog`] is false), and keeps it while no member is there. A reader without a group misses what is
-//! published while its connection is down; asking it to start at the earliest message is [`ErrorKind::Unsupported`].
-//! Order is that of the queue, as long as one member reads it and nothing is retried or delayed. There are no positions in a queue:
-//! to start at a time or an offset, and to move a group, is [`ErrorKind::Unsupported`].
+//! ## Groups
+//! Members share the queue of their group; every group has its own. A new group receives the
+//! messages published after its creation ([`Capabilities::backlog`] is false), and keeps them while
+//! it has no members. A reader without a group misses the messages published while its connection
+//! is down, and to start it at the earliest message is [`ErrorKind::Unsupported`]. Messages are
+//! delivered in the order of the queue, as long as one member reads it and no message is retried or
+//! delayed. A queue has no positions: to start at a time or an offset, and to move a group, is
+//! [`ErrorKind::Unsupported`].
 //!
-//! **Settlement.** Acknowledgements are gathered for up to two milliseconds, or up to half the prefetch, and brought to the broker in one.
-//! RabbitMQ does not confirm them: when the connection ends first, the message comes again. [`close`](Driver::close) proves by a round
-//! trip that they arrived. A retry without a delay gives the message back to the queue, which delivers it again at once; the attempt is
-//! the queue's own count, kept over restarts. (A reader without a group counts 1, then 2.) A discarded message is gone, or goes where a
-//! policy of the broker says. Not acknowledged for longer than the server's `consumer_timeout` (30 minutes), the channel ends and its
-//! messages come again. At most once, a message is acknowledged as it is handed out, and comes again only when that
-//! acknowledgement is lost with the connection.
+//! ## Settlement
+//! Acknowledgements are gathered for up to two milliseconds, or up to half the prefetch, and sent
+//! in one frame. RabbitMQ does not confirm them: if the connection ends first, the message is
+//! redelivered. [`close`](Driver::close) proves by a round trip that they arrived. If a message
+//! stays unsettled for longer than the server's `consumer_timeout`, the channel ends and its
+//! messages are redelivered. With the guarantee at most once, a message is acknowledged when it is
+//! handed out, and redelivered only if that acknowledgement is lost with the connection.
 //!
-//! **Delayed messages and delayed retries** wait at the broker, and survive the end of this program and of the server. A queue lets go of
-//! messages at its head only, so a delay is made up of waits, each in a queue where all wait equally long: written in steps of 16
-//! milliseconds as seven hexadecimal digits, the largest first, one queue for each digit that is not zero. They are made when first
-//! needed and never deleted, at most 105 per virtual host, with exchanges `traced-broker.delay.0` to `.6` and `.out` that lead from one
-//! to the next by the headers `delay-0` to `delay-6`. A message is never early. It is late by up to 16 milliseconds of rounding and some
-//! milliseconds for each queue, together 10 to 40 on a server with time to spare; and by as long as the server is down when a wait
-//! ends. What a server that dies was just handing on from one queue to the next may take three minutes more: it repeats what the next queue
-//! has not confirmed after that time (`dead_letter_worker_publisher_confirm_timeout` of the application `rabbit`, in milliseconds, is
-//! 180000 unless its advanced configuration says otherwise). The longest delay is 49 days and 17 hours, a longer one
-//! [`ErrorKind::InvalidMessage`].
+//! ## Retries and discards
+//! A retry without a delay returns the message to the queue, which redelivers it at once. The
+//! attempt is the queue's own count, kept over restarts; a reader without a group counts 1, then 2.
+//! A reader without a group keeps a message unsettled for the delay of its retry, because its queue
+//! ends with the connection anyway. A discarded message is dropped, or goes where a policy of the
+//! broker says.
 //!
-//! - A *delayed message* is confirmed once the first queue has it. At its time it goes to the topic's exchange as if it were published then,
-//!   for the groups and readers there are then, with that time as its time of publishing. If nobody has subscribed by then, or the
-//!   topic is deleted meanwhile, it is dropped, whatever `unroutable` says.
-//! - A *delayed retry* puts a copy of the message where it waits, and acknowledges the message once the copy is confirmed: if anything
-//!   dies in between, or settling fails with [`ErrorKind::SettlementLost`], the message comes twice, never not at all. The copy goes to
-//!   the end of this group's queue and to no other. Attempts are counted on, over retries of both kinds. It keeps all
-//!   headers and properties but `CC`, `expiration`, `user-id`, what the broker had added, names that are not UTF-8, and what lies deeper than 16
-//!   tables in each other. Until the copy is confirmed, in an alarm of the broker too, the message counts as unsettled. If it cannot be
-//!   stored, settling fails with the reason, and the message is given back to its queue a second later at most.
-//! - A *reader without a group* keeps the message unsettled for the delay, since its queue goes with the connection anyway.
+//! ## Delays
+//! Delayed messages and delayed retries of groups wait at the broker, and survive the end of this
+//! program and of the server. A queue releases messages at its head only, so a delay is made up of
+//! waits, each in a queue in which all messages wait equally long. It is written in steps of 16
+//! milliseconds as seven hexadecimal digits; each digit that is not zero is one wait, the largest
+//! first. Exchanges `traced-broker.delay.0` to `.6` and `.out` lead from one queue to the next by
+//! the headers `delay-0` to `delay-6`. The queues are created at first use and never deleted.
 //!
-//! The queues hand messages on at least once, for which a server that was upgraded from before 3.9 has to have the feature flag
-//! `stream_queue` enabled. A message for a group that is deleted meanwhile is kept in the queue `traced-broker.delay.lost`; look there and
-//! empty it. (`traced-broker.delay.nothing` takes a copy of what goes to topics and keeps none, so that there always is a queue to
-//! confirm.) A group that refuses messages, as by a policy with a length limit and `reject-publish`, holds up what waits in the
-//! same queue for others. With `topology=check` the exchanges and the queues that a delay needs have to be there, or it is
-//! [`ErrorKind::NotFound`] with the name of what is missing; their bindings cannot be checked, nor can that of `.out` to the topic or
-//! queue, without which messages end in the queue for what is lost. A program that runs once with `topology=create` makes
-//! them. The user of the virtual host needs all three permissions on names that begin with `traced-broker.delay.`.
+//! | limit | value |
+//! |---|---|
+//! | longest delay | 49 days and 17 hours; a longer one is [`ErrorKind::InvalidMessage`] |
+//! | number of delay queues | at most 105 per virtual host |
+//! | too early | never |
+//! | too late | up to 16 ms of rounding and some milliseconds for each queue, together 10 to 40 ms on a server with time to spare |
+//! | too late if the server is down when a wait ends | as long as it is down |
+//! | too late if the server dies while it hands the message on to the next queue | up to three minutes more: it then repeats messages that the next queue has not confirmed |
 //!
-//! **Loss of the connection.** Publishing and consuming have a connection each, so that neither holds back the other; both are
-//! restored with growing pauses of up to three seconds, without end. Subscriptions go on by themselves, with exchange and queue
-//! declared again, and what was unsettled comes again. Old deliveries are [`ErrorKind::SettlementLost`] and touch nothing of the new connection.
+//! ## Delayed messages
+//! A delayed message is confirmed once the first queue has it. When it is due, it goes to the
+//! topic's exchange as if it were published then, for the groups and readers that exist then. Its
+//! time of publishing is the time when it was due. If the topic has no subscriber by then, or was
+//! deleted meanwhile, the message is dropped, whatever the value of `unroutable`.
 //!
-//! **Bounds.** Unconfirmed messages: `max_in_flight`, copied once into the client's buffers, and copies for delayed retries: the
-//! prefetches of the subscriptions. Fetched messages: the subscription's
-//! prefetch. Four buffers of 4 MiB per driver for frames, and one per connection for what was read, at most 1 MiB and a little.
+//! ## Delayed retries
+//! A delayed retry publishes a copy of the message to the delay queues, and acknowledges the
+//! message once the copy is confirmed. If a process dies in between, or settling fails with
+//! [`ErrorKind::SettlementLost`], the message is delivered twice, but it is never lost. The copy
+//! goes to the end of this group's queue and to no other queue, and attempts are counted on over
+//! retries of both kinds. Until the copy is confirmed, during an alarm of the broker too, the
+//! message counts as unsettled. If the copy cannot be stored, settling fails with the reason, and
+//! the message is returned to its queue a second later at most.
+//!
+//! ## Headers of a retried message
+//! The copy keeps all headers and properties except `CC`, `expiration`, `user-id`, headers that the
+//! broker had added, names that are not UTF-8, and values nested deeper than 16 tables.
+//!
+//! ## Delay queues
+//! The queues hand messages on at least once. A message for a group that was deleted meanwhile is
+//! kept in the queue `traced-broker.delay.lost`; look there and empty it. The queue
+//! `traced-broker.delay.nothing` takes a copy of each message for a topic and keeps none, so that
+//! there always is a queue to confirm. A group that refuses messages, for example by a policy with
+//! a length limit and `reject-publish`, holds up messages for other groups that wait in the same
+//! queue.
+//!
+//! ## Reconnection
+//! Publishing and consuming use a connection each, so that neither holds back the other. Both are
+//! restored without end, with growing pauses of up to three seconds. Subscriptions continue by
+//! themselves: exchange and queue are declared again, and unsettled messages are redelivered.
+//! Settling an old delivery is [`ErrorKind::SettlementLost`] and does not affect the new
+//! connection.
+//!
+//! ## Bounds
+//! | in memory | bound |
+//! |---|---|
+//! | unconfirmed messages | `max_in_flight`, copied once into the client's buffers |
+//! | copies for delayed retries | the prefetches of the subscriptions |
+//! | fetched messages | the prefetch of the subscription |
+//! | frames | four buffers of 4 MiB per driver |
+//! | bytes read | one buffer per connection, at most 1 MiB and a little |
 //!
 //! # Headers
 //! | here | in AMQP |
@@ -105,52 +141,82 @@
 //! | id | property `message-id` |
 //! | time of publishing | entry `timestamp_in_ms` and, in seconds, property `timestamp` |
 //!
-//! Names have at most 255 bytes, and all of a message's properties fit one frame less 64 bytes: 131,008 bytes unless the server
-//! allows less. Of a delayed message they have 4096 bytes less, of one that is retried with a delay 6464. The names `CC` and `BCC` are
-//! refused, since the broker takes them for routing keys. The entries `message-key`, `timestamp_in_ms`, `x-delivery-count`,
-//! `publish-number`, `delay-0` to `delay-6`, `delayed-for` and `prior-attempts` are this adapter's or the broker's own: headers of
-//! these names are not sent, and those of a message that waited are not seen, nor is what the broker tells of its waits (`x-death` and
-//! the like). A table has no order that lasts: headers of different names may come in another.
+//! A table has no lasting order: headers of different names may arrive in another order.
 //!
-//! What others published is read as it is: byte arrays and long strings as their bytes, numbers, truth values and times (seconds) as text,
-//! an array of such as several headers, nothing as empty. Tables, and names that are not UTF-8, are counted as unreadable.
-//! Bytes of properties and routing keys that are not UTF-8 are read as question marks. No message, whatever its headers hold, ends a
-//! connection: every frame is checked before the client parses it, and header tables are handed past the client's parser
-//! to one of our own, which does not descend into nested values. Of properties larger than a frame, the largest entries are left
-//! out.
+//! ## Limits
+//! | limit | value |
+//! |---|---|
+//! | name | 255 bytes |
+//! | all properties of a message | one frame less 64 bytes: 131,008 bytes unless the server allows less |
+//! | all properties of a delayed message | 4096 bytes less |
+//! | all properties of a message that is retried with a delay | 6464 bytes less |
+//!
+//! ## Reserved names
+//! The names `CC` and `BCC` are refused, because the broker uses them as routing keys. The entries
+//! `message-key`, `timestamp_in_ms`, `x-delivery-count`, `publish-number`, `delay-0` to `delay-6`,
+//! `delayed-for` and `prior-attempts` belong to this adapter or the broker: headers of these names
+//! are not sent. A message that has waited shows neither these headers nor those in which the
+//! broker describes its waits, such as `x-death`.
+//!
+//! ## Messages of other publishers
+//! | in AMQP | here |
+//! |---|---|
+//! | byte array, long string | its bytes |
+//! | number, truth value, time (in seconds) | text |
+//! | array of these | several headers |
+//! | void | an empty value |
+//! | table, name that is not UTF-8 | counted as unreadable |
+//! | bytes of properties and routing keys that are not UTF-8 | question marks |
+//!
+//! No message ends a connection, whatever its headers contain: every frame is checked before the
+//! client parses it. Header tables bypass the client's parser and are read by this adapter's own,
+//! which does not descend into nested values. If the properties are larger than a frame, the
+//! largest entries are left out.
 //!
 //! # Escape hatch
-//! [`Amqp::as_client`] gives the client's connection that publishes, for exchanges, bindings and policies of one's own.
-//! Channels opened on it are checked like ours: a message consumed over it has its whole header table in one byte array, under the
-//! empty name. There is no `from_client`: a connection made elsewhere would go unchecked, and could not be restored.
+//! [`Amqp::as_client`] returns the client's connection that publishes, to declare exchanges,
+//! bindings and policies of the application. Channels opened on it are checked in the same way: a
+//! message consumed over it has its whole header table in one byte array, under the empty name.
+//! There is no `from_client`: a connection made elsewhere would be unchecked, and could not be
+//! restored.
+//!
+//! # Permissions and settings at the server
+//! The user needs access to the virtual host and these permissions in it. Those marked † are needed
+//! with `topology=create` only.
+//!
+//! | operation | configure | write | read |
+//! |---|---|---|---|
+//! | declare a topic | exchange `TOPIC` † | | |
+//! | publish | exchange `TOPIC` † | exchange `TOPIC` | |
+//! | subscribe as a group | exchange `TOPIC` †, queue `TOPIC.GROUP` † | queue `TOPIC.GROUP` † | exchange `TOPIC` †, queue `TOPIC.GROUP` |
+//! | subscribe without a group | exchange `TOPIC` †, queue `amq.gen-…` | queue `amq.gen-…` | exchange `TOPIC`, queue `amq.gen-…` |
+//! | dead-letter topic `DEAD` | exchange `DEAD` †, queue `DEAD.parked` † | exchange `DEAD`, queue `DEAD.parked` † | exchange `DEAD` † |
+//! | delayed message | names that begin with `traced-broker.delay.` † | the same names, exchange `TOPIC` † | the same names † |
+//! | delayed retry | names that begin with `traced-broker.delay.` † | the same names, queue `TOPIC.GROUP` † | the same names † |
+//!
+//! With `topology=check` the exchanges and queues in the table have to exist, including those that
+//! a delay needs; otherwise the operation fails with [`ErrorKind::NotFound`] and the name of the
+//! missing one. The queue `DEAD.parked` is not checked. Bindings cannot be checked, not even that
+//! of `traced-broker.delay.out` to the topic or queue, without which messages end in the queue
+//! `traced-broker.delay.lost`. A program that runs once with `topology=create` creates all of them.
+//!
+//! | setting at the server | value |
+//! |---|---|
+//! | feature flag `stream_queue` | has to be enabled on a server upgraded from before 3.9, or delay queues do not hand messages on at least once |
+//! | `max_message_size` | at least `max_payload`, because the server closes the channel on a larger message |
+//! | `consumer_timeout` | 30 minutes by default; longer than the longest time to settle a message |
+//! | `dead_letter_worker_publisher_confirm_timeout` of the application `rabbit` | 180000 ms unless the advanced configuration says otherwise; the time after which a delay queue repeats a message that the next queue has not confirmed |
 
-mod bytes;
 mod config;
 mod connection;
 mod consume;
-mod content_header;
-mod copy;
-mod delay;
 mod error;
-mod frames;
-mod incoming;
-mod inspect;
-mod lane;
-mod link;
-mod names;
-mod outgoing;
-mod pending;
-mod places;
+mod headers;
 mod publish;
-mod refusals;
-mod retry;
-mod returned;
-mod settle;
-mod stream;
-mod table;
 mod topology;
-mod waiting;
+mod wire;
 
+use crate::names::attribute;
 use std::fmt;
 use std::sync::Arc;
 
@@ -161,28 +227,47 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use config::{AmqpBuilder, RoutingKey, Unroutable};
 
-use crate::address::{Start, Subscription, Topic};
-use crate::broker_url::BrokerUrl;
-use crate::capability::{Capabilities, Confirm, Retry, TimestampSource};
-use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
+use crate::driver::capability::{Capabilities, Confirm, Redelivery, TimestampSource};
+use crate::driver::{BrokerUrl, Confirmation, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Receipt;
+use crate::message::{Receipt, Start, Subscription, Topic};
 
 use config::Settings;
 use connection::Live;
+use connection::link::Link;
 use consume::{Deliveries, Plan, Settlers};
 use error::During;
-use link::Link;
 use publish::Publisher;
 
-/// RabbitMQ, connected; see the [module](self).
+/// A connection to RabbitMQ; see the [module](self).
+///
+/// ```rust,no_run
+/// # async fn example() -> traced_broker::Result<()> {
+/// use traced_broker::{BrokerUrl, Traced, adapters::amqp::Amqp};
+///
+/// let url = BrokerUrl::parse("amqp://rabbit-1,rabbit-2/shop?unroutable=reject")?;
+/// let broker = Traced::new(Amqp::connect(&url).await?);
+/// # Ok(()) }
+/// ```
+///
+/// An unknown or invalid option is refused before a connection is attempted:
+///
+/// ```rust
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use traced_broker::{BrokerUrl, ErrorKind, adapters::amqp::Amqp};
+///
+/// let url = BrokerUrl::parse("amqp://localhost?unroutable=keep")?;
+/// let error = Amqp::connect(&url).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+/// # Ok(()) }
+/// ```
 pub struct Amqp {
     identity: Identity,
     capabilities: Capabilities,
     settings: Arc<Settings>,
     publishing: Arc<Link>,
     publisher: Arc<Publisher>,
-    /// Made by the first subscription.
+    /// The connection that consumes, opened by the first subscription.
     consuming: OnceCell<Arc<Link>>,
     settlers: Arc<Settlers>,
     closed: CancellationToken,
@@ -193,14 +278,15 @@ impl Amqp {
     /// Connects to the first host of the URL that answers.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for an unknown or invalid option, [`ErrorKind::Unavailable`] when no host answers in time,
-    /// [`ErrorKind::Unauthenticated`] when the user is refused, [`ErrorKind::NotFound`] when there is no such virtual host,
-    /// [`ErrorKind::PermissionDenied`] when the user may not use it.
+    /// [`ErrorKind::InvalidConfig`] for an unknown or invalid option, [`ErrorKind::Unavailable`] if
+    /// no host answers in time, [`ErrorKind::Unauthenticated`] if the user is refused,
+    /// [`ErrorKind::NotFound`] if the virtual host does not exist, and
+    /// [`ErrorKind::PermissionDenied`] if the user may not use it.
     pub async fn connect(url: &BrokerUrl) -> Result<Self> {
         Self::open(Settings::from_url(url)?).await
     }
 
-    /// Connects with more options than a URL holds.
+    /// Creates a builder, which has more options than a URL can hold.
     pub fn builder(url: impl Into<String>) -> AmqpBuilder {
         AmqpBuilder::new(url.into())
     }
@@ -229,7 +315,16 @@ impl Amqp {
         })
     }
 
-    /// The client's connection that publishes, if it is up; a later one takes its place when it is lost.
+    /// Returns the client's connection that publishes, if it is up. When it is lost, a new one
+    /// replaces it.
+    ///
+    /// ```rust,no_run
+    /// # async fn example(amqp: traced_broker::adapters::amqp::Amqp) {
+    /// if let Some(client) = amqp.as_client() {
+    ///     assert!(client.status().connected());
+    /// }
+    /// # }
+    /// ```
     pub fn as_client(&self) -> Option<Client> {
         self.publishing.current().ok().map(Client)
     }
@@ -241,7 +336,8 @@ impl Amqp {
     }
 }
 
-/// The client's connection, held open: a [`lapin::Connection`].
+/// A handle to the client's connection, a [`lapin::Connection`]. It keeps the connection open until
+/// the driver is closed or the connection is lost.
 #[derive(Debug)]
 pub struct Client(Arc<Live>);
 
@@ -257,7 +353,7 @@ fn capabilities(max_payload: usize) -> Capabilities {
     Capabilities {
         confirm: Confirm::Broker,
         backlog: false,
-        retry: Retry::NativeDelayed,
+        retry: Redelivery::NativeDelayed,
         native_key: false,
         timestamp: Some(TimestampSource::Producer),
         tombstones: false,
@@ -310,7 +406,10 @@ impl Driver for Amqp {
     }
 
     async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {
-        Err(crate::capability::unsupported("move the position of a group", crate::capability::REPOSITIONING))
+        Err(crate::driver::capability::unsupported(
+            "move the position of a group",
+            crate::driver::capability::REPOSITIONING,
+        ))
     }
 
     async fn ping(&self) -> Result<()> {
@@ -332,7 +431,8 @@ impl Driver for Amqp {
     }
 }
 
-/// The conventions' name of what is consumed: exchange and queue, the routing key being empty or different per message.
+/// Returns the source under the name that the semantic conventions prescribe: exchange and queue.
+/// The routing key is left out, because it is empty or differs per message.
 fn destination(subscription: &Subscription) -> Destination {
     match subscription.group_name() {
         Some(group) => {
@@ -340,8 +440,8 @@ fn destination(subscription: &Subscription) -> Destination {
             Destination::new().named(format!("{topic}:{topic}.{group}"))
         }
         None => Destination::new()
-            .with_attribute("messaging.destination.anonymous", true)
-            .with_attribute("messaging.destination.temporary", true),
+            .with_attribute(attribute::DESTINATION_ANONYMOUS, true)
+            .with_attribute(attribute::DESTINATION_TEMPORARY, true),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a connection to Kafka is made with: from a URL, from a builder, or from a client configuration.
+//! Settings of a connection to Kafka, from a URL, a builder, or a client configuration.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
-use super::{DEFAULT_PORT, Kafka};
-use crate::broker_url::{BrokerUrl, Secret, Topology};
-use crate::driver::DEFAULT_MAX_IN_FLIGHT;
+use crate::adapters::kafka::{DEFAULT_PORT, Kafka};
+use crate::driver::{BrokerUrl, Identity, Secret, Topology};
 use crate::error::{Error, ErrorKind, Result};
 
 const BOOTSTRAP: &str = "bootstrap.servers";
 pub(super) const GROUP_PROTOCOL: &str = "group.protocol";
 
-/// What the delivery semantics rest on: set by the adapter, not by users.
+/// The properties that the delivery semantics depend on. Only the adapter sets them.
 const RESERVED: [&str; 14] = [
     "acks",
     "allow.auto.create.topics",
@@ -32,9 +31,10 @@ const RESERVED: [&str; 14] = [
     "request.required.acks",
 ];
 
-/// Settings of a connection, to [`connect`](Self::connect) with. Setters never fail; connecting checks everything.
+/// Settings of a connection, to [`connect`](Self::connect) with. Setters never fail; connecting
+/// checks everything.
 ///
-/// ```no_run
+/// ```rust,no_run
 /// # async fn example() -> traced_broker::Result<()> {
 /// use std::time::Duration;
 /// use traced_broker::{Secret, Traced, adapters::kafka::Kafka};
@@ -48,6 +48,18 @@ const RESERVED: [&str; 14] = [
 ///     .await?;
 /// let broker = Traced::new(kafka);
 /// # Ok(()) }
+/// ```
+///
+/// A property that the adapter sets itself is refused before a connection is attempted:
+///
+/// ```rust
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use traced_broker::{ErrorKind, adapters::kafka::Kafka};
+///
+/// let builder = Kafka::builder("localhost:9092").property("acks", "1");
+/// let error = builder.connect().await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+/// # }
 /// ```
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it connects"]
@@ -64,15 +76,25 @@ pub struct KafkaBuilder {
     refused: Option<String>,
 }
 
-/// Who assigns partitions to the members of a group. All members of a group must use the same.
+/// The protocol that assigns partitions to the members of a group. All members of a group must use
+/// the same.
+///
+/// ```rust
+/// use traced_broker::adapters::kafka::GroupProtocol;
+///
+/// assert_eq!("consumer".parse::<GroupProtocol>(), Ok(GroupProtocol::Consumer));
+/// assert!("eager".parse::<GroupProtocol>().is_err());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum GroupProtocol {
-    /// A member does, cooperatively: members that stay keep their partitions. Understood by every broker.
+    /// A member assigns them, cooperatively: members that stay keep their partitions. Every broker
+    /// supports this.
     #[default]
     Classic,
-    /// The broker does (KIP-848): partitions move one by one, without halting the group. Needs Kafka 4.0 or later; how long a member may be
-    /// silent and how often it reports is then configured at the broker.
+    /// The broker assigns them (KIP-848): partitions move one by one, without halting the group.
+    /// Needs Kafka 4.0 or later. The time that a member may be silent and the interval of its
+    /// heartbeats are then configured at the broker.
     Consumer,
 }
 
@@ -109,7 +131,7 @@ impl KafkaBuilder {
             connect_timeout: Duration::from_secs(10),
             delivery_timeout: Duration::from_secs(30),
             commit_interval: Duration::from_secs(1),
-            max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+            max_in_flight: Identity::DEFAULT_MAX_IN_FLIGHT,
             refused: None,
         }
     }
@@ -167,65 +189,72 @@ impl KafkaBuilder {
         Self { client, refused, ..Self::new("") }
     }
 
-    /// User and password for SASL. Unless [properties](Self::property) say otherwise the mechanism is `PLAIN` and the connection is
-    /// not encrypted, as the scheme `kafka://` says.
+    /// Sets user and password for SASL. Unless [properties](Self::property) say otherwise, the
+    /// mechanism is `PLAIN` and the connection is not encrypted, as the scheme `kafka://` implies.
     pub fn credentials(mut self, username: impl Into<String>, password: Secret) -> Self {
         self.client.set("sasl.username", username).set("sasl.password", password.expose());
         self
     }
 
-    /// Whether to create missing topics. Default: create.
+    /// Sets whether missing topics are created. Default: create.
     pub fn topology(mut self, topology: Topology) -> Self {
         self.topology = topology;
         self
     }
 
-    /// How many partitions a topic is created with, or -1 for the broker's own default. Default 6: so many members of a group
-    /// can share it. An existing topic keeps what it has.
+    /// Sets the number of partitions of a topic that is created, or -1 for the broker's own
+    /// default. Default 6: up to six members of a group can share the topic. An existing topic
+    /// keeps its partitions.
     pub fn partitions(mut self, partitions: i32) -> Self {
         self.partitions = partitions;
         self
     }
 
-    /// How many replicas a topic is created with, or -1 for the broker's own default, which is the default.
+    /// Sets the number of replicas of a topic that is created, or -1 for the broker's own default.
+    /// Default -1.
     pub fn replication(mut self, replicas: i32) -> Self {
         self.replication = replicas;
         self
     }
 
-    /// How long connecting, subscribing, creating a topic, a ping and closing may take. Default 10 seconds.
+    /// Sets the maximum duration of connecting, subscribing, creating a topic, a ping and closing.
+    /// Default 10 seconds.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
         self
     }
 
-    /// How long a publish may wait for its confirmation, retries across reconnections included. Default 30 seconds.
+    /// Sets the maximum time that a publish waits for its confirmation, including retries across
+    /// reconnections. Default 30 seconds.
     pub fn delivery_timeout(mut self, limit: Duration) -> Self {
         self.delivery_timeout = limit;
         self
     }
 
-    /// How often acknowledgements are brought to the broker while a subscription runs; what was acknowledged within that time before a
-    /// crash comes again. Default 1 second.
+    /// Sets the interval at which acknowledgements are sent to the broker while a subscription
+    /// runs. Messages acknowledged within that time before a crash are redelivered. Default 1
+    /// second.
     pub fn commit_interval(mut self, interval: Duration) -> Self {
         self.commit_interval = interval;
         self
     }
 
-    /// Who assigns partitions to the members of a group. Default [`GroupProtocol::Classic`].
+    /// Sets the protocol that assigns partitions to the members of a group. Default
+    /// [`GroupProtocol::Classic`].
     pub fn group_protocol(mut self, protocol: GroupProtocol) -> Self {
         self.client.set(GROUP_PROTOCOL, protocol.as_str());
         self
     }
 
-    /// How many publishes may be unconfirmed at a time. Default 1024.
+    /// Sets the maximum number of unconfirmed publishes. Default 1024.
     pub fn max_in_flight(mut self, publishes: usize) -> Self {
         self.max_in_flight = publishes;
         self
     }
 
-    /// Sets a configuration property of librdkafka, for producer, consumers and topic creation alike, such as
-    /// `compression.type` or `security.protocol`. Those that the delivery semantics rest on are refused when connecting.
+    /// Sets a configuration property of librdkafka, for the producer, consumers and topic creation
+    /// alike, for example `compression.type` or `security.protocol`. Connecting refuses properties
+    /// that the delivery semantics depend on.
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let name = name.into();
         if RESERVED.contains(&name.as_str()) {
@@ -239,8 +268,9 @@ impl KafkaBuilder {
     /// Connects.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a value out of range or a property that librdkafka does not know or that may not be
-    /// set; [`ErrorKind::Unavailable`] when no broker answers in time; [`ErrorKind::Unauthenticated`] for wrong credentials.
+    /// [`ErrorKind::InvalidConfig`] for a value out of range, and for a property that librdkafka
+    /// does not know or that may not be set; [`ErrorKind::Unavailable`] if no broker answers in
+    /// time; [`ErrorKind::Unauthenticated`] for wrong credentials.
     pub async fn connect(self) -> Result<Kafka> {
         Kafka::open(self.checked()?).await
     }
@@ -287,51 +317,52 @@ impl KafkaBuilder {
         Ok(self)
     }
 
-    /// The configuration that producer, consumers and administration share.
+    /// Returns the configuration that producer, consumers and administration share.
     pub(super) fn shared_client(&self) -> ClientConfig {
         let mut client = self.client.clone();
-        // The business of members of groups only.
+        // Applies to members of groups only.
         client.remove(GROUP_PROTOCOL);
         default(&mut client, "client.id", "traced-broker");
         default(&mut client, "reconnect.backoff.ms", "100");
         default(&mut client, "reconnect.backoff.max.ms", "2000");
-        // With the default, a connection that breaks while nothing is asked of it is an error in the log.
+        // By default, librdkafka logs an error when an idle connection breaks.
         default(&mut client, "log.connection.close", "false");
         client
     }
 
-    /// Whether groups are to use the protocol in which the broker assigns the partitions.
+    /// Returns `true` if groups use the protocol in which the broker assigns the partitions.
     pub(super) fn assigned_by_broker(&self) -> bool {
         self.client.get(GROUP_PROTOCOL) == Some(GroupProtocol::Consumer.as_str())
     }
 
-    /// The servers to find the cluster through, `host:port,…`.
+    /// Returns the servers through which the cluster is found, `host:port,…`.
     pub(super) fn servers(&self) -> &str {
         self.client.get(BOOTSTRAP).unwrap_or_default()
     }
 
-    /// The largest message that the producer takes, in bytes.
+    /// Returns the largest message that the producer accepts, in bytes.
     pub(super) fn max_message(&self) -> usize {
         self.client.get("message.max.bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(DEFAULT_MAX_MESSAGE)
     }
 }
 
-/// The most publishes that may be unconfirmed: librdkafka counts up to ten million, and twice as many may be in its queue.
+/// Maximum of `max_in_flight`: librdkafka counts up to ten million messages, and its queue may hold
+/// twice `max_in_flight`.
 const MAX_IN_FLIGHT: usize = 1_000_000;
 
-/// librdkafka's `message.max.bytes`.
+/// The default of librdkafka's `message.max.bytes`.
 const DEFAULT_MAX_MESSAGE: usize = 1_000_000;
 
 const MAX_MILLISECONDS: u128 = 24 * 60 * 60 * 1000;
 
-/// Sets a property that is not set.
+/// Sets a property unless it is set already.
 pub(super) fn default(client: &mut ClientConfig, name: &str, value: impl Into<String>) {
     if client.get(name).is_none() {
         client.set(name, value);
     }
 }
 
-/// `host:port`, with the brackets of an IPv6 address.
+/// Formats `host:port`, with the brackets of an IPv6 address.
 fn host_and_port((host, port): &(String, u16)) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }

@@ -1,10 +1,10 @@
-//! rdkafka's errors to the library's.
+//! Maps rdkafka's errors to those of the library.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use crate::error::{Error, ErrorKind};
 
-/// Properties whose values no error may repeat.
+/// The properties whose values no error may repeat.
 const SECRET_PROPERTIES: [&str; 7] = [
     "sasl.password",
     "sasl.oauthbearer.client.secret",
@@ -15,7 +15,7 @@ const SECRET_PROPERTIES: [&str; 7] = [
     "ssl.truststore.password",
 ];
 
-/// The error of an operation on the broker; the source is the client's own.
+/// Converts the error of an operation on the broker. Its source is the client's error.
 pub(super) fn from_client(error: KafkaError) -> Error {
     match error {
         KafkaError::ClientConfig(_, _, name, _) if SECRET_PROPERTIES.contains(&name.as_str()) => {
@@ -34,7 +34,8 @@ pub(super) fn from_client(error: KafkaError) -> Error {
     }
 }
 
-/// The code of the client's error; rdkafka keeps that of an administrative operation to itself.
+/// Returns the code of the client's error. rdkafka itself does not return that of an administrative
+/// operation.
 pub(super) fn code_of(error: &KafkaError) -> Option<Code> {
     match error {
         KafkaError::AdminOp(code) => Some(*code),
@@ -42,7 +43,7 @@ pub(super) fn code_of(error: &KafkaError) -> Option<Code> {
     }
 }
 
-/// The error that a code stands for.
+/// Returns the error for a code.
 pub(super) fn from_code(code: Code) -> Error {
     let (kind, message) = match code {
         Code::QueueFull => (ErrorKind::Busy, "too many publishes wait for their confirmation"),
@@ -87,7 +88,8 @@ pub(super) fn from_code(code: Code) -> Error {
     Error::new(kind, message)
 }
 
-/// Whether the client gets over it by itself, by connecting again or by finding the new leader or coordinator.
+/// Returns `true` if the client recovers by itself, by reconnecting or by finding the new leader or
+/// coordinator.
 pub(super) fn is_connection(code: Code) -> bool {
     matches!(
         code,

@@ -1,48 +1,48 @@
-//! Headers to and from Kafka's.
+//! Converts headers to and from Kafka's.
 
+use crate::names::header;
 use std::ffi::CStr;
 use std::sync::OnceLock;
 
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, OwnedHeaders};
 
-use super::native::NativeHeaders;
+use super::connection::native::NativeHeaders;
 use crate::error::{Error, ErrorKind, Result};
 use crate::headers::Headers;
 
-/// The header that carries the sender's message id, for which Kafka has no field.
-pub const MESSAGE_ID: &str = "message-id";
-
-/// The headers to publish, `None` if there are none.
+/// Converts the headers to publish. Returns `None` if there are none.
 ///
-/// `id` replaces what the headers say of it, unless they say the same.
+/// `id` replaces the id in the headers, unless both are the same.
 pub(super) fn to_native(headers: &Headers, id: Option<&str>) -> Result<Option<OwnedHeaders>> {
-    let id = id.filter(|id| headers.get_str(MESSAGE_ID) != Some(id));
+    let id = id.filter(|id| headers.get_str(header::MESSAGE_ID) != Some(id));
     if headers.is_empty() && id.is_none() {
         return Ok(None);
     }
     let mut native = OwnedHeaders::new_with_capacity(headers.len() + 1);
     for (name, value) in headers.iter() {
         if name.contains('\0') {
-            // Kafka would carry it, but librdkafka's consumers, this library's among them, would read the name cut short.
+            // Kafka would carry the name, but consumers based on librdkafka, including this
+            // library's, would read it truncated.
             return Err(Error::new(ErrorKind::InvalidMessage, "the name of a header holds a NUL byte")
                 .with_context("header", name.escape_debug()));
         }
-        if id.is_none() || !name.eq_ignore_ascii_case(MESSAGE_ID) {
+        if id.is_none() || !name.eq_ignore_ascii_case(header::MESSAGE_ID) {
             native = native.insert(Header { key: name, value: Some(value) });
         }
     }
     if let Some(id) = id {
-        native = native.insert(Header { key: MESSAGE_ID, value: Some(id) });
+        native = native.insert(Header { key: header::MESSAGE_ID, value: Some(id) });
     }
     Ok(Some(native))
 }
 
-/// The headers of a received message, and how many could not be represented.
+/// Returns the headers of a received message, and the number of headers that could not be
+/// represented.
 pub(super) fn from_native(message: &mut BorrowedMessage<'_>) -> (Headers, u32) {
     let native = match NativeHeaders::of(message) {
         Ok(Some(native)) => native,
         Ok(None) => return (Headers::new(), 0),
-        // Nobody can say how many there are.
+        // Their number is unknown.
         Err(_) => return (Headers::new(), 1),
     };
     let (count, bytes) = native.iter().fold((0, 0), |(count, bytes), (name, value)| {
@@ -61,10 +61,11 @@ pub(super) fn from_native(message: &mut BorrowedMessage<'_>) -> (Headers, u32) {
     (headers, unreadable)
 }
 
-/// Whether `name` is the whole name of the header, and not what comes before a NUL byte in it.
+/// Returns `true` if `name` is the whole name of the header, and not truncated at a NUL byte.
 ///
-/// librdkafka tells no name's length. It does keep the value right behind the name and a NUL byte, so the distance tells. That is
-/// no promise of its interface: if this librdkafka does otherwise, every name passes for whole.
+/// librdkafka does not return the length of a name. It stores the value directly after the name and
+/// a NUL byte, so the distance shows the length. Its interface does not guarantee this: if this
+/// librdkafka stores them differently, every name counts as whole.
 fn is_whole(name: &CStr, value: &[u8]) -> bool {
     distance(name.to_bytes(), value) == name.count_bytes() + 1 || !values_follow_names()
 }

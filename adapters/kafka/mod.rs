@@ -1,86 +1,147 @@
 //! Apache Kafka, through rdkafka.
 //!
 //! # URLs
-//! `kafka://[user[:password]@]host[:9092][,host…][?option=value&…]`; several hosts are ways into one cluster. There is no path.
+//! `kafka://[user[:password]@]host[:9092][,host…][?option=value&…]`. Several hosts are entry points
+//! of one cluster. The URL has no path.
 //!
 //! | option | meaning | default |
 //! |---|---|---|
-//! | `topology` | `create` missing topics, or only `check` | `create` |
+//! | `topology` | `create` missing topics, or only `check` that they exist | `create` |
 //! | `partitions` | partitions of a topic that is created; -1 for the broker's own default | 6 |
 //! | `replication` | replicas of a topic that is created; -1 for the broker's own default | -1 |
-//! | `connect_timeout` | how long connecting, subscribing, creating a topic, a ping and closing may take, in ms | 10000 |
-//! | `delivery_timeout` | how long a publish may wait for its confirmation, in ms | 30000 |
-//! | `commit_interval` | how often acknowledgements are brought to the broker, in ms | 1000 |
-//! | `max_in_flight` | publishes that may be unconfirmed at a time | 1024 |
-//! | `linger` | how long a message may wait for others to travel with, in ms | 1 |
-//! | `group_protocol` | who assigns partitions: `classic`, a member, or `consumer`, the broker (Kafka 4.0 and later) | `classic` |
+//! | `connect_timeout` | maximum duration of connecting, subscribing, creating a topic, a ping and closing, in ms | 10000 |
+//! | `delivery_timeout` | maximum time that a publish waits for its confirmation, in ms | 30000 |
+//! | `commit_interval` | interval at which acknowledgements are sent to the broker, in ms | 1000 |
+//! | `max_in_flight` | maximum number of unconfirmed publishes | 1024 |
+//! | `linger` | maximum time that a message waits for others to share its batch, in ms | 1 |
+//! | `group_protocol` | partitions are assigned by a member (`classic`) or by the broker (`consumer`, Kafka 4.0 and later) | `classic` |
 //! | `mechanism` | the SASL mechanism for user and password | `PLAIN` |
-//! | `client_id` | the name the broker logs this client under | `traced-broker` |
+//! | `client_id` | the name under which the broker logs this client | `traced-broker` |
 //!
-//! User and password are sent over a connection that is not encrypted. Everything else librdkafka can be told is set with
-//! [`KafkaBuilder::property`].
+//! User and password are sent over a connection that is not encrypted. Set all other options of
+//! librdkafka with [`KafkaBuilder::property`].
 //!
 //! # Delivery semantics
-//! A confirmed message is stored by all in-sync replicas (`acks=all`) and written once, in order, however often the client had
-//! to send it again (idempotent producer). It survives the death of a broker process; a power failure only with replicas.
-//! A publish that fails says whether bytes may have left. The key is the record's key and chooses the partition as Java
-//! clients do (murmur2); order is kept per partition, hence per key. Messages without a key go anywhere.
+//! | here | in Kafka |
+//! |---|---|
+//! | topic | topic of that name |
+//! | group | consumer group of that name |
+//! | key | key of the record |
+//! | time of publishing | timestamp of the record: the producer's clock, or the broker's on topics with `LogAppendTime` |
 //!
-//! The group is the consumer group of that name. At most as many members work as the topic has partitions. A topic
-//! that exists keeps the partitions it has.
-//! Acknowledging is local and answered at once; the position up to which everything is settled is committed in intervals, when a
-//! partition moves to another member, and on closing, which waits for the broker's answer. After a crash all from the oldest
-//! unsettled message of a partition on comes again. Once a partition moved, its deliveries can no longer be settled
-//! ([`SettlementLost`](crate::ErrorKind::SettlementLost)) and come again at the other member. Dropping the stream leaves the group; what is
-//! in hand then can still be settled for 100 ms, as when the connection is closed.
-//! An at-most-once subscription commits before it hands out, and what was not yet handed out when it ends is gone.
-//! A subscription without a group reads every partition there is when it begins, commits nothing and joins no group; its requests
-//! name the group `traced-broker-reader`.
+//! ## Confirms
+//! A confirmed message is stored by all in-sync replicas (`acks=all`). It is written once and in
+//! order, however often the client had to send it (idempotent producer). It survives the death of a
+//! broker process, but a power failure only with replicas. A publish that fails says whether bytes
+//! may have left.
 //!
-//! A new group can begin at a time or at an offset, in each partition, and so can a reader: a time is compared with the records' timestamps,
-//! to the millisecond, and the first record that is not older is the first to come, whatever follows it. An offset before the first record there
-//! is means that record, one beyond the end means the end, as of now. Where a group begins is committed when it subscribes, so partitions
-//! that the topic gets later begin at their earliest message. [`reposition`](crate::TracedBroker::reposition) commits a position for every
-//! partition; the group must have no members, or it is a [`Conflict`](crate::ErrorKind::Conflict). A member that crashed counts until its
-//! session times out, after 20 seconds.
+//! ## Keys and order
+//! The key chooses the partition as Java clients do (murmur2). Order is kept per partition, and so
+//! per key. Messages without a key go to any partition. A topic that exists keeps its partitions.
 //!
-//! Kafka cannot hand one message out again, so a retried message is held by this library, which counts its attempts from 1 in each
-//! process. The timestamp is the record's: the producer's clock, or the broker's on topics with `LogAppendTime`.
+//! ## Groups
+//! At most as many members receive messages as the topic has partitions. Dropping the stream leaves
+//! the group. Deliveries in hand can then still be settled for 100 ms, as after closing the
+//! connection.
 //!
-//! A batch goes out when it holds 32 messages, or half of `max_in_flight` if that is less, or after `linger`. A program that keeps fewer in
-//! flight waits for the latter each time: give it a `max_in_flight` that fits, or `linger=0`, which costs more CPU. For one that keeps
-//! many small messages in flight, the property `batch.num.messages` allows larger batches.
+//! ## Settlement
+//! An acknowledgement is local and answered at once. The position up to which all messages are
+//! settled is committed at intervals, when a partition moves to another member, and on closing,
+//! which waits for the broker's answer. After a crash, all messages from the oldest unsettled one
+//! of a partition on are redelivered. Once a partition has moved, its deliveries can no longer be
+//! settled ([`SettlementLost`](crate::ErrorKind::SettlementLost)) and are redelivered to the other
+//! member. A subscription with the guarantee at most once commits messages before it hands them
+//! out; messages not yet handed out when it ends are lost.
 //!
-//! Bounds: twice `max_in_flight` messages wait in the producer; 16 MiB are fetched ahead per subscription (a property of
-//! librdkafka's, `queued.max.messages.kbytes`); no more than the prefetch is handed out and unsettled. When it stays
-//! used up for a second fetching is paused, and the consumer stays a member of its group. Payloads and keys of up to 4 KiB share buffers
-//! of 32 KiB: who keeps one of them keeps its buffer.
+//! ## Readers without a group
+//! A subscription without a group reads every partition that exists when it begins. It commits no
+//! positions and joins no group. Its requests name the group `traced-broker-reader`.
+//!
+//! ## Start positions
+//! A new group can begin at a time or at an offset, in each partition, and so can a reader. A time
+//! is compared with the records' timestamps, to the millisecond; the first record that is not older
+//! is delivered first, whatever follows it. An offset before the first existing record means that
+//! record; an offset beyond the end means the end, as of now. The start of a group is committed
+//! when it subscribes, so partitions that the topic gets later begin at their earliest message.
+//!
+//! ## Moving a group
+//! [`reposition`](crate::TracedBroker::reposition) commits a position for every partition. The
+//! group must have no members, or this is a [`Conflict`](crate::ErrorKind::Conflict). A member that
+//! crashed counts until its session times out, after 20 seconds.
+//!
+//! ## Retries
+//! Kafka cannot redeliver a single message. A retried message is therefore held by this library,
+//! which counts its attempts from 1 in each process.
+//!
+//! ## Batches
+//! A batch is sent when it holds 32 messages, or half of `max_in_flight` if that is less, or after
+//! `linger`. A program that keeps fewer messages in flight waits for `linger` each time. Give it a
+//! `max_in_flight` that fits, or `linger=0`, which costs more CPU. For a program that keeps many
+//! small messages in flight, the property `batch.num.messages` allows larger batches.
+//!
+//! ## Reconnection
+//! librdkafka reconnects by itself, with a back-off from 100 ms to 2 seconds. Publishes wait
+//! meanwhile, at most for `delivery_timeout`. Subscriptions continue by themselves; connection
+//! errors are logged and not reported by their streams.
+//!
+//! ## Bounds
+//! | in memory | bound |
+//! |---|---|
+//! | messages waiting in the producer | twice `max_in_flight` |
+//! | messages fetched ahead | 16 MiB per subscription (librdkafka's property `queued.max.messages.kbytes`) |
+//! | deliveries handed out and unsettled | the prefetch |
+//! | shared buffers | payloads and keys of up to 4 KiB share buffers of 32 KiB; keeping one of them keeps its buffer |
+//!
+//! If the prefetch stays used up for a second, fetching is paused, and the consumer stays a member
+//! of its group.
 //!
 //! # Headers
-//! Names are text, values any bytes, in order, repeated names included. The message's id travels in the header [`MESSAGE_ID`].
-//! A name with a NUL byte is refused when publishing. Of a received message, headers whose names are not UTF-8 or hold a NUL byte
-//! are left out and counted; more than 100,000 headers count as one that is unreadable, and none is read. A null value is read as an
-//! empty one, and then a NUL byte in the name cuts it short unnoticed. A message without payload is a tombstone, and not the same as an empty one.
+//! | here | in Kafka |
+//! |---|---|
+//! | name | text |
+//! | value | any bytes |
+//! | order and repeated names | kept |
+//! | id of the message | header [`MESSAGE_ID`](crate::names::header::MESSAGE_ID) |
+//! | message without payload | a tombstone, which differs from an empty payload |
+//!
+//! ## Unusual names and values
+//! A name with a NUL byte is refused when publishing. In a received message, headers whose names
+//! are not UTF-8 or contain a NUL byte are left out and counted. More than 100,000 headers count as
+//! one unreadable header, and none of them is read. A null value is read as an empty one; a NUL
+//! byte in the name of such a header truncates it unnoticed.
 //!
 //! # Escape hatch
-//! [`Kafka::from_client`] starts from a client configuration of rdkafka's own, [`Kafka::as_client`] gives the one in use, to make
-//! further clients from. Properties that the semantics above rest on are refused.
+//! [`Kafka::from_client`] starts from a client configuration of rdkafka. [`Kafka::as_client`]
+//! returns the one in use, from which further clients can be created. Properties that the semantics
+//! above depend on are refused.
+//!
+//! # Permissions and settings at the server
+//! | operation | ACL |
+//! |---|---|
+//! | connect, ping | none; metadata of `__consumer_offsets` is requested, and any answer is enough |
+//! | declare a topic | `Describe` on the topic |
+//! | create a missing topic (`topology=create`) | `Create` on the topic or the cluster |
+//! | publish | `Write` on the topic; before Kafka 2.8 also `IdempotentWrite` on the cluster |
+//! | subscribe as a group, or move a group | `Read` on the topic and on the group |
+//! | subscribe without a group | `Read` on the topic, `Describe` on the group `traced-broker-reader` |
+//!
+//! `Read` and `Write` include `Describe`. Topics are never created by a publish, so the broker's
+//! `auto.create.topics.enable` is not needed.
+//!
+//! | setting at the broker | value |
+//! |---|---|
+//! | `message.max.bytes` of broker or topic | at least the property `message.max.bytes` here, 1,000,000 unless set |
+//! | bounds of the session timeout (`classic`) | have to include 20 seconds, or the value of the property `session.timeout.ms` if it is set |
+//! | session timeout and heartbeat interval (`consumer`) | configured at the broker |
+//! | replicas | needed to survive a power failure |
 
-mod assignment;
-mod commit;
 mod config;
+mod connection;
 mod consume;
-mod delivery;
 mod error;
 mod headers;
-mod log;
-mod member;
-mod native;
-mod poller;
 mod publish;
-mod start;
 mod topology;
-mod window;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,24 +153,43 @@ use rdkafka::ClientConfig;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::address::{Start, Subscription, Topic};
-use crate::broker_url::BrokerUrl;
-use crate::capability::{Attempts, Capabilities, Confirm, HeaderValues, Order, Retry, TimestampSource};
-use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
+use crate::driver::capability::{Attempts, Capabilities, Confirm, HeaderValues, Order, Redelivery, TimestampSource};
+use crate::driver::{BrokerUrl, Confirmation, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Receipt;
+use crate::message::{Receipt, Start, Subscription, Topic};
+use crate::names::attribute;
 
 pub use config::{GroupProtocol, KafkaBuilder};
-pub use headers::MESSAGE_ID;
 
-use log::Trouble;
-use poller::Control;
+use connection::log::Trouble;
+use consume::poller::Control;
 use publish::Publisher;
 
-/// The port of a broker unless the URL says otherwise.
+/// The default port of a broker.
 pub const DEFAULT_PORT: u16 = 9092;
 
 /// A connection to Kafka; see the [module](self).
+///
+/// ```rust,no_run
+/// # async fn example() -> traced_broker::Result<()> {
+/// use traced_broker::{BrokerUrl, Traced, adapters::kafka::Kafka};
+///
+/// let url = BrokerUrl::parse("kafka://k1.example:9092,k2.example:9092?partitions=12")?;
+/// let broker = Traced::new(Kafka::connect(&url).await?);
+/// # Ok(()) }
+/// ```
+///
+/// An unknown or invalid option is refused before a connection is attempted:
+///
+/// ```rust
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use traced_broker::{BrokerUrl, ErrorKind, adapters::kafka::Kafka};
+///
+/// let url = BrokerUrl::parse("kafka://localhost?group_protocol=eager")?;
+/// let error = Kafka::connect(&url).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Kafka {
     shared: Arc<Shared>,
@@ -120,7 +200,7 @@ pub struct Kafka {
 #[derive(Debug)]
 struct Shared {
     settings: KafkaBuilder,
-    /// What the settings come to, for the user's own clients.
+    /// The resulting client configuration, for further clients of the application.
     client: ClientConfig,
     publisher: Publisher,
     subscriptions: Mutex<Vec<Arc<Control>>>,
@@ -131,23 +211,36 @@ impl Kafka {
     /// Connects to the cluster that the URL names.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for an unknown or invalid option or a path, and as [`KafkaBuilder::connect`].
+    /// [`ErrorKind::InvalidConfig`] for an unknown or invalid option or a path, and those of
+    /// [`KafkaBuilder::connect`].
     pub async fn connect(url: &BrokerUrl) -> Result<Self> {
         KafkaBuilder::from_url(url)?.connect().await
     }
 
-    /// Settings to connect with; `bootstrap_servers` is `host:port`, or several of them with commas.
+    /// Creates settings to connect with. `bootstrap_servers` is `host:port`, or several of them
+    /// separated by commas.
     pub fn builder(bootstrap_servers: impl Into<String>) -> KafkaBuilder {
         KafkaBuilder::new(bootstrap_servers)
     }
 
-    /// Settings that start from a client configuration of rdkafka's, which needs `bootstrap.servers`.
+    /// Creates settings from a client configuration of rdkafka, which needs `bootstrap.servers`.
+    ///
+    /// ```rust
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use traced_broker::{ErrorKind, adapters::kafka::Kafka};
+    ///
+    /// let mut configuration = rdkafka::ClientConfig::new();
+    /// configuration.set("compression.type", "gzip");
+    /// let error = Kafka::from_client(configuration).connect().await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::InvalidConfig, "bootstrap.servers is missing");
+    /// # }
+    /// ```
     pub fn from_client(configuration: ClientConfig) -> KafkaBuilder {
         KafkaBuilder::from_client(configuration)
     }
 
-    /// The client configuration this connection was made with, to make further clients of rdkafka's from. It holds the
-    /// credentials.
+    /// Returns the client configuration of this connection, from which further clients of rdkafka
+    /// can be created. It contains the credentials.
     pub fn as_client(&self) -> &ClientConfig {
         &self.shared.client
     }
@@ -243,13 +336,13 @@ impl Driver for Kafka {
         let Ok(ended) = ended else {
             return Err(Error::new(ErrorKind::Timeout, "acknowledgements may not have reached the broker"));
         };
-        // A thread that is gone without an answer panicked in a callback.
+        // A thread that ended without an answer panicked in a callback.
         let ended = ended.into_iter().try_for_each(|end| end.unwrap_or_else(|_| Err(vanished())));
         flushed.and(ended)
     }
 }
 
-/// Runs what blocks on a thread where it may.
+/// Runs blocking work on a thread that may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     spawn_blocking(work).await.unwrap_or_else(|_| Err(vanished()))
 }
@@ -257,7 +350,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 fn identity(settings: &KafkaBuilder) -> Identity {
     let identity = Identity::new("kafka")
         .with_max_in_flight(settings.max_in_flight)
-        .with_send_attributes(Some(delivery::KEY_ATTRIBUTE), Some(delivery::OFFSET_ATTRIBUTE));
+        .with_send_attributes(Some(attribute::KAFKA_MESSAGE_KEY), Some(attribute::KAFKA_OFFSET));
     let identity = match settings.shared_client().get("client.id") {
         Some(id) => identity.with_client_id(id),
         None => identity,
@@ -272,7 +365,7 @@ fn identity(settings: &KafkaBuilder) -> Identity {
 fn capabilities(settings: &KafkaBuilder) -> Capabilities {
     let mut capabilities = Capabilities::new();
     capabilities.confirm = Confirm::Broker;
-    capabilities.retry = Retry::Held;
+    capabilities.retry = Redelivery::Held;
     capabilities.attempts = Attempts::Process;
     capabilities.order = Order::Partition;
     capabilities.timestamp = Some(TimestampSource::Producer);
@@ -285,7 +378,7 @@ fn capabilities(settings: &KafkaBuilder) -> Capabilities {
     capabilities
 }
 
-/// The error of a connection that could not be made.
+/// Returns the error of a failed connection attempt.
 fn unreachable(error: Error, settings: &KafkaBuilder, trouble: &Trouble) -> Error {
     let message =
         "no broker answered; check that it runs, that host and port are right, and that it accepts plain connections";

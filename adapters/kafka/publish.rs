@@ -1,4 +1,5 @@
-//! Publishing: straight into librdkafka's queue, confirmed from a thread that polls for its delivery reports.
+//! Publishing: straight into librdkafka's queue. A thread polls for delivery reports and confirms
+//! publishes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,16 +15,18 @@ use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use super::config::{KafkaBuilder, default};
-use super::log::{Listener, Trouble};
-use super::{closed, error, headers, native};
+use super::connection::log::{Listener, Trouble};
+use crate::adapters::kafka::connection::native;
+use crate::adapters::kafka::{closed, error, headers};
 use crate::driver::{Confirmation, Confirmer, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Receipt;
 
-/// How long the polling thread waits for a delivery report at a time, hence how soon it notices that it is to end.
+/// Maximum time that the polling thread waits for a delivery report, and so the delay until it
+/// notices that it is to end.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The most messages that are waited for.
+/// Maximum number of messages that a batch waits for.
 const BATCH: usize = 32;
 
 const UNKNOWN_TOPIC: Duration = Duration::from_secs(5);
@@ -59,7 +62,7 @@ impl Publisher {
         Ok(Self { configuration, trouble, polled: RwLock::new(Some(polled)), max_message: settings.max_message() })
     }
 
-    /// The producer, to ask its client for metadata.
+    /// Returns the producer, whose client can be asked for metadata.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`] after [`close`](Self::close).
@@ -67,7 +70,7 @@ impl Publisher {
         self.polled.read().as_ref().map(|polled| Arc::clone(&polled.running)).ok_or_else(closed)
     }
 
-    /// Enqueues a message; its report gives the confirmation.
+    /// Enqueues a message. Its delivery report completes the confirmation.
     pub(super) fn publish(&self, topic: &str, message: &Outbound) -> Confirmation<Receipt> {
         let headers = match headers::to_native(&message.headers, message.id.as_deref()) {
             Ok(headers) => headers,
@@ -92,7 +95,7 @@ impl Publisher {
         }
     }
 
-    /// Gives the record to librdkafka, or it back; no record is given back after closing.
+    /// Passes the record to librdkafka. Returns the record if it is refused, except after closing.
     #[expect(clippy::result_large_err, reason = "rdkafka gives a record back by value, and failures are rare")]
     fn send<'a>(&self, record: Record<'a>) -> Result<(), (KafkaError, Option<Record<'a>>)> {
         match &*self.polled.read() {
@@ -101,11 +104,12 @@ impl Publisher {
         }
     }
 
-    /// Replaces a producer that can send nothing more, which happens when the broker has forgotten what it had confirmed.
+    /// Replaces a producer that can send no more messages. This happens when the broker has
+    /// forgotten messages that it had confirmed.
     fn renew(&self) -> Result<()> {
         let mut polled = self.polled.write();
         let Some(old) = polled.as_ref() else { return Err(closed()) };
-        // Another caller may have been faster.
+        // Another caller may have replaced it already.
         if let Some((code, reason)) = old.running.client().fatal_error() {
             tracing::warn!(%code, reason, "kafka: the producer is made anew");
             let new = Polled::start(&self.configuration, Arc::clone(&self.trouble))?;
@@ -115,7 +119,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// The error of a message that librdkafka did not take.
+    /// Returns the error of a message that librdkafka did not accept.
     fn refused(&self, error: KafkaError, message: &Outbound) -> Error {
         match error.rdkafka_error_code() {
             Some(Code::MessageSizeTooLarge) => {
@@ -127,13 +131,14 @@ impl Publisher {
         }
     }
 
-    /// Waits until every message has its report, then ends producer and thread. Blocks; a second call does nothing.
+    /// Waits until every message has its report, then ends producer and thread. Blocks; a second
+    /// call is a no-op.
     pub(super) fn close(&self, limit: Duration) -> Result<()> {
         let Some(Polled { running, thread }) = self.polled.write().take() else { return Ok(()) };
         let flushed = running.producer.flush(limit);
         running.end();
         drop(running);
-        // It cannot have panicked but in a callback, and then there is nothing to do about it here.
+        // The thread can only have panicked in a callback, which cannot be repaired here.
         let _ = thread.join();
         flushed.map_err(|error| error::from_client(error).with_unknown_outcome())
     }
@@ -165,7 +170,8 @@ impl Polled {
 }
 
 impl Running {
-    /// Has the thread end soon. It drops the producer, which blocks while it tells of every message that was not confirmed.
+    /// Tells the thread to end. It drops the producer, which blocks while it reports every message
+    /// that was not confirmed.
     fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
     }
@@ -188,17 +194,21 @@ fn configuration(settings: &KafkaBuilder) -> ClientConfig {
         .set("acks", "all")
         .set("allow.auto.create.topics", "false")
         .set("message.timeout.ms", settings.delivery_timeout.as_millis().to_string());
-    // How long a topic may be unknown before its messages fail. It was there when it was declared.
+    // Maximum time that a topic may be unknown before its messages fail. It existed when it was
+    // declared.
     let unknown = (settings.delivery_timeout / 2).min(UNKNOWN_TOPIC);
     default(&mut client, "topic.metadata.propagation.max.ms", unknown.as_millis().to_string());
     default(&mut client, "partitioner", "murmur2_random");
-    // A message waits for others, so long or until they make a batch: half of what may be in flight, so that one batch is filled
-    // while the other is on its way, and few enough that those who keep far fewer in flight do not wait each time. Those without a key go to one partition for a while, or there would be no batches.
+    // A message waits for the linger time, or until half of the messages in flight make a batch.
+    // One batch is then filled while the other is sent. The limit is small, so that publishers with
+    // far fewer messages in flight do not wait each time. Messages without a key go to one
+    // partition for a while, or there would be no batches.
     default(&mut client, "linger.ms", "1");
     default(&mut client, "batch.num.messages", (settings.max_in_flight / 2).clamp(1, BATCH).to_string());
     default(&mut client, "sticky.partitioning.linger.ms", "10");
-    // A message counts until its report has been dealt with together with the others of the same answer, while those confirmed
-    // first make room for new ones: so the queue is never full for who keeps to `max_in_flight`.
+    // A message counts until its report has been handled together with the others of the same
+    // answer, while messages confirmed first make room for new ones. With twice the limit, the
+    // queue is never full for callers that keep to `max_in_flight`.
     let messages = 2 * settings.max_in_flight;
     let kilobytes = (messages * settings.max_message() / 1024).clamp(1_048_576, i32::MAX as usize);
     client.set("queue.buffering.max.messages", messages.to_string());
@@ -213,7 +223,8 @@ impl ProducerContext for Listener {
         confirmer.confirm(match report {
             Ok(message) => {
                 let receipt = Receipt::confirmed().with_partition(message.partition());
-                // Negative where the broker had stored it at an earlier try of which the answer was lost.
+                // Negative if the broker had stored the message at an earlier attempt whose answer
+                // was lost.
                 Ok(if message.offset() >= 0 { receipt.with_offset(message.offset()) } else { receipt })
             }
             Err((error, message)) => Err(undelivered(error, native::may_be_stored(message))),

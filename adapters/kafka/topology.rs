@@ -1,4 +1,4 @@
-//! Topics: whether they are there, and making those that are not. Everything here blocks.
+//! Topics: looks them up and creates missing ones. All functions here block.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,22 +11,23 @@ use rdkafka::util::Timeout;
 use tokio::runtime::Handle;
 
 use super::config::KafkaBuilder;
+use super::connection::log::Listener;
 use super::error;
-use super::log::Listener;
-use crate::broker_url::Topology;
+use crate::driver::Topology;
 use crate::error::{Error, ErrorKind, Result};
 
-/// A topic that is on most clusters; asking for one topic is cheaper than asking for all, as asking for none is not possible.
+/// A topic that exists on most clusters. A request for one topic is cheaper than one for all
+/// topics, and a request for no topic is not possible.
 const PROBE: &str = "__consumer_offsets";
 
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A round trip to the broker.
+/// Makes a round trip to the broker.
 pub(super) fn ping(client: &Client<impl ClientContext>, limit: Duration) -> Result<()> {
     client.fetch_metadata(Some(PROBE), limit).map(drop).map_err(error::from_client)
 }
 
-/// Makes sure that the topic is there and tells how many partitions it has.
+/// Creates the topic if it is missing and may be created. Returns its number of partitions.
 pub(super) fn ensure(client: &Client<impl ClientContext>, settings: &KafkaBuilder, topic: &str) -> Result<i32> {
     let deadline = Instant::now() + settings.connect_timeout;
     if let Some(partitions) = look_up(client, topic, deadline)? {
@@ -37,7 +38,7 @@ pub(super) fn ensure(client: &Client<impl ClientContext>, settings: &KafkaBuilde
     }
     create(settings, topic, deadline)?;
     loop {
-        // The broker asked may not have heard of it yet.
+        // The broker that answers may not know the new topic yet.
         if let Some(partitions) = look_up(client, topic, deadline)? {
             return Ok(partitions);
         }
@@ -49,7 +50,7 @@ pub(super) fn ensure(client: &Client<impl ClientContext>, settings: &KafkaBuilde
     }
 }
 
-/// Tells how many partitions a topic has that must be there.
+/// Returns the number of partitions of a topic that must exist.
 pub(super) fn existing(client: &Client<impl ClientContext>, settings: &KafkaBuilder, topic: &str) -> Result<i32> {
     let found = look_up(client, topic, Instant::now() + settings.connect_timeout)?;
     found.ok_or_else(|| missing("the topic does not exist", topic))
@@ -59,7 +60,8 @@ fn missing(message: &'static str, topic: &str) -> Error {
     Error::new(ErrorKind::NotFound, message).with_context("topic", topic)
 }
 
-/// How many partitions the topic has, all with a leader; `None` if there is no such topic.
+/// Returns the number of partitions of the topic, all with a leader; `None` if the topic does not
+/// exist.
 fn look_up(client: &Client<impl ClientContext>, topic: &str, deadline: Instant) -> Result<Option<i32>> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(PAUSE);
@@ -71,7 +73,7 @@ fn look_up(client: &Client<impl ClientContext>, topic: &str, deadline: Instant) 
             (Some(found), None) if found.partitions().iter().all(|partition| partition.leader() >= 0) => {
                 return Ok(i32::try_from(found.partitions().len()).ok().filter(|count| *count > 0));
             }
-            // Partitions without a leader, for now.
+            // Partitions without a leader, temporarily.
             (_, None | Some(Code::LeaderNotAvailable)) if Instant::now() < deadline => thread::sleep(PAUSE),
             (_, code) => {
                 return Err(error::from_code(code.unwrap_or(Code::LeaderNotAvailable)).with_context("topic", topic));

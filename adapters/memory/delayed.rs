@@ -1,4 +1,4 @@
-//! Messages of a topic that wait for their time.
+//! Delayed messages of a topic.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -8,18 +8,19 @@ use tokio::time::Instant;
 
 use crate::driver::Outbound;
 
-/// Further away than any program lives, and still within every clock's range.
+/// A duration longer than any program runs, and still within every clock's range.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// The moment after that delay; a delay beyond the clock's range is as good as for ever.
+/// Returns the moment after this delay, of which at most [`FAR`] counts.
 pub(super) fn after(delay: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(delay.min(FAR)).unwrap_or(now)
 }
 
-/// The messages that no group may have yet, by their time, and those of one time in the order they came in.
+/// The messages that are not due, ordered by due time; messages with the same time keep the order
+/// in which they were added.
 ///
-/// Each takes one of the topic's places, which bounds their number.
+/// Each takes a place in the topic, which bounds their number.
 #[derive(Debug, Default)]
 pub(super) struct Delayed {
     waiting: BinaryHeap<Reverse<Entry>>,
@@ -27,7 +28,7 @@ pub(super) struct Delayed {
 }
 
 impl Delayed {
-    /// Keeps a message until that time.
+    /// Keeps a message until this time.
     pub(super) fn push(&mut self, message: Outbound, until: SystemTime) {
         let delay = until.duration_since(SystemTime::now()).unwrap_or_default();
         self.waiting.push(Reverse(Entry { order: (until, self.taken), due: after(delay), message }));
@@ -38,17 +39,17 @@ impl Delayed {
         self.waiting.len()
     }
 
-    /// How many messages there ever were.
+    /// Returns the number of messages ever added.
     pub(super) fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// When the next message is due.
+    /// Returns the time at which the next message is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.waiting.peek().map(|Reverse(entry)| entry.due)
     }
 
-    /// Takes the next message if its time has come, with that time.
+    /// Takes the next message, with its due time, if it is due.
     pub(super) fn pop(&mut self) -> Option<(Outbound, SystemTime)> {
         if self.next_due()? > Instant::now() {
             return None;
@@ -59,7 +60,8 @@ impl Delayed {
 
 #[derive(Debug)]
 struct Entry {
-    /// The wall clock's time decides the order, so that it does not hang on when the two clocks were read.
+    /// Begins with the time of the wall clock, so that the order does not depend on when the two
+    /// clocks were read.
     order: (SystemTime, u64),
     due: Instant,
     message: Outbound,

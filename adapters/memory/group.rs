@@ -1,4 +1,4 @@
-//! Where a group stands in a topic: what is settled, what is out, what comes again.
+//! The state of a group in a topic: settled messages, deliveries, and messages to redeliver.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -7,19 +7,30 @@ use std::task::{Context, Waker};
 use tokio::time::Instant;
 
 use super::delayed::after;
-use super::topic::Ticket;
 use crate::driver::Disposition;
 
-/// The position of a group: a window over the messages from the oldest unsettled to the newest handed out.
+/// The identity of a delivery: enough to settle it, and to detect that it is stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) group: u64,
+    /// Number of times the group's position had been moved at the delivery.
+    pub(super) moves: u64,
+    pub(super) connection: u64,
+    pub(super) sequence: u64,
+    pub(super) attempt: u32,
+}
+
+/// The position of a group: a window over the messages from the oldest unsettled to the newest
+/// delivered one.
 #[derive(Debug)]
 pub(super) struct Group {
     low: u64,
-    /// How often the position was moved.
+    /// Number of times the position was moved.
     moves: u64,
     window: VecDeque<Slot>,
-    /// Messages to hand out again at once.
+    /// Messages to redeliver at once.
     again: VecDeque<u64>,
-    /// Messages to hand out again at a time.
+    /// Messages to redeliver at a later time.
     later: BinaryHeap<Reverse<(Instant, u64)>>,
     waiting: VecDeque<(u64, Waker)>,
 }
@@ -32,14 +43,14 @@ struct Slot {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SlotState {
-    /// Handed out on that connection.
+    /// Delivered on this connection.
     Out(u64),
-    /// In `again` or `later`.
+    /// Waits in `again` or `later`.
     Back,
     Settled,
 }
 
-/// What there is for a member.
+/// The answer of a group to a member that asks for a message.
 pub(super) enum Pull {
     Message { sequence: u64, attempt: u32 },
     Nothing(Option<Instant>),
@@ -57,30 +68,31 @@ impl Group {
         }
     }
 
-    /// The oldest message that is not settled.
+    /// Returns the oldest message that is not settled.
     pub(super) fn low_water(&self) -> u64 {
         self.low
     }
 
-    /// How many messages before `end` it has not settled.
+    /// Returns the number of unsettled messages before `end`.
     pub(super) fn unsettled(&self, end: u64) -> usize {
         let settled = self.window.iter().filter(|slot| slot.state == SlotState::Settled).count();
         usize::try_from(end.saturating_sub(self.low)).unwrap_or(usize::MAX).saturating_sub(settled)
     }
 
-    /// How often the position was moved.
+    /// Returns the number of times the position was moved.
     pub(super) fn moves(&self) -> u64 {
         self.moves
     }
 
-    /// Begins anew at that position and returns whom to wake. No ticket that is out fits any more.
+    /// Starts anew at this position and returns the wakers of waiting members. All earlier tickets
+    /// become stale.
     pub(super) fn reposition(&mut self, position: u64) -> Vec<Waker> {
         let woken = self.wake_all();
         *self = Self { moves: self.moves + 1, ..Self::new(position) };
         woken
     }
 
-    /// Takes the next message before `end` for a connection: those that come again first.
+    /// Takes the next message before `end` for a connection; redeliveries come first.
     pub(super) fn pull(&mut self, connection: u64, end: u64) -> Pull {
         let mut due = None;
         if let Some(Reverse((when, sequence))) = self.later.peek().copied() {
@@ -109,7 +121,8 @@ impl Group {
         }
     }
 
-    /// Settles what is out under that ticket and returns whom to wake, or `None` if it is not.
+    /// Settles the delivery of this ticket and returns the wakers to wake, or `None` if the ticket
+    /// is stale.
     pub(super) fn settle(&mut self, ticket: Ticket, disposition: Disposition) -> Option<Vec<Waker>> {
         if ticket.moves != self.moves {
             return None;
@@ -139,7 +152,7 @@ impl Group {
         }
     }
 
-    /// Takes back what is out on a connection, oldest first, and returns whom to wake.
+    /// Takes back the deliveries of a connection, oldest first, and returns the wakers to wake.
     pub(super) fn release(&mut self, connection: u64) -> Vec<Waker> {
         let mut released = VecDeque::new();
         for (index, slot) in self.window.iter_mut().enumerate() {
@@ -153,7 +166,7 @@ impl Group {
         self.wake_all()
     }
 
-    /// Remembers whom to wake when there may be a message.
+    /// Remembers the waker of a member that waits for a message.
     pub(super) fn wait(&mut self, member: u64, cx: &Context<'_>) {
         match self.waiting.iter_mut().find(|(waiting, _)| *waiting == member) {
             Some((_, waker)) => waker.clone_from(cx.waker()),
@@ -161,7 +174,7 @@ impl Group {
         }
     }
 
-    /// Removes a member that is gone; its turn, if it had one, goes to another.
+    /// Removes a member that is gone; its turn, if it had one, passes to another member.
     pub(super) fn forget(&mut self, member: u64) -> Vec<Waker> {
         self.waiting.retain(|(waiting, _)| *waiting != member);
         self.wake_one().into_iter().collect()

@@ -13,10 +13,10 @@ use super::topic::TopicLog;
 use super::unfinished::{Changes, Unfinished};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The brokers that URLs reach; an entry dies with the last connection to it.
+/// The brokers that URLs reach; an entry ends with the last connection to its broker.
 static SHARED: LazyLock<Mutex<HashMap<String, Weak<Hub>>>> = LazyLock::new(Mutex::default);
 
-/// One embedded broker.
+/// An embedded broker.
 #[derive(Debug)]
 pub(super) struct Hub {
     capacity: usize,
@@ -29,7 +29,7 @@ impl Hub {
         Arc::new(Self { capacity, topics: RwLock::default(), changes: Arc::default() })
     }
 
-    /// The broker of that name, made with that capacity if it is not there.
+    /// Returns the broker with this name; creates it with this capacity if it is missing.
     pub(super) fn named(name: &str, capacity: usize) -> Arc<Self> {
         let mut shared = SHARED.lock();
         shared.retain(|_, hub| hub.strong_count() > 0);
@@ -41,7 +41,8 @@ impl Hub {
         hub
     }
 
-    /// The broker of that name, with that capacity if one is given; made if it is not there.
+    /// Returns the broker with this name, created if it is missing. Fails if it exists with a
+    /// capacity other than the given one.
     pub(super) fn shared(name: &str, capacity: Option<usize>) -> Result<Arc<Self>> {
         let hub = Self::named(name, capacity.unwrap_or(DEFAULT_CAPACITY));
         match capacity {
@@ -54,7 +55,7 @@ impl Hub {
         }
     }
 
-    /// What is not done with, by topic.
+    /// Returns the pending messages, by topic.
     pub(super) fn unfinished(&self) -> Vec<Unfinished> {
         let topics = self.topics.read();
         let mut names: Vec<&str> = topics.keys().map(|name| &**name).collect();
@@ -62,7 +63,7 @@ impl Hub {
         names.into_iter().flat_map(|name| topics[name].unfinished(name)).collect()
     }
 
-    /// Completes when something has happened after the call.
+    /// Completes at the next change after the call.
     pub(super) fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
         self.changes.next()
     }
@@ -88,7 +89,7 @@ impl Hub {
     }
 }
 
-/// One connection to a broker: what is unsettled belongs to it, and goes back when it is closed.
+/// A connection to a broker. Its unsettled deliveries go back to their groups when it is closed.
 #[derive(Debug)]
 pub(super) struct Connection {
     hub: Arc<Hub>,

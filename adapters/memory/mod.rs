@@ -1,45 +1,68 @@
-//! The embedded broker: topics, groups and redelivery in this process, for tests, small programs and development.
+//! The embedded broker: topics, groups and redelivery inside the process, for tests, small programs
+//! and development.
 //!
 //! # URLs
-//! `memory://name` is one broker per name and process, so that parts of a program that connect by URL meet; `memory://` is the
-//! one named `default`. A broker lives as long as something is connected to it.
+//! `memory://name` is one broker per name and process. Parts of a program that connect to the same
+//! name share it; `memory://` is the broker named `default`. A broker lives as long as a connection
+//! to it is open.
 //!
 //! | option | meaning | default |
 //! |---|---|---|
-//! | `capacity` | messages a topic keeps, at least 1 | 65536 |
-//! | `max_in_flight` | publishes that may wait for room at a time | 1024 |
+//! | `capacity` | messages that a topic keeps, at least 1 | 65536 |
+//! | `max_in_flight` | publishes that may wait for room at the same time | 1024 |
 //! | `topology` | `create` missing topics, or only `check` | `create` |
 //!
 //! # Delivery semantics
-//! A confirmed message is stored in memory: it survives any consumer and dies with the process. Every group gets every message
-//! at least once, members share; a new group starts at the oldest message kept. Order is that of becoming visible, for most messages
-//! when they are published; a message that is retried comes again after its delay while later ones pass it.
-//! The attempt is counted per group. The timestamp is this machine's clock when the message became visible.
 //!
-//! **Delayed messages** are stored, and so confirmed, at once, and become visible at their time as if they were published then: behind
-//! those published meanwhile, with that time as timestamp (so that the time in the queue does not hold the delay), for
-//! groups that are new since, too. Only then do they have an offset; the receipt has none. Timers have a resolution of a millisecond.
+//! ## Confirms
+//! A confirmed message is stored in memory: it survives any consumer, and is lost when the process
+//! ends. Messages stay when the connection that published them is closed, delayed or not. They are
+//! dropped with the last connection to the broker. The timestamp is this machine's clock at the
+//! moment when the message became visible.
 //!
-//! **Where to begin.** [`Start::Time`] is the first message that became visible at that time or later, and where there is none, also for a
-//! time that is still to come, the next message. [`Start::Offset`] is the message of that offset, or the oldest kept if
-//! it is gone; one that is still to come is waited for, and what comes before it is passed over.
+//! ## Groups
+//! Every group gets every message at least once, and its members share the messages. A new group
+//! starts at the oldest message kept. Attempts are counted per group. Deliveries that are unsettled
+//! when their connection is closed go back to the group, and their handles are stale.
 //!
-//! **Moving a group** is possible with members connected, who go on from there. It makes the group if there is none of that name. All
-//! begins anew: messages count their attempts from 1, retries that wait are forgotten, and what members hold is
-//! [`SettlementLost`](crate::ErrorKind::SettlementLost), whether or not it comes again.
+//! ## Order
+//! Messages are ordered by when they became visible, which for most of them is when they were
+//! published. A retried message is redelivered after its delay, and later messages pass it
+//! meanwhile.
 //!
-//! A topic keeps its last `capacity` messages, delayed ones among them. A delayed one, and one that some group has not settled, is never
-//! dropped: publishing waits for room instead, which is the back-pressure of this broker. A topic that no group reads forgets its
-//! oldest message.
-//! Deliveries that are unsettled when their connection is closed go back to the group, and their handles are stale. What the connection
-//! published stays with the broker, delayed or not, and is gone when the last connection is.
+//! ## Delays
+//! A delayed message is stored, and therefore confirmed, at once. At its time it becomes visible as
+//! if it were published then: behind the messages published meanwhile, and also to groups that are
+//! new since. Its timestamp is that time, so the time in the queue does not include the delay. It
+//! gets its offset only then; the receipt has none. Timers have a resolution of one millisecond.
+//!
+//! ## Start positions
+//! [`Start::Time`] is the first message that became visible at that time or later. If there is
+//! none, also for a time in the future, it is the next message. [`Start::Offset`] is the message
+//! with that offset, or the oldest message kept if it is gone. An offset in the future is waited
+//! for, and the messages before it are passed over.
+//!
+//! ## Repositioning
+//! A group can be moved while members are connected; they continue from the new position. A missing
+//! group is created. All state of the group starts anew: attempts count from 1, and waiting retries
+//! are forgotten. Settling a delivery from before the move fails with
+//! [`SettlementLost`](crate::ErrorKind::SettlementLost), even if the message is not delivered
+//! again.
+//!
+//! ## Back-pressure
+//! A topic keeps its last `capacity` messages, delayed messages included. A delayed message, and
+//! one that some group has not settled, is never dropped: publishing waits for room instead, which
+//! is the back-pressure of this broker. A topic that no group reads drops its oldest message.
 //!
 //! # Headers
-//! Names and values are carried as they are.
+//! Names and values are carried unchanged.
 //!
 //! # Escape hatch
-//! There is no client below: [`Memory::new`] makes a broker that no URL reaches. [`Memory::messages`] and [`Memory::unfinished`] show
-//! what is in it.
+//! There is no client below. [`Memory::new`] creates a broker that no URL reaches.
+//! [`Memory::messages`] and [`Memory::unfinished`] show the contents of a broker.
+//!
+//! # Permissions and settings at the server
+//! None: the broker is part of the process.
 
 mod delayed;
 mod group;
@@ -53,12 +76,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::address::{Start, Subscription, Topic};
-use crate::broker_url::{BrokerUrl, Topology};
-use crate::capability::Capabilities;
-use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
+use crate::driver::capability::Capabilities;
+use crate::driver::{BrokerUrl, Confirmation, Destination, Driver, Identity, Outbound, Source, Topology};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Receipt;
+use crate::message::{Receipt, Start, Subscription, Topic};
 
 use hub::{Connection, Hub};
 use source::MemorySource;
@@ -66,10 +87,32 @@ use topic::TopicLog;
 
 pub use unfinished::{Pending, Unfinished};
 
-/// How many messages a topic keeps unless the URL says otherwise.
+/// Default number of messages that a topic keeps.
 pub const DEFAULT_CAPACITY: usize = 65_536;
 
 /// A connection to an embedded broker; see the [module](self).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use traced_broker::adapters::memory::Memory;
+/// use traced_broker::{BrokerUrl, ErrorKind, Message, Traced, TracedBroker};
+///
+/// let url = BrokerUrl::parse("memory://memory-example?capacity=100")?;
+/// let broker = Traced::new(Memory::connect(&url)?);
+/// broker.publish("orders", Message::new("one pair of shoes")).await?;
+///
+/// // A second connection to the same name reaches the same broker.
+/// let stored = Memory::named("memory-example").messages("orders");
+/// assert_eq!(stored.len(), 1);
+/// assert_eq!(stored[0].payload.as_deref(), Some(&b"one pair of shoes"[..]));
+///
+/// let error = Memory::connect(&BrokerUrl::parse("memory://other?capacity=0")?).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+/// let smaller = BrokerUrl::parse("memory://memory-example?capacity=5")?;
+/// let error = Memory::connect(&smaller).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Conflict); // It exists with another capacity.
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Memory {
     identity: Identity,
@@ -79,20 +122,21 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A broker of its own, with default options, that no URL reaches.
+    /// Creates a broker with default options that no URL reaches.
     pub fn new() -> Self {
         Self::over(Hub::private(DEFAULT_CAPACITY), None, Topology::Create)
     }
 
-    /// Connects to the broker that `memory://name` names, made with default options if it is not there.
+    /// Connects to the broker of `memory://name`; creates it with default options if it is missing.
     pub fn named(name: &str) -> Self {
         Self::over(Hub::named(name, DEFAULT_CAPACITY), None, Topology::Create)
     }
 
-    /// Connects to the broker that the URL names, made if it is not there.
+    /// Connects to the broker that the URL names; creates it if it is missing.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for an unknown or invalid option, [`ErrorKind::Conflict`] when the broker is there with another capacity.
+    /// [`ErrorKind::InvalidConfig`] for an unknown or invalid option; [`ErrorKind::Conflict`] if
+    /// the broker exists with another capacity.
     pub fn connect(url: &BrokerUrl) -> Result<Self> {
         let mut options = url.options();
         let capacity = options.take::<usize>("capacity")?;
@@ -106,19 +150,20 @@ impl Memory {
         Ok(Self::over(hub, max_in_flight, topology))
     }
 
-    /// The messages that a topic keeps, oldest first, whether they were read or not; empty where there is no such topic.
+    /// Returns the messages that a topic keeps, oldest first, whether they were read or not; empty
+    /// if the topic does not exist.
     pub fn messages(&self, topic: &str) -> Vec<Outbound> {
         self.connection.hub().existing_topic(topic).map(|topic| topic.messages()).unwrap_or_default()
     }
 
-    /// What is not done with, by topic: messages that some group has not settled, that are delayed, that nobody reads, or that
-    /// there is no room for. Empty when the broker is at rest.
+    /// Returns the messages that are still pending, by topic: not settled by some group, delayed,
+    /// not read by any group, or waiting for room. Empty when the broker is at rest.
     pub fn unfinished(&self) -> Vec<Unfinished> {
         self.connection.hub().unfinished()
     }
 
-    /// Completes when something has happened in the broker after the call: a message was published, handed out or settled, a
-    /// subscription began or ended, on whatever connection.
+    /// Completes at the next change in the broker after the call, on any connection: a message is
+    /// published, delivered or settled, or a subscription begins or ends.
     pub fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
         self.connection.hub().changed()
     }

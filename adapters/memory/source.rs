@@ -1,5 +1,6 @@
-//! The members of groups: streams of messages, and the handles to settle them.
+//! Members of groups: streams of messages, and the handles to settle them.
 
+use crate::names::attribute;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,27 +12,27 @@ use futures_util::task::AtomicWaker;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::group::Ticket;
 use super::hub::Connection;
-use super::topic::{Next, Stored, Ticket, TopicLog};
-use crate::address::Subscription;
-use crate::capability::TimestampSource;
+use super::topic::{Next, Stored, TopicLog};
 use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Timestamp};
 use crate::error::Result;
+use crate::message::{Subscription, TimestampSource};
 
-/// A member of a group, or a reader of its own.
+/// A member of a group, or a reader without a group.
 #[derive(Debug)]
 pub(super) struct MemorySource {
     member: Arc<Member>,
     connection: Arc<Connection>,
     topic: Arc<TopicLog>,
     group: u64,
-    /// A reader without a group ends with its stream.
+    /// `true` for a reader without a group, which ends with its stream.
     ephemeral: bool,
     timer: Option<Pin<Box<Sleep>>>,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-/// How much of its prefetch a member has used.
+/// The prefetch of a member, and its use.
 #[derive(Debug)]
 struct Member {
     id: u64,
@@ -46,7 +47,7 @@ impl MemorySource {
         let group = topic.join(subscription.group_name(), subscription.start_position());
         let member = Member {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            limit: subscription.max_unsettled(),
+            limit: subscription.prefetch_limit(),
             unsettled: AtomicUsize::new(0),
             room: AtomicWaker::new(),
         };
@@ -72,7 +73,7 @@ impl MemorySource {
         }
     }
 
-    /// Whether `due` has come; if not, the task is woken when it does.
+    /// Returns `true` if `due` has passed; otherwise the task is woken at that time.
     fn poll_due(&mut self, due: Instant, cx: &mut Context<'_>) -> bool {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         if timer.deadline() != due {
@@ -121,7 +122,7 @@ impl Member {
     }
 }
 
-/// The way to settle one message; gone with its connection.
+/// The handle of one delivery; stale once its connection is closed.
 #[derive(Debug)]
 struct MemoryHandle {
     ticket: Ticket,
@@ -131,13 +132,14 @@ struct MemoryHandle {
 
 impl DeliveryHandle for MemoryHandle {
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
-        // Once closed, what was out belongs to the group again: the ticket no longer fits.
+        // After the connection is closed, the delivery belongs to the group again and the ticket is
+        // stale.
         Confirmation::ready(self.topic.settle(self.ticket, disposition))
     }
 
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
         visit(
-            "messaging.memory.sequence",
+            attribute::MEMORY_SEQUENCE,
             AttributeValue::Integer(i64::try_from(self.ticket.sequence).unwrap_or(i64::MAX)),
         );
     }

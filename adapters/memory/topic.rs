@@ -1,4 +1,4 @@
-//! One topic: the messages it keeps, and the groups that read it.
+//! A topic: the messages it keeps, and the groups that read it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,31 +10,19 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::delayed::Delayed;
-use super::group::{Group, Pull};
+use super::group::{Group, Pull, Ticket};
 use super::unfinished::{Changes, Pending, Unfinished};
-use crate::address::Start;
 use crate::driver::{Confirmation, Confirmer, Disposition, Outbound};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Receipt;
+use crate::message::{Receipt, Start};
 
-/// A message as it is kept, shared by the groups that have yet to read it.
+/// A stored message, shared by the groups that have yet to read it.
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) message: Outbound,
     pub(super) sequence: u64,
-    /// When it became visible.
+    /// The time at which it became visible.
     pub(super) time: SystemTime,
-}
-
-/// Whose turn a delivery is: enough to settle it, and to see that it is stale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ticket {
-    pub(super) group: u64,
-    /// How often the group's position was moved before.
-    pub(super) moves: u64,
-    pub(super) connection: u64,
-    pub(super) sequence: u64,
-    pub(super) attempt: u32,
 }
 
 /// A publish that waits for room.
@@ -45,24 +33,25 @@ struct Waiting {
     confirmer: Confirmer<Receipt>,
 }
 
-/// What a member gets when it asks for a message.
+/// The answer to a member that asks for a message.
 pub(super) enum Next {
-    /// A message to work on.
+    /// A message to deliver.
     Message(Arc<Stored>, Ticket),
-    /// Nothing before that time, or until woken.
+    /// No message before this time, or until the task is woken.
     Wait(Option<Instant>),
 }
 
 /// The messages and groups of a topic, behind one short lock.
 ///
-/// Delayed messages become visible whenever somebody looks, before anything else happens: to whoever looks, it is as if they had at their
-/// time. Whoever waits looks again at [`Delayed::next_due`].
+/// Due messages are made visible at the start of every operation, so callers cannot observe the
+/// delay. A waiting task looks again at [`Delayed::next_due`].
 #[derive(Debug)]
 pub(super) struct TopicLog {
     state: Mutex<State>,
-    /// Notified when there is one more delayed message: what waits for room may have to look again sooner.
+    /// Notified when a delayed message was added: publishes that wait for room may have to look
+    /// again sooner.
     delayed: Notify,
-    /// Of the whole broker.
+    /// The changes of the whole broker.
     changes: Arc<Changes>,
 }
 
@@ -76,9 +65,9 @@ struct State {
     groups: HashMap<u64, Group>,
     names: HashMap<Arc<str>, u64>,
     next_group: u64,
-    /// Publishes that wait for room, in order; as many as connections allow in flight.
+    /// Publishes that wait for room, in order; at most as many as connections allow in flight.
     waiting: VecDeque<Waiting>,
-    /// How far groups had read that are gone.
+    /// The highest position that a removed group had reached.
     read: u64,
 }
 
@@ -110,7 +99,8 @@ impl TopicLog {
         })
     }
 
-    /// Waits until there is room, which may come about as a delayed message becomes one that can be dropped.
+    /// Waits until there is room. A delayed message can make room when it becomes visible, because
+    /// it can then be dropped.
     async fn admitted(self: Arc<Self>, mut confirmation: Confirmation<Receipt>) -> Result<Receipt> {
         loop {
             let delayed = self.delayed.notified();
@@ -129,7 +119,7 @@ impl TopicLog {
         }
     }
 
-    /// The group of that name, or a new one without a name, and a place in it.
+    /// Returns the group with this name, created if it is missing; without a name, a new group.
     pub(super) fn join(&self, name: Option<&str>, start: Start) -> u64 {
         self.look(|state, _| match name.and_then(|name| state.names.get(name)) {
             Some(id) => *id,
@@ -137,7 +127,8 @@ impl TopicLog {
         })
     }
 
-    /// Moves the position of the group of that name, made if it is not there. What its members hold is theirs no more.
+    /// Moves the group with this name, created if it is missing. Deliveries that its members hold
+    /// become stale.
     pub(super) fn reposition(&self, name: &str, start: Start) {
         self.look(|state, wakers| {
             let position = state.position(start);
@@ -161,7 +152,7 @@ impl TopicLog {
         });
     }
 
-    /// The next message for a member of the group; `cx` is woken when there may be one.
+    /// Returns the next message for a member of the group; `cx` is woken when there may be one.
     pub(super) fn next(&self, group: u64, connection: u64, member: u64, cx: &Context<'_>) -> Next {
         self.look(|state, _| {
             let end = state.end();
@@ -184,7 +175,7 @@ impl TopicLog {
         })
     }
 
-    /// Forgets the waker of a member that is gone, and wakes another in its stead.
+    /// Forgets the waker of a member that is gone, and wakes another member in its place.
     pub(super) fn forget(&self, group: u64, member: u64) {
         self.look(|state, wakers| {
             wakers.extend(state.groups.get_mut(&group).map(|group| group.forget(member)).unwrap_or_default());
@@ -194,7 +185,7 @@ impl TopicLog {
     /// Settles a delivery.
     ///
     /// # Errors
-    /// [`ErrorKind::SettlementLost`] when it is not that connection's turn any more.
+    /// [`ErrorKind::SettlementLost`] if the delivery is stale.
     pub(super) fn settle(&self, ticket: Ticket, disposition: Disposition) -> Result<()> {
         self.look(|state, wakers| {
             let group = state.groups.get_mut(&ticket.group);
@@ -209,7 +200,8 @@ impl TopicLog {
         })
     }
 
-    /// Gives what a connection has unsettled back to the groups, and refuses what it wanted to publish and there was no room for.
+    /// Returns the unsettled deliveries of a connection to their groups, and refuses its publishes
+    /// that wait for room.
     pub(super) fn release(&self, connection: u64) {
         self.look(|state, wakers| {
             let (refused, waiting) = std::mem::take(&mut state.waiting)
@@ -224,24 +216,25 @@ impl TopicLog {
         });
     }
 
-    /// The messages that are kept and visible, oldest first.
+    /// Returns the messages that are kept and visible, oldest first.
     pub(super) fn messages(&self) -> Vec<Outbound> {
         self.look_quietly(|state, _| state.log.iter().map(|stored| stored.message.clone()).collect())
     }
 
-    /// What is not done with.
+    /// Returns the pending messages.
     pub(super) fn unfinished(&self, topic: &str) -> Vec<Unfinished> {
         self.look_quietly(|state, _| state.unfinished(topic))
     }
 
-    /// Does something with what is visible now, wakes whom it concerns, and tells whoever watches.
+    /// Runs `work` on what is visible now, wakes the tasks concerned, and notifies watchers.
     fn look<T>(&self, work: impl FnOnce(&mut State, &mut Vec<Waker>) -> T) -> T {
         let result = self.look_quietly(work);
         self.changes.tell();
         result
     }
 
-    /// As [`look`](Self::look), for questions: whoever watches asks them, and would be told of nothing but that.
+    /// Works like [`look`](Self::look), but for queries: does not notify watchers, because watchers
+    /// make these queries themselves.
     fn look_quietly<T>(&self, work: impl FnOnce(&mut State, &mut Vec<Waker>) -> T) -> T {
         let mut wakers = Vec::new();
         let mut state = self.state.lock();
@@ -279,7 +272,8 @@ impl State {
         all
     }
 
-    /// Where a group that begins there stands. An offset that is still to come is waited for.
+    /// Returns the position at which a group with this start begins. An offset in the future is
+    /// waited for.
     fn position(&self, start: Start) -> u64 {
         match start {
             Start::Earliest => self.first,
@@ -302,7 +296,8 @@ impl State {
         id
     }
 
-    /// Drops the oldest message if the topic is full and every group is done with it; false if the topic stays full.
+    /// Drops the oldest message if the topic is full and every group has settled it. Returns
+    /// `false` if the topic stays full.
     fn make_room(&mut self) -> bool {
         if self.log.len() + self.delayed.len() < self.capacity {
             return true;
@@ -315,17 +310,18 @@ impl State {
         true
     }
 
-    /// Stores a message, visible or, without an offset, delayed.
+    /// Stores a message: visible with an offset, or delayed without one.
     fn store(&mut self, mut message: Outbound, wakers: &mut Vec<Waker>) -> Receipt {
         let now = SystemTime::now();
         if let Some(time) = message.deliver_at.take().filter(|time| *time > now) {
             self.delayed.push(message, time);
-            // All, for it depends on which of them goes on waiting who will see to it in time.
+            // All members: any of them may be the one that keeps waiting, and that one has to wake
+            // up in time.
             self.groups.values_mut().for_each(|group| wakers.extend(group.wake_all()));
             return Receipt::confirmed();
         }
         let sequence = self.append(message, now);
-        // A message needs one member of each group.
+        // One member of each group is enough for a message.
         wakers.extend(self.groups.values_mut().filter_map(Group::wake_one));
         Receipt::confirmed().with_offset(i64::try_from(sequence).unwrap_or(i64::MAX))
     }
@@ -336,7 +332,7 @@ impl State {
         sequence
     }
 
-    /// Makes the delayed messages visible whose time has come.
+    /// Makes the delayed messages that are due visible.
     fn uncover(&mut self, wakers: &mut Vec<Waker>) {
         if self.delayed.len() == 0 {
             return;
@@ -351,7 +347,7 @@ impl State {
         }
     }
 
-    /// Stores the publishes that were waiting, as far as there is room now.
+    /// Stores the publishes that wait, as far as there is room now.
     fn admit(&mut self, wakers: &mut Vec<Waker>) {
         while !self.waiting.is_empty() && self.make_room() {
             if let Some(Waiting { message, confirmer, .. }) = self.waiting.pop_front() {

@@ -1,4 +1,4 @@
-//! What is not done with: for tests and tools that want to know when all is quiet.
+//! Messages still pending, for tests and tools that wait until the broker is at rest.
 
 use std::fmt;
 use std::future::Future;
@@ -7,29 +7,70 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-/// Messages of one topic that are not done with.
+/// Messages of one topic that are still pending.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use futures_util::StreamExt;
+/// use traced_broker::adapters::memory::{Memory, Pending};
+/// use traced_broker::{Message, Subscription, Traced, TracedBroker};
+///
+/// let broker = Traced::new(Memory::new());
+/// broker.publish("orders", Message::new("one pair of shoes")).await?;
+/// let unread = &broker.get_ref().unfinished()[0];
+/// assert_eq!((unread.topic.as_str(), unread.messages), ("orders", 1));
+/// assert_eq!(unread.to_string(), "1 message of `orders` waiting for a reader");
+///
+/// let mut workers = broker.subscribe(Subscription::new("orders").group("workers")).await?;
+/// let delivery = workers.next().await.expect("the subscription is open")?;
+/// assert_eq!(broker.get_ref().unfinished()[0].pending, Pending::Group(Some("workers".into())));
+/// delivery.ack().await?;
+/// assert!(broker.get_ref().unfinished().is_empty());
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unfinished {
-    /// The topic.
+    /// Name of the topic.
     pub topic: String,
-    /// What they wait for.
+    /// The event that the messages wait for.
     pub pending: Pending,
-    /// How many there are, at least 1.
+    /// The number of messages, at least 1.
     pub messages: usize,
 }
 
-/// What messages wait for.
+/// The event that pending messages wait for.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use std::time::Duration;
+/// use traced_broker::adapters::memory::{Memory, Pending};
+/// use traced_broker::{BrokerUrl, Message, Traced, TracedBroker};
+///
+/// let url = BrokerUrl::parse("memory://pending-example?capacity=1")?;
+/// let broker = Traced::new(Memory::connect(&url)?);
+/// let tomorrow = Message::new("tomorrow").delay(Duration::from_secs(86_400));
+/// broker.publish("orders", tomorrow).await?;
+///
+/// // The delayed message takes the only place of the topic, so the next publish waits.
+/// let now = broker.publish("orders", Message::new("now"));
+/// assert!(tokio::time::timeout(Duration::from_millis(10), now).await.is_err());
+///
+/// let unfinished = broker.get_ref().unfinished();
+/// let pending: Vec<Pending> = unfinished.into_iter().map(|messages| messages.pending).collect();
+/// assert_eq!(pending, [Pending::Room, Pending::Time]);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Pending {
-    /// To be stored: the topic is full.
+    /// Room in the topic, which is full: the messages are not stored yet.
     Room,
-    /// Their time: they are delayed.
+    /// The due time of delayed messages.
     Time,
-    /// A reader: the newest messages of a topic that no group reads, and none has read as far.
+    /// A reader: no group reads the topic, and no earlier group read as far as these messages.
     Unread,
-    /// To be handed out to this group, or to be settled by it; `None` is a reader without a group.
+    /// Settlement by this group, also if not delivered yet; `None` is a reader without a group.
     Group(Option<Arc<str>>),
 }
 
@@ -48,7 +89,7 @@ impl fmt::Display for Unfinished {
     }
 }
 
-/// Tells whoever watches a broker that something has happened in it. While nobody ever did, that costs one load.
+/// Notifies watchers of a change; costs one atomic load until there has been a watcher.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     watched: AtomicBool,
@@ -56,10 +97,10 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Completes when something happens after the call.
+    /// Completes at the next change after the call.
     ///
-    /// Whoever looks at a topic afterwards, under its lock, either sees what happened there or is told of it: whoever takes the lock
-    /// later sees that somebody watches.
+    /// A caller that looks at a topic afterwards, under its lock, cannot miss a change there.
+    /// Either it sees the change, or the next holder of the lock sees `watched` and notifies it.
     pub(super) fn next(&self) -> impl Future<Output = ()> + Send + use<> {
         self.watched.store(true, Ordering::Relaxed);
         Arc::clone(&self.notify).notified_owned()

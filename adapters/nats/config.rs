@@ -1,24 +1,34 @@
-//! What a connection is made of: the options of the URL and of the builder.
+//! Configuration of a connection: the options of the URL and of the builder.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::broker_url::{BrokerUrl, Secret, Topology, UrlOptions};
+use crate::driver::{BrokerUrl, Secret, Topology, UrlOptions};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::Nats;
-use super::header_names::HeaderNames;
+use super::headers::header_names::HeaderNames;
 
 const DEFAULT_PORT: u16 = 4222;
 
-/// Which of the two messagings of NATS to use; the URL option `mode`.
+/// The kind of messaging: JetStream or core NATS; the URL option `mode`.
+///
+/// ```
+/// use traced_broker::ErrorKind;
+/// use traced_broker::adapters::nats::Mode;
+///
+/// assert_eq!("core".parse::<Mode>()?, Mode::Core);
+/// assert_eq!(Mode::default(), Mode::JetStream);
+/// assert_eq!("stream".parse::<Mode>().unwrap_err().kind(), ErrorKind::InvalidConfig);
+/// # Ok::<(), traced_broker::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
     /// Messages are stored in streams and confirmed; `mode=jetstream`.
     #[default]
     JetStream,
-    /// Messages go to whoever listens at that moment, and nothing is confirmed; `mode=core`.
+    /// Messages go to the subscribers of the moment, and are not confirmed; `mode=core`.
     Core,
 }
 
@@ -34,13 +44,24 @@ impl FromStr for Mode {
     }
 }
 
-/// When a settled delivery counts as settled; the URL option `ack`.
+/// The moment from which a settled delivery counts as settled; the URL option `ack`.
+///
+/// ```
+/// use traced_broker::ErrorKind;
+/// use traced_broker::adapters::nats::Acknowledge;
+///
+/// assert_eq!("confirm".parse::<Acknowledge>()?, Acknowledge::Confirm);
+/// assert_eq!(Acknowledge::default(), Acknowledge::Send);
+/// assert_eq!("never".parse::<Acknowledge>().unwrap_err().kind(), ErrorKind::InvalidConfig);
+/// # Ok::<(), traced_broker::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Acknowledge {
-    /// As soon as it is on its way to the server; `ack=send`. If the connection is lost at that moment, the message comes again.
+    /// The settlement is on its way to the server; `ack=send`. If the connection is lost at that
+    /// moment, the message is redelivered.
     #[default]
     Send,
-    /// When the server has answered; `ack=confirm`. One small message more for each delivery.
+    /// The server has answered; `ack=confirm`. Costs one more small message for each delivery.
     Confirm,
 }
 
@@ -70,11 +91,12 @@ pub(super) struct Config {
     pub(super) replicas: usize,
     pub(super) max_age: Duration,
     pub(super) header_names: HeaderNames,
-    /// What the server's JetStream can do, as [`api::level`](super::api::level) tells; 0 until it is asked.
+    /// Level of the server's JetStream API, from [`api::level`](super::connection::api::level); 0
+    /// until it is known.
     pub(super) level: u64,
 }
 
-/// Who connects; at most one of them is used, the last one that is set here first.
+/// The credentials of the connection. At most one field is set: each setter replaces the others.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Credentials {
     pub(super) user: Option<(String, Secret)>,
@@ -132,7 +154,7 @@ impl Config {
         Ok(())
     }
 
-    /// The servers as `host:port,…`, for messages to people.
+    /// Returns the servers as `host:port,…`, for error messages.
     pub(super) fn shown_hosts(&self) -> String {
         self.addresses().join(",")
     }
@@ -146,7 +168,8 @@ impl Config {
 }
 
 impl Credentials {
-    /// `user:password@` is just that; a user without a password is a token, as everywhere with NATS.
+    /// Reads the credentials of the URL. A user without a password is a token, as is usual with
+    /// NATS.
     fn read(url: &BrokerUrl) -> Self {
         match (url.username(), url.password()) {
             (Some(user), Some(password)) => Self { user: Some((user.to_owned(), password.clone())), ..Self::default() },
@@ -164,16 +187,33 @@ fn invalid(message: &'static str) -> Error {
     Error::new(ErrorKind::InvalidConfig, message)
 }
 
-/// Everything a connection can be told. Setters never fail; [`connect`](Self::connect) does.
+/// A builder of a [`Nats`] connection with all its options. Setters never fail;
+/// [`connect`](Self::connect) does.
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
 /// use std::time::Duration;
 /// use traced_broker::{Traced, adapters::nats::Nats};
 ///
-/// let nats = Nats::builder("nats://n1,n2,n3").credentials_file("/run/secrets/orders.creds").replicas(3);
-/// let broker = Traced::new(nats.max_age(Duration::from_secs(7 * 86_400)).connect().await?);
+/// let nats = Nats::builder("nats://n1,n2,n3")
+///     .credentials_file("/run/secrets/orders.creds")
+///     .replicas(3)
+///     .max_age(Duration::from_secs(7 * 86_400))
+///     .connect()
+///     .await?;
+/// let broker = Traced::new(nats);
 /// # Ok(()) }
+/// ```
+///
+/// Options are checked before any connection is made:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use traced_broker::{ErrorKind, adapters::nats::Nats};
+///
+/// let error = Nats::builder("nats://localhost").replicas(6).connect().await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+/// # }
 /// ```
 #[derive(Debug)]
 #[must_use = "a builder does nothing until connect"]
@@ -194,50 +234,55 @@ impl NatsBuilder {
         Self { config: Config::read(url) }
     }
 
-    /// JetStream, the default, or core NATS.
+    /// Sets the kind of messaging: JetStream, the default, or core NATS.
     pub fn mode(self, mode: Mode) -> Self {
         self.with(|config| config.mode = mode)
     }
 
-    /// Whether missing streams and consumers are created, the default, or only checked.
+    /// Sets whether missing streams and consumers are created, the default, or only checked.
     pub fn topology(self, topology: Topology) -> Self {
         self.with(|config| config.topology = topology)
     }
 
-    /// When a settled delivery counts as settled. Default [`Acknowledge::Send`].
+    /// Sets the moment from which a settled delivery counts as settled. Default
+    /// [`Acknowledge::Send`].
     pub fn acknowledge(self, acknowledge: Acknowledge) -> Self {
         self.with(|config| config.acknowledge = acknowledge)
     }
 
-    /// After how long the server hands out again what a consumer that has vanished left unsettled, at least 100 ms; default 10 s.
+    /// Sets the time after which the server redelivers what a consumer that vanished left
+    /// unsettled, at least 100 ms; default 10 s.
     ///
-    /// It is no limit for handlers: while this process lives, it asks for more time. Applies to groups and readers that are
-    /// created; one that exists keeps its own.
+    /// It does not limit handlers: while this process lives, it asks for more time. Applies to
+    /// groups and readers that are created; existing ones keep theirs.
     pub fn ack_wait(self, wait: Duration) -> Self {
         self.with(|config| config.ack_wait = wait)
     }
 
-    /// How long connecting may take, all servers together; default 10 s.
+    /// Sets the maximum duration of connecting, all servers together; default 10 s.
     pub fn connect_timeout(self, timeout: Duration) -> Self {
         self.with(|config| config.connect_timeout = timeout)
     }
 
-    /// How long the server may take to answer a publish or request; default 10 s. Then the outcome is unknown.
+    /// Sets the maximum time for the server's answer to a publish or request; default 10 s. After
+    /// that, the outcome is unknown.
     pub fn confirm_timeout(self, timeout: Duration) -> Self {
         self.with(|config| config.confirm_timeout = timeout)
     }
 
-    /// On how many servers of a cluster a stream that is created is kept, 1 to 5; default 1.
+    /// Sets the number of servers of a cluster that keep a stream that is created, 1 to 5; default
+    /// 1.
     pub fn replicas(self, replicas: usize) -> Self {
         self.with(|config| config.replicas = replicas)
     }
 
-    /// For how long a stream that is created keeps messages; default zero, for ever.
+    /// Sets the time for which a stream that is created keeps messages; default zero, which means
+    /// forever.
     pub fn max_age(self, age: Duration) -> Self {
         self.with(|config| config.max_age = age)
     }
 
-    /// How the names of headers are spelled; default [`HeaderNames::Exact`].
+    /// Sets the spelling of header names; default [`HeaderNames::Exact`].
     pub fn header_names(self, names: HeaderNames) -> Self {
         self.with(|config| config.header_names = names)
     }
@@ -265,7 +310,8 @@ impl NatsBuilder {
         self.with(|config| config.credentials = Credentials { file, ..Default::default() })
     }
 
-    /// Whether to refuse connections without TLS; default `false`, which uses TLS when the server asks for it.
+    /// Sets whether connections without TLS are refused; default `false`, which uses TLS if the
+    /// server asks for it.
     pub fn tls(self, required: bool) -> Self {
         self.with(|config| config.tls.required = required)
     }
@@ -277,18 +323,19 @@ impl NatsBuilder {
         })
     }
 
-    /// Presents this certificate, with its key, both PEM files, and requires TLS.
+    /// Presents this certificate with its key, both PEM files, and requires TLS.
     pub fn client_certificate(self, certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
         let identity = Some((certificate.as_ref().to_owned(), key.as_ref().to_owned()));
         self.with(|config| config.tls = Tls { required: true, identity, ..config.tls.clone() })
     }
 
-    /// Connects.
+    /// Connects to the servers.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when the URL or an option is not valid, [`ErrorKind::Unavailable`] when no server answers in
-    /// time, [`ErrorKind::Unauthenticated`] when it refuses the credentials, [`ErrorKind::Unsupported`] when it has no
-    /// JetStream and [`Mode::Core`] is not set.
+    /// [`ErrorKind::InvalidConfig`] if the URL or an option is not valid;
+    /// [`ErrorKind::Unavailable`] if no server answers in time; [`ErrorKind::Unauthenticated`] if
+    /// the server refuses the credentials; [`ErrorKind::Unsupported`] if it has no JetStream and
+    /// [`Mode::Core`] is not set.
     pub async fn connect(self) -> Result<Nats> {
         Nats::open(self.checked()?).await
     }

@@ -1,4 +1,4 @@
-//! From what the client and the server report to the library's errors.
+//! Maps errors of the client and the server to those of the library.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind};
 
-/// Why no connection came about; `hosts` is what was tried, without credentials.
+/// Maps a failure to connect; `hosts` are the servers that were tried, without credentials.
 pub(super) fn connect(error: ConnectError, hosts: &str) -> Error {
     let (kind, message) = match error.kind() {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
@@ -28,7 +28,7 @@ pub(super) fn connect(error: ConnectError, hosts: &str) -> Error {
     Error::new(kind, message).with_context("server", hosts).with_source(error)
 }
 
-/// Why the client took a publish not even into its queue: it was certainly not sent.
+/// Maps a failure to put a publish into the client's queue: it was certainly not sent.
 pub(super) fn enqueue(error: PublishError) -> Error {
     match error.kind() {
         PublishErrorKind::MaxPayloadExceeded => {
@@ -45,7 +45,7 @@ pub(super) fn subscribe(error: SubscribeError) -> Error {
     Error::new(ErrorKind::Unavailable, "the client did not take the subscription").with_source(error)
 }
 
-/// The client has given up its connection for good.
+/// Returns the error for a client that has given up its connection for good.
 pub(super) fn ended() -> Error {
     Error::new(ErrorKind::Unavailable, "the client has ended: connect again")
 }
@@ -54,12 +54,12 @@ pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the broker is closed")
 }
 
-/// The connection is down for now, and nothing was sent.
+/// Returns the error while the connection is down: the message was not sent.
 pub(super) fn disconnected() -> Error {
     Error::new(ErrorKind::Unavailable, "the connection to the server is lost and being restored")
 }
 
-/// The delivery's connection or consumer is gone.
+/// Returns the error for a delivery whose connection or consumer is gone.
 pub(super) fn settlement_lost() -> Error {
     Error::new(
         ErrorKind::SettlementLost,
@@ -67,13 +67,13 @@ pub(super) fn settlement_lost() -> Error {
     )
 }
 
-/// What the server answered to a request or a publish in place of doing it.
+/// The server's refusal of a request or publish.
 #[derive(Debug, Deserialize)]
 pub(super) struct Refusal {
-    /// The class of the failure, in the manner of HTTP.
+    /// The class of the failure, similar to an HTTP status.
     #[serde(default)]
     code: u16,
-    /// The failure itself; the server keeps these numbers stable.
+    /// The exact failure; the server keeps these numbers stable.
     #[serde(default)]
     err_code: u64,
     #[serde(default)]
@@ -110,7 +110,7 @@ impl From<Refusal> for Error {
     }
 }
 
-/// What the server sent back is not what its protocol says.
+/// Returns the error for an answer that does not follow the server's protocol.
 pub(super) fn unreadable(error: serde_json::Error) -> Error {
     Error::new(ErrorKind::Unexpected, "the server's answer cannot be read").with_source(error)
 }

@@ -1,125 +1,197 @@
-//! NATS through the crate `async-nats`: JetStream, where messages are stored and confirmed, and core NATS, where they are not.
+//! NATS through the crate `async-nats`: JetStream, which stores and confirms messages, and core
+//! NATS, which does not.
 //!
 //! # URLs
-//! `nats://host:4222`, several hosts separated by commas, `nats://user:password@host`, or `nats://token@host`. There is no path.
-//! The builder also takes an nkey, a `.creds` file and a client certificate.
+//! `nats://host:4222`, several hosts separated by commas, `nats://user:password@host`, or
+//! `nats://token@host`. There is no path. The builder also takes an nkey, a `.creds` file and a
+//! client certificate.
 //!
 //! | option | meaning | default |
 //! |---|---|---|
 //! | `mode` | `jetstream`, or `core` | `jetstream` |
 //! | `topology` | `create` missing streams and groups, or only `check` | `create` |
 //! | `ack` | `send` settlements and go on, or `confirm` each by an answer | `send` |
-//! | `ack_wait` | milliseconds until the server hands out again what a consumer that vanished left unsettled, at least 100 | 10000 |
+//! | `ack_wait` | milliseconds until the server redelivers what a consumer that vanished left unsettled, at least 100 | 10000 |
 //! | `connect_timeout` | milliseconds for connecting, all servers together | 10000 |
 //! | `confirm_timeout` | milliseconds for the answer to a publish, settlement or request | 10000 |
 //! | `replicas` | servers that keep a stream that is created, 1 to 5 | 1 |
-//! | `max_age` | milliseconds a stream that is created keeps messages, 0 for ever | 0 |
-//! | `header_names` | names of headers `exact`, as they are given, or `canonical`, as Go's HTTP headers are (`Traceparent`) | `exact` |
-//! | `tls` | `true` refuses connections without TLS; else the server decides | `false` |
+//! | `max_age` | milliseconds for which a stream that is created keeps messages, 0 for no limit | 0 |
+//! | `header_names` | spelling of header names: `exact`, as given, or `canonical`, like Go's HTTP headers (`Traceparent`) | `exact` |
+//! | `tls` | `true` refuses connections without TLS; otherwise the server decides | `false` |
 //! | `tls_ca` | a PEM file of certificate authorities to trust | the system's |
 //!
 //! # Delivery semantics
-//! **Names.** A topic is a subject of the same name. The stream that takes the subject is used if there is one; else one is created,
-//! named after the topic with `~` for each dot, kept in files, without limits but `max_age`. It grows until something is set:
-//! `max_age` here, or limits at the server. A dot that would leave a part of the subject empty (`a..b`, `.a`) is
-//! written `~` there too. A group is a durable pull consumer named after the group, again with `~` for each dot; in a
-//! stream of several topics a group name serves one of them. A subscription without a group has a consumer of its own, deleted when
-//! it ends, or by the server after a minute without it; of a stream that is a work queue, where it would take messages from the groups, it
-//! is [`Unsupported`](crate::ErrorKind::Unsupported). What exists already keeps its configuration if it can be used at all; a
-//! consumer of your own needs the topic's subject as its filter, unless the stream takes nothing else.
 //!
-//! **Confirmed** means that the server has written the message to its file: it survives the server's being killed. A
-//! power failure needs `sync_interval: always` at the server, or replicas. A lost connection or a time-out leaves the outcome
-//! unknown; while the connection is down, publishing fails at once and nothing is sent. The message id is `Nats-Msg-Id`:
-//! within two minutes, unless the stream says otherwise, the same id is stored once and confirmed as often as it is sent.
+//! ## Topics
+//! A topic is a subject of the same name. A dot that would leave a part of the subject empty
+//! (`a..b`, `.a`) is written `~`. If a stream takes the subject, it is used and keeps its
+//! configuration. Otherwise a stream is created, named after the topic with `~` for each dot, kept
+//! in files, and without limits except `max_age`. It grows until a limit is set: `max_age` here, or
+//! limits at the server.
 //!
-//! **Consumed** at least once. Retries are the server's, also delayed; later messages pass a delayed one. The attempt is the server's
-//! count, the latest of which a server that is killed forgets: it writes them a moment after it has delivered. The timestamp is the
-//! server's. The offset is the place in the stream. The order is that of the stream for one member; members share, so that a group of
-//! several keeps none. While this process lives it asks for more time for what is out, so that `ack_wait` is no limit for handlers.
+//! ## Groups
+//! A group is a durable pull consumer named after the group, with `~` for each dot. In a stream of
+//! several topics, a group name serves one of them. An existing consumer keeps its configuration if
+//! it can be used at all. One member gets messages in the order of the stream. Several members
+//! share them, so their group keeps no order.
 //!
-//! Each subscription has a connection of its own; publishing and settling share another. When that of a subscription
-//! is lost, handles of its deliveries report that the settlement is lost, their messages go back at once, and the subscription
-//! continues by itself. What was on the wire at that moment comes again after `ack_wait`. With `ack=send` a settlement that is
-//! on its way when the connection breaks is lost too, and the message comes again; closing waits until the server has worked off all
-//! of them. A server that is killed forgets about the last tenth of a second of settlements, even confirmed ones.
+//! ## Readers without a group
+//! A subscription without a group has its own consumer. It is deleted when the subscription ends,
+//! or by the server after a minute without use. On a stream that is a work queue it would take
+//! messages from the groups, so there it is [`Unsupported`](crate::ErrorKind::Unsupported).
 //!
-//! **Positions.** New groups and readers begin at the earliest message, at the latest, at a time (of storage, by the server's clock; one
-//! that is yet to come is now) or at an offset (of a message or after the last). A group is moved in one step by server 2.14 and
-//! later: its members go on from there, wherever they are. What was out or fetched in this process is dropped and its handles
-//! are stale; members in other processes first hand out what they have fetched, at most their prefetch, and settling that
-//! does no harm. Where that step is not to be had (older servers, and any place before the one where the group was created, unless that
-//! was the earliest) the consumer is deleted and created again. That fails as a conflict, and changes nothing, while
-//! members in other processes wait for messages; if this process is killed between the two steps, the group is gone, and begins anew.
+//! ## Confirms
+//! A confirmed message is in the server's file and survives if the server is killed; to survive a
+//! power failure, the server needs `sync_interval: always`, or replicas. A lost connection or a
+//! time-out leaves the outcome unknown. While the connection is down, publishing fails at once, and
+//! the message is certainly not sent. The message id is `Nats-Msg-Id`. Within two minutes, unless
+//! the stream says otherwise, the same id is stored once and confirmed as often as it is sent.
 //!
-//! **Delays** are kept by server 2.12 and later as message schedules, in the stream of the topic under a subject of their own below
-//! `@delayed.TOPIC.` (the topic with `~` for each dot), to which streams that are created here have a place. What is confirmed
-//! is kept as any message is, and longer than `max_age`; limits on size and number apply to it. The server publishes it when it is due, at the
-//! earliest, and up to a quarter of a second later; only then does it have an offset, and a timestamp, of its own. Its id guards against
-//! duplicates when it is sent, not when it is due. A server that is killed just then may publish it twice. A stream that exists needs
-//! `allow_msg_schedules`, the subject `@delayed.TOPIC.>`, a retention other than `interest`, and `allow_msg_ttl` if messages
-//! are to be kept longer than `max_age`; else delayed publishes fail as a conflict, as found when the topic is first used.
+//! ## Consuming
+//! Messages are consumed at least once. The server performs retries, also delayed ones, and later
+//! messages pass a delayed one. The attempt is the server's count; a server that is killed forgets
+//! the latest counts, because it writes them a moment after the delivery. The timestamp is the
+//! server's, and the offset is the sequence in the stream. While this process lives, it asks for
+//! more time for unsettled messages, so `ack_wait` does not limit handlers.
 //!
-//! **Core NATS** confirms nothing and keeps nothing: a publish ends with an unconfirmed receipt, a subscription has to be
-//! `at_most_once()`, a group is a queue group, there is no retry, no delay, no timestamp, no backlog and no position. Messages that are not read in time
-//! are lost, and reported as an error item.
+//! ## Settlement
+//! With `ack=send`, a settlement that is on its way when the connection breaks is lost, and the
+//! message is redelivered. Closing waits until the server has processed all settlements. A server
+//! that is killed forgets about the last tenth of a second of settlements, even confirmed ones.
 //!
-//! **Bounds.** At most 1024 publishes are in flight. A subscription never has more asked for and unsettled together than its
-//! prefetch, and its client's queue holds that and 1024 notices of the server. 65,536 messages and settlements may wait to be
-//! written on the shared connection; what comes on top is refused as busy. The server remembers at most 65,536 unsettled messages of
-//! a group that is created here. A core subscription holds 65,536 unread messages.
+//! ## Reconnection
+//! Each subscription has its own connection; publishing and settling share another. When the
+//! connection of a subscription is lost, settling its deliveries fails with
+//! [`SettlementLost`](crate::ErrorKind::SettlementLost), and their messages go back at once. The
+//! subscription continues by itself. Messages that were on the wire at that moment are redelivered
+//! after `ack_wait`.
+//!
+//! ## Start positions
+//! New groups and readers begin at the earliest message, at the latest, at a time or at an offset.
+//! A time is compared with the time of storage by the server's clock; a time in the future counts
+//! as now. An offset is that of a message, or the next one after the last message.
+//!
+//! ## Repositioning
+//! Server 2.14 and later moves a group in one step: its members, wherever they are, continue from
+//! there. Deliveries and fetched messages in this process are dropped, and their handles are stale.
+//! Members in other processes first deliver what they have fetched, at most their prefetch, and
+//! settling it does no harm.
+//!
+//! ## Repositioning in two steps
+//! The consumer is deleted and created again on older servers, and for a position before the one
+//! where the group was created, unless that was the earliest. While members in other processes wait
+//! for messages, this fails as a [`Conflict`](crate::ErrorKind::Conflict) without any effect. If
+//! this process is killed between the two steps, the group is gone and begins anew.
+//!
+//! ## Delays
+//! Server 2.12 and later keeps delayed messages as message schedules in the stream of the topic.
+//! Each has its own subject below `@delayed.TOPIC.` (the topic with `~` for each dot), and streams
+//! that are created here take these subjects. A confirmed delayed message is kept as any message
+//! is, and longer than `max_age`; limits on size and number apply to it. An existing stream needs
+//! the [settings below](#permissions-and-settings-at-the-server). Without them, delayed publishes
+//! fail as a [`Conflict`](crate::ErrorKind::Conflict), as found when the topic is first used.
+//!
+//! ## When a delayed message is due
+//! The server publishes it at its time or up to a quarter of a second later. Only then does it get
+//! its own offset and timestamp. Its id guards against duplicates when it is sent, not when it is
+//! due. A server that is killed at that moment may publish it twice.
+//!
+//! ## Core NATS
+//! Core NATS does not confirm or keep messages: a publish ends with an unconfirmed receipt. A
+//! subscription has to be `at_most_once()`, and a group is a queue group. There is no retry, no
+//! delay, no timestamp, no backlog and no position. Messages that are not read in time are lost,
+//! and reported as an error item.
+//!
+//! ## Limits
+//! | bound | value |
+//! |---|---|
+//! | publishes in flight | 1024 |
+//! | messages of a subscription that are requested or unsettled | its prefetch |
+//! | queue of a subscription's client | its prefetch, and 1024 notices of the server |
+//! | messages and settlements that wait to be written on the shared connection | 65,536; more are refused as [`Busy`](crate::ErrorKind::Busy) |
+//! | unsettled messages that the server remembers of a group that is created here | 65,536 |
+//! | unread messages of a core subscription | 65,536 |
 //!
 //! # Headers
-//! Names are visible ASCII without a colon; values are UTF-8 without line breaks, and without white space at either end, since readers
-//! remove it. Anything else is refused when publishing. Values of one name keep their order; the client does
-//! not keep that of different names. All headers of a message together are limited to 64 KiB by JetStream.
 //!
-//! NATS tells upper from lower case in names. Here they are found in any; of other readers some, above all those in Go that use HTTP's
-//! header type, know one spelling only, which `header_names=canonical` writes.
+//! ## Names and values
+//! Names are visible ASCII without a colon. Values are UTF-8 without line breaks, and without white
+//! space at either end, because readers remove it. Anything else is refused when publishing. Values
+//! of one name keep their order; the client does not keep the order of different names. JetStream
+//! limits all headers of a message together to 64 KiB.
 //!
-//! A key travels in `message-key` when it is text that a header can hold, else in base64 in `message-key-base64`. The id of a delayed
-//! message travels in `delayed-message-id`, for the server removes `Nats-Msg-Id` when it is due. These three, and all names that begin
-//! with `Nats-`, which are orders to the server, are refused from users and not shown among the headers of a received message.
+//! ## Upper and lower case
+//! NATS distinguishes upper and lower case in names. This library finds a name in any case. Some
+//! other readers, above all those in Go that use HTTP's header type, know one spelling only, which
+//! `header_names=canonical` writes.
 //!
-//! Foreign producers may write header blocks that break the rules. The client gives up its connection over one it cannot read,
-//! and the server would deliver it again and again. So after the loss of a connection the unsettled messages of the consumer are read
-//! as JSON, up to 50,000 from each end, and those that the client cannot read are delivered from there: with the headers that can be
-//! read, values as bytes, and the rest counted. They are retried from memory, and their attempt is counted by the session.
-//! For a while after one, messages are asked for one by one. Members of a group that lose their connections together may each
-//! deliver such a message.
+//! ## Reserved names
+//! | name | contents |
+//! |---|---|
+//! | `message-key` | the key, if it is text that a header can hold |
+//! | `message-key-base64` | any other key, in base64 |
+//! | `delayed-message-id` | the id of a delayed message, because the server removes `Nats-Msg-Id` when it is due |
+//! | all that begin with `Nats-` | orders to the server |
 //!
-//! What remains: handles from before such a loss are stale, as after any; with a carriage return inside a value the
-//! client's task ends by a panic, whose message is printed, and is replaced, which needs a program that unwinds on panic; core NATS
-//! loses the message.
+//! A message to publish that has one of these headers is refused, and a received message does not
+//! show them.
+//!
+//! ## Unreadable headers
+//! Foreign producers may write header blocks that break the rules. The client gives up its
+//! connection over a block that it cannot read, and the server would redeliver the message again
+//! and again. So after the loss of a connection the unsettled messages of the consumer are read as
+//! JSON, up to 50,000 from each end. Those that the client cannot read are delivered from there:
+//! with the headers that can be read, values as bytes, and the rest counted.
+//!
+//! - They are retried from memory, and their attempts are counted by the session.
+//! - The next 1024 messages are requested one by one.
+//! - Members of a group that lose their connections together may each deliver such a message.
+//! - Handles from before such a loss are stale, as after any loss.
+//! - A carriage return inside a value ends the client's task by a panic, whose message is printed.
+//!   The task is replaced, which needs a program that unwinds on panic.
+//! - Core NATS loses the message.
 //!
 //! # Escape hatch
-//! [`Nats::as_client`] is the client that publishes and settles; [`Nats::from_client`] uses one of your own for everything. It
-//! then also reads, so that a header block it cannot read breaks publishing too, and if its task ends, nothing replaces it.
+//! [`Nats::as_client`] is the client that publishes and settles. [`Nats::from_client`] uses your
+//! own client for everything. It then also reads, so a header block that it cannot read breaks
+//! publishing too. If its task ends, it is not replaced.
+//!
+//! # Permissions and settings at the server
+//! JetStream has to be enabled for the account, except with `mode=core`. The user needs the
+//! following subjects. Consumers of readers without a group are named `reader-…`; moving a group to
+//! a time creates a consumer `time-…` for a moment.
+//!
+//! | permission | subject | needed for |
+//! |---|---|---|
+//! | publish and subscribe | `_INBOX.>` | answers, messages, and round trips |
+//! | publish | `TOPIC` | publishing |
+//! | subscribe | `TOPIC` | subscribing with `mode=core` |
+//! | publish | `@delayed.TOPIC.>` | delayed messages |
+//! | publish | `$JS.API.INFO` | connecting |
+//! | publish | `$JS.API.STREAM.NAMES`, `$JS.API.STREAM.INFO.STREAM` | finding the stream of a topic |
+//! | publish | `$JS.API.STREAM.CREATE.STREAM` | creating a missing stream |
+//! | publish | `$JS.API.CONSUMER.INFO.STREAM.CONSUMER` | subscribing; moving a group |
+//! | publish | `$JS.API.CONSUMER.CREATE.STREAM.CONSUMER.TOPIC` | creating a missing group; a reader without a group |
+//! | publish | `$JS.API.CONSUMER.MSG.NEXT.STREAM.CONSUMER`, `$JS.ACK.>` | reading and settling |
+//! | publish | `$JS.API.STREAM.MSG.GET.STREAM` | recovering messages with unreadable headers |
+//! | publish | `$JS.API.CONSUMER.DELETE.STREAM.CONSUMER` | ending a reader without a group; moving a group |
+//! | publish | `$JS.API.CONSUMER.RESET.STREAM.CONSUMER` | moving a group |
+//!
+//! | existing object | settings it needs |
+//! |---|---|
+//! | stream | no `no_ack` |
+//! | stream, for delayed messages | `allow_msg_schedules`, the subject `@delayed.TOPIC.>`, a retention other than `interest`, and `allow_msg_ttl` if messages are to be kept longer than `max_age` |
+//! | consumer | pull, explicit acknowledgement, not `headers_only`, and the topic's subject as its filter, unless the stream takes no other subject |
 
-mod abilities;
-mod api;
 mod config;
+mod connection;
 mod consume;
-mod core;
-mod delay;
-mod dial;
 mod error;
-mod header_names;
 mod headers;
-mod link;
-mod moment;
-mod names;
-mod position;
 mod publish;
-mod quarantine;
-mod reader;
-mod replies;
-mod session;
-mod state;
-mod tokens;
 mod topology;
-mod window;
 
+use crate::names::attribute;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
@@ -130,29 +202,46 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::address::{Guarantee, Start, Subscription, Topic};
-use crate::broker_url::BrokerUrl;
-use crate::capability::{Capabilities, REPOSITIONING, unsupported};
-use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
+use crate::driver::capability::{Capabilities, REPOSITIONING, unsupported};
+use crate::driver::{BrokerUrl, Confirmation, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Receipt;
+use crate::message::{Guarantee, Receipt, Start, Subscription, Topic};
 
 use config::Config;
+use connection::dial::{Dial, Notices, Queues};
+use connection::link::Link;
+use consume::reader::Reader;
 use consume::{Deliveries, Sessions};
-use delay::Oddities;
-use dial::{Dial, Notices, Queues};
-use link::Link;
-use reader::Reader;
+use publish::delay::Oddities;
 
 pub use config::{Acknowledge, Mode, NatsBuilder};
-pub use header_names::HeaderNames;
-pub use headers::{DELAYED_ID, KEY, KEY_BASE64};
+pub use headers::header_names::HeaderNames;
 
-/// What may wait to be written on the connection that publishes and acknowledges: the publishes in flight, and
-/// settlements in a burst. Answers on the way in are bounded by what was asked.
+/// The bounds of the connection that publishes and acknowledges. Publishes in flight and bursts of
+/// settlements wait to be written; incoming answers are bounded by the requests.
 const QUEUES: Queues = Queues { outgoing: 65_536, incoming: 65_536 };
 
 /// A connection to NATS; see the [module](self).
+///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use traced_broker::adapters::nats::Nats;
+/// use traced_broker::{BrokerUrl, Message, Traced, TracedBroker};
+///
+/// let url = BrokerUrl::parse("nats://localhost:4222?ack=confirm")?;
+/// let broker = Traced::new(Nats::connect(&url).await?);
+/// broker.publish("orders", Message::new("one pair of shoes")).await?;
+/// println!("server {}", broker.get_ref().as_client().server_info().version);
+/// # Ok(()) }
+/// ```
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// # use traced_broker::{BrokerUrl, ErrorKind, adapters::nats::Nats};
+/// let error = Nats::connect(&BrokerUrl::parse("nats://localhost/path")?).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig); // A NATS URL has no path.
+/// # Ok(()) }
+/// ```
 pub struct Nats {
     identity: Identity,
     capabilities: Capabilities,
@@ -162,7 +251,8 @@ pub struct Nats {
     closed: CancellationToken,
     sessions: Arc<Sessions>,
     oddities: Oddities,
-    /// The groups that were read from, as stream and consumer: their acknowledgements are brought home at the end.
+    /// The groups that were read from, as stream and consumer; closing waits for their
+    /// acknowledgements.
     groups: Mutex<HashSet<(String, String)>>,
 }
 
@@ -170,21 +260,31 @@ impl Nats {
     /// Connects to the servers of the URL.
     ///
     /// # Errors
-    /// As [`NatsBuilder::connect`].
+    /// Those of [`NatsBuilder::connect`].
     pub async fn connect(url: &BrokerUrl) -> Result<Self> {
         NatsBuilder::from_url(url).connect().await
     }
 
-    /// Options beyond those of the URL.
+    /// Returns a builder that starts from this URL and has further options.
     pub fn builder(url: impl AsRef<str>) -> NatsBuilder {
         NatsBuilder::new(url.as_ref())
     }
 
-    /// Uses a client that is connected already, for everything; options are those of a URL without any, but for `mode`.
+    /// Uses a connected client for everything. All options except `mode` have their defaults.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use traced_broker::Traced;
+    /// use traced_broker::adapters::nats::{Mode, Nats};
+    ///
+    /// let client = async_nats::connect("nats://localhost:4222").await?;
+    /// let broker = Traced::new(Nats::from_client(client, Mode::Core).await?);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] when its server has no JetStream and `mode` is not [`Mode::Core`], and what the
-    /// connection reports.
+    /// [`ErrorKind::Unsupported`] if the server has no JetStream and `mode` is not [`Mode::Core`];
+    /// other errors of the connection.
     pub async fn from_client(client: async_nats::Client, mode: Mode) -> Result<Self> {
         let info = client.server_info();
         let config = Config { mode, ..Config::read(&BrokerUrl::parse("nats://")?)? };
@@ -192,7 +292,7 @@ impl Nats {
         Self::over(config, Dial::Given(client)).await
     }
 
-    /// The client that publishes and acknowledges. Subscriptions have clients of their own.
+    /// Returns the client that publishes and acknowledges. Subscriptions have their own clients.
     pub fn as_client(&self) -> &async_nats::Client {
         self.link.client()
     }
@@ -207,15 +307,19 @@ impl Nats {
         let client = dial.client(QUEUES, &notices).await?;
         let link = Link::over(client, notices, config.confirm_timeout).await?;
         if config.mode == Mode::JetStream {
-            config.level = api::level(&link).await?;
+            config.level = connection::api::level(&link).await?;
         }
         let mut identity = Identity::new("nats");
         if let Some((host, port)) = config.hosts.first() {
             identity = identity.with_server(host, *port);
         }
         Ok(Self {
-            identity: identity.with_send_attributes(None, Some("messaging.nats.message.stream_sequence")),
-            capabilities: abilities::capabilities(config.mode, config.level, link.client().max_payload()),
+            identity: identity.with_send_attributes(None, Some(attribute::NATS_STREAM_SEQUENCE)),
+            capabilities: connection::capabilities::capabilities(
+                config.mode,
+                config.level,
+                link.client().max_payload(),
+            ),
             config: Arc::new(config),
             dial,
             link: Arc::new(link),
@@ -228,7 +332,7 @@ impl Nats {
 
     fn keep(&self, topic: &Topic, message: Outbound, time: SystemTime) -> Confirmation<Receipt> {
         if !self.capabilities.delayed_publish {
-            return Confirmation::ready(Err(Error::new(ErrorKind::Unsupported, delay::UNSUPPORTED)));
+            return Confirmation::ready(Err(Error::new(ErrorKind::Unsupported, publish::delay::UNSUPPORTED)));
         }
         match self.oddities.schedule(topic, time) {
             Ok(schedule) => publish::kept(&self.link, topic, message, &schedule),
@@ -245,8 +349,8 @@ impl Nats {
         let session = reader.open().await?;
         let consumer = (session.consumer.stream.clone(), session.consumer.name.clone());
         let destination = Destination::new()
-            .with_attribute("messaging.nats.stream", consumer.0.as_str())
-            .with_attribute("messaging.nats.consumer", consumer.1.as_str());
+            .with_attribute(attribute::NATS_STREAM, consumer.0.as_str())
+            .with_attribute(attribute::NATS_CONSUMER, consumer.1.as_str());
         if subscription.group_name().is_some() {
             self.groups.lock().insert(consumer);
         }
@@ -260,7 +364,8 @@ impl Nats {
                 "core NATS forgets a message once it is handed out: subscribe at_most_once(), or use JetStream";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        // What a group begins at unless it is told cannot be told from what it is told; nothing lies before it here.
+        // The default start of a group cannot be distinguished from an explicit `Earliest`. Core
+        // NATS has no earlier messages, so both mean now.
         let is_now = match subscription.start_position() {
             Start::Earliest => subscription.group_name().is_some(),
             start => start == Start::Latest,
@@ -269,23 +374,24 @@ impl Nats {
             let message = "core NATS keeps no messages to start from: start at the latest, or use JetStream";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        let subject = names::subject(subscription.topic());
+        let subject = topology::names::subject(subscription.topic());
         let group = subscription.group_name().map(str::to_owned);
         let closed = self.closed.clone();
-        let listener = core::Listener::open(&self.config, &self.dial, subject, group, closed).await?;
+        let listener = consume::core::Listener::open(&self.config, &self.dial, subject, group, closed).await?;
         Ok(Source::new(Destination::new(), listener.into_stream()))
     }
 
-    /// Brings everything home that was only sent on its way.
+    /// Waits until the server has processed everything that was sent without waiting for an answer.
     async fn bring_home(&self) -> Result<()> {
         self.link.round_trip().await?;
         let groups: Vec<_> = self.groups.lock().drain().collect();
         for (stream, consumer) in groups {
-            // The server works off what it is told of a consumer in order. Asking for more time for a message that is not
-            // out changes nothing, but the answer shows that all before it was done.
-            let last = tokens::acknowledge(&stream, &consumer, u64::MAX);
+            // The server processes requests for a consumer in order. Asking for more time for a
+            // message that is not delivered is a no-op, but the answer shows that all earlier
+            // requests are done.
+            let last = headers::reply_subject::acknowledge(&stream, &consumer, u64::MAX);
             match self.link.confirm(last.into(), "+WPI".into()).await {
-                // The consumer is gone, and with it what could be told it.
+                // The consumer is gone, so there is no settlement to wait for.
                 Err(error) if error.kind() == ErrorKind::SettlementLost => {}
                 answered => answered?,
             }
@@ -313,7 +419,7 @@ impl Driver for Nats {
                 if self.capabilities.delayed_publish {
                     self.oddities.learn(&self.link, topic, &stream).await?;
                 }
-                Ok(Destination::new().with_attribute("messaging.nats.stream", stream.config.name.as_str()))
+                Ok(Destination::new().with_attribute(attribute::NATS_STREAM, stream.config.name.as_str()))
             }
         }
     }
@@ -340,10 +446,10 @@ impl Driver for Nats {
 
     async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
         self.check_open()?;
-        match (self.config.mode, subscription.group_name().map(names::object)) {
+        match (self.config.mode, subscription.group_name().map(topology::names::object)) {
             (Mode::JetStream, Some(group)) => {
                 let (sessions, topic) = (&self.sessions, subscription.topic());
-                position::set(&self.link, &self.config, sessions, topic, &group, start).await
+                consume::position::set(&self.link, &self.config, sessions, topic, &group, start).await
             }
             _ => Err(unsupported("move the position of a group", REPOSITIONING)),
         }

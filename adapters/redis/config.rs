@@ -1,26 +1,27 @@
-//! What a connection needs to know: from the URL, the builder, or a client of the user's own.
+//! Configuration of a connection: from the URL, the builder, or the user's own client.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
-use crate::broker_url::{BrokerUrl, Secret, Topology};
+use crate::driver::{BrokerUrl, Secret, Topology};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::error::SYSTEM;
-use super::{DEFAULT_PORT, Redis};
+use crate::adapters::redis::{DEFAULT_PORT, Redis};
 
-/// How long connecting may take unless `connect_timeout` says otherwise.
+/// Default of `connect_timeout`: maximum duration of connecting.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the server may take to answer a command unless `response_timeout` says otherwise.
+/// Default of `response_timeout`: maximum time for the server's answer to a command.
 pub const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a member of a group may be silent about a message before others take it over, unless `claim_idle` says otherwise.
+/// Default of `claim_idle`: maximum silence of a member of a group about a message before other
+/// members take it over.
 pub const DEFAULT_CLAIM_IDLE: Duration = Duration::from_secs(20);
 
-/// The shortest `claim_idle`: below it a busy machine could not renew in time.
+/// The shortest `claim_idle`; with less, a busy machine could not renew in time.
 pub const MIN_CLAIM_IDLE: Duration = Duration::from_millis(100);
 
 /// Settings that all connections of one broker share.
@@ -78,7 +79,7 @@ impl Config {
         Ok(())
     }
 
-    /// Where the server is, for errors: `host:port`, or the path of a socket file.
+    /// Returns the address of the server, for errors: `host:port`, or the path of a socket file.
     pub(super) fn address(&self) -> String {
         match self.client.get_connection_info().addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => format!("{host}:{port}"),
@@ -87,13 +88,14 @@ impl Config {
     }
 }
 
-/// Builds a [`Redis`] with settings that a URL may hold too, and with those it cannot. Setters never fail; connecting checks.
+/// A builder of a [`Redis`] connection, with the settings of a URL and those that a URL cannot
+/// hold. Setters never fail; connecting checks them.
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
 /// use std::time::Duration;
 /// use traced_broker::adapters::redis::Redis;
-/// use traced_broker::{Broker, Secret, Traced};
+/// use traced_broker::{Secret, Traced};
 ///
 /// let redis = Redis::builder("redis://cache.example:6379/2")
 ///     .credentials("shop", Secret::new(std::env::var("REDIS_PASSWORD").unwrap_or_default()))
@@ -102,6 +104,18 @@ impl Config {
 ///     .await?;
 /// let broker: Traced<Redis> = Traced::new(redis);
 /// # Ok(()) }
+/// ```
+///
+/// Settings are checked before any connection is made:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use traced_broker::ErrorKind;
+/// use traced_broker::adapters::redis::{MIN_CLAIM_IDLE, Redis};
+///
+/// let redis = Redis::builder("redis://localhost").claim_idle(MIN_CLAIM_IDLE / 2);
+/// assert_eq!(redis.connect().await.unwrap_err().kind(), ErrorKind::InvalidConfig);
+/// # }
 /// ```
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it connects"]
@@ -119,7 +133,7 @@ impl RedisBuilder {
     }
 
     pub(super) fn from_client(client: Client) -> Self {
-        // Without it, a small command waits for the answer to the one before it.
+        // Without it, a small command waits for the answer to the previous one.
         let info = client.get_connection_info().clone();
         let settings = info.tcp_settings().clone().set_nodelay(true);
         let info = info.set_tcp_settings(settings);
@@ -144,39 +158,44 @@ impl RedisBuilder {
         })
     }
 
-    /// Whether to create missing consumer groups and streams. Default: [`Topology::Create`].
+    /// Sets whether missing streams and consumer groups are created. Default: [`Topology::Create`].
     pub fn topology(self, topology: Topology) -> Self {
         self.with(|config| config.topology = topology)
     }
 
-    /// How long connecting may take, and how long publishes wait for a lost connection. Default: 10 s.
+    /// Sets the maximum duration of connecting, and the time for which publishes wait for a lost
+    /// connection. Default: 10 s.
     pub fn connect_timeout(self, timeout: Duration) -> Self {
         self.with(|config| config.connect_timeout = timeout)
     }
 
-    /// How long the server may take to answer; after that the connection counts as lost. Default: 30 s.
+    /// Sets the maximum time for the server's answer, after which the connection counts as lost.
+    /// Default: 30 s.
     pub fn response_timeout(self, timeout: Duration) -> Self {
         self.with(|config| config.response_timeout = timeout)
     }
 
-    /// How long a member of a group may be silent about a message before others take it over, at least 100 ms. Default: 20 s.
+    /// Sets the maximum silence of a member of a group about a message before other members take it
+    /// over, at least 100 ms. Default: 20 s.
     ///
-    /// Members renew what they hold, so that it bounds the time after a crash and not that of a handler.
+    /// Members renew the messages that they hold, so it limits the time after a crash, not that of
+    /// a handler.
     pub fn claim_idle(self, idle: Duration) -> Self {
         self.with(|config| config.claim_idle = idle)
     }
 
-    /// Trims a stream at every publish to about that many entries, **whether they were handled or not**. Default: no trimming.
+    /// Trims a stream at every publish to about this many entries, **whether they were handled or
+    /// not**. Default: no trimming.
     pub fn max_len(self, entries: u64) -> Self {
         self.with(|config| config.max_len = Some(entries))
     }
 
-    /// Connects.
+    /// Connects to the server.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when URL or settings are not valid; [`ErrorKind::Unavailable`] when the server
-    /// cannot be reached within the connect time-out or is still loading its data; [`ErrorKind::Unauthenticated`] when it
-    /// wants other credentials.
+    /// [`ErrorKind::InvalidConfig`] if the URL or a setting is not valid;
+    /// [`ErrorKind::Unavailable`] if the server cannot be reached within the connect time-out, or
+    /// is still loading its data; [`ErrorKind::Unauthenticated`] if it requires other credentials.
     pub async fn connect(self) -> Result<Redis> {
         let connected = async {
             let config = self.config?;
@@ -213,7 +232,8 @@ fn database(path: &str) -> Result<i64> {
     parsed.ok_or_else(|| invalid("the path of a Redis URL is the number of a database").with_context("path", path))
 }
 
-/// Over TLS or a socket file the client owns the connection; RESP3 makes it tell when that is lost.
+/// Switches to RESP3 over TLS or a socket file. There the client owns the connection, and with
+/// RESP3 it reports a loss.
 fn watched(info: ConnectionInfo) -> ConnectionInfo {
     if matches!(info.addr(), ConnectionAddr::Tcp(..)) {
         return info;

@@ -1,4 +1,4 @@
-//! From what the client reports to the library's error.
+//! Maps errors of the client to those of the library.
 
 use ::redis::{ErrorKind as ClientErrorKind, RedisError};
 
@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind};
 /// The `messaging.system` of this adapter.
 pub(super) const SYSTEM: &str = "redis";
 
-/// The library's error for a command that failed: `what` says which, as in `read the stream`.
+/// Returns the library's error for a command that failed; `what` names it, as in `read the stream`.
 pub(super) fn command_failed(what: &str, error: RedisError) -> Error {
     let kind = kind_of(&error);
     let advice = match kind {
@@ -25,7 +25,8 @@ pub(super) fn command_failed(what: &str, error: RedisError) -> Error {
     Error::new(kind, format!("cannot {what}: {advice}")).with_system(SYSTEM).with_source(error)
 }
 
-/// The kind, by the error code at the head of Redis's answer if there is one, else by what the client says.
+/// Returns the kind of an error: by the error code at the start of Redis's answer if there is one,
+/// otherwise by the client's kind.
 pub(super) fn kind_of(error: &RedisError) -> ErrorKind {
     if let Some(code) = error.code() {
         return match code {
@@ -49,7 +50,7 @@ pub(super) fn kind_of(error: &RedisError) -> ErrorKind {
     }
 }
 
-/// The server answered with a shape its documentation does not know.
+/// Returns the error for an answer whose shape is not documented.
 pub(super) fn unexpected_reply(what: &str) -> Error {
     Error::new(ErrorKind::Unexpected, format!("cannot {what}: the server's answer is not what Redis answers"))
         .with_system(SYSTEM)

@@ -1,41 +1,29 @@
-//! How a message lies in a stream entry, and how it is read back.
+//! The form of a message in a stream entry: written and read.
 
+use crate::names::header;
 use ::redis::{Cmd, RedisWrite};
 use bytes::Bytes;
 
 use crate::driver::Outbound;
 use crate::headers::Headers;
 
-use super::fields::Fields;
+use super::connection::fields::Fields;
 
-/// The field that holds the payload.
-pub const PAYLOAD: &str = "payload";
-
-/// The field that holds the key.
-pub const KEY: &str = "key";
-
-/// The header that holds the sender's id of the message.
-pub const MESSAGE_ID: &str = "message-id";
-
-/// What stands before the name of a header that could be mistaken for something else: one named `payload` or `key`, or one
-/// whose name begins with this text.
-pub const ESCAPE: &str = "header:";
-
-/// What an `XADD` says beside the entry.
+/// The options of an `XADD`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Append {
-    /// Trims the stream to about that many entries.
+    /// Trims the stream to about this many entries.
     pub(super) max_len: Option<u64>,
-    /// Does not make a stream that is not there.
+    /// Does not create a missing stream.
     pub(super) must_exist: bool,
 }
 
-/// The command that appends a message to a stream.
+/// Returns the command that appends a message to a stream.
 pub(super) fn append(stream: &str, how: Append, message: &Outbound) -> Cmd {
     let Outbound { payload, key, id, headers, .. } = message;
     let payload = payload.as_deref().unwrap_or_default();
-    // The same id may be among the headers, left there by a broker that has no other place for it.
-    let id = id.as_deref().filter(|id| headers.get_str(MESSAGE_ID) != Some(id));
+    // The same id may be among the headers, put there by a broker that has no other place for it.
+    let id = id.as_deref().filter(|id| headers.get_str(header::MESSAGE_ID) != Some(id));
     let bytes = stream.len() + payload.len() + key.as_ref().map_or(0, Bytes::len) + headers.byte_len() + 64;
     // Words: up to 7 of the command itself, and two for each of payload, key, id and the headers.
     let mut command = Cmd::with_capacity(13 + 2 * headers.len(), bytes);
@@ -48,17 +36,17 @@ pub(super) fn append(stream: &str, how: Append, message: &Outbound) -> Cmd {
         command.arg("MAXLEN").arg("~").arg(entries);
     }
     command.write_arg(b"*");
-    put(&mut command, PAYLOAD.as_bytes(), payload);
+    put(&mut command, header::REDIS_PAYLOAD.as_bytes(), payload);
     if let Some(key) = key {
-        put(&mut command, KEY.as_bytes(), key);
+        put(&mut command, header::REDIS_KEY.as_bytes(), key);
     }
     if let Some(id) = id {
-        put(&mut command, MESSAGE_ID.as_bytes(), id.as_bytes());
+        put(&mut command, header::MESSAGE_ID.as_bytes(), id.as_bytes());
     }
     for (name, value) in headers.iter() {
-        let replaced = id.is_some() && name.eq_ignore_ascii_case(MESSAGE_ID);
+        let replaced = id.is_some() && name.eq_ignore_ascii_case(header::MESSAGE_ID);
         if needs_escape(name) {
-            put(&mut command, [ESCAPE, name].concat().as_bytes(), value);
+            put(&mut command, [header::REDIS_ESCAPE, name].concat().as_bytes(), value);
         } else if !replaced {
             put(&mut command, name.as_bytes(), value);
         }
@@ -66,25 +54,26 @@ pub(super) fn append(stream: &str, how: Append, message: &Outbound) -> Cmd {
     command
 }
 
-/// The size of the largest field of a message, in bytes.
+/// Returns the size of the largest field of a message, in bytes.
 pub(super) fn largest_field(message: &Outbound) -> usize {
     let sizes = [message.payload.as_deref(), message.key.as_deref(), message.id.as_deref().map(str::as_bytes)];
-    let headers = message.headers.iter().map(|(name, value)| (ESCAPE.len() + name.len()).max(value.len()));
+    let headers =
+        message.headers.iter().map(|(name, value)| (header::REDIS_ESCAPE.len() + name.len()).max(value.len()));
     sizes.into_iter().flatten().map(<[u8]>::len).chain(headers).max().unwrap_or_default()
 }
 
-/// What the fields of an entry hold.
+/// The contents of the fields of an entry.
 #[derive(Debug, Default)]
 pub(super) struct Content {
     pub(super) payload: Option<Bytes>,
     pub(super) key: Option<Bytes>,
     pub(super) id: Option<String>,
     pub(super) headers: Headers,
-    /// Fields whose name is not UTF-8, or that have no value.
+    /// Number of fields whose name is not UTF-8, or that have no value.
     pub(super) unreadable: u32,
 }
 
-/// Reads the fields of an entry. The payload is copied once, out of all that was read with it.
+/// Reads the fields of an entry. The payload is copied once, out of the answer in which it came.
 pub(super) fn read(fields: &Fields) -> Content {
     let mut read =
         Content { headers: room_for(fields), unreadable: u32::from(fields.is_uneven()), ..Content::default() };
@@ -94,19 +83,19 @@ pub(super) fn read(fields: &Fields) -> Content {
             None => read.unreadable += 1,
         }
     }
-    read.id = read.headers.get_str(MESSAGE_ID).map(str::to_owned);
+    read.id = read.headers.get_str(header::MESSAGE_ID).map(str::to_owned);
     read
 }
 
 impl Content {
     fn take(&mut self, name: &[u8], value: &[u8]) {
-        // The first one counts; were there another, it is kept as a header.
-        if name == PAYLOAD.as_bytes() && self.payload.is_none() {
+        // The first one counts; a second one is kept as a header.
+        if name == header::REDIS_PAYLOAD.as_bytes() && self.payload.is_none() {
             self.payload = Some(Bytes::copy_from_slice(value));
-        } else if name == KEY.as_bytes() && self.key.is_none() {
+        } else if name == header::REDIS_KEY.as_bytes() && self.key.is_none() {
             self.key = Some(Bytes::copy_from_slice(value));
         } else if let Ok(name) = std::str::from_utf8(name) {
-            self.headers.append(name.strip_prefix(ESCAPE).unwrap_or(name), value);
+            self.headers.append(name.strip_prefix(header::REDIS_ESCAPE).unwrap_or(name), value);
         } else {
             self.unreadable += 1;
         }
@@ -119,12 +108,13 @@ fn put(command: &mut Cmd, name: &[u8], value: &[u8]) {
 }
 
 fn needs_escape(name: &str) -> bool {
-    name == PAYLOAD || name == KEY || name.starts_with(ESCAPE)
+    name == header::REDIS_PAYLOAD || name == header::REDIS_KEY || name.starts_with(header::REDIS_ESCAPE)
 }
 
-/// Headers with room for what the fields hold, so that they are filled without growing.
+/// Returns headers with capacity for the fields, so that they are filled without growing.
 fn room_for(fields: &Fields) -> Headers {
-    let is_header = |(name, _): &(&[u8], &[u8])| *name != PAYLOAD.as_bytes() && *name != KEY.as_bytes();
+    let is_header =
+        |(name, _): &(&[u8], &[u8])| *name != header::REDIS_PAYLOAD.as_bytes() && *name != header::REDIS_KEY.as_bytes();
     let lengths = fields.iter().flatten().filter(is_header).map(|(name, value)| name.len() + value.len());
     match lengths.fold((0, 0), |(count, bytes), length| (count + 1, bytes + length)) {
         (0, _) => Headers::new(),

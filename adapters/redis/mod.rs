@@ -1,106 +1,175 @@
-//! Redis Streams, through the client crate [`redis`](https://docs.rs/redis/1). Redis 7.0 or later, or what speaks its protocol;
-//! one server, not a cluster.
+//! Redis Streams, through the client crate [`redis`](https://docs.rs/redis/1). Redis 7.0 or later,
+//! or a server with the same protocol; one server, not a cluster.
 //!
 //! # URLs
-//! `redis://user:password@host:6379/2`: one host, port 6379 unless named, user and password of the server's ACL if it wants
-//! them, and the number of the database, 0 unless named. A password without a user is written `redis://:password@host`.
+//! `redis://user:password@host:6379/2`: one host, the port (6379 by default), user and password of
+//! the server's ACL if it requires them, and the number of the database (0 by default). A password
+//! without a user is written `redis://:password@host`.
 //!
 //! | option | meaning | default |
 //! |---|---|---|
 //! | `topology` | `create` missing streams and groups, or only `check` | `create` |
-//! | `connect_timeout` | milliseconds that connecting may take, and that publishes wait for a lost connection | 10000 |
+//! | `connect_timeout` | milliseconds for connecting, and for which publishes wait for a lost connection | 10000 |
 //! | `response_timeout` | milliseconds until a server that does not answer counts as lost | 30000 |
 //! | `claim_idle` | milliseconds of silence after which a member's messages go to others, at least 100 | 20000 |
-//! | `maxlen` | trim a stream to about that many entries with every publish, **handled or not** | no trimming |
+//! | `maxlen` | trim a stream to about this many entries with every publish, **handled or not** | no trimming |
 //!
-//! [`Redis::builder`] sets the same and takes credentials apart from the URL. There is no TLS in it: hand in a client of your own.
+//! [`Redis::builder`] has the same options, and takes credentials apart from the URL. TLS is not
+//! built in: pass your own client.
 //!
 //! # Delivery semantics
-//! A topic is a stream under the key of that name, in the order in which the server stored the messages. It comes into being
-//! with its first message or its first group. Redis keeps what was acknowledged: a stream grows until `maxlen`, or
-//! you, trim it. What is trimmed before it was handled is lost; a member that comes across such a message reports it as an
-//! error item ([`ErrorKind::NotFound`]) of its subscription.
 //!
-//! **A confirmation** says that the server has the message in memory, and that it survives what the server's settings let it
-//! survive. Without `appendonly yes` a crash loses what came after the last snapshot, confirmed or not, and so does a restart
-//! without one. With it, `appendfsync always` loses nothing; `everysec` loses up to two seconds on a crash of the machine,
-//! and under load, while a write to disk is slow, of the server too. Replicas get their copy later: a failover may lose
-//! confirmed messages. Acknowledgements are kept as well as messages are; those that are lost bring messages back.
+//! ## Topics
+//! A topic is a stream under the key of the same name, in the order in which the server stored the
+//! messages. It is created with its first message or its first group. Redis keeps acknowledged
+//! messages: a stream grows until `maxlen`, or you, trim it. Messages that are trimmed before they
+//! were handled are lost. A member that finds such a message reports it as an error item
+//! ([`ErrorKind::NotFound`]) of its subscription.
 //!
-//! **With a group** the topic has a Redis consumer group of that name, and each subscription is a consumer in it with a name of
-//! its own, `traced-broker-<process id>-<random>`, for as long as it lives. A new group begins at the oldest message
-//! the stream still has. A group that is gone, after a flush say, is made again, and begins where it began first: nothing that is there is
-//! passed over. What is handed out stays pending until it is acknowledged (`XACK`); discarding is the same here.
+//! ## Confirms
+//! A confirmed message is in the server's memory. The settings of the server decide what it
+//! survives:
 //!
-//! - A member that lost its connection keeps its name, and is handed out first what it had not settled; the old handles
-//!   fail with [`ErrorKind::SettlementLost`] and settle nothing. The loss is one error item ([`ErrorKind::Unavailable`]).
-//! - A member renews what it holds four times in every `claim_idle`, however long a handler takes or a retry waits. What
-//!   a dead member held goes to the others after `claim_idle`, and at once what a member held that was closed.
-//! - An acknowledgement that the server says came too late, because somebody else settled the message, fails with
-//!   [`ErrorKind::SettlementLost`], also when many are acknowledged at a time: each has an answer of its own.
-//! - Retries are held by this library. The attempt is 1 when the server hands a message out for the first time, and else what the
-//!   server counts; while a member lives, this library counts on from there.
-//! - Consumers that are gone are removed once nothing is pending with them, by a script: a user that may not run scripts
-//!   leaves them where they are. Likewise closing takes up to five seconds longer without the right to `CLIENT UNBLOCK`.
+//! | settings | loss of confirmed messages |
+//! |---|---|
+//! | no `appendonly` | a crash, or a restart without a snapshot, loses what came after the last snapshot |
+//! | `appendonly yes`, `appendfsync always` | no loss |
+//! | `appendonly yes`, `appendfsync everysec` | up to two seconds on a crash of the machine; under load, while a write to disk is slow, also on a crash of the server |
+//! | replicas | they get their copy later, so a failover may lose messages |
 //!
-//! An at-most-once member reads with `NOACK`: nothing is pending, nothing comes back.
+//! Acknowledgements are kept as messages are. If some are lost, their messages are redelivered.
 //!
-//! **Without a group** a reader keeps its place itself and goes on from there over lost connections. Its messages need no
-//! acknowledgement and do not come back when the program ends. The place it begins at is settled when subscribing returns.
+//! ## Publishing
+//! A publish whose connection breaks before the answer comes has an unknown outcome, and is not
+//! repeated. Publishes during an outage wait for the connection, and are certainly not sent if they
+//! fail. Messages without a payload are not supported, because Redis does not have them.
 //!
-//! **Where to begin.** [`Start::Time`] goes by the ids of the entries, which are the server's milliseconds: what is stored within the
-//! millisecond of the time comes too. A time that is still to come is waited for, and what is stored before it is passed
-//! over. Streams have no offsets: [`Start::Offset`] is refused.
+//! ## Groups
+//! A group is a Redis consumer group of the same name. Each subscription is a consumer in it with
+//! its own name, `traced-broker-<process id>-<random>`, for as long as it lives. A new group begins
+//! at the oldest message in the stream. A group that is gone, for example after a flush, is created
+//! again and begins where it first began, so that no message in the stream is passed over. A
+//! delivered message stays pending until it is acknowledged (`XACK`); discarding is the same here.
 //!
-//! **Moving a group** (`XGROUP SETID`) takes nothing from a member that lives: what it holds stays pending with it, also what lies before
-//! the new position, and comes again if it is not acknowledged. What lies after it is handed out again even while it is pending,
-//! to whichever member reads it, and is pending with that one from then on; it is settled by the first acknowledgement, and a
-//! later one fails with [`ErrorKind::SettlementLost`]. What nobody holds any more, left by members that closed or were silent for
-//! `claim_idle`, is pending no longer: it comes by the new position or is passed over. To repeat or skip cleanly, let the members
-//! finish first. Members that wait for something new look at the new position within five seconds. A group that is missing is
-//! made at that position, unless `topology` is `check`.
+//! - A member renews its messages four times in every `claim_idle`, however long a handler takes or
+//!   a retry waits. Messages of a dead member go to the others after `claim_idle`, those of a
+//!   closed member at once.
+//! - Retries are held by this library. The attempt is 1 when the server delivers a message for the
+//!   first time, and otherwise the server's count. While a member lives, this library counts on
+//!   from there.
+//! - An acknowledgement that comes too late, because another member settled the message, fails with
+//!   [`ErrorKind::SettlementLost`]. This also holds if many are acknowledged at a time: each has
+//!   its own answer.
 //!
-//! **A publish** whose connection breaks before the answer comes is of unknown outcome and is not repeated. Publishes during an
-//! outage wait for the connection, and are certainly not sent if they fail. A field may have 512 MiB ([`MAX_FIELD`]).
-//! Messages without a payload are not supported: Redis has no such thing.
+//! ## At most once
+//! An at-most-once member reads with `NOACK`: its messages are not pending and not redelivered.
 //!
-//! The timestamp is the server's clock in the entry's id. An entry whose id a producer chose has the time that id says.
+//! ## Reconnection
+//! A member that lost its connection keeps its name, and first gets the messages that it had not
+//! settled. Settling with an old handle has no effect and fails with
+//! [`ErrorKind::SettlementLost`]. The loss is one error item ([`ErrorKind::Unavailable`]).
 //!
-//! **Bounds.** At most 1024 publishes are unconfirmed, in pipelines of up to 512 messages; a subscription holds at most its
-//! prefetch of messages, unsettled and waiting to be handed out taken together, and as many acknowledgements; 16 reports of
-//! trouble wait, further ones are only logged. What one read brought, up to 256 messages, is kept together until the last of them is
-//! handed out. One connection publishes, a member of a group has two, another reader one.
+//! ## Readers without a group
+//! A reader keeps its position itself, and continues from there after a lost connection. Its
+//! messages need no acknowledgement, and are not redelivered when the program ends. The position at
+//! which it begins is fixed when subscribing returns.
+//!
+//! ## Start positions
+//! [`Start::Time`] uses the ids of the entries, which are the server's milliseconds: messages
+//! stored within the millisecond of the time are included. A time in the future is waited for, and
+//! messages stored before it are passed over. Streams have no offsets: [`Start::Offset`] is
+//! refused.
+//!
+//! ## Repositioning
+//! Moving a group (`XGROUP SETID`) takes no messages from a live member. To repeat or skip cleanly,
+//! let the members finish first.
+//!
+//! - Messages that a live member holds stay pending with it, also those before the new position,
+//!   and are redelivered if they are not acknowledged.
+//! - Messages after the new position are delivered again even while they are pending, to any member
+//!   that reads them, and are then pending with that member. The first acknowledgement settles such
+//!   a message; a later one fails with [`ErrorKind::SettlementLost`].
+//! - Messages left by members that were closed, or silent for `claim_idle`, are no longer pending:
+//!   they are delivered from the new position, or passed over.
+//! - Members that wait for new messages look at the new position within five seconds.
+//! - A missing group is created at the new position, unless `topology` is `check`.
+//!
+//! ## Timestamps
+//! The timestamp is the server's clock in the id of the entry. If a producer chose the id, it is
+//! the time in that id.
+//!
+//! ## Limits
+//! | bound | value |
+//! |---|---|
+//! | unconfirmed publishes | 1024, in pipelines of up to 512 messages |
+//! | messages of a subscription that are unsettled or wait to be delivered | its prefetch |
+//! | acknowledgements of a subscription on their way | its prefetch |
+//! | reports of trouble that wait | 16; further ones are only logged |
+//! | messages of one read, kept together until the last is delivered | 256 |
+//! | size of a field | 512 MiB ([`MAX_FIELD`]) |
+//! | connections | one to publish, two for each member of a group, one for any other reader |
 //!
 //! # Headers
-//! An entry has the fields `payload` ([`PAYLOAD`]), `key` ([`KEY`]) if there is a key, and one for each header, under the header's own
-//! name and in their order, so that any client in any language reads `traceparent` as it stands. A header that occurs twice
-//! is a field that occurs twice. Values may be any bytes; names are UTF-8.
 //!
-//! A header that is named `payload` or `key`, or whose name begins with `header:` ([`ESCAPE`]), has `header:` written before its
-//! name, once, and loses it when read. The sender's id of a message is the header `message-id` ([`MESSAGE_ID`]); a message without one
-//! has the entry's id. The media type is the header `content-type`.
+//! ## Fields of an entry
+//! | field | contents |
+//! |---|---|
+//! | `payload` ([`header::REDIS_PAYLOAD`]) | the payload |
+//! | `key` ([`header::REDIS_KEY`]) | the key, if there is one |
+//! | the name of a header | the value of that header |
 //!
-//! Entries of other producers are read the same way: one without `payload` has an empty payload and all its fields as headers; a
-//! second `payload` or `key` is a header; a field whose name is not UTF-8 is left out and counted.
+//! Headers keep their order, so a client in any language reads `traceparent` as it is. A header
+//! that occurs twice is a field that occurs twice. Values may be any bytes; names are UTF-8.
+//!
+//! ## Reserved names
+//! A header that is named `payload` or `key`, or whose name begins with `header:`
+//! ([`header::REDIS_ESCAPE`]), is written with one `header:` before its name, which is removed when
+//! it is read. The sender's id of a message is the header `message-id` ([`header::MESSAGE_ID`]); a
+//! message without one has the id of the entry. The media type is the header `content-type`.
+//!
+//! ## Entries of other producers
+//! Entries of other producers are read the same way. One without `payload` has an empty payload,
+//! and all its fields are headers. A second `payload` or `key` is a header. A field whose name is
+//! not UTF-8 is left out and counted.
 //!
 //! # Escape hatch
-//! [`Redis::from_client`] takes a [`redis::Client`] of your own, over TLS or a socket file for instance; [`Redis::as_client`]
-//! gives the client, to ask the server whatever this library does not. Spans have `messaging.redis.entry.id`, the id of the
-//! entry, and `messaging.redis.consumer.name`, the name in the group.
+//! [`Redis::from_client`] takes your own [`redis::Client`], for example over TLS or a socket file.
+//! [`Redis::as_client`] returns the client, for requests that this library does not make. Spans
+//! have `messaging.redis.entry.id`, the id of the entry, and `messaging.redis.consumer.name`, the
+//! name in the group.
+//!
+//! # Permissions and settings at the server
+//! The only keys are the names of the topics. These rules of the ACL suffice for a user with the
+//! topics `orders` and `orders.…` in database 0, without the last three commands of the table:
+//!
+//! ```text
+//! ACL SETUSER shop on >PASSWORD ~orders ~orders.* +@stream +type +ping +client|id
+//! ```
+//!
+//! | command | needed for |
+//! |---|---|
+//! | `PING` | connecting and health checks |
+//! | `SELECT` | a database other than 0 |
+//! | `TYPE`, `XADD` | publishing |
+//! | `XINFO STREAM` | starting at the latest message; subscribing with `topology=check` |
+//! | `XREAD` | reading without a group |
+//! | `CLIENT ID`, `XREADGROUP`, `XPENDING`, `XCLAIM`, `XAUTOCLAIM`, `XACK` | groups |
+//! | `XGROUP CREATE` | groups with `topology=create` |
+//! | `XGROUP SETID`, `XPENDING`, `XACK` | moving a group |
+//! | `EVAL`, with `XINFO CONSUMERS` and `XGROUP DELCONSUMER` in the script | removing consumers that are gone and have no pending messages; without the permission they stay |
+//! | `CLIENT UNBLOCK` | closing; without the permission it takes up to five seconds longer |
+//! | `CLIENT SETINFO` | the name of the library in the server's list of clients; optional |
+//!
+//! The settings `appendonly` and `appendfsync` decide what [confirms](#confirms) mean, and
+//! `proto-max-bulk-len` limits the size of a field.
 
-mod answer;
-mod backoff;
-mod commands;
 mod config;
 mod connection;
 mod consume;
-mod entry;
 mod error;
-mod fields;
 mod headers;
 mod publish;
 mod topology;
-mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -111,30 +180,46 @@ use async_trait::async_trait;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::address::{Start, Subscription, Topic};
-use crate::broker_url::BrokerUrl;
-use crate::capability::{Attempts, Capabilities, Confirm, HeaderValues, Order, Retry, TimestampSource};
-use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
+use crate::driver::capability::{Attempts, Capabilities, Confirm, HeaderValues, Order, Redelivery, TimestampSource};
+use crate::driver::{BrokerUrl, Confirmation, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Receipt;
+use crate::message::{Receipt, Start, Subscription, Topic};
 
 pub use config::{DEFAULT_CLAIM_IDLE, DEFAULT_CONNECT_TIMEOUT, DEFAULT_RESPONSE_TIMEOUT, MIN_CLAIM_IDLE, RedisBuilder};
-pub use headers::{ESCAPE, KEY, MESSAGE_ID, PAYLOAD};
 pub use publish::MAX_FIELD;
 
-use commands::Member;
 use config::Config;
 use connection::Connection;
+use connection::commands::Member;
 use error::SYSTEM;
 use publish::Publisher;
 
-/// The port of a Redis URL that names none.
+/// The default port of a Redis URL.
 pub const DEFAULT_PORT: u16 = 6379;
 
-/// How long closing may take.
+/// Maximum duration of closing.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection to a Redis server; see the [module](self).
+///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use traced_broker::adapters::redis::Redis;
+/// use traced_broker::{BrokerUrl, Message, Traced, TracedBroker};
+///
+/// let url = BrokerUrl::parse("redis://localhost:6379/2?claim_idle=60000")?;
+/// let broker = Traced::new(Redis::connect(&url).await?);
+/// broker.publish("orders", Message::new("one pair of shoes")).await?;
+/// # Ok(()) }
+/// ```
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// # use traced_broker::{BrokerUrl, ErrorKind, adapters::redis::Redis};
+/// let error = Redis::connect(&BrokerUrl::parse("redis://localhost/orders")?).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig); // The path is the number of a database.
+/// # Ok(()) }
+/// ```
 pub struct Redis {
     config: Arc<Config>,
     identity: Identity,
@@ -150,24 +235,36 @@ impl Redis {
     /// Connects to the server that the URL names.
     ///
     /// # Errors
-    /// As [`RedisBuilder::connect`].
+    /// Those of [`RedisBuilder::connect`].
     pub async fn connect(url: &BrokerUrl) -> Result<Self> {
         RedisBuilder::from_url(url).connect().await
     }
 
-    /// A builder that starts from a URL, with or without options.
+    /// Returns a builder that starts from a URL, with or without options.
     pub fn builder(url: impl AsRef<str>) -> RedisBuilder {
         RedisBuilder::from_text(url.as_ref())
     }
 
-    /// A builder over a client of your own: for TLS, socket files, or whatever else the client crate can do.
+    /// Returns a builder over your own client: for TLS, socket files, or anything else that the
+    /// client crate can do.
     ///
-    /// `TCP_NODELAY` is switched on. Over anything but plain TCP the protocol is RESP3, which tells when a connection is lost.
+    /// `TCP_NODELAY` is switched on. Over anything except plain TCP, the protocol is RESP3, which
+    /// tells when a connection is lost.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use traced_broker::Traced;
+    /// use traced_broker::adapters::redis::Redis;
+    ///
+    /// let client = redis::Client::open("unix:///run/redis/redis.sock")?;
+    /// let broker = Traced::new(Redis::from_client(client).connect().await?);
+    /// # Ok(()) }
+    /// ```
     pub fn from_client(client: Client) -> RedisBuilder {
         RedisBuilder::from_client(client)
     }
 
-    /// The client, to open further connections with.
+    /// Returns the client, to open further connections.
     pub fn as_client(&self) -> &Client {
         &self.config.client
     }
@@ -207,7 +304,7 @@ fn capabilities() -> Capabilities {
     capabilities.groups = true;
     capabilities.at_least_once = true;
     capabilities.backlog = true;
-    capabilities.retry = Retry::Held;
+    capabilities.retry = Redelivery::Held;
     capabilities.attempts = Attempts::Broker;
     capabilities.order = Order::Stream;
     capabilities.native_key = false;

@@ -1,4 +1,4 @@
-//! The way out: one task that appends what is queued, many messages to a pipeline, over a connection of its own.
+//! Publishing: one task that appends queued messages, many to a pipeline, over its own connection.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,38 +11,38 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::address::Topic;
-use crate::broker_url::Topology;
-use crate::driver::{Confirmation, Confirmer, DEFAULT_MAX_IN_FLIGHT, Outbound};
+use crate::driver::{Confirmation, Confirmer, Identity, Outbound, Topology};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Receipt;
+use crate::message::{Receipt, Topic};
 
-use super::backoff::Backoff;
 use super::config::Config;
+use super::connection::backoff::Backoff;
 use super::connection::{Connection, answered};
 use super::error::{SYSTEM, command_failed};
 use super::headers::{Append, append, largest_field};
 
-/// The largest field Redis takes unless it is configured otherwise (`proto-max-bulk-len`), in bytes.
+/// The largest field that Redis takes unless it is configured otherwise (`proto-max-bulk-len`), in
+/// bytes.
 pub const MAX_FIELD: usize = 512 * 1024 * 1024;
 
-/// How many pipelines may be unanswered. With two, one is on its way while the server works on the other; more would only
-/// make them smaller.
+/// Maximum number of unanswered pipelines. With two, one is on its way while the server works on
+/// the other; more would only make them smaller.
 const MAX_FLIGHTS: usize = 2;
 
-/// How many commands one pipeline holds at most.
+/// Maximum number of commands in a pipeline.
 const MAX_BATCH: usize = 512;
 
-/// Beyond that many bytes of payload a pipeline takes no further message.
+/// Number of bytes of payload after which a pipeline takes no further message.
 const MAX_BATCH_BYTES: usize = 256 * 1024;
 
-/// The queue to the task that writes. Its bound is that of the unconfirmed publishes, so that a publish always finds room.
+/// The queue to the task that writes. It has the same bound as the unconfirmed publishes, so a
+/// publish always finds room.
 #[derive(Debug)]
 pub(super) struct Publisher {
     queue: mpsc::Sender<Request>,
 }
 
-/// Something to send, and whom to tell.
+/// A request to the task that writes, and the receiver of its answer.
 enum Request {
     Publish {
         topic: Topic,
@@ -53,19 +53,19 @@ enum Request {
         command: Cmd,
         confirmer: Confirmer<Value>,
     },
-    /// What is queued before it is still sent; nothing after it.
+    /// Ends the queue: earlier requests are still sent, later ones are not.
     Close,
 }
 
 impl Publisher {
-    /// A queue, and the task that empties it over `connection` and those that follow it.
+    /// Creates a queue, and the task that empties it over `connection` and its successors.
     pub(super) fn new(
         config: Arc<Config>,
         connection: Connection,
         closing: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send) {
         // One more for the command that a `ping` or `declare` may add.
-        let (queue, requests) = mpsc::channel(DEFAULT_MAX_IN_FLIGHT + 1);
+        let (queue, requests) = mpsc::channel(Identity::DEFAULT_MAX_IN_FLIGHT + 1);
         let writer = Writer { config, requests, closing, flights: VecDeque::new() };
         (Self { queue }, writer.run(connection))
     }
@@ -85,16 +85,16 @@ impl Publisher {
         }
     }
 
-    /// Sends a command behind the messages that are queued, and waits for its answer.
+    /// Sends a command behind the queued messages, and waits for its answer.
     pub(super) async fn command(&self, command: Cmd) -> Result<Value> {
         let (confirmer, confirmation) = Confirmation::pending();
         self.queue.send(Request::Command { command, confirmer }).await.map_err(|_| closed())?;
         confirmation.await
     }
 
-    /// Lets what is queued be sent and nothing after it; the task ends when all is answered.
+    /// Ends the queue: earlier requests are still sent, and the task ends when all are answered.
     pub(super) async fn close(&self) {
-        // An error means that it has ended already.
+        // An error means that the task has already ended.
         let _ = self.queue.send(Request::Close).await;
     }
 }
@@ -119,9 +119,9 @@ fn closed() -> Error {
 struct Writer {
     config: Arc<Config>,
     requests: mpsc::Receiver<Request>,
-    /// Ends the attempts at connecting again.
+    /// Ends the attempts to connect again.
     closing: CancellationToken,
-    /// Whom to tell about the commands of each pipeline on its way.
+    /// The receivers of the answers to each pipeline in flight.
     flights: VecDeque<Vec<Waiting>>,
 }
 
@@ -130,7 +130,7 @@ enum Waiting {
     Command(Confirmer<Value>),
 }
 
-/// Why a connection is no longer written to.
+/// The reason why a connection is no longer written to.
 enum End {
     Closed,
     Lost,
@@ -169,9 +169,10 @@ impl Writer {
         End::Closed
     }
 
-    /// Sends `first` and what else is queued as one pipeline.
+    /// Sends `first` and the other queued requests as one pipeline.
     async fn take_off(&mut self, connection: &mut Connection, first: Request) {
-        // Nothing is on its way: what others are about to queue goes along, rather than wait for an answer to one message.
+        // No pipeline is in flight. Other tasks may queue their messages first, so that these do
+        // not wait for the answer to one message.
         if self.flights.is_empty() {
             yield_now().await;
         }
@@ -200,14 +201,15 @@ impl Writer {
         self.flights.push_back(waiting);
     }
 
-    /// Passes the answers to the oldest pipeline on. Whether the connection can still be written to; if not, nothing that is
-    /// on its way is answered any more.
+    /// Passes on the answers to the oldest pipeline. Returns `false` if the connection can no
+    /// longer be written to; then no request in flight is answered any more.
     fn land(&mut self, answers: RedisResult<Vec<Value>>) -> bool {
         let writable = match answers {
             Ok(answers) => {
                 let waiting = self.flights.pop_front().into_iter().flatten();
                 let told: Vec<_> = waiting.zip(answers).map(|(waiting, answer)| waiting.hear(answer)).collect();
-                // Told in one go: the first of them wakes up the publisher, which then finds the others too.
+                // Confirmed together: the first one wakes the publisher, which then finds the
+                // others too.
                 told.into_iter().fold(true, |writable, (told, still)| {
                     told.tell();
                     writable && still
@@ -220,7 +222,8 @@ impl Writer {
             }
         };
         if !writable {
-            // A master that became a replica answered so far; that it answers the rest is not waited for.
+            // A master that became a replica has answered so far; its further answers are not
+            // waited for.
             let lost = RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe));
             self.flights.drain(..).flatten().for_each(|waiting| waiting.fail(&lost));
         }
@@ -231,8 +234,8 @@ impl Writer {
         Append { max_len: self.config.max_len, must_exist: self.config.topology == Topology::Check }
     }
 
-    /// Connects again, until it works or the broker is closed. Publishes wait meanwhile, as long as connecting may take;
-    /// after that they fail with each failed attempt.
+    /// Connects again, until it works or the broker is closed. Meanwhile publishes wait, for as
+    /// long as connecting may take; after that they fail with each failed attempt.
     async fn reconnect(&mut self) -> Option<Connection> {
         let lost = Instant::now();
         let mut backoff = Backoff::new();
@@ -257,7 +260,7 @@ impl Writer {
         None
     }
 
-    /// Fails what is queued: it was certainly not sent.
+    /// Fails the queued requests: they were certainly not sent.
     fn refuse_queued(&mut self, error: &Error) {
         while let Ok(request) = self.requests.try_recv() {
             match request {
@@ -269,7 +272,7 @@ impl Writer {
     }
 }
 
-/// An answer, and who waits for it.
+/// An answer and its receiver.
 enum Told {
     Publish(Confirmer<Receipt>, Result<Receipt>),
     Command(Confirmer<Value>, Result<Value>),
@@ -285,7 +288,8 @@ impl Told {
 }
 
 impl Waiting {
-    /// What an answer says, and whether the server still takes what is written: a master that became a replica does not.
+    /// Reads an answer. The flag is `false` if the server no longer takes writes, as a master that
+    /// became a replica.
     fn hear(self, answer: Value) -> (Told, bool) {
         let answer = answered(answer);
         let writable = !answer.as_ref().is_err_and(|error| error.code() == Some("READONLY"));

@@ -1,17 +1,17 @@
-//! Streams and consumer groups: looked up, and made where they are missing and may be made.
+//! Streams and consumer groups: looked up, and created if they are missing and that is allowed.
 
 use std::time::Duration;
 
 use ::redis::{RedisError, Value, cmd};
 
-use crate::address::{Start, Topic};
-use crate::broker_url::Topology;
+use crate::driver::Topology;
 use crate::error::{Error, ErrorKind, Result};
+use crate::message::{Start, Topic};
 
-use super::commands::{Member, PAGE};
 use super::config::Config;
 use super::connection::Connection;
-use super::entry::{EntryId, Pending, id, named};
+use super::connection::commands::{Member, PAGE};
+use super::connection::entry::{EntryId, Pending, id, named};
 use super::error::{SYSTEM, command_failed, kind_of, unexpected_reply};
 use super::publish::Publisher;
 
@@ -33,7 +33,7 @@ pub(super) async fn declare(publisher: &Publisher, topology: Topology, topic: &T
     }
 }
 
-/// The entry after which a reader begins that has no position yet.
+/// Returns the entry after which a reader without a position begins.
 pub(super) async fn start(
     connection: &mut Connection,
     topology: Topology,
@@ -59,12 +59,14 @@ pub(super) async fn start(
     }
 }
 
-/// Moves the position of a group, which is made where it is missing and may be made. What a member holds stays pending; what
-/// waits to be claimed does not: it comes by the new position, or is passed over.
+/// Moves the position of a group. A missing group is created if that is allowed. Messages that a
+/// member holds stay pending. Messages that wait to be claimed do not: they are delivered from the
+/// new position, or passed over.
 pub(super) async fn reposition(publisher: &Publisher, config: &Config, member: &Member, start: Start) -> Result<()> {
     let after = known(start)?.map_or_else(|| "$".to_owned(), EntryId::to_text);
     let explain = |error: Error| {
-        // That the key is missing has no code of its own; a key of another kind, or one that may not be touched, has.
+        // A missing key yields a generic error; a wrong type and a missing permission have their
+        // own codes.
         let is_missing = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Rejected);
         if is_missing { missing(&member.stream).with_context("group", &member.group).with_source(error) } else { error }
     };
@@ -86,7 +88,7 @@ pub(super) async fn reposition(publisher: &Publisher, config: &Config, member: &
     }
 }
 
-/// The entry after which to begin, where that does not depend on what the stream holds.
+/// Returns the entry after which to begin, if that does not depend on the contents of the stream.
 fn known(start: Start) -> Result<Option<EntryId>> {
     match start {
         Start::Earliest => Ok(Some(EntryId::ZERO)),
@@ -104,7 +106,7 @@ fn is_there_already(error: &Error) -> bool {
     source.is_some_and(|source| source.code() == Some("BUSYGROUP"))
 }
 
-/// Makes sure that the group is there.
+/// Makes sure that the group exists.
 pub(super) async fn ensure_group(
     connection: &mut Connection,
     topology: Topology,
@@ -125,9 +127,9 @@ pub(super) async fn ensure_group(
     }
 }
 
-/// Removes the consumers that programs left behind which are gone: all of ours that were silent for `idle`.
+/// Removes consumers of programs that are gone: all of this library's that were silent for `idle`.
 ///
-/// Housekeeping: where the server does not allow scripts, they stay, and nothing is wrong.
+/// This is housekeeping: if the server does not allow scripts, they stay, which does no harm.
 pub(super) async fn tidy(connection: &mut Connection, member: &Member, names: &str, idle: Duration) -> Result<()> {
     match connection.call(&member.tidy(names, idle)).await {
         Ok(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! Who is compared, at what.
+//! The contenders and their operations.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ pub(crate) enum Operation {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The driver called directly; a publish carries a traceparent encoded by hand: the least that can be done.
+    /// The driver called directly, with a traceparent encoded by hand in a publish: the minimum.
     Driver,
-    /// A wrapper as people write it by hand.
+    /// A typical wrapper written by hand.
     Naive,
     Ours,
 }
@@ -38,7 +38,7 @@ pub(crate) enum Mode {
     Sampled,
 }
 
-/// One of those who are compared.
+/// A contender at an operation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Contender {
     pub(crate) operation: Operation,
@@ -63,7 +63,7 @@ impl fmt::Display for Contender {
 }
 
 impl Contender {
-    /// The operation, to be done any number of times.
+    /// Returns the operation, to be called any number of times.
     pub(crate) fn prepare(&self) -> Box<dyn FnMut()> {
         match (self.operation, self.kind) {
             (Operation::Publish, Kind::Driver) => publish_alone(),

@@ -1,16 +1,17 @@
-//! Instructions per operation, counted by callgrind: the difference of two runs, so that what happens once does not count.
+//! Instructions per operation, counted by callgrind: the difference of two runs, so that one-time
+//! work does not count.
 
 use std::process::{Command, exit};
 
 use crate::contenders::{Contender, Operation};
 
-/// The first argument of a run that is counted.
+/// The first argument of a counted run.
 pub(crate) const WORK: &str = "--work";
 
 const FEW: u64 = 2_000;
 const MANY: u64 = 6 * FEW;
 
-/// Does the operation that many times.
+/// Runs the operation `count` times.
 pub(crate) fn work(name: &str, count: u64) {
     let (_, contender) = named().into_iter().find(|(known, _)| known == name).expect("the name of a contender");
     let mut operation = contender.prepare();

@@ -1,9 +1,10 @@
-//! What the tracing layer costs per message: the same driver called directly, through a wrapper as people write it by hand, and through
-//! `Traced`; without an SDK, with every trace unsampled, and with every trace sampled. The driver confirms at once, so that nothing else
-//! is measured.
+//! The cost of the tracing layer per message: the same driver called directly, through a typical
+//! wrapper written by hand, and through `Traced`; without an SDK, with every trace unsampled, and
+//! with every trace sampled. The driver confirms at once, so only the layer is measured.
 //!
-//! `cargo bench --bench layer` prints times and allocations per operation; `cargo bench --bench layer -- --instructions` counts
-//! instructions per operation under callgrind, which a busy machine does not change (needs valgrind).
+//! `cargo bench --bench layer` prints times and allocations per operation. `cargo bench --bench
+//! layer -- --instructions` counts instructions per operation under callgrind, which the load of
+//! the machine does not change (needs valgrind).
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a benchmark")]
 
 mod contenders;
@@ -20,7 +21,7 @@ static ALLOC: AllocProfiler = AllocProfiler::system();
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // Cargo adds a word of its own.
+    // Cargo adds its own argument.
     let words: Vec<&str> = arguments.iter().map(String::as_str).filter(|word| *word != "--bench").collect();
     match words[..] {
         ["--instructions"] => instructions::print_table(),
@@ -45,7 +46,7 @@ impl Contender {
         bencher.bench_local(operation);
     }
 
-    /// Every contender at an operation.
+    /// Returns every contender at an operation.
     fn all(operation: Operation) -> Vec<Self> {
         let modes = [Mode::NoSdk, Mode::Unsampled, Mode::Sampled];
         let mut all = vec![Self { operation, kind: contenders::Kind::Driver, mode: Mode::NoSdk }];

@@ -1,5 +1,5 @@
-//! The wrapper that people write by hand: headers by way of a map, names by `format!`, attributes before anybody asked whether the span
-//! is recorded.
+//! A typical wrapper written by hand: headers through a map, names by `format!`, attributes built
+//! before checking whether the span is recorded.
 
 use std::collections::HashMap;
 

@@ -1,15 +1,19 @@
-//! Throughput and CPU beside the best loop written with the raw client, on one server, in one run.
+//! Throughput and CPU, compared with the best loop written with the raw client, on one server, in
+//! one run.
 //!
-//! `cargo bench --features kafka --bench throughput -- kafka://localhost:9092` (likewise `amqp`, `nats`, `redis`), with
-//! `--rounds`, `--messages`, `--payload` and `--in-flight` to change. Contenders take turns in an order that changes each round, and are compared
-//! within rounds; the table shows the median of these ratios and the range of the middle half. 64 publishes are in flight,
-//! all confirmed; all messages are consumed and acknowledged, here by the consumer runtime with up to 64 handlers (on Redis, where
-//! acknowledgements have answers, with up to 64 unanswered in the raw loop too).
+//! `cargo bench --features kafka --bench throughput -- kafka://localhost:9092` (likewise `amqp`,
+//! `nats`, `redis`), with the options `--rounds`, `--messages`, `--payload` and `--in-flight`.
+//! Contenders take turns in an order that changes each round, and are compared within rounds. The
+//! table shows the median of these ratios and the range of the middle half. 64 publishes are in
+//! flight, all confirmed. All messages are consumed and acknowledged, in this library by the
+//! consumer runtime with up to 64 handlers. On Redis, where acknowledgements have answers, the raw
+//! loop also has up to 64 unanswered.
 //!
 //! - `R0`: the raw client, messages without headers
-//! - `R2`: the raw client, messages with a `traceparent` of their own, encoded by hand: the bound
+//! - `R2`: the raw client, messages with their own `traceparent`, encoded by hand: the bound
 //! - `R2'`: the same again, to show the noise
-//! - `no sdk`, `0 %`, `10 %`, `100 %`: this library, without an OpenTelemetry SDK or with that share of traces sampled
+//! - `no sdk`, `0 %`, `10 %`, `100 %`: this library, without an OpenTelemetry SDK or with that
+//!   share of traces sampled
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -44,10 +48,10 @@ struct Arguments {
     messages: usize,
     #[arg(long, default_value_t = 1024)]
     payload: usize,
-    /// How many messages are published, or handled, at a time
+    /// Number of messages that are published, or handled, at a time
     #[arg(long, default_value_t = 64)]
     in_flight: usize,
-    /// What cargo adds for every benchmark
+    /// The argument that cargo adds for every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -74,7 +78,7 @@ async fn main() {
     let (mut publishing, mut consuming) = (Rounds::new("publish, confirmed"), Rounds::new("consume, acknowledged"));
     for round in 0..arguments.rounds {
         for turn in 0..CONTENDERS.len() {
-            // Another order each round, so that no contender always follows the same one.
+            // The order changes each round, so that no contender always follows the same one.
             let contender = CONTENDERS[(turn * (1 + round % 6) + round) % CONTENDERS.len()];
             let topic = format!("bench-{}-{round}-{turn}", std::process::id());
             let (publish, consume) = run(contender, &arguments, &topic).await;
@@ -96,10 +100,10 @@ impl Contender {
     }
 }
 
-/// Publishes to a topic of its own and consumes from it.
+/// Publishes to its own topic and consumes from it.
 async fn run(contender: Contender, arguments: &Arguments, topic: &str) -> (Measured, Measured) {
     let Arguments { url, messages, payload, in_flight, .. } = arguments;
-    // The library creates what a topic needs, for the raw loops too, and the group that will read it.
+    // The library creates the topic and the group that will read it, for the raw loops too.
     let setup = connect(url).await.expect("the broker answers");
     drop(setup.subscribe(Subscription::new(topic).group("bench")).await.expect("a group"));
     setup.publish(topic, Message::new("first")).await.expect("a topic");
@@ -139,7 +143,7 @@ async fn consume(broker: Broker, topic: &str, messages: usize, in_flight: usize)
     let subscription = Subscription::new(topic).group("bench").prefetch(1_000);
     let (begun, handled, all) = (OnceCell::new(), Cell::new(0), Notify::new());
     let handler = async |message: Received| {
-        // Joining a group takes what it takes.
+        // The time to join a group is not measured.
         begun.get_or_init(Instant::now);
         std::hint::black_box(message.payload().len());
         handled.set(handled.get() + 1);
@@ -160,7 +164,7 @@ fn provider(share: f64) -> SdkTracerProvider {
     SdkTracerProvider::builder().with_sampler(sampler).with_span_processor(processor).build()
 }
 
-/// An exporter that costs nothing: exporting is the same work for everyone.
+/// An exporter that costs nothing, because exporting is the same work for every contender.
 #[derive(Debug)]
 struct Discard;
 

@@ -5,24 +5,25 @@ use std::fs;
 use std::future::Future;
 use std::time::Duration;
 
-/// What one run of one contender took.
+/// The time and CPU of one run of one contender.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
     elapsed: Duration,
     cpu: Duration,
 }
 
-/// Runs `work`, which tells how long the part that counts took; CPU is that of this process meanwhile, not of the broker.
+/// Runs `work`, which returns the duration of its measured part; CPU is that of this process
+/// meanwhile, not of the broker.
 pub(crate) async fn during(work: impl Future<Output = Duration>) -> Measured {
     let before = cpu();
     let elapsed = work.await;
     Measured { elapsed, cpu: cpu() - before }
 }
 
-/// User and system time of this process, in steps of 10 ms.
+/// Returns the user and system time of this process, in steps of 10 ms.
 fn cpu() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").expect("Linux");
-    // The name of the command, in parentheses, may hold anything.
+    // The command's name, in parentheses, may contain anything.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
     Duration::from_millis(ticks * 10)
@@ -67,7 +68,7 @@ impl Rounds {
     }
 }
 
-/// Lower quartile, median, upper quartile.
+/// Returns the lower quartile, the median and the upper quartile.
 fn middle(values: impl Iterator<Item = f64>) -> (f64, f64, f64) {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);

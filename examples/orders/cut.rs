@@ -1,40 +1,30 @@
-//! Ways to break a trace on purpose, to see whether it is noticed and what is said of it.
+//! Ways to break a trace on purpose, to test that `traced-broker verify` finds the break.
 
 use clap::ValueEnum;
 use opentelemetry::Context;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
-use traced_broker::Broker;
-use traced_broker::w3c::{TRACEPARENT, W3cPropagator};
+use traced_broker::names::header::TRACEPARENT;
+use traced_broker::w3c::W3cPropagator;
 
-/// What the services of a process do wrong.
+/// A fault of all services of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Cut {
     /// They publish without a context.
     NoInject,
-    /// They publish a context that is none.
+    /// They publish an invalid context.
     Garble,
-    /// They do not look at the context of what they receive.
+    /// They ignore the context of received messages.
     NoExtract,
-    /// They sample nothing.
+    /// They sample no span.
     NotSampled,
-    /// Their spans do not get to the Collector.
+    /// Their spans are not sent to the Collector.
     NotExported,
 }
 
-impl Cut {
-    /// The broker, with contexts cut as they are to be.
-    pub(crate) fn apply(self, broker: Broker) -> Broker {
-        match self {
-            Self::NoInject | Self::Garble | Self::NoExtract => broker.with_propagator(CutPropagator(self)),
-            Self::NotSampled | Self::NotExported => broker,
-        }
-    }
-}
-
-/// The W3C's headers, but for what is cut.
+/// The W3C propagator with a fault.
 #[derive(Debug)]
-struct CutPropagator(Cut);
+pub(crate) struct CutPropagator(pub(crate) Cut);
 
 impl TextMapPropagator for CutPropagator {
     fn inject_context(&self, context: &Context, injector: &mut dyn Injector) {

@@ -1,31 +1,33 @@
-//! The fulfillment worker: takes orders from the topic, has them packed and shipped, and has the customer told.
+//! The fulfillment worker: takes orders from the topic, has them packed and shipped, and has the
+//! customer notified.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
 use opentelemetry_sdk::trace::SdkTracer;
+use tokio::time::sleep;
 use traced_broker::codec::{Json, decoding};
 use traced_broker::{
     Broker, HandlerError, Message, Received, Result, Retry, Subscription, TracedBroker as _, TracedBrokerExt as _,
 };
 
-use crate::consumer;
 use crate::notification::Notification;
 use crate::order::Order;
-use crate::outside_world::{self, Obstacle};
-use crate::run::{DEAD_ORDERS, NOTIFICATIONS, ORDERS, Run};
-use crate::telemetry::in_span;
+use crate::shop::{DEAD_ORDERS, NOTIFICATIONS, ORDERS, Run};
+use crate::telemetry::{Obstacle, in_span};
 
 pub(crate) const SERVICE: &str = "fulfillment-worker";
-const GROUP: &str = "fulfillment-workers";
-const AT_A_TIME: usize = 8;
 
-/// An order that fails this often is dead-lettered.
+/// Number of attempts after which an order is dead-lettered.
 const MAX_ATTEMPTS: u32 = 4;
-/// The delay before the second attempt; it doubles with each further one.
+/// Delay before the second attempt; it doubles with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
+
+/// An article that is in the catalogue, but in no warehouse.
+const DISCONTINUED: &str = "SAMOVAR-TULA-5L";
+/// A carrier that answers at the third attempt only.
+const FLAKY_CARRIER: &str = "flaky-express";
 
 #[derive(Debug)]
 struct Worker {
@@ -34,39 +36,52 @@ struct Worker {
     run: Run,
 }
 
-/// Subscribes; the future that is returned does the work.
+/// Subscribes, and returns the future that does the work.
 ///
-/// Orders of one customer are fulfilled in the order in which they came, also when one has to be tried again.
+/// Orders of one customer are fulfilled in the order of their publication, also across retries.
 pub(crate) async fn start(broker: Broker, tracer: SdkTracer, run: Run) -> Result<impl Future<Output = ()>> {
     let worker = Arc::new(Worker { broker: broker.clone(), tracer, run: run.clone() });
     let handler = decoding(Json, move |order, message| Arc::clone(&worker).fulfill(order, message));
     let consume = broker
-        .consume(Subscription::new(ORDERS).group(GROUP), handler)
-        .concurrency(AT_A_TIME)
+        .consume(Subscription::new(ORDERS).group("fulfillment-workers"), handler)
+        .concurrency(8)
         .ordered_by_key()
         .retry(Retry::exponential(MAX_ATTEMPTS).first_delay(FIRST_DELAY))
         .dead_letter(DEAD_ORDERS);
-    consumer::start(SERVICE, &run, consume).await
+    run.consumer(SERVICE, consume).await
 }
 
 impl Worker {
-    /// Runs inside the span `process orders`: what is started or published here becomes its child by itself.
+    /// Runs inside the span `process orders`: spans started and messages published here become its
+    /// children.
     async fn fulfill(self: Arc<Self>, order: Order, message: Received) -> Result<(), HandlerError> {
         let attempt = message.attempt();
-        self.run.ledger.attempted(&order.id, attempt);
-        self.ship(&order, attempt).await?;
+        self.run.ledger.note(&order.id, |account| account.attempts = account.attempts.max(attempt));
+
+        in_span(&self.tracer, "reserve stock", reserve_stock(&order)).await?;
+        in_span(&self.tracer, "book carrier", book_carrier(&order, attempt)).await?;
 
         let notification = Message::json(&Notification::about(&order))?.key(&order.customer.id);
         self.broker.publish(NOTIFICATIONS, self.run.stamp(notification)).await?;
-        self.run.ledger.fulfilled(&order.id);
+        self.run.ledger.note(&order.id, |account| account.fulfilled = true);
         Ok(())
     }
+}
 
-    async fn ship(&self, order: &Order, attempt: u32) -> Result<(), Obstacle> {
-        let items = i64::try_from(order.items.len()).unwrap_or(i64::MAX);
-        let stock = [KeyValue::new("order.id", order.id.clone()), KeyValue::new("order.items", items)];
-        in_span(&self.tracer, "reserve stock", stock, outside_world::reserve_stock(order)).await?;
-        let carrier = [KeyValue::new("carrier", order.carrier.clone())];
-        in_span(&self.tracer, "book carrier", carrier, outside_world::book_carrier(order, attempt)).await
+/// Stands in for the warehouse.
+async fn reserve_stock(order: &Order) -> Result<(), Obstacle> {
+    sleep(Duration::from_millis(2) * order.items.len() as u32).await;
+    if order.items.iter().any(|item| item.sku == DISCONTINUED) {
+        return Err(Obstacle { error_type: "out_of_stock", text: format!("no warehouse has {DISCONTINUED}") });
     }
+    Ok(())
+}
+
+/// Stands in for the carriers.
+async fn book_carrier(order: &Order, attempt: u32) -> Result<(), Obstacle> {
+    sleep(Duration::from_millis(4)).await;
+    if order.carrier == FLAKY_CARRIER && attempt < 3 {
+        return Err(Obstacle { error_type: "no_answer", text: format!("{FLAKY_CARRIER} does not answer") });
+    }
+    Ok(())
 }

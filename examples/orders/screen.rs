@@ -1,149 +1,85 @@
-//! Standard output: a terminal with colours, or plain lines.
-#![expect(clippy::print_stderr, reason = "what the program has to say")]
+//! Output on the terminal.
+#![expect(clippy::print_stderr, reason = "errors of a program")]
 
-use std::fmt;
+use std::fmt::Display;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 
-use console::{Style, Term};
-use traced_broker::verify::Waterfall;
+use console::{Term, style};
+use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::books::Books;
-use crate::ledger::Tally;
+use crate::args::Args;
+use crate::ledger::{Account, Books, Ledger};
 use crate::shop::Shop;
-use crate::summary::Summary;
 use crate::telemetry::Exported;
 
-/// Wider than this no line gets easier to read.
-const MAX_WIDTH: usize = 110;
-const PLAIN_WIDTH: usize = 80;
-
-/// What there is to print on.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Screen {
-    width: usize,
-    colour: bool,
+/// The width of a line, wide enough for a waterfall.
+pub(crate) fn width() -> usize {
+    Term::stdout().size_checked().map_or(80, |(_, columns)| usize::from(columns)).clamp(40, 110)
 }
 
-/// What a piece of text is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tone {
-    Plain,
-    Strong,
-    Faint,
-    Good,
-    Bad,
-    /// Waiting, as in the waterfall.
-    Wait,
+/// Returns text on one line without control characters, cut to the width that is left.
+pub(crate) fn fit(text: &str, indent: usize) -> String {
+    let printable: String = text.chars().filter(|character| !character.is_control()).collect();
+    console::truncate_str(&printable, width() - indent, "…").into_owned()
 }
 
-impl Screen {
-    /// Standard output as it is: colours on a terminal, unless `NO_COLOR` is set.
-    pub(crate) fn new() -> Self {
-        let terminal = Term::stdout();
-        let columns = terminal.size_checked().map_or(PLAIN_WIDTH, |(_, columns)| usize::from(columns));
-        Self { width: columns.clamp(40, MAX_WIDTH), colour: terminal.features().colors_supported() }
-    }
+/// Writes a line. A reader that has gone, such as `head`, is no error.
+pub(crate) fn say(line: impl Display) {
+    let _reader_has_gone = writeln!(io::stdout().lock(), "{line}");
+}
 
-    /// Says that the system is up, and how to use it.
-    pub(crate) fn opened(self, shop: &Shop, serve: bool) {
-        let title = self.paint(Tone::Strong, "traced-broker order system");
-        let Some(address) = shop.address() else {
-            return say(format_args!("{title} on {}, {}; Ctrl-C ends it", shop.place(), shop.services()));
-        };
-        say(format_args!("{title} on {}, API at http://{address}/orders", shop.place()));
-        if serve {
-            say(format_args!("\nTry it from another terminal; Ctrl-C ends it and sums up:\n\n{}\n", curl(address)));
-        }
-    }
-
-    /// What a part of the system can say of itself at its end.
-    pub(crate) fn stopped(self, books: &Books, exported: &Exported) {
-        let Tally { accepted, fulfilled, notified, dead_lettered, .. } = books.tally;
-        say(format_args!(
-            "stopped: {accepted} accepted, {fulfilled} fulfilled, {notified} notified, {dead_lettered} dead-lettered"
-        ));
-        for trouble in books.troubles.iter().cloned().chain(exported.undelivered()) {
-            say(format_args!("trouble: {}", self.fit(&trouble, 9)));
-        }
-    }
-
-    /// Shows one order's way, and the sums.
-    pub(crate) fn conclude(self, summary: &Summary<'_>) {
-        if let Some(example) = summary.example() {
-            say(format_args!("{}", self.heading(&example.title)));
-            let mut waterfall = Waterfall::new(example.trace).within(&summary.exported.traces);
-            if !example.began_elsewhere {
-                waterfall = waterfall.report(&summary.verdict.report);
-            }
-            say(format_args!("{}", waterfall.width(self.width).colour(self.colour)));
-        }
-        for line in summary.lines(self) {
-            say(format_args!("{line}"));
-        }
-    }
-
-    /// Text in its colour.
-    pub(crate) fn paint(self, tone: Tone, text: &str) -> String {
-        let style = match tone {
-            Tone::Plain => return text.to_owned(),
-            Tone::Strong => Style::new().bold(),
-            Tone::Faint => Style::new().dim(),
-            Tone::Good => Style::new().green(),
-            Tone::Bad => Style::new().red(),
-            Tone::Wait => Style::new().yellow(),
-        };
-        style.force_styling(self.colour).apply_to(text).to_string()
-    }
-
-    /// An empty line, then a title with a rule as wide as the screen.
-    pub(crate) fn heading(self, title: &str) -> String {
-        let rule = "─".repeat(self.width.saturating_sub(title.chars().count() + 1));
-        format!("\n{} {}\n", self.paint(Tone::Strong, title), self.paint(Tone::Faint, &rule))
-    }
-
-    /// Text on one line, cut to the screen, without what a terminal would act upon.
-    pub(crate) fn fit(self, text: &str, indent: usize) -> String {
-        let printable: String = text.chars().filter(|character| !character.is_control()).collect();
-        let room = self.width.saturating_sub(indent);
-        console::truncate_str(&printable, room, "…").into_owned()
+/// Says that the services are up, and how to use them.
+pub(crate) fn opened(shop: &Shop, args: &Args) {
+    let title = format!("{} on {}", style("traced-broker order system").bold(), shop.place());
+    let Some(address) = shop.address else {
+        return say(format!("{title}, roles {:?}; Ctrl-C ends it", args.role));
+    };
+    say(format!("{title}, API at http://{address}/orders"));
+    if args.serves() {
+        let order = include_str!("order.json").trim_end();
+        say("\nTry it from another terminal; Ctrl-C ends it and sums up:\n");
+        say(format!("curl -i http://{address}/orders -d '{order}'\n"));
     }
 }
 
-/// Writes a line. Whoever reads them may have read enough: `| head` is no reason to fail.
-fn say(line: fmt::Arguments<'_>) {
-    let _nobody_reads_on = writeln!(io::stdout().lock(), "{line}");
+/// Says what a part of the system did.
+pub(crate) fn stopped(books: &Books, exported: &Exported) {
+    say(format!(
+        "stopped: {} accepted, {} fulfilled, {} notified, {} dead-lettered",
+        books.count(|account| account.accepted),
+        books.count(|account| account.fulfilled),
+        books.count(|account| account.notified),
+        books.count(|account| account.dead_lettered),
+    ));
+    for trouble in books.troubles.iter().chain(&exported.undelivered) {
+        say(format!("trouble: {}", fit(trouble, 9)));
+    }
+}
+
+/// Shows a bar on a terminal; `orders` is 0 if the number is not known.
+pub(crate) async fn show_progress(ledger: Ledger, orders: usize) {
+    let template = if orders > 0 { "  {bar:36.cyan/dim} {pos}/{len}  {msg:.dim}" } else { "  {msg:.dim}" };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(orders as u64).with_style(style.progress_chars("━╸─"));
+    let mut changes = ledger.watch();
+    while !bar.is_hidden() && changes.changed().await.is_ok() {
+        let books = changes.borrow_and_update();
+        let answered = books.count(|account| account.accepted) + books.refused + books.failed;
+        let (fulfilled, notified) = (books.count(|account| account.fulfilled), books.count(|account| account.notified));
+        bar.set_position((answered - books.count(Account::is_open)) as u64);
+        bar.set_message(format!("posted {answered}, fulfilled {fulfilled}, notified {notified}"));
+    }
 }
 
 /// Says why the program could not run.
 pub(crate) fn complain(error: &anyhow::Error) {
-    let mut last = error.to_string();
-    eprintln!("error: {last}");
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        // Clients wrap an error in one that says the same and a word more.
-        if !last.contains(&cause) {
-            eprintln!("  because: {cause}");
-            last = cause;
-        }
-    }
+    eprintln!("error: {error:#}");
 }
 
-/// The library's and the SDK's own words, when `RUST_LOG` asks for them.
+/// Shows the logs of the library and the SDK if `RUST_LOG` asks for them.
 pub(crate) fn log_if_asked() {
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     }
-}
-
-fn curl(address: SocketAddr) -> String {
-    let order = r#"{
-    "id": "ORD-1", "placed_at": "2026-11-23T08:00:00Z", "currency": "EUR",
-    "customer": {"id": "C-1", "name": "Ada", "email": "ada@example.org"},
-    "items": [{"sku": "TEA-SENCHA-100", "quantity": 2, "unit_price_minor": 1180}],
-    "ship_to": {"street": "Hauptstraße 1", "city": "Ulm",
-                "postal_code": "89073", "country": "DE"},
-    "carrier": "dhl"
-  }"#;
-    format!("  curl -i http://{address}/orders -d '{order}'")
 }

@@ -1,264 +1,214 @@
-//! The services of one process: opened together, closed in order.
+//! The services of one process: started together, stopped in order.
 
 use std::future::Future;
-#[cfg(test)]
-use std::net::Ipv4Addr;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use futures_util::future::join_all;
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::trace::SdkTracer;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use traced_broker::driver::Driver as _;
-use traced_broker::{Broker, ErrorKind, TracedBroker as _, connect};
+use traced_broker::{Broker, Consume, HandlerError, Message, Received, TracedBroker as _, connect};
 
 use crate::api::{self, Api};
-use crate::books::Books;
-use crate::cut::Cut;
-use crate::ledger::{Ledger, Tally};
+use crate::args::{Args, Role};
+use crate::ledger::{Account, Books, Ledger};
 use crate::reconciliation::{self, JobTable};
-use crate::role::{Role, Roles};
-use crate::run::Run;
-use crate::telemetry::{Telemetry, tracer};
+use crate::telemetry::{Service, Telemetry};
 use crate::{dead_letters, fulfillment, notification};
 
-/// How long a broker may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(20);
-/// How long nothing may happen to the orders that are still open. After a run that was killed, Kafka waits 45 seconds
-/// for its readers to come back before others get their partitions.
-const PATIENCE: Duration = Duration::from_secs(90);
-/// How often the job table is looked at by a process that does not know when the day is over.
-const LOOK: Duration = Duration::from_secs(1);
+/// The topic of accepted orders, keyed by customer.
+pub(crate) const ORDERS: &str = "orders";
+/// The topic of messages to customers.
+pub(crate) const NOTIFICATIONS: &str = "notifications";
+/// The topic of orders that cannot be fulfilled.
+pub(crate) const DEAD_ORDERS: &str = "orders.dead";
 
-/// What a process is to run.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) broker: String,
-    pub(crate) roles: Roles,
-    pub(crate) listen: SocketAddr,
-    pub(crate) jobs: Option<PathBuf>,
-    pub(crate) cut: Option<Cut>,
+/// The header with the run that a message belongs to.
+const RUN_ID: &str = "run-id";
+
+/// Maximum time until the broker accepts a connection.
+const CONNECT: Duration = Duration::from_secs(20);
+/// Maximum time without progress while orders are open. After a run that was killed, Kafka waits
+/// 45 seconds for its consumers before others get their partitions.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// One run of the system, as its services see it. Cheap to clone.
+///
+/// A durable broker may still hold messages of a run that was killed. Their orders are in no books,
+/// so consumers skip every message that is not [stamped](Self::stamp) with this run.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    id: Arc<str>,
+    pub(crate) ledger: Ledger,
+    /// Cancelled when no more messages are expected.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Run {
+    /// Marks a message as part of this run.
+    pub(crate) fn stamp(&self, message: Message) -> Message {
+        message.header(RUN_ID, &*self.id)
+    }
+
+    /// Subscribes, and returns the future that handles the messages of this run until it stops.
+    pub(crate) async fn consumer<H, F>(
+        &self,
+        service: &'static str,
+        consume: Consume<'_, Broker, H>,
+    ) -> traced_broker::Result<impl Future<Output = ()> + use<H, F>>
+    where
+        H: Fn(Received) -> F,
+        F: Future<Output = Result<(), HandlerError>>,
+    {
+        let (run, id) = (self.clone(), Arc::clone(&self.id));
+        let ours = move |message: &Received| message.headers().get_str(RUN_ID) == Some(&id);
+        let consumer = consume.filter(ours).subscribed().await?;
+        Ok(async move {
+            let report = consumer.run_until(run.stop.cancelled()).await;
+            run.ledger.update(|books| books.leftovers += report.skipped);
+            if report.errors + report.unsettled + report.abandoned > 0 {
+                run.ledger.trouble(format!("{service}: {report}"));
+            }
+        })
+    }
 }
 
 /// The running services. Each has its own connection to the broker and its own tracer provider.
 #[derive(Debug)]
 pub(crate) struct Shop {
-    run: Run,
-    roles: Roles,
+    pub(crate) run: Run,
+    /// The address of the API, if it runs here.
+    pub(crate) address: Option<SocketAddr>,
     jobs: Arc<JobTable>,
-    /// Of the role that goes through the books.
-    reconciler: Option<SdkTracerProvider>,
+    /// The telemetry of the job, if this process knows when the day is over.
+    job: Option<Service>,
     brokers: Vec<Broker>,
-    /// Of the role that serves it.
-    address: Option<SocketAddr>,
-    /// The API's task and what tells it to stop.
     api: JoinSet<()>,
     closing: CancellationToken,
-    readers: JoinSet<()>,
+    workers: JoinSet<()>,
 }
 
 impl Shop {
-    /// Connects every service and starts it, the API last.
+    /// Connects and starts every service, the API last.
     ///
-    /// Readers subscribe before anything is published: where a topic is a set of queues, what no queue is there for is
-    /// not kept.
-    pub(crate) async fn open(plan: &Plan, telemetry: &mut Telemetry) -> Result<Self> {
-        let listener = if plan.roles.has(Role::Api) { Some(listen(plan.listen).await?) } else { None };
+    /// Consumers subscribe before anything is published: some brokers drop a message that no group
+    /// is subscribed to.
+    pub(crate) async fn open(args: &Args, telemetry: &mut Telemetry) -> Result<Self> {
+        let listener = if args.runs(Role::Api) { Some(listen(args.address()).await?) } else { None };
+        // Processes that are started one by one belong to one run.
+        let id = if args.is_whole() { format!("{:016x}", RandomState::new().hash_one(0)) } else { "shared".to_owned() };
+        let run = Run { id: id.into(), ledger: Ledger::default(), stop: CancellationToken::new() };
         let mut shop = Self {
-            run: if plan.roles.are_all() { Run::new() } else { Run::shared() },
-            roles: plan.roles.clone(),
-            jobs: Arc::new(JobTable::open(plan.jobs.as_deref())?),
-            reconciler: None,
-            brokers: Vec::new(),
+            run: run.clone(),
             address: listener.as_ref().and_then(|listener| listener.local_addr().ok()),
+            jobs: Arc::new(JobTable::open(args.jobs.as_deref())?),
+            job: None,
+            brokers: Vec::new(),
             api: JoinSet::new(),
             closing: CancellationToken::new(),
-            readers: JoinSet::new(),
+            workers: JoinSet::new(),
         };
-        if plan.roles.has(Role::Reconcile) {
-            shop.reconciler = Some(telemetry.service(reconciliation::SERVICE)?);
-            let (broker, _) = shop.service(dead_letters::SERVICE, plan, telemetry).await?;
-            shop.read(dead_letters::start(broker, shop.run.clone()).await?);
+        if args.runs(Role::Reconcile) {
+            let job = telemetry.service(reconciliation::SERVICE)?;
+            if args.is_whole() {
+                shop.job = Some(job);
+            } else {
+                shop.workers.spawn(reconciliation::watch(Arc::clone(&shop.jobs), job, run.clone()));
+            }
+            let (broker, _) = shop.connect(dead_letters::SERVICE, args, telemetry).await?;
+            shop.workers.spawn(dead_letters::start(broker, run.clone()).await?);
         }
-        if plan.roles.has(Role::Notify) {
-            let (broker, tracer) = shop.service(notification::SERVICE, plan, telemetry).await?;
-            shop.read(notification::start(broker, tracer, shop.run.clone()).await?);
+        if args.runs(Role::Notify) {
+            let (broker, tracer) = shop.connect(notification::SERVICE, args, telemetry).await?;
+            shop.workers.spawn(notification::start(broker, tracer, run.clone()).await?);
         }
-        if plan.roles.has(Role::Worker) {
-            let (broker, tracer) = shop.service(fulfillment::SERVICE, plan, telemetry).await?;
-            shop.read(fulfillment::start(broker, tracer, shop.run.clone()).await?);
+        if args.runs(Role::Worker) {
+            let (broker, tracer) = shop.connect(fulfillment::SERVICE, args, telemetry).await?;
+            shop.workers.spawn(fulfillment::start(broker, tracer, run.clone()).await?);
         }
         if let Some(listener) = listener {
-            let (broker, tracer) = shop.service(api::SERVICE, plan, telemetry).await?;
-            let api = Api { broker, tracer, run: shop.run.clone(), jobs: Arc::clone(&shop.jobs) };
-            shop.serve(listener, api);
+            let (broker, tracer) = shop.connect(api::SERVICE, args, telemetry).await?;
+            let api = Api { broker, tracer, run: run.clone(), jobs: Arc::clone(&shop.jobs) };
+            let server = axum::serve(listener, api.into_router());
+            let server = server.with_graceful_shutdown(shop.closing.clone().cancelled_owned());
+            shop.api.spawn(async move {
+                if let Err(error) = server.await {
+                    run.ledger.trouble(format!("the API ended: {error}"));
+                }
+            });
         }
-        shop.watch_the_jobs();
         Ok(shop)
     }
 
-    /// Where the API listens, if it is here.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
-        self.address
-    }
-
-    /// The services that run here.
-    pub(crate) fn services(&self) -> String {
-        let of = |role, services: &[&'static str]| if self.roles.has(role) { services.to_vec() } else { Vec::new() };
-        let all = [
-            of(Role::Api, &[api::SERVICE]),
-            of(Role::Worker, &[fulfillment::SERVICE]),
-            of(Role::Notify, &[notification::SERVICE]),
-            of(Role::Reconcile, &[dead_letters::SERVICE, reconciliation::SERVICE]),
-        ];
-        all.concat().join(", ")
-    }
-
-    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
-        &self.run.ledger
-    }
-
-    /// The tally, as it changes.
-    pub(crate) fn tally(&self) -> watch::Receiver<Tally> {
-        self.run.ledger.watch()
-    }
-
-    /// The messaging system and where it is, without credentials.
+    /// Returns the messaging system and its address, without credentials.
     pub(crate) fn place(&self) -> String {
         let Some(identity) = self.brokers.first().map(|broker| broker.get_ref().identity()) else {
             return String::new();
         };
-        match (&identity.server_address, identity.server_port) {
-            (Some(host), Some(port)) => format!("{} at {host}:{port}", identity.system),
-            (Some(host), None) => format!("{} at {host}", identity.system),
-            (None, _) => identity.system.to_owned(),
-        }
+        let host = identity.server_address.as_ref().map(|host| format!(" at {host}")).unwrap_or_default();
+        let port = identity.server_port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}{host}{port}", identity.system)
     }
 
-    /// Lets every order that was accepted come to its end where that is known, reconciles, and disconnects. What runs finishes in
-    /// any case.
+    /// Stops the API, waits for open orders if all services run here, reconciles, and disconnects.
+    /// Work that has begun finishes in any case.
     pub(crate) async fn close(mut self) -> Books {
+        let ledger = &self.run.ledger;
         self.closing.cancel();
         while self.api.join_next().await.is_some() {}
-        if let (true, Some(reconciler)) = (self.roles.are_all(), &self.reconciler) {
+        if let Some(job) = &self.job {
             self.settle().await;
-            reconcile(&self.jobs, reconciler, &self.run.ledger).await;
+            self.jobs.reconcile(job, ledger).await;
         }
         self.run.stop.cancel();
-        while let Some(ended) = self.readers.join_next().await {
+        while let Some(ended) = self.workers.join_next().await {
             if let Err(error) = ended {
-                self.run.ledger.trouble(format!("a service ended early: {error}"));
+                ledger.trouble(format!("a service ended early: {error}"));
             }
         }
         for closed in join_all(self.brokers.iter().map(|broker| broker.close())).await {
             if let Err(error) = closed {
-                self.run.ledger.trouble(error);
+                ledger.trouble(error);
             }
         }
-        self.run.ledger.books()
+        ledger.books()
     }
 
-    /// Waits until no accepted order is open, or nothing has happened for too long.
+    /// Waits until no accepted order is open, or until there is no progress for too long.
     async fn settle(&self) {
-        let mut tally = self.tally();
-        while !tally.borrow_and_update().is_settled() {
-            if timeout(PATIENCE, tally.changed()).await.is_err() {
+        let mut books = self.run.ledger.watch();
+        while books.borrow_and_update().count(Account::is_open) > 0 {
+            if timeout(PATIENCE, books.changed()).await.is_err() {
                 let seconds = PATIENCE.as_secs();
-                self.run
-                    .ledger
-                    .trouble(format!("nothing happened for {seconds} s while orders were open: not waiting longer"));
-                return;
+                return self.run.ledger.trouble(format!("orders are open, but there was no progress for {seconds} s"));
             }
         }
     }
 
-    async fn service(
+    async fn connect(
         &mut self,
         name: &'static str,
-        plan: &Plan,
+        args: &Args,
         telemetry: &mut Telemetry,
     ) -> Result<(Broker, SdkTracer)> {
-        let provider = telemetry.service(name)?;
-        let broker = connected(&plan.broker, &provider).await.context("cannot connect to the broker")?;
-        let broker = plan.cut.map_or_else(|| broker.clone(), |cut| cut.apply(broker.clone()));
-        let broker = telemetry.measure(name, broker)?;
+        let service = telemetry.service(name)?;
+        let connected = timeout(CONNECT, connect(&args.broker)).await;
+        let connected = connected.with_context(|| format!("no answer within {} s", CONNECT.as_secs()));
+        let broker = connected.and_then(|connected| Ok(connected?)).context("cannot connect to the broker")?;
+        let broker = service.instrument(broker);
         self.brokers.push(broker.clone());
-        Ok((broker, tracer(&provider)))
-    }
-
-    fn read(&mut self, reader: impl Future<Output = ()> + Send + 'static) {
-        self.readers.spawn(reader);
-    }
-
-    /// In a process of its own the job runs when it is in the table; the whole system knows when its day is over.
-    fn watch_the_jobs(&mut self) {
-        let Some(reconciler) = self.reconciler.clone().filter(|_| !self.roles.are_all()) else { return };
-        let (jobs, run) = (Arc::clone(&self.jobs), self.run.clone());
-        self.read(async move {
-            while run.stop.run_until_cancelled(sleep(LOOK)).await.is_some() {
-                reconcile(&jobs, &reconciler, &run.ledger).await;
-            }
-        });
-    }
-
-    fn serve(&mut self, listener: TcpListener, api: Api) {
-        let (router, closing, ledger) = (api.into_router(), self.closing.clone(), Arc::clone(self.ledger()));
-        self.api.spawn(async move {
-            let served = axum::serve(listener, router).with_graceful_shutdown(closing.cancelled_owned()).await;
-            if let Err(error) = served {
-                ledger.trouble(format!("the API ended: {error}"));
-            }
-        });
-    }
-}
-
-/// Does the job that is due, if there is one.
-async fn reconcile(jobs: &JobTable, reconciler: &SdkTracerProvider, ledger: &Ledger) {
-    let done = async {
-        let Some(row) = jobs.due()? else { return Ok(()) };
-        jobs.done(&row.reconcile(reconciler, &ledger.books()).await)
-    };
-    if let Err(error) = done.await {
-        ledger.trouble(error);
+        Ok((broker, service.tracer()))
     }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {
     let listening = TcpListener::bind(address).await;
     listening.with_context(|| format!("cannot listen on port {}; --port takes another", address.port()))
-}
-
-async fn connected(url: &str, provider: &SdkTracerProvider) -> Result<Broker> {
-    let connected = timeout(CONNECT, connect(url)).await;
-    let connected = connected.with_context(|| format!("no answer within {} s", CONNECT.as_secs()))?;
-    let broker = connected.map_err(|error| match error.kind() {
-        ErrorKind::FeatureDisabled => {
-            let feature = url.split(':').next().unwrap_or_default();
-            anyhow!(error)
-                .context(format!("this program was built without it: cargo run --features {feature} --example orders"))
-        }
-        _ => anyhow!(error),
-    })?;
-    Ok(broker.with_tracer_provider(provider))
-}
-
-#[cfg(test)]
-impl Plan {
-    /// The whole system over the broker at this URL.
-    pub(crate) fn whole(broker: &str) -> Self {
-        Self {
-            broker: broker.to_owned(),
-            roles: Roles::new(&[]),
-            listen: (Ipv4Addr::LOCALHOST, 0).into(),
-            jobs: None,
-            cut: None,
-        }
-    }
 }

@@ -1,9 +1,8 @@
-//! A file of exported spans, for examples that show them again.
+//! A file of exported spans, for examples that draw them.
 
 use std::fs::File;
 use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -14,25 +13,24 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use traced_broker::verify::{self, Traces};
 
-/// Adds each span to the file when it ends, one OTLP/JSON request a line, so that those of a program that is killed are there.
+/// Appends each span when it ends, one OTLP/JSON request per line, so that a program that is killed
+/// leaves the spans that have ended.
 #[derive(Debug)]
 struct SpanLog {
     path: PathBuf,
     resource: ResourceAttributesWithSchema,
 }
 
-/// Installs a global tracer provider whose spans are added to the file.
+/// Installs a global tracer provider whose spans are appended to the file.
 pub(crate) fn install(path: &Path, service: &'static str) -> SdkTracerProvider {
-    let log = SpanLog { path: path.to_owned(), resource: ResourceAttributesWithSchema::default() };
-    let provider = SdkTracerProvider::builder()
-        .with_resource(Resource::builder().with_service_name(service).build())
-        .with_simple_exporter(log)
-        .build();
+    let resource = Resource::builder().with_service_name(service).build();
+    let log = SpanLog { path: path.to_owned(), resource: (&resource).into() };
+    let provider = SdkTracerProvider::builder().with_resource(resource).with_simple_exporter(log).build();
     opentelemetry::global::set_tracer_provider(provider.clone());
     provider
 }
 
-/// All spans in the file, those of earlier runs among them.
+/// Reads all spans in the file, including those of earlier runs.
 pub(crate) fn read(path: &Path) -> Result<Traces> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     verify::otlp::read(BufReader::new(file)).with_context(|| format!("cannot read {}", path.display()))
@@ -40,11 +38,10 @@ pub(crate) fn read(path: &Path) -> Result<Traces> {
 
 impl SpanLog {
     fn add(&self, spans: Vec<SpanData>) -> Result<()> {
-        let request =
-            ExportTraceServiceRequest { resource_spans: group_spans_by_resource_and_scope(spans, &self.resource) };
-        let mut line = serde_json::to_vec(&request)?;
+        let resource_spans = group_spans_by_resource_and_scope(spans, &self.resource);
+        let mut line = serde_json::to_vec(&ExportTraceServiceRequest { resource_spans })?;
         line.push(b'\n');
-        // In one write, lest a program that is killed leave half a line.
+        // One write, so that a program that is killed does not leave half a line.
         Ok(File::options().create(true).append(true).open(&self.path)?.write_all(&line)?)
     }
 }
@@ -52,13 +49,5 @@ impl SpanLog {
 impl SpanExporter for SpanLog {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         self.add(batch).map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
-    }
-
-    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.resource = resource.into();
     }
 }

@@ -1,4 +1,4 @@
-//! The bank, played by this program: what it answers is written on the card.
+//! A stand-in for the bank, whose answers depend on the card.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,18 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::service::Order;
 
-/// Charges cards. `declined` is declined, `busy-2` is answered at the third request, and any other is charged. Cheap to clone.
+/// Charges cards: `declined` is declined, `busy-2` is charged at the third request, and any other
+/// at the first. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bank {
     requests: Arc<Mutex<HashMap<String, u32>>>,
 }
 
-/// Why a card was not charged.
+/// The reason why a card was not charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// For now: asking again may help.
+    /// A later request may succeed.
     Busy,
-    /// For good.
+    /// No later request will succeed.
     Declined,
 }
 

@@ -1,13 +1,15 @@
-//! A small service, and how its traces are tested.
+//! A small service with tests of its traces.
 //!
 //! ```text
 //! orders ──▶ biller ──invoices──▶ mailer
 //!              └──orders.dead
 //! ```
 //!
-//! The biller charges the card of each order, tries again when the bank is busy, and gives up orders whose card is declined. What it
-//! billed, the mailer tells the customer. [`tests`] proves with the library's feature `testing` that each order is one trace, whatever
-//! happens to it: `cargo test --example tested_service`. `cargo run --example tested_service` bills three orders and ends at Ctrl-C.
+//! The biller charges the card of each order, retries if the bank is busy, and gives up orders
+//! whose card is declined. The mailer sends an invoice for each billed order. [`tests`] prove with
+//! the library's feature `testing` that each order is one trace, also after retries and failures:
+//! `cargo test --example tested_service`. `cargo run --example tested_service` bills three orders
+//! and ends at Ctrl-C.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 mod bank;

@@ -1,4 +1,4 @@
-//! The service: two consumers that know nothing of tests.
+//! The service: two consumers, without any code for tests.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use traced_broker::{
 
 use crate::bank::{Bank, Refusal};
 
-/// Tried at most so often, with a second between.
+/// Maximum number of attempts, one second apart.
 pub(crate) const MAX_ATTEMPTS: u32 = 3;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Subscribes both consumers, each on its own connection; they run until that is closed.
+    /// Subscribes both consumers, each on its own connection; they run until it is closed.
     pub(crate) async fn start(biller: &Broker, mailer: &Broker, bank: Bank) -> Result<Self> {
         let broker = biller.clone();
         let handler = decoding(Json, move |order, _: Received| bill(broker.clone(), bank.clone(), order));
@@ -43,13 +43,14 @@ impl Service {
         Ok(Self { biller: tokio::spawn(biller.run()), mailer: tokio::spawn(mailer.run()) })
     }
 
-    /// What the consumers did, once their connections are closed.
+    /// Returns the reports of the consumers, once their connections are closed.
     pub(crate) async fn ended(self) -> std::result::Result<(Report, Report), JoinError> {
         Ok((self.biller.await?, self.mailer.await?))
     }
 }
 
-/// Runs inside the span `process orders`: what it starts and publishes belongs to the order's trace by itself.
+/// Runs inside the span `process orders`: spans started and messages published here belong to the
+/// trace of the order.
 async fn bill(broker: Broker, bank: Bank, order: Order) -> std::result::Result<(), HandlerError> {
     let span = global::tracer("tested_service").start("charge card");
     let context = Context::current_with_span(span);

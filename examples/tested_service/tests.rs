@@ -1,6 +1,6 @@
-//! The suite: each test has the service to itself, and all run beside each other.
+//! The test suite: each test has its own service, and all tests run in parallel.
 //!
-//! With the clock paused the seconds between attempts take no time.
+//! While the clock is paused, the seconds between attempts take no time.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use traced_broker::{Message, TracedBroker as _};
 use crate::bank::Bank;
 use crate::service::{Order, Service};
 
-/// The service on a broker of its own.
+/// Starts the service on its own broker.
 async fn bed() -> TestBed {
     let bed = TestBed::new();
     Service::start(&bed.broker("biller"), &bed.broker("mailer"), Bank::default()).await.unwrap();
     bed
 }
 
-/// A customer orders, and the test goes on once all is done.
+/// Sends an order, and waits until all work is done.
 async fn order(bed: &TestBed, id: &str, card: &str) {
     let order = Order { id: id.to_owned(), card: card.to_owned() };
     let message = Message::json(&order).unwrap().key(id);

@@ -1,4 +1,4 @@
-//! The known ways in which a trace breaks at a queue, and who keeps each from happening.
+//! The known ways in which a trace breaks at a queue, and the component that prevents each.
 
 use std::fmt;
 
@@ -7,36 +7,37 @@ use std::fmt;
 pub struct Break {
     number: u8,
     words: &'static str,
-    keeper: Keeper,
+    responsible: Responsible,
 }
 
-/// Who keeps a break from happening.
+/// The component that prevents a break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Keeper {
-    /// This library: the [cases](super::cases()) whose names begin with the number hold every adapter to it.
+pub enum Responsible {
+    /// This library. The [cases](super::cases()) whose names begin with the number check every
+    /// adapter.
     Kit,
-    /// Something that no adapter has a part in; it is said what.
+    /// A component that no adapter is part of; the text names it.
     Elsewhere(&'static str),
 }
 
 impl Break {
-    /// Its number.
+    /// Returns the number.
     pub fn number(&self) -> u8 {
         self.number
     }
 
-    /// What breaks, in a few words.
+    /// Returns a short description of the break.
     pub fn words(&self) -> &'static str {
         self.words
     }
 
-    /// Who keeps it from happening.
-    pub fn keeper(&self) -> Keeper {
-        self.keeper
+    /// Returns the component that prevents the break.
+    pub fn responsible(&self) -> Responsible {
+        self.responsible
     }
 
-    /// Whether a case of this name is about it.
+    /// Returns `true` if a case of this name checks the break.
     pub fn is_checked_by(&self, case: &str) -> bool {
         let number = case.strip_prefix('b').and_then(|rest| rest.split_once('_'));
         number.is_some_and(|(digits, _)| digits.parse() == Ok(self.number))
@@ -49,17 +50,17 @@ impl fmt::Display for Break {
     }
 }
 
-/// All of them, in the order of their numbers.
+/// Returns all breaks, ordered by number.
 pub fn breaks() -> &'static [Break] {
     BREAKS
 }
 
 const fn kept(number: u8, words: &'static str) -> Break {
-    Break { number, words, keeper: Keeper::Kit }
+    Break { number, words, responsible: Responsible::Kit }
 }
 
 const fn elsewhere(number: u8, words: &'static str, who: &'static str) -> Break {
-    Break { number, words, keeper: Keeper::Elsewhere(who) }
+    Break { number, words, responsible: Responsible::Elsewhere(who) }
 }
 
 const BREAKS: &[Break] = &[

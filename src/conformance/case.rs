@@ -4,43 +4,44 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 
+use super::case_context::CaseContext;
 use super::failure::Checked;
-use super::world::World;
 
-/// What a case is about; the first part of its name in test output.
+/// The subject of a case; the first part of its name in test output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Area {
-    /// What is published arrives, as it was.
+    /// Published messages arrive unchanged.
     Delivery,
-    /// In which order.
+    /// The order in which messages arrive.
     Order,
-    /// Acknowledging, retrying, rejecting, and what comes back.
+    /// Acknowledging, retrying, rejecting, and redelivery.
     Settlement,
-    /// Where groups and readers begin, and moving them.
+    /// The starting positions of groups and readers, and moving groups.
     Positions,
-    /// Messages for later.
+    /// Delayed messages.
     Delays,
     /// Subscribing, cancelling, closing.
     Lifecycle,
     /// Bad input, foreign producers, secrets.
     Hostile,
-    /// Contexts, in every form and by any propagator.
+    /// Trace contexts, in every form and with any propagator.
     Propagation,
-    /// What spans say.
+    /// The contents of spans.
     Telemetry,
-    /// The ways a trace breaks at a queue, on exported spans; see [`breaks`](super::breaks()).
+    /// The ways a trace breaks at a queue, checked on exported spans; see
+    /// [`breaks`](super::breaks()).
     Trace,
-    /// The consumer runtime over the adapter.
+    /// The consumer runtime on top of the adapter.
     Runtime,
-    /// Much at a time.
+    /// High load.
     Stress,
-    /// The broker is killed.
+    /// A broker that is killed and restarted.
     Restart,
 }
 
 impl Area {
-    /// The name in test output.
+    /// Returns the name in test output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Delivery => "delivery",
@@ -60,7 +61,8 @@ impl Area {
     }
 }
 
-/// What a broker must be able to do for a case; without it, the case requires that the broker says so.
+/// A capability that a case needs. If the broker lacks it, the case requires that the broker says
+/// so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Need {
@@ -80,7 +82,8 @@ pub enum Need {
     StartAtOffset,
     /// [`Capabilities::reposition`](crate::Capabilities).
     Reposition,
-    /// [`Confirm::Broker`](crate::capability::Confirm): what is confirmed outlives the broker's process.
+    /// [`Confirm::Broker`](crate::driver::capability::Confirm): confirmed messages outlive the
+    /// broker's process.
     Durable,
 }
 
@@ -91,26 +94,26 @@ pub struct Case {
     pub(super) name: &'static str,
     pub(super) needs: &'static [Need],
     pub(super) requires: &'static str,
-    pub(super) check: for<'a> fn(&'a World) -> BoxFuture<'a, Checked>,
+    pub(super) check: for<'a> fn(&'a CaseContext) -> BoxFuture<'a, Checked>,
 }
 
 impl Case {
-    /// What it is about.
+    /// Returns the subject of the case.
     pub fn area(&self) -> Area {
         self.area
     }
 
-    /// Its name, unique within the area: a sentence about the broker in `snake_case`.
+    /// Returns the name, unique within the area: a sentence about the broker in `snake_case`.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// What the broker must be able to do for it.
+    /// Returns the capabilities that the case needs.
     pub fn needs(&self) -> &'static [Need] {
         self.needs
     }
 
-    /// What it requires, in a line.
+    /// Returns the requirement, in one line.
     pub fn requires(&self) -> &'static str {
         self.requires
     }
@@ -132,7 +135,7 @@ impl fmt::Debug for Case {
     }
 }
 
-/// The table of a file's cases: `cases! { Area: name [needs] "what it requires"; … }`.
+/// Defines the table of a file's cases: `cases! { Area: name [needs] "what it requires"; … }`.
 macro_rules! cases {
     ($area:ident: $($name:ident [$($need:ident),*] $requires:literal;)*) => {
         pub(in crate::conformance) const CASES: &[$crate::conformance::Case] = &[$(
@@ -141,7 +144,7 @@ macro_rules! cases {
                 name: stringify!($name),
                 needs: &[$($crate::conformance::Need::$need),*],
                 requires: $requires,
-                check: |world| Box::pin($name(world)),
+                check: |case| Box::pin($name(case)),
             },
         )*];
     };

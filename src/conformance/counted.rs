@@ -1,4 +1,4 @@
-//! Spans that are counted and not kept: for cases that make more than memory would hold.
+//! Counting spans without keeping them, for cases that create more spans than fit in memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use opentelemetry::Context;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanProcessor};
 
-/// How many spans there were.
+/// The numbers of spans that were started and ended.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     started: AtomicUsize,
@@ -25,7 +25,7 @@ impl Counts {
     }
 }
 
-/// A tracer provider, and how many spans it makes.
+/// Creates a tracer provider, with the counts of its spans.
 pub(super) fn counted() -> (SdkTracerProvider, Arc<Counts>) {
     let counts = Arc::new(Counts::default());
     (SdkTracerProvider::builder().with_span_processor(Counter(Arc::clone(&counts))).build(), counts)

@@ -1,4 +1,5 @@
-//! What the spans of a case look like at the other end of a pipeline: the same spans, and whole traces where whole ones are due.
+//! Checks of a case's spans at the end of an export pipeline: the same spans, and whole traces if
+//! the case requires them.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -8,21 +9,22 @@ use opentelemetry::trace::{SpanId, SpanKind, Status};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 
+use super::case_context::CaseContext;
 use super::failure::{Checked, Failure, check, check_eq};
-use super::world::World;
 use crate::verify::{self, Traces};
 
-/// Exports the spans of the case through the harness's pipeline, if it has one, and compares what arrives.
-pub(super) async fn check(world: &World) -> Checked {
-    let spans = world.spans.all();
+/// Exports the spans of the case through the harness's pipeline, if it has one, and compares the
+/// spans that arrive.
+pub(super) async fn check(case: &CaseContext) -> Checked {
+    let spans = case.spans.all();
     spans.iter().try_for_each(check_names_are_unique)?;
     let Some(lines) =
-        world.harness.export(spans.clone()).await.map_err(|error| Failure::from(error).during("export"))?
+        case.harness.export(spans.clone()).await.map_err(|error| Failure::from(error).during("export"))?
     else {
         return Ok(());
     };
     let traces =
-        verify::otlp::read(lines.as_bytes()).map_err(|error| Failure::new(format!("what arrived: {error}")))?;
+        verify::otlp::read(lines.as_bytes()).map_err(|error| Failure::new(format!("spans are read back: {error}")))?;
     let arrived: Vec<&verify::Span> = traces.iter().flat_map(|trace| trace.spans()).collect();
     check_eq!(arrived.len(), spans.len(), "how many spans arrive at the end of the pipeline");
     let arrived: HashMap<String, &verify::Span> = arrived.into_iter().map(|span| (place_of(span), span)).collect();
@@ -33,10 +35,10 @@ pub(super) async fn check(world: &World) -> Checked {
         };
         check_same(span, found).map_err(|failure| failure.during("at the end of the pipeline"))?;
     }
-    check_whole(world, &traces)
+    check_whole(case, &traces)
 }
 
-/// An attribute that is set twice reads differently from backend to backend.
+/// Checks that no attribute is set twice, because backends read duplicates differently.
 fn check_names_are_unique(span: &SpanData) -> Checked {
     for attributes in std::iter::once(&span.attributes).chain(span.links.iter().map(|link| &link.attributes)) {
         let mut names: Vec<&str> = attributes.iter().map(|pair| pair.key.as_str()).collect();
@@ -51,8 +53,8 @@ fn place_of(span: &verify::Span) -> String {
     format!("{}/{}", span.trace_id, span.span_id)
 }
 
-fn check_whole(world: &World, traces: &Traces) -> Checked {
-    if !world.whole.load(Ordering::Relaxed) {
+fn check_whole(case: &CaseContext, traces: &Traces) -> Checked {
+    if !case.whole.load(Ordering::Relaxed) {
         return Ok(());
     }
     let report = verify::check(traces);
@@ -107,7 +109,7 @@ fn nanos(time: SystemTime) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Names and values, the type of each value included, in the order of the names.
+/// Returns names and values, including the type of each value, ordered by name.
 fn attributes(attributes: &verify::Attributes) -> Vec<(String, String)> {
     let typed = |value: &verify::Value| match value {
         verify::Value::String(text) => format!("text {text}"),
@@ -130,7 +132,7 @@ fn expected(attributes: &[KeyValue]) -> Vec<(String, String)> {
     sorted(attributes.iter().map(|pair| (pair.key.to_string(), typed(&pair.value))))
 }
 
-/// A reader of JSON may be off by the last bit.
+/// Formats a number without its last digits, because a JSON reader may be off by the last bit.
 fn double(number: f64) -> String {
     format!("double {number:.12e}")
 }

@@ -1,14 +1,14 @@
-//! Why a case failed: what was expected and what was seen, and where the kit looked.
+//! The failure of a case: the expected and the observed value, and the place of the check.
 
 use std::fmt;
 use std::panic::Location;
 
 use crate::error::Error;
 
-/// What a step of a case gives: its value, or why the case has failed.
+/// The result of a step of a case: its value, or the failure of the case.
 pub(super) type Checked<T = ()> = Result<T, Failure>;
 
-/// Why a case failed.
+/// The failure of a case.
 #[derive(Clone)]
 pub struct Failure {
     text: String,
@@ -16,20 +16,20 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure in words: what was required, and what was seen in its place.
+    /// Creates a failure from a text that says what was required and what was seen instead.
     #[track_caller]
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), place: Location::caller() }
     }
 
-    /// Adds in front what was being done.
+    /// Prepends the operation that was in progress.
     #[must_use]
     pub(super) fn during(mut self, what: &str) -> Self {
         self.text = format!("{what}: {}", self.text);
         self
     }
 
-    /// Adds at the end what else is known.
+    /// Appends further information.
     #[must_use]
     pub(super) fn followed_by(mut self, more: &str) -> Self {
         self.text.push_str(more);
@@ -38,7 +38,7 @@ impl Failure {
 }
 
 impl From<Error> for Failure {
-    /// An operation that had to succeed did not.
+    /// Converts the error of an operation that had to succeed.
     #[track_caller]
     fn from(error: Error) -> Self {
         Self::new(format!("had to succeed: {error:?}"))
@@ -59,18 +59,20 @@ impl fmt::Debug for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Fails the case, or the handler within it, unless the condition holds: `check!(condition, "what is required")`.
+/// Fails the case, or the handler within it, unless the condition holds: `check!(condition, "what
+/// is required")`.
 macro_rules! check {
     ($condition:expr, $($required:tt)+) => {
         if !$condition {
             Err($crate::conformance::failure::Failure::new(format!(
-                "{}: not so, by `{}`", format_args!($($required)+), stringify!($condition),
+                "{}: not satisfied: `{}`", format_args!($($required)+), stringify!($condition),
             )))?;
         }
     };
 }
 
-/// Fails the case, or the handler within it, unless two values are equal: `check_eq!(seen, expected, "what they are")`.
+/// Fails the case, or the handler within it, unless two values are equal: `check_eq!(seen,
+/// expected, "what they are")`.
 macro_rules! check_eq {
     ($seen:expr, $expected:expr, $($what:tt)+) => {
         match (&$seen, &$expected) {
@@ -83,7 +85,7 @@ macro_rules! check_eq {
 
 pub(super) use {check, check_eq};
 
-/// The failure of a comparison; long values are cut.
+/// Creates the failure of a comparison; long values are truncated.
 #[track_caller]
 pub(super) fn unequal(what: fmt::Arguments<'_>, expected: &dyn fmt::Debug, seen: &dyn fmt::Debug) -> Failure {
     Failure::new(format!("{what}: expected {}, saw {}", shorten(expected), shorten(seen)))

@@ -1,14 +1,14 @@
-//! What the handlers of a case did, in order.
+//! A record of the work of a case's handlers, in order.
 
 use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::case_context::CaseContext;
 use super::failure::Checked;
-use super::world::World;
 
-/// The numbers from 0 as lines.
+/// Returns the numbers below `count` as lines.
 pub(super) fn up_to(count: usize) -> BTreeSet<String> {
     (0..count).map(|number| number.to_string()).collect()
 }
@@ -30,13 +30,14 @@ impl Journal {
         self.lines.lock().clone()
     }
 
-    /// The lines without their order and repetitions.
+    /// Returns the lines without their order and repetitions.
     pub(super) fn set(&self) -> BTreeSet<String> {
         self.lines.lock().iter().cloned().collect()
     }
 
-    /// Ends when `enough` of the lines are there, or the case's patience is over: what is missing shows in what is checked next.
-    pub(super) async fn reaches(&self, world: &World, enough: impl Fn(&[String]) -> bool) {
+    /// Waits until `enough` accepts the lines, or the case's patience is over. In the latter case,
+    /// the next check reports the missing lines.
+    pub(super) async fn reaches(&self, case: &CaseContext, enough: impl Fn(&[String]) -> bool) {
         let reached = async {
             loop {
                 let written = self.written.notified();
@@ -46,11 +47,11 @@ impl Journal {
                 written.await;
             }
         };
-        let _: Checked<()> = world.within("the handlers' work", reached).await;
+        let _: Checked<()> = case.within("the handlers' work", reached).await;
     }
 
-    /// As [`reaches`](Self::reaches), for a number of lines.
-    pub(super) async fn has(&self, world: &World, count: usize) {
-        self.reaches(world, |lines| lines.len() >= count).await;
+    /// Waits for a number of lines, like [`reaches`](Self::reaches).
+    pub(super) async fn has(&self, case: &CaseContext, count: usize) {
+        self.reaches(case, |lines| lines.len() >= count).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What was measured while a case ran, and questions about it.
+//! The metrics exported while a case ran, with queries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use parking_lot::Mutex;
 
 use super::failure::{Checked, Failure};
 
-/// What one set of attributes came to.
+/// The exported values of one set of attributes.
 #[derive(Debug, Clone)]
 pub(super) struct Point {
-    /// By name, as text.
+    /// Values by name.
     pub(super) attributes: BTreeMap<String, opentelemetry::Value>,
-    /// How many values a histogram has, or what a counter counted.
+    /// Number of values of a histogram, or the value of a counter.
     pub(super) count: u64,
-    /// Of a histogram, in its unit.
+    /// Sum of a histogram, in its unit.
     pub(super) sum: f64,
     pub(super) bounds: Vec<f64>,
 }
@@ -48,7 +48,7 @@ struct Kept(Arc<Mutex<Vec<Measured>>>);
 impl Measurements {
     pub(super) fn new() -> Self {
         let kept = Kept::default();
-        // It is asked, and does not export by itself.
+        // Exports only when flushed; the interval is longer than any case.
         let reader = PeriodicReader::builder(kept.clone()).with_interval(Duration::from_secs(3600)).build();
         Self { provider: SdkMeterProvider::builder().with_reader(reader).build(), kept }
     }
@@ -57,34 +57,34 @@ impl Measurements {
         &self.provider
     }
 
-    /// Everything measured until now.
+    /// Returns all metrics measured so far.
     pub(super) fn all(&self) -> Checked<Vec<Measured>> {
         self.provider.force_flush().map_err(|error| Failure::new(format!("metrics are exported: {error}")))?;
         Ok(self.kept.0.lock().clone())
     }
 
-    /// The points of a metric that have the attribute.
+    /// Returns the points of a metric that have the attribute.
     pub(super) fn points(&self, name: &str, attribute: (&str, &str)) -> Checked<Vec<Point>> {
         let metrics = self.all()?.into_iter().filter(|metric| metric.name == name);
         let points = metrics.flat_map(|metric| metric.points);
         Ok(points.filter(|point| point.text(attribute.0) == attribute.1).collect())
     }
 
-    /// The end: nothing is measured any more.
+    /// Shuts the provider down; it measures nothing afterwards.
     pub(super) fn close(&self) {
-        // It may have been closed before.
+        // It may be shut down already.
         let _ = self.provider.shutdown();
     }
 }
 
 impl Point {
-    /// The attribute as text, empty when it is not there.
+    /// Returns the attribute as text, or an empty text if it is missing.
     pub(super) fn text(&self, name: &str) -> String {
         self.attributes.get(name).map(|value| value.as_str().into_owned()).unwrap_or_default()
     }
 }
 
-/// How much the points come to together.
+/// Returns the sum of the counts of the points.
 pub(super) fn total(points: &[Point]) -> u64 {
     points.iter().map(|point| point.count).sum()
 }
@@ -117,7 +117,8 @@ impl PushMetricExporter for Kept {
     }
 }
 
-/// Whether it is a histogram, and its points; none of what this library does not use.
+/// Returns `true` for a histogram, and the points. Kinds that this library does not use have no
+/// points.
 fn points(data: &AggregatedMetrics) -> (bool, Vec<Point>) {
     match data {
         AggregatedMetrics::F64(MetricData::Histogram(histogram)) => {

@@ -1,7 +1,8 @@
-//! The conformance kit: what every adapter must do alike, stated as cases and run against a real broker.
+//! The conformance kit: the requirements on every adapter, stated as cases and run against a real
+//! broker.
 //!
-//! For authors of adapters, of this library's and of others. Implement [`Harness`], which says how to connect, and run every
-//! case as a test of its own:
+//! For authors of adapters, inside and outside this library. Implement [`Harness`], which connects
+//! to the broker, and run every case as a separate test:
 //!
 //! ```toml
 //! [dev-dependencies]
@@ -12,23 +13,26 @@
 //! harness = false
 //! ```
 //!
-//! with [`main`] as the `main` of `tests/conformance.rs`; its documentation has an example, and `docs/write-an-adapter.md` of the
-//! source repository goes through a whole adapter.
+//! with [`main`] as the `main` of `tests/conformance.rs`; see its documentation for an example.
+//! `docs/write-an-adapter.md` in the source repository walks through a whole adapter.
 //!
-//! A case is [data](Case): an area, a name, what it requires, and which [capabilities](Need) it needs. A broker without one of
-//! them does not escape the case: it must then refuse what the case does with
-//! [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), at the call and before anything is lost, and the outcome is
-//! [`Outcome::Unsupported`]. Nothing is ever skipped.
+//! A case is [data](Case): an area, a name, a requirement, and the [capabilities](Need) it needs. A
+//! broker that lacks one of them is still checked: it must refuse the operation with
+//! [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), at the call and before anything is
+//! lost. The outcome is then [`Outcome::Unsupported`]. No case is ever skipped.
 //!
-//! Whatever a case is about, every span and metric that was exported while it ran must be as OpenTelemetry's messaging conventions and
-//! this library's registry say. An adapter that sets attributes of its own [names them](Harness::own_attributes).
+//! In every case, all spans and metrics exported while it ran must conform to OpenTelemetry's
+//! messaging conventions and to this library's registry. An adapter that sets additional attributes
+//! [declares them](Harness::own_attributes).
 //!
-//! Cases reach the adapter as programs do, through [`Traced`](crate::Traced), and where they are about the contract of
-//! [`Driver`](crate::driver::Driver) itself, directly. Each has topics and groups of its own, so that any number of them can
-//! run at a time on one broker, and leaves them behind.
+//! Cases use the adapter as applications do, through [`Traced`](crate::Traced), or directly if they
+//! are about the contract of [`Driver`](crate::driver::Driver) itself. Each case has its own topics
+//! and groups, so any number of cases can run at a time on one broker. Cases do not delete their
+//! topics and groups.
 
 mod breaks;
 mod case;
+mod case_context;
 mod cases;
 mod conventions;
 mod counted;
@@ -46,13 +50,12 @@ mod spans;
 mod suite;
 mod vectors;
 mod watched;
-mod world;
 
-pub use breaks::{Break, Keeper, breaks};
+pub use breaks::{Break, Responsible, breaks};
 pub use case::{Area, Case, Need};
 pub use cases::cases;
 pub use failure::Failure;
-pub use harness::{Harness, Mortal};
+pub use harness::{Harness, Killable};
 pub use run::{Outcome, run};
 pub use spans::Spans;
 pub use suite::{RESULTS, ROUNDS, main};

@@ -1,18 +1,17 @@
-//! What a broker without a capability must do in its place: say so, before anything is lost.
+//! Checks of a broker that lacks a capability: it must say so before anything is lost.
 
 use std::time::{Duration, SystemTime};
 
 use super::case::Need;
+use super::case_context::{CaseContext, refused};
 use super::failure::{Checked, check, check_eq};
-use super::world::{World, refused};
-use crate::address::{Start, Subscription};
 use crate::broker::TracedBroker;
-use crate::capability::{Capabilities, Confirm};
-use crate::error::ErrorKind;
-use crate::message::{Message, PublishOutcome};
+use crate::driver::capability::{Capabilities, Confirm};
+use crate::error::{ErrorKind, PublishOutcome};
+use crate::message::{Message, Start, Subscription};
 
 impl Need {
-    /// Whether a broker can do it.
+    /// Returns `true` if a broker has the capability.
     pub fn is_met(self, capabilities: &Capabilities) -> bool {
         match self {
             Self::AtLeastOnce => capabilities.at_least_once,
@@ -27,101 +26,103 @@ impl Need {
         }
     }
 
-    /// What the broker cannot do, in words.
+    /// Returns a description of what the broker cannot do.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::AtLeastOnce => "it forgets a message once it is handed out: nothing comes again",
+            Self::AtLeastOnce => "it forgets a message once it is handed out: there is no redelivery",
             Self::Groups => "it has no consumer groups",
-            Self::Backlog => "it keeps no messages for groups to come",
+            Self::Backlog => "it keeps no messages for future groups",
             Self::Tombstones => "it has no messages without a payload",
             Self::DelayedPublish => "it cannot keep a message for later",
             Self::StartAtTime => "no group or reader can begin at a time",
             Self::StartAtOffset => "no group or reader can begin at an offset",
             Self::Reposition => "groups cannot be moved: nothing is replayed",
-            Self::Durable => "what it confirms does not outlive its process",
+            Self::Durable => "confirmed messages do not outlive its process",
         }
     }
 
-    /// Checks that a broker that cannot do it says so at the earliest moment.
-    pub(super) async fn check_unsupported(self, world: &World) -> Checked {
+    /// Checks that a broker without the capability says so as early as possible.
+    pub(super) async fn check_unsupported(self, case: &CaseContext) -> Checked {
         match self {
             Self::AtLeastOnce => {
-                check_subscribing(world, world.group("g"), "with a group").await?;
-                let kept = Subscription::new(&world.topic);
-                check_unsupported_subscription(world, kept, "at least once").await
+                check_subscribing(case, case.group("g"), "with a group").await?;
+                let kept = Subscription::new(&case.topic);
+                check_unsupported_subscription(case, kept, "at least once").await
             }
             Self::Groups => {
-                let group = Subscription::new(&world.topic).group("g").at_most_once();
-                check_unsupported_subscription(world, group, "with a group").await
+                let group = Subscription::new(&case.topic).group("g").at_most_once();
+                check_unsupported_subscription(case, group, "with a group").await
             }
-            Self::Backlog => check_new_groups_begin_at_the_latest(world).await,
-            Self::Tombstones => check_unsupported_message(world, Message::tombstone()).await,
+            Self::Backlog => check_new_groups_begin_at_the_latest(case).await,
+            Self::Tombstones => check_unsupported_message(case, Message::tombstone()).await,
             Self::DelayedPublish => {
-                check_unsupported_message(world, Message::new("later").delay(Duration::from_secs(60))).await
+                check_unsupported_message(case, Message::new("later").delay(Duration::from_secs(60))).await
             }
             Self::StartAtTime => {
                 let start = Start::Time(SystemTime::now() - Duration::from_secs(60));
-                check_unsupported_subscription(world, world.group("g").start(start), "from a time").await?;
-                check_unsupported_subscription(world, world.reader().start(start), "from a time").await
+                check_unsupported_subscription(case, case.group("g").start(start), "from a time").await?;
+                check_unsupported_subscription(case, case.reader().start(start), "from a time").await
             }
             Self::StartAtOffset => {
                 let start = Start::Offset(0);
-                check_unsupported_subscription(world, world.group("g").start(start), "from an offset").await?;
-                check_unsupported_subscription(world, world.reader().start(start), "from an offset").await
+                check_unsupported_subscription(case, case.group("g").start(start), "from an offset").await?;
+                check_unsupported_subscription(case, case.reader().start(start), "from an offset").await
             }
             Self::Reposition => {
-                let broker = world.broker().await?;
-                let error = refused("moving a group", broker.reposition(&world.group("g"), Start::Earliest).await)?;
+                let broker = case.broker().await?;
+                let error = refused("moving a group", broker.reposition(&case.group("g"), Start::Earliest).await)?;
                 check_eq!(error.kind(), ErrorKind::Unsupported, "the kind of {error}");
                 Ok(())
             }
-            Self::Durable => check_receipts(world).await,
+            Self::Durable => check_receipts(case).await,
         }
     }
 }
 
-/// A subscription that is supported, so that the refusal of the other has one reason only.
-async fn check_subscribing(world: &World, subscription: Subscription, how: &str) -> Checked {
-    let broker = world.broker().await?;
+/// Checks that a supported subscription succeeds, so that the refusal of the other has only one
+/// reason.
+async fn check_subscribing(case: &CaseContext, subscription: Subscription, how: &str) -> Checked {
+    let broker = case.broker().await?;
     let result = broker.subscribe(subscription).await;
     result.map(drop).map_err(|error| super::Failure::from(error).during(how))
 }
 
-async fn check_unsupported_subscription(world: &World, subscription: Subscription, how: &str) -> Checked {
-    let broker = world.broker().await?;
+async fn check_unsupported_subscription(case: &CaseContext, subscription: Subscription, how: &str) -> Checked {
+    let broker = case.broker().await?;
     let error = refused(&format!("subscribing {how}"), broker.subscribe(subscription).await)?;
     check_eq!(error.kind(), ErrorKind::Unsupported, "the kind of {error}");
     Ok(())
 }
 
-async fn check_unsupported_message(world: &World, message: Message) -> Checked {
-    let broker = world.broker().await?;
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    let error = refused("the message", broker.publish(&world.topic, message).await)?;
+async fn check_unsupported_message(case: &CaseContext, message: Message) -> Checked {
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    let error = refused("the message", broker.publish(&case.topic, message).await)?;
     check_eq!(error.kind(), ErrorKind::Unsupported, "the kind of {error}");
     check_eq!(error.publish_outcome(), PublishOutcome::NotSent, "the outcome");
-    world.nothing_comes(&mut deliveries).await
+    case.nothing_comes(&mut deliveries).await
 }
 
-async fn check_new_groups_begin_at_the_latest(world: &World) -> Checked {
-    let broker = world.broker().await?;
-    let mut first = broker.subscribe(world.group("first")).await?;
-    broker.publish(&world.topic, Message::new("before").key("one")).await?;
-    check_eq!(world.drain(&mut first, 1).await?, ["before"], "the group that was there");
-    let mut group = broker.subscribe(world.group("new")).await?;
-    broker.publish(&world.topic, Message::new("after").key("one")).await?;
-    check_eq!(world.drain(&mut group, 1).await?, ["after"], "the new group");
+async fn check_new_groups_begin_at_the_latest(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?;
+    let mut first = broker.subscribe(case.group("first")).await?;
+    broker.publish(&case.topic, Message::new("before").key("one")).await?;
+    check_eq!(case.drain(&mut first, 1).await?, ["before"], "the group that was there");
+    let mut group = broker.subscribe(case.group("new")).await?;
+    broker.publish(&case.topic, Message::new("after").key("one")).await?;
+    check_eq!(case.drain(&mut group, 1).await?, ["after"], "the new group");
     Ok(())
 }
 
-/// A broker that does not keep what it confirms neither says that it does nor confirms what it never confirms.
-async fn check_receipts(world: &World) -> Checked {
-    let broker = world.broker().await?;
-    let receipt = broker.publish(&world.topic, Message::new("x")).await?;
-    world.check_receipt(&receipt)?;
+/// Checks that receipts match the declared `Confirm`, and that the harness starts no broker to
+/// kill.
+async fn check_receipts(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?;
+    let receipt = broker.publish(&case.topic, Message::new("x")).await?;
+    case.check_receipt(&receipt)?;
     check!(
-        world.harness.start_mortal().await?.is_none(),
-        "what it confirms does not outlive it, so that there is nothing to kill"
+        case.harness.start_mortal().await?.is_none(),
+        "confirmed messages do not outlive it, so the harness starts no broker to kill"
     );
     Ok(())
 }

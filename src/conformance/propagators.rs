@@ -1,4 +1,5 @@
-//! Propagators that are not this library's, as users bring them: Zipkin's B3 and Jaeger's, at their smallest.
+//! Minimal propagators from outside this library, as applications may configure them: Zipkin's B3
+//! and Jaeger's.
 
 use std::sync::LazyLock;
 
@@ -7,7 +8,7 @@ use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 
-/// B3: the ids and the decision in one header, or in one each.
+/// B3: the ids and the sampling decision in one header, or in one header each.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum B3 {
     One,
@@ -62,7 +63,7 @@ impl TextMapPropagator for B3 {
     }
 }
 
-/// Jaeger's own header: trace, span, a parent that nobody reads any more, and flags.
+/// Jaeger's native header: trace, span, a parent that is no longer read, and flags.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Jaeger;
 
@@ -92,7 +93,7 @@ impl TextMapPropagator for Jaeger {
     }
 }
 
-/// A remote span, if both ids are valid; both may be written without the zeroes in front.
+/// Creates a remote span context if both ids are valid; both may lack leading zeros.
 fn remote(trace: &str, span: &str, sampled: bool) -> Option<SpanContext> {
     let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
     let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };

@@ -1,4 +1,4 @@
-//! What became of every attempt at publishing, and what was delivered, while a broker is killed.
+//! A record of all publish attempts and deliveries while a broker is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,16 +7,16 @@ use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use parking_lot::Mutex;
 
+use super::case_context::text;
 use super::failure::{Checked, Failure, check, check_eq};
-use super::world::text;
-use crate::delivery::Delivery;
-use crate::error::Error;
-use crate::message::{Message, PublishOutcome};
+use crate::broker::Delivery;
+use crate::error::{Error, PublishOutcome};
+use crate::message::Message;
 
-/// The header that repeats the payload, so that a mix-up of messages shows.
+/// The header that repeats the payload, to detect mixed-up messages.
 const COPY: &str = "x-copy-of-payload";
 
-/// Attempts by the payload that is unique to each.
+/// Publish attempts, each identified by its unique payload.
 #[derive(Default)]
 pub(super) struct Recorder {
     confirmed: Mutex<BTreeSet<String>>,
@@ -24,13 +24,14 @@ pub(super) struct Recorder {
     not_sent: Mutex<BTreeSet<String>>,
     delivered: Mutex<BTreeMap<String, usize>>,
     settled: AtomicUsize,
-    /// What must not be, first come.
+    /// Violations, in the order of their detection.
     violations: Mutex<Vec<Failure>>,
     trouble: Mutex<String>,
 }
 
 impl Recorder {
-    /// An attempt at publishing a numbered message: its payload, and the message, which carries a context of its own.
+    /// Creates an attempt at publishing a numbered message: its payload, and the message with its
+    /// own context.
     pub(super) fn attempt(number: usize, attempt: usize) -> (String, Message) {
         let payload = format!("{number}/{attempt}");
         let message = Message::new(payload.clone())
@@ -73,13 +74,14 @@ impl Recorder {
         self.confirmed.lock().len()
     }
 
-    /// How many of the confirmed messages were delivered.
+    /// Returns the number of confirmed messages that were delivered.
     pub(super) fn arrived_count(&self) -> usize {
         let delivered = self.delivered.lock();
         self.confirmed.lock().iter().filter(|payload| delivered.contains_key(*payload)).count()
     }
 
-    /// Confirmed − delivered = ∅; what was not sent never appears; nothing appears that was not published; all as it was sent.
+    /// Checks that every confirmed message was delivered, that no message appears that was not sent
+    /// or never published, and that each arrived as it was sent.
     pub(super) fn check(&self, messages: usize) -> Checked {
         if let Some(violation) = self.violations.lock().first() {
             return Err(violation.clone());
@@ -98,7 +100,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// For a failure: what was going on.
+    /// Returns the state of the run, for the text of a failure.
     pub(super) fn summary(&self) -> String {
         format!("settled {}, last trouble: {}", self.settled.load(Ordering::Relaxed), self.trouble.lock())
     }
@@ -109,7 +111,7 @@ fn context_of(number: usize) -> SpanContext {
     SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::default())
 }
 
-/// A message is what one attempt sent, its context included.
+/// Checks that a message is what one attempt sent, including its context.
 fn check_intact(delivery: &Delivery, payload: &str) -> Checked {
     let message = delivery.message();
     let number: usize = payload.split('/').next().and_then(|number| number.parse().ok()).unwrap_or(usize::MAX - 1);

@@ -1,4 +1,4 @@
-//! Running one case: a runtime of its own, a time limit, and panics contained.
+//! Running one case: with its own runtime, a time limit, and contained panics.
 
 use std::any::Any;
 use std::fmt;
@@ -11,28 +11,28 @@ use tokio::runtime::Builder;
 use tokio::time::timeout;
 
 use super::case::{Area, Case, Need};
+use super::case_context::CaseContext;
 use super::exported;
 use super::failure::{Checked, Failure};
 use super::harness::Harness;
-use super::world::World;
 
-/// How long closing connections and ending tasks may take after a case.
+/// Time allowed for closing connections and ending tasks after a case.
 const CLEAN_UP: Duration = Duration::from_secs(15);
 
-/// How a case ended.
+/// The outcome of a case.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The broker does what is required.
+    /// The broker meets the requirement.
     Passed,
-    /// The broker cannot do it, for want of this, and says so as required; this is checked, not assumed.
+    /// The broker lacks this capability and says so as required, which is checked, not assumed.
     Unsupported(Need),
-    /// The broker does not do what is required, or does not say that it cannot.
+    /// The broker does not meet the requirement, or does not say that it cannot.
     Failed(Failure),
 }
 
 impl Outcome {
-    /// The name in results: `passed`, `unsupported` or `failed`.
+    /// Returns the name in results: `passed`, `unsupported` or `failed`.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -52,22 +52,22 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Runs a case and waits for its end, at most a few minutes. Panics of the adapter are failures.
+/// Runs a case to its end, which takes at most a few minutes. A panic of the adapter is a failure.
 ///
-/// Needs no runtime and must not be called within one.
+/// Needs no async runtime, and must not be called from within one.
 pub fn run(case: &Case, harness: &Arc<dyn Harness>) -> Outcome {
     let (case, harness) = (*case, Arc::clone(harness));
     let runtime = match Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return Outcome::Failed(Failure::new(format!("a runtime for the case: {error}"))),
+        Err(error) => return Outcome::Failed(Failure::new(format!("a runtime is built for the case: {error}"))),
     };
     let limit = limit(&case);
     let outcome = runtime.block_on(async {
-        // In a task, so that a case that blocks its thread can be given up.
+        // Spawned, so that a case that blocks its thread can be abandoned.
         let task = tokio::spawn(perform(case, harness));
         match timeout(limit + 2 * CLEAN_UP, task).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(error)) => Outcome::Failed(Failure::new(format!("the case ended by itself: {error}"))),
+            Ok(Err(error)) => Outcome::Failed(Failure::new(format!("the case does not end by itself: {error}"))),
             Err(_) => {
                 Outcome::Failed(Failure::new(format!("the case ends within {limit:?}: a call blocks its thread")))
             }
@@ -86,7 +86,7 @@ fn limit(case: &Case) -> Duration {
 }
 
 async fn perform(case: Case, harness: Arc<dyn Harness>) -> Outcome {
-    let world = match World::new(harness, case.name).await {
+    let world = match CaseContext::new(harness, case.name).await {
         Ok(world) => world,
         Err(failure) => return Outcome::Failed(failure),
     };
@@ -102,10 +102,11 @@ async fn perform(case: Case, harness: Arc<dyn Harness>) -> Outcome {
     world.clean_up().await;
     let checked: Checked = match checked {
         Ok(Ok(checked)) => checked,
-        Ok(Err(panic)) => Err(Failure::new(format!("no panic: {}", words(&*panic)))),
+        Ok(Err(panic)) => Err(Failure::new(format!("the case does not panic: {}", words(&*panic)))),
         Err(_) => Err(Failure::new(format!("the case ends within {limit:?}"))),
     };
-    // What a case does is one thing, how it shows in telemetry another: the tables hold for the spans of all cases.
+    // The tables of the conventions apply to the telemetry of every case, whatever the case is
+    // about.
     let checked = checked.and_then(|()| world.check_conventions());
     match (checked, missing) {
         (Err(failure), Some(need)) => {
@@ -117,14 +118,15 @@ async fn perform(case: Case, harness: Arc<dyn Harness>) -> Outcome {
     }
 }
 
-/// The case itself; where it is about traces, also what its spans look like to whoever they are exported to.
-async fn perform_check(case: Case, world: &World) -> Checked {
+/// Runs the check of the case. A case about traces also checks its spans at the end of the
+/// harness's export pipeline.
+async fn perform_check(case: Case, world: &CaseContext) -> Checked {
     (case.check)(world).await?;
     if case.area == Area::Trace { exported::check(world).await } else { Ok(()) }
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 fn words(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it said nothing")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

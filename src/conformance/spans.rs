@@ -1,4 +1,4 @@
-//! What was exported while a case ran, and questions about it.
+//! The spans exported while a case ran, with queries and checks.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 
 use super::failure::{Checked, Failure, check, check_eq};
 
-/// The exporter that keeps the spans of one case: what is not exported to it does not exist for the case.
+/// The exporter that keeps the spans of one case. A span that is not exported to it does not exist
+/// for the case.
 #[derive(Debug, Clone, Default)]
 pub struct Spans(Arc<Mutex<Vec<SpanData>>>);
 
@@ -32,14 +33,14 @@ impl Spans {
         self.0.lock().clone()
     }
 
-    /// Those of that name, in the order in which they started.
+    /// Returns the spans of that name, ordered by start time.
     pub(super) fn named(&self, name: &str) -> Vec<SpanData> {
         let mut spans: Vec<SpanData> = self.all().into_iter().filter(|span| span.name == name).collect();
         spans.sort_by_key(|span| span.start_time);
         spans
     }
 
-    /// The only one of that name.
+    /// Returns the only span of that name.
     #[track_caller]
     pub(super) fn one(&self, name: &str) -> Checked<SpanData> {
         let mut spans = self.named(name);
@@ -52,7 +53,7 @@ impl Spans {
         }
     }
 
-    /// Every parent and every link of every exported span is an exported span.
+    /// Checks that every parent and every link of every exported span is an exported span.
     pub(super) fn check_everything_resolves(&self) -> Checked {
         let spans = self.all();
         let known: HashSet<(TraceId, SpanId)> = spans.iter().map(|span| place(&span.span_context)).collect();
@@ -60,14 +61,14 @@ impl Spans {
             let parent = (span.span_context.trace_id(), span.parent_span_id);
             check!(is_root(span) || known.contains(&parent), "the parent of {} is exported", span.name);
             for link in span.links.iter() {
-                check!(known.contains(&place(&link.span_context)), "what {} links is exported", span.name);
+                check!(known.contains(&place(&link.span_context)), "each span that {} links is exported", span.name);
             }
         }
         Ok(())
     }
 }
 
-/// Where a span is to be found.
+/// Returns the trace id and the span id, which identify a span.
 fn place(span: &SpanContext) -> (TraceId, SpanId) {
     (span.trace_id(), span.span_id())
 }
@@ -76,7 +77,7 @@ pub(super) fn is_root(span: &SpanData) -> bool {
     span.parent_span_id == SpanId::INVALID
 }
 
-/// Whether the span is linked to that context.
+/// Returns `true` if the span is linked to that context.
 pub(super) fn is_linked(span: &SpanData, to: &SpanContext) -> bool {
     span.links.iter().any(|link| place(&link.span_context) == place(to))
 }
@@ -85,7 +86,7 @@ pub(super) fn attribute<'a>(span: &'a SpanData, key: &str) -> Option<&'a Value> 
     span.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| &pair.value)
 }
 
-/// The attribute as text, empty when it is not there.
+/// Returns the attribute as text, or an empty text if it is missing.
 pub(super) fn attribute_text(span: &SpanData, key: &str) -> String {
     attribute(span, key).map(|value| value.as_str().into_owned()).unwrap_or_default()
 }
@@ -95,14 +96,14 @@ pub(super) fn check_linked(span: &SpanData, to: &SpanContext) -> Checked {
     Ok(())
 }
 
-/// The span is a child of the other, in its trace.
+/// Checks that the span is a child of the other, in the same trace.
 pub(super) fn check_child(span: &SpanData, of: &SpanContext) -> Checked {
     let seen = (span.span_context.trace_id(), span.parent_span_id);
     check_eq!(seen, place(of), "the trace and the parent of {}", span.name);
     Ok(())
 }
 
-/// The span begins a trace that holds none of the others.
+/// Checks that the span begins a trace that contains none of the others.
 pub(super) fn check_begins_a_trace<'a>(span: &SpanData, others: impl IntoIterator<Item = &'a SpanContext>) -> Checked {
     check_eq!(span.parent_span_id, SpanId::INVALID, "the parent of {}", span.name);
     for other in others {
@@ -112,7 +113,7 @@ pub(super) fn check_begins_a_trace<'a>(span: &SpanData, others: impl IntoIterato
     Ok(())
 }
 
-/// The span says that it failed, in which way, and why.
+/// Checks that the span has this `error.type`, and an error status that contains `words`.
 pub(super) fn check_failed(span: &SpanData, error_type: &str, words: &str) -> Checked {
     check_eq!(attribute_text(span, "error.type"), error_type, "the error.type of {}", span.name);
     let Status::Error { description } = &span.status else {
@@ -122,7 +123,7 @@ pub(super) fn check_failed(span: &SpanData, error_type: &str, words: &str) -> Ch
     Ok(())
 }
 
-/// The span says that all went well, by saying nothing.
+/// Checks that the span has neither an `error.type` nor a status, which means success.
 pub(super) fn check_succeeded(span: &SpanData) -> Checked {
     let seen = (attribute_text(span, "error.type"), &span.status);
     check_eq!(seen, (String::new(), &Status::Unset), "the error.type and the status of {}", span.name);

@@ -1,4 +1,4 @@
-//! The kit as a test target: every case a test with a name of its own.
+//! The kit as a test target: every case is a separate, named test.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,27 +9,32 @@ use std::sync::Arc;
 use libtest_mimic::{Arguments, Failed, Trial};
 use parking_lot::{Mutex, RwLock};
 
-use super::breaks::{Break, Keeper, breaks};
+use super::breaks::{Break, Responsible, breaks};
 use super::case::{Area, Case};
 use super::cases;
 use super::harness::Harness;
 use super::run::{Outcome, run};
 
-/// Variable of the environment: how many times the whole suite runs at once, from 1 to 100.
+/// Environment variable with the number of times that the whole suite runs concurrently, from 1 to
+/// 100.
 pub const ROUNDS: &str = "TRACED_BROKER_CONFORMANCE_ROUNDS";
 
-/// Variable of the environment: a folder for the results. Each harness gets a file `NAME.tsv` in it, with a line per case:
-/// its name, `passed`, `unsupported` or `failed`, and what the broker cannot do where that is why, with tabulators in between. A file
-/// `breaks` lists the [`breaks`](super::breaks()): the number, the words, and who keeps it where that is not the kit.
+/// Environment variable with the directory for the results. Each harness has a file `NAME.tsv`
+/// there, with one line per case: its name, then `passed`, `unsupported` or `failed`, then the
+/// missing capability in words if it is unsupported, separated by tabs. A file `breaks` lists the
+/// [`breaks`](super::breaks()): the number, the description, and the responsible if that is not the
+/// kit.
 pub const RESULTS: &str = "TRACED_BROKER_CONFORMANCE_RESULTS";
 
-/// How many cases of one round run at a time unless `--test-threads` says otherwise: most of them wait most of the time.
+/// Number of cases of one round that run at a time, unless `--test-threads` sets another. Most
+/// cases spend most of their time waiting.
 const AT_A_TIME: usize = 8;
 
-/// Runs the kit as the `main` of a test target with `harness = false`; takes the arguments that test targets take, such as a
-/// part of a name, `--skip`, `--exact`, `--list` and `--test-threads`.
+/// Runs the kit as the `main` of a test target with `harness = false`. Accepts the arguments of
+/// test targets, such as a part of a name, `--skip`, `--exact`, `--list` and `--test-threads`.
 ///
-/// The tests are called `harness::area::case`. The variables [`ROUNDS`] and [`RESULTS`] are read.
+/// Tests are named `harness::area::case`. The environment variables [`ROUNDS`] and [`RESULTS`] are
+/// read.
 ///
 /// ```no_run
 /// use std::process::ExitCode;
@@ -60,7 +65,7 @@ pub fn main(harnesses: Vec<Arc<dyn Harness>>) -> ExitCode {
     arguments.test_threads.get_or_insert(AT_A_TIME * rounds.min(8));
     let mut trials = Vec::new();
     for harness in harnesses {
-        // A list is no run: it leaves results alone.
+        // Listing runs no tests, so it leaves the results alone.
         let results = if arguments.list { Ok(None) } else { Results::open(harness.name()) };
         let results = match results {
             Ok(results) => Arc::new(results),
@@ -73,7 +78,7 @@ pub fn main(harnesses: Vec<Arc<dyn Harness>>) -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// The case as a test.
+/// Creates the test of a case.
 fn trial(case: &'static Case, round: usize, harness: &Arc<dyn Harness>, results: &Arc<Option<Results>>) -> Trial {
     let (harness, results) = (Arc::clone(harness), Arc::clone(results));
     let again = if round > 1 { format!("::round_{round}") } else { String::new() };
@@ -91,7 +96,8 @@ fn trial(case: &'static Case, round: usize, harness: &Arc<dyn Harness>, results:
     })
 }
 
-/// Runs a case beside others; one that takes all of the machine runs alone, so that no other's time runs out meanwhile.
+/// Runs a case concurrently with others. A stress case runs alone, because it takes the whole
+/// machine and would make others time out.
 fn run_in_turn(case: &Case, harness: &Arc<dyn Harness>) -> Outcome {
     static TURN: RwLock<()> = RwLock::new(());
     if case.area() == Area::Stress {
@@ -102,18 +108,19 @@ fn run_in_turn(case: &Case, harness: &Arc<dyn Harness>) -> Outcome {
     run(case, harness)
 }
 
-/// Fails a test in place of all, since there is nowhere else to say why.
+/// Reports the error as one failed test in place of all, because there is no other place for it.
 fn report(arguments: &Arguments, error: io::Error) -> ExitCode {
     let words = format!("the folder in {RESULTS} cannot be written: {error}");
     let trial = Trial::test("results", move || Err(Failed::from(words)));
     libtest_mimic::run(&Arguments { filter: None, exact: false, ..arguments.clone() }, vec![trial]).exit_code()
 }
 
-/// The file of results of one harness.
+/// The results file of one harness.
 struct Results(Mutex<File>);
 
 impl Results {
-    /// Opens the file, or none when nobody wants results. What an earlier run left is kept: a run may be made of several.
+    /// Opens the file, or returns `None` if no results are requested. Lines of an earlier run are
+    /// kept, because a run may be split into several.
     fn open(harness: &str) -> io::Result<Option<Self>> {
         let Some(folder) = std::env::var_os(RESULTS).filter(|folder| !folder.is_empty()).map(PathBuf::from) else {
             return Ok(None);
@@ -130,10 +137,10 @@ impl Results {
     }
 }
 
-/// A line per break, for tables of results.
+/// Returns one line per break, for tables of results.
 fn list_of_breaks() -> String {
     let line = |one: &Break| {
-        let elsewhere = if let Keeper::Elsewhere(who) = one.keeper() { who } else { "" };
+        let elsewhere = if let Responsible::Elsewhere(who) = one.responsible() { who } else { "" };
         format!("{one}\t{}\t{elsewhere}\n", one.words())
     };
     breaks().iter().map(line).collect()

@@ -1,4 +1,5 @@
-//! A driver over another that answers late and notes when, so that a case knows what spans must have waited for.
+//! A driver over another that delays answers and records their times, so that a case can tell
+//! whether a span waited for them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,51 +9,50 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 
-use crate::address::{Start, Subscription, Topic};
-use crate::capability::Capabilities;
+use crate::driver::capability::Capabilities;
 use crate::driver::{
     AttributeValue, Confirmation, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound, Outbound, Source,
 };
 use crate::error::Result;
-use crate::message::Receipt;
+use crate::message::{Receipt, Start, Subscription, Topic};
 
-/// A connection over another.
+/// A connection that wraps another.
 #[derive(Debug)]
 pub(super) struct Watched {
     driver: Arc<dyn Driver>,
     watch: Arc<Watch>,
 }
 
-/// What is done to answers, and when they were given.
+/// The changes made to answers, and the times at which they were given.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// How long the answer to a publish or a settlement is kept back.
+    /// Delay of the answer to a publish or a settlement.
     late: Duration,
-    /// How far ahead of its own clock the broker stamps messages.
+    /// Time by which the timestamps of messages are ahead of the broker's clock.
     ahead: Duration,
     confirmed: Mutex<Vec<SystemTime>>,
     settled: Mutex<Vec<SystemTime>>,
 }
 
 impl Watch {
-    /// When publishes were confirmed or refused.
+    /// Returns the times at which publishes were confirmed or refused.
     pub(super) fn confirmed(&self) -> Vec<SystemTime> {
         self.confirmed.lock().clone()
     }
 
-    /// When settlements were answered.
+    /// Returns the times at which settlements were answered.
     pub(super) fn settled(&self) -> Vec<SystemTime> {
         self.settled.lock().clone()
     }
 }
 
 impl Watched {
-    /// Answers that much later.
+    /// Wraps a driver so that its answers are given later by `late`.
     pub(super) fn late(driver: Arc<dyn Driver>, late: Duration) -> (Arc<dyn Driver>, Arc<Watch>) {
         Self::over(driver, Watch { late, ..Watch::default() })
     }
 
-    /// Stamps messages by a clock that is that much ahead.
+    /// Wraps a driver so that its timestamps are ahead by `ahead`.
     pub(super) fn ahead(driver: Arc<dyn Driver>, ahead: Duration) -> Arc<dyn Driver> {
         Self::over(driver, Watch { ahead, ..Watch::default() }).0
     }
@@ -63,7 +63,7 @@ impl Watched {
     }
 }
 
-/// The answer, given later.
+/// Delays the answer, and records the time at which it is given.
 fn later<T: Send + Unpin + 'static>(
     answer: Confirmation<T>,
     watch: &Arc<Watch>,

@@ -1,4 +1,4 @@
-//! What brings batches to the Collector.
+//! The exporters that send batches to the Collector.
 
 use std::thread;
 use std::time::Duration;
@@ -9,20 +9,21 @@ use reqwest::redirect;
 
 use crate::error::{BoxError, Error, ErrorKind, Result};
 
-/// An exporter of spans. Its address and headers are read from the variables by its own crate.
+/// Creates an exporter of spans. Its crate reads the address and headers from the variables.
 pub(super) fn spans(timeout: Duration) -> Result<SpanExporter> {
     SpanExporter::builder().with_http().with_http_client(client(timeout)?).build().map_err(not_started)
 }
 
-/// An exporter of measurements.
+/// Creates an exporter of measurements.
 pub(super) fn measurements(timeout: Duration) -> Result<MetricExporter> {
     MetricExporter::builder().with_http().with_http_client(client(timeout)?).build().map_err(not_started)
 }
 
-/// A client that blocks: the SDK exports from threads of its own, where no runtime is, and the application's runtime may be blocked
-/// or gone when the last batch leaves. It is made on another thread because it must not be made on one of a runtime.
+/// Creates a blocking client: the SDK exports from its own threads, which have no runtime, and the
+/// application's runtime may be blocked or gone when the last batch is sent. The client is created
+/// on another thread, because a runtime's thread must not create it.
 ///
-/// It follows no redirection, which could carry headers with credentials to another host.
+/// It follows no redirect, which could carry headers with credentials to another host.
 fn client(timeout: Duration) -> Result<Client> {
     let make = move || Client::builder().timeout(timeout).redirect(redirect::Policy::none()).build();
     let thread = thread::Builder::new().name("otlp-client".to_owned()).spawn(make).map_err(not_started)?;

@@ -1,4 +1,5 @@
-//! B3 and Jaeger as propagators: what their [dialects](crate::dialect) read, and the writing of it.
+//! B3 and Jaeger as propagators: their [dialects](crate::dialect) read them, and this module writes
+//! them.
 
 use std::sync::LazyLock;
 
@@ -7,7 +8,7 @@ use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{SpanContext, TraceContextExt as _};
 
-use crate::dialect::Dialect;
+use crate::context::dialect::Dialect;
 use crate::headers::Headers;
 
 const SINGLE: &str = "b3";
@@ -18,12 +19,12 @@ const FLAGS: &str = "x-b3-flags";
 const PARENT: &str = "x-b3-parentspanid";
 const UBER: &str = "uber-trace-id";
 
-/// B3. Both forms are read, and one is written.
+/// The B3 propagator, which reads both forms and writes one.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum B3 {
     /// `b3: {trace}-{span}-{sampled}`.
     Single,
-    /// `x-b3-traceid` and its like.
+    /// `x-b3-traceid` and the other separate headers.
     Multi,
 }
 
@@ -45,7 +46,8 @@ impl TextMapPropagator for B3 {
         read(Dialect::B3, self.fields(), context, extractor)
     }
 
-    /// Those of both forms, for each must take away what the other may have left.
+    /// Returns the fields of both forms, because each must remove those that the other may have
+    /// left.
     fn fields(&self) -> FieldIter<'_> {
         static FIELDS: LazyLock<[String; 6]> =
             LazyLock::new(|| [SINGLE, TRACE_ID, SPAN_ID, SAMPLED, FLAGS, PARENT].map(str::to_owned));
@@ -53,7 +55,8 @@ impl TextMapPropagator for B3 {
     }
 }
 
-/// `uber-trace-id: {trace}:{span}:{parent}:{flags}`. The parent is deprecated and written as 0.
+/// The Jaeger propagator: `uber-trace-id: {trace}:{span}:{parent}:{flags}`. The parent is
+/// deprecated and written as 0.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Jaeger;
 
@@ -78,7 +81,7 @@ fn valid(context: &Context) -> Option<SpanContext> {
     Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
 }
 
-/// The context with the span that the fields name, if they name one.
+/// Returns the context with the span that the fields name, if they name one.
 fn read(dialect: Dialect, fields: FieldIter<'_>, context: &Context, extractor: &dyn Extractor) -> Context {
     let mut headers = Headers::new();
     for field in fields {

@@ -14,35 +14,39 @@
 //! # }
 //! ```
 //!
-//! Spans and measurements go to a Collector as OTLP over HTTP, in batches and from threads of their own: any runtime will do, and none has
-//! to be there. There is no TLS in it: the Collector of the machine or the pod is spoken to in plain text, and does the rest.
+//! Spans and measurements are sent to a Collector as OTLP over HTTP, in batches and from dedicated
+//! threads, so any runtime works, or none. TLS is not supported: the Collector on the same machine
+//! or pod receives plain text, and does the rest.
 //!
 //! # The variables
-//! An empty variable counts as one that is not set. What is set and makes no sense fails [`Setup::start`] with an error that names the
-//! variable and never its value where that may be a secret; the SDK itself would go on without it, and the traces with it.
+//! An empty variable counts as not set. An invalid variable fails [`Setup::start`] with an error
+//! that names the variable, and never its value if that may be a secret. The SDK itself would
+//! ignore such a variable and continue.
 //!
-//! | variable | is |
+//! | variable | meaning |
 //! |---|---|
-//! | `OTEL_SDK_DISABLED` | `true` makes no spans and no measurements; contexts travel all the same |
-//! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | who sends; before [`Setup::service_name`] |
+//! | `OTEL_SDK_DISABLED` | `true` disables spans and measurements; contexts are still propagated |
+//! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | the sending service; take precedence over [`Setup::service_name`] |
 //! | `OTEL_PROPAGATORS` | a list of `tracecontext`, `baggage`, `b3`, `b3multi`, `jaeger`, or `none`; by default the first two |
 //! | `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER` | `otlp`, which is the default, or `none` |
-//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | `always_on`, `always_off`, `traceidratio`, and each with `parentbased_` in front |
-//! | `OTEL_BSP_SCHEDULE_DELAY`, `OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` | how spans are batched, in milliseconds and spans |
-//! | `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`, `…_EVENT_COUNT_LIMIT`, `…_LINK_COUNT_LIMIT` | what one span may hold |
+//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | `always_on`, `always_off`, `traceidratio`, or one of these prefixed with `parentbased_` |
+//! | `OTEL_BSP_SCHEDULE_DELAY`, `OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` | batching of spans, in milliseconds and spans |
+//! | `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`, `…_EVENT_COUNT_LIMIT`, `…_LINK_COUNT_LIMIT` | limits of one span |
 //! | `OTEL_METRIC_EXPORT_INTERVAL` | milliseconds between exports of measurements |
 //! | `OTEL_EXPORTER_OTLP_ENDPOINT` | the Collector, `http://localhost:4318` by default; `/v1/traces` and `/v1/metrics` are added |
 //! | `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT` | headers as `name=value,…`; milliseconds |
-//! | `OTEL_EXPORTER_OTLP_PROTOCOL`, `OTEL_EXPORTER_OTLP_COMPRESSION` | `http/protobuf` and `none`: there are no others here |
-//! | `OTEL_EXPORTER_OTLP_TRACES_…`, `OTEL_EXPORTER_OTLP_METRICS_…` | each of the four lines above for one signal; such an endpoint is taken as it is, and even empty headers are taken instead of those for both |
+//! | `OTEL_EXPORTER_OTLP_PROTOCOL`, `OTEL_EXPORTER_OTLP_COMPRESSION` | `http/protobuf` and `none`, the only supported values |
+//! | `OTEL_EXPORTER_OTLP_TRACES_…`, `OTEL_EXPORTER_OTLP_METRICS_…` | each of the five variables above for one signal; such an endpoint is used unchanged, and even empty headers replace those for both |
 //! | `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` | `cumulative`, `delta` or `lowmemory` |
 //!
-//! The queue of spans is bounded (2,048 by default): spans beyond are dropped, and the SDK logs that they were. What the Collector
-//! refuses is logged too, through `tracing`, under the target `opentelemetry_sdk`.
+//! The queue of spans is bounded (2,048 by default): further spans are dropped, and the SDK logs
+//! it. Data that the Collector refuses is logged too, through `tracing`, under the target
+//! `opentelemetry_sdk`.
 //!
 //! # Rules
-//! The names and meanings are those of OpenTelemetry's specification, *Environment Variable Specification* and *OTLP Exporter
-//! Configuration*. One thing differs on purpose: there a value that is not known is to be ignored with a warning.
+//! Names and meanings follow OpenTelemetry's specification, *Environment Variable Specification*
+//! and *OTLP Exporter Configuration*. One difference is deliberate: the specification ignores an
+//! unknown value with a warning.
 
 mod exporters;
 mod foreign;
@@ -62,10 +66,11 @@ pub use telemetry::Telemetry;
 
 use variables::Variables;
 
-/// The attribute of a resource that says which service it is.
+/// The resource attribute that names the service.
 const SERVICE_NAME: &str = "service.name";
 
-/// What is sent, by whom, and whether the whole process uses it; the rest is in the [variables](self).
+/// Settings of the exported resource, and whether the whole process uses the telemetry; everything
+/// else comes from the [variables](self).
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
     service_name: Option<String>,
@@ -73,36 +78,41 @@ pub struct Setup {
     global: bool,
 }
 
-/// Starts with nothing but what the environment says, for the whole process: `Setup::new().global().start()`.
+/// Starts with the settings of the environment alone, for the whole process:
+/// `Setup::new().global().start()`.
 ///
 /// # Errors
-/// As for [`Setup::start`].
+/// See [`Setup::start`].
 pub fn init() -> Result<Telemetry> {
     Setup::new().global().start()
 }
 
 impl Setup {
-    /// What the environment says, for those to whom the [`Telemetry`] is given.
+    /// Creates a setup that takes everything from the environment, and applies only to brokers
+    /// instrumented with the returned [`Telemetry`].
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Names the service, unless the environment does: who deploys a program knows better than who wrote it.
+    /// Names the service, unless the environment does: the operator of a program takes precedence
+    /// over its author.
     #[must_use]
     pub fn service_name(mut self, name: impl Into<String>) -> Self {
         self.service_name = Some(name.into());
         self
     }
 
-    /// Adds an attribute of the resource, such as `service.version`. One of the same name in the environment counts more.
+    /// Adds an attribute of the resource, such as `service.version`. An attribute of the same name
+    /// in the environment takes precedence.
     #[must_use]
     pub fn attribute(mut self, attribute: KeyValue) -> Self {
         self.attributes.push(attribute);
         self
     }
 
-    /// Also makes tracer provider, meter provider and propagator OpenTelemetry's global ones.
+    /// Also installs the tracer provider, meter provider and propagator as OpenTelemetry's global
+    /// ones.
     #[must_use]
     pub fn global(mut self) -> Self {
         self.global = true;
@@ -111,10 +121,23 @@ impl Setup {
 
     /// Reads the variables and starts.
     ///
+    /// ```rust,standalone_crate
+    /// use traced_broker::{ErrorKind, otlp};
+    ///
+    /// # // SAFETY: no other thread reads the environment.
+    /// # unsafe { std::env::set_var("OTEL_PROPAGATORS", "tracecontext,b4") };
+    /// // With OTEL_PROPAGATORS=tracecontext,b4 in the environment:
+    /// let error = otlp::Setup::new().service_name("order-api").start().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    /// assert_eq!(error.context().collect::<Vec<_>>(), [("variable", "OTEL_PROPAGATORS")]);
+    /// ```
+    ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a variable that makes no sense, which the error's
-    /// [context](crate::Error::context) names as `variable`; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for one that does, but asks
-    /// for what is not there, such as gRPC, TLS or a propagator; [`ErrorKind::Unexpected`](crate::ErrorKind::Unexpected) when no thread can be had.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for an invalid variable, which
+    /// the error's [context](crate::Error::context) names as `variable`.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a valid variable that asks for
+    /// a missing feature, such as gRPC, TLS or a propagator.
+    /// [`ErrorKind::Unexpected`](crate::ErrorKind::Unexpected) if no thread can be started.
     pub fn start(self) -> Result<Telemetry> {
         let variables = Variables::read(std::env::var_os)?;
         let global = self.global;
@@ -139,11 +162,12 @@ impl Setup {
         Ok(Telemetry::running(traces.build(), metrics.build(), variables.propagators))
     }
 
-    /// What the program says, then what the SDK's detectors read from the environment, which replaces it.
+    /// Returns the program's attributes, then those the SDK's detectors read from the environment,
+    /// which replace them.
     fn resource(self, environment_names_service: bool) -> Resource {
         let read = Resource::builder().build();
         let read = read.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
-        // Without a name in the environment the detectors make one up.
+        // Without a name in the environment, the detectors invent one.
         let name = self.service_name.filter(|_| !environment_names_service);
         let name = name.map(|name| KeyValue::new(SERVICE_NAME, name));
         Resource::builder_empty().with_attributes(self.attributes.into_iter().chain(read).chain(name)).build()

@@ -1,5 +1,6 @@
-//! `OTEL_PROPAGATORS`: which headers carry the context.
+//! `OTEL_PROPAGATORS`: the headers that carry the context.
 
+use crate::names::header;
 use std::sync::LazyLock;
 
 use opentelemetry::Context;
@@ -8,8 +9,8 @@ use opentelemetry::propagation::{Extractor, Injector, TextMapCompositePropagator
 
 use super::foreign::{B3, Jaeger};
 use super::values::{invalid, unsupported};
+use crate::context::w3c::{self};
 use crate::error::Result;
-use crate::w3c::{self, BAGGAGE, TRACEPARENT, TRACESTATE};
 
 const VARIABLE: &str = "OTEL_PROPAGATORS";
 
@@ -17,7 +18,7 @@ const VARIABLE: &str = "OTEL_PROPAGATORS";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Propagators(Vec<Name>);
 
-/// A propagator that there is.
+/// A supported propagator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Name {
     TraceContext,
@@ -34,13 +35,13 @@ impl Default for Propagators {
 }
 
 impl Propagators {
-    /// Reads the list.
+    /// Parses the list.
     pub(super) fn parse(list: &str) -> Result<Self> {
         let words: Vec<&str> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
         if words.contains(&"none") {
             return match words[..] {
                 ["none"] => Ok(Self(Vec::new())),
-                _ => Err(invalid(VARIABLE, "names none beside others")),
+                _ => Err(invalid(VARIABLE, "names none together with others")),
             };
         }
         let mut names = Vec::new();
@@ -67,12 +68,12 @@ impl Propagators {
         Ok(Self(names))
     }
 
-    /// Whether these are the ones that a broker has by itself.
+    /// Returns `true` if these are the propagators that a broker uses by default.
     pub(super) fn is_default(&self) -> bool {
         self.0.len() == 2 && self.0.contains(&Name::TraceContext) && self.0.contains(&Name::Baggage)
     }
 
-    /// All of them as one.
+    /// Returns all of them as one.
     pub(super) fn composite(&self) -> TextMapCompositePropagator {
         let all = self.0.iter().map(|name| -> Box<dyn TextMapPropagator + Send + Sync> {
             match name {
@@ -87,7 +88,7 @@ impl Propagators {
     }
 }
 
-/// One half of what the [W3C codec](crate::w3c) does.
+/// One half of the [W3C codec](crate::w3c).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum W3c {
     TraceContext,
@@ -96,7 +97,7 @@ enum W3c {
 
 impl W3c {
     fn has(self, header: &str) -> bool {
-        (header == BAGGAGE) == (self == Self::Baggage)
+        (header == header::BAGGAGE) == (self == Self::Baggage)
     }
 }
 
@@ -114,11 +115,13 @@ impl TextMapPropagator for W3c {
             let values = self.has(name).then(|| extractor.get_all(name)).flatten();
             values.into_iter().flatten().map(str::as_bytes)
         };
-        w3c::decode_all(values(TRACEPARENT), values(TRACESTATE), values(BAGGAGE), context).context
+        w3c::decode_all(values(header::TRACEPARENT), values(header::TRACESTATE), values(header::BAGGAGE), context)
+            .context
     }
 
     fn fields(&self) -> FieldIter<'_> {
-        static FIELDS: LazyLock<[String; 3]> = LazyLock::new(|| [TRACEPARENT, TRACESTATE, BAGGAGE].map(str::to_owned));
+        static FIELDS: LazyLock<[String; 3]> =
+            LazyLock::new(|| [header::TRACEPARENT, header::TRACESTATE, header::BAGGAGE].map(str::to_owned));
         match self {
             Self::TraceContext => FieldIter::new(&FIELDS[..2]),
             Self::Baggage => FieldIter::new(&FIELDS[2..]),

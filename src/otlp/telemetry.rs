@@ -1,4 +1,4 @@
-//! What is running, and how it ends.
+//! The running telemetry, and its shutdown.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,17 +19,18 @@ use crate::broker::Traced;
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long the last exports may take when they are waited for.
+/// Maximum duration of the last exports in a shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(10);
-/// The same when whoever should have waited did not: a thread of a runtime may be blocked meanwhile.
+/// Maximum duration of the last exports without a shutdown, which may block a thread of a runtime.
 const DROPPED: Duration = Duration::from_secs(2);
 
 /// The providers and the propagators that a [`Setup`](super::Setup) started.
 ///
-/// Call [`shutdown`](Self::shutdown) before the program ends, after its brokers are closed: what has not been exported by then is in
-/// memory. A `Telemetry` that is dropped without it blocks for up to two seconds to export what is left, and logs a warning.
+/// Call [`shutdown`](Self::shutdown) before the program ends, after its brokers are closed: spans
+/// and measurements not exported by then are only in memory. If a `Telemetry` is dropped without a
+/// shutdown, it blocks for up to two seconds to export the rest, and logs a warning.
 pub struct Telemetry {
-    /// `None` if the environment says that there is to be no SDK.
+    /// `None` if the environment disables the SDK.
     sdk: Option<Sdk>,
     propagators: Propagators,
     ended: OnceCell<()>,
@@ -52,7 +53,7 @@ impl Telemetry {
         Self { sdk: None, propagators, ended: OnceCell::new(), ending: AtomicBool::new(false) }
     }
 
-    /// The broker, with its spans, measurements and headers as the environment says.
+    /// Configures the broker's spans, measurements and headers as the environment specifies.
     #[must_use]
     pub fn instrument<D: Driver + Clone>(&self, broker: Traced<D>) -> Traced<D> {
         let broker = match &self.sdk {
@@ -65,24 +66,27 @@ impl Telemetry {
         if self.propagators.is_default() { broker } else { broker.with_propagator(self.propagator()) }
     }
 
-    /// The provider of tracers, for spans of the application's own; `None` if `OTEL_SDK_DISABLED` is set.
+    /// Returns the provider of tracers, for the application's own spans; `None` if
+    /// `OTEL_SDK_DISABLED` is set.
     ///
-    /// It does not outlive the [shutdown](Self::shutdown): its tracers make no spans after that.
+    /// It does not outlive the [shutdown](Self::shutdown): its tracers create no spans after that.
     pub fn tracer_provider(&self) -> Option<&SdkTracerProvider> {
         self.sdk.as_ref().map(|sdk| &sdk.tracers)
     }
 
-    /// The provider of meters; `None` if `OTEL_SDK_DISABLED` is set.
+    /// Returns the provider of meters; `None` if `OTEL_SDK_DISABLED` is set.
     pub fn meter_provider(&self) -> Option<&SdkMeterProvider> {
         self.sdk.as_ref().map(|sdk| &sdk.meters)
     }
 
-    /// The propagators of `OTEL_PROPAGATORS` as one, for what is not a broker, such as an HTTP server.
+    /// Returns the propagators of `OTEL_PROPAGATORS` as one, for use outside brokers, such as in an
+    /// HTTP server.
     pub fn propagator(&self) -> TextMapCompositePropagator {
         self.propagators.composite()
     }
 
-    /// Makes all of it OpenTelemetry's global ones. Without an SDK there are none to be had.
+    /// Installs the propagators and, if there is an SDK, the providers as OpenTelemetry's global
+    /// ones.
     pub(super) fn install(&self) {
         if let Some(sdk) = &self.sdk {
             global::set_tracer_provider(sdk.tracers.clone());
@@ -91,28 +95,47 @@ impl Telemetry {
         global::set_text_map_propagator(self.propagator());
     }
 
-    /// Exports what has ended so far, and waits for it without blocking the thread.
+    /// Exports everything that has ended so far, and waits for it without blocking the thread.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when the Collector did not take all of it.
+    /// [`ErrorKind::Unavailable`] if the Collector did not accept all of it.
     pub async fn flush(&self) -> Result<()> {
         let Some(sdk) = self.sdk.clone() else { return Ok(()) };
         apart(move || sdk.flush()).await
     }
 
-    /// Exports what is left and stops, within ten seconds, without blocking the thread. A second call waits for the first and does
-    /// nothing.
+    /// Exports the rest and stops, within ten seconds, without blocking the thread. A second call
+    /// waits for the first and is a no-op.
+    ///
+    /// ```rust,standalone_crate
+    /// use traced_broker::{ErrorKind, Message, TracedBroker, connect, otlp};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+    /// # // SAFETY: no other thread reads the environment.
+    /// # unsafe { std::env::set_var("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:1") };
+    /// let telemetry = otlp::Setup::new().service_name("order-api").start()?;
+    /// let broker = telemetry.instrument(connect("memory://").await?);
+    /// broker.publish("orders", Message::new("one pair of shoes")).await?;
+    /// broker.close().await?;
+    ///
+    /// // The Collector is down, so the spans are lost.
+    /// let error = telemetry.shutdown().await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Unavailable);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when the Collector did not take all of it in time; it has stopped all the same.
+    /// [`ErrorKind::Unavailable`] if the Collector did not accept all of it in time; the telemetry
+    /// has stopped nevertheless.
     ///
     /// # Cancellation
-    /// When the future is dropped, the last exports go on.
+    /// If the future is dropped, the last exports continue.
     pub async fn shutdown(&self) -> Result<()> {
         let Some(sdk) = &self.sdk else { return Ok(()) };
         let end = || async {
             let sdk = sdk.clone();
-            // One that was cancelled or failed has begun all there is to do.
+            // An earlier call that was cancelled or failed has already started the exports.
             let again = self.ending.swap(true, Ordering::AcqRel);
             apart(move || if again { sdk.end(SHUTDOWN) } else { sdk.finish() }).await
         };
@@ -125,14 +148,15 @@ impl Sdk {
         self.tracers.force_flush().and(self.meters.force_flush())
     }
 
-    /// Exports what is left and stops. What became of the last spans only a flush tells: a shutdown keeps it for itself.
+    /// Exports the rest and stops. Only a flush reports the fate of the last spans; a shutdown does
+    /// not.
     fn finish(&self) -> OTelSdkResult {
         let deadline = Instant::now() + SHUTDOWN;
         let flushed = self.tracers.force_flush();
         flushed.and(self.end(deadline.saturating_duration_since(Instant::now())))
     }
 
-    /// Stops both, also when the first does not come to an end in time.
+    /// Stops both, even if the first does not finish in time.
     fn end(&self, within: Duration) -> OTelSdkResult {
         let deadline = Instant::now() + within;
         let traces = or_before(self.tracers.shutdown_with_timeout(within));
@@ -142,7 +166,8 @@ impl Sdk {
     }
 }
 
-/// Nothing is wrong when somebody else has stopped it, or a call before this one.
+/// Ignores the error that the telemetry has already been stopped, by another caller or an earlier
+/// call.
 fn or_before(result: OTelSdkResult) -> OTelSdkResult {
     match result {
         Err(OTelSdkError::AlreadyShutdown) => Ok(()),
@@ -150,11 +175,11 @@ fn or_before(result: OTelSdkResult) -> OTelSdkResult {
     }
 }
 
-/// Does what blocks on a thread of its own, whatever the runtime.
+/// Runs blocking work on its own thread, whatever the runtime.
 async fn apart(work: impl FnOnce() -> OTelSdkResult + Send + 'static) -> Result<()> {
     let (done, result) = oneshot::channel();
     let work = move || {
-        // Whoever waited for it may be gone.
+        // The caller may have been cancelled.
         let _cancelled = done.send(work());
     };
     let started = thread::Builder::new().name("otlp-flush".to_owned()).spawn(work);
@@ -182,7 +207,7 @@ impl Drop for Telemetry {
 
 impl fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the providers: their exporters hold headers.
+        // Not the providers: their exporters contain headers.
         let mut out = f.debug_struct("Telemetry");
         out.field("disabled", &self.sdk.is_none()).field("propagators", &self.propagators);
         out.field("ended", &self.ended.initialized()).finish_non_exhaustive()
@@ -198,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps the names of spans, after a while; can fail.
+    /// An exporter that keeps the names of spans, after a delay, or fails.
     #[derive(Debug, Clone, Default)]
     struct Slow {
         names: Arc<Mutex<Vec<String>>>,
@@ -229,7 +254,7 @@ mod tests {
     async fn the_last_spans_are_exported_at_the_shutdown_and_only_once() {
         let exporter = Slow::default();
         let telemetry = telemetry(&exporter);
-        // The thread goes on meanwhile.
+        // The thread is not blocked meanwhile.
         let ticks = async {
             for _ in 0..3 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -271,7 +296,7 @@ mod tests {
         assert_eq!(exporter.names.lock().unwrap().len(), 1);
     }
 
-    /// What is logged while the telemetry is dropped.
+    /// Returns the log written while the telemetry is dropped.
     fn logged_by_dropping(telemetry: Telemetry) -> String {
         let log = Arc::<Mutex<Vec<u8>>>::default();
         let subscriber = tracing_subscriber::fmt().with_writer(Arc::new(Log(Arc::clone(&log)))).finish();

@@ -1,27 +1,28 @@
-//! Single variables: what they may hold, and what is said when they hold something else.
+//! Single variables: their valid values, and the errors for all others.
 
 use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Reads variables by name.
+/// A reader of variables by name.
 pub(super) struct Values<F>(pub(super) F);
 
 impl<F: Fn(&'static str) -> Option<OsString>> Values<F> {
-    /// The text of a variable; `None` for one that is empty or not set. White space is not taken away: the SDK does not either.
+    /// Returns the text of a variable; `None` if it is empty or not set. White space is not
+    /// trimmed, as in the SDK.
     pub(super) fn text(&self, name: &'static str) -> Result<Option<String>> {
         let Some(value) = (self.0)(name).filter(|value| !value.is_empty()) else { return Ok(None) };
         value.into_string().map(Some).map_err(|_| invalid(name, "is not text"))
     }
 
-    /// A whole number.
+    /// Reads a whole number.
     pub(super) fn number(&self, name: &'static str) -> Result<Option<u64>> {
         let number = self.text(name)?.map(|text| text.parse());
         number.transpose().map_err(|_| invalid(name, "must be a whole number"))
     }
 
-    /// As [`number`](Self::number), of which there has to be at least one.
+    /// Reads a whole number of at least 1.
     pub(super) fn positive(&self, name: &'static str) -> Result<Option<u64>> {
         match self.number(name)? {
             Some(0) => Err(invalid(name, "must be more than 0")),
@@ -29,7 +30,8 @@ impl<F: Fn(&'static str) -> Option<OsString>> Values<F> {
         }
     }
 
-    /// The first of these variables that is set, with its name: the one for a signal comes before the one for all.
+    /// Returns the first of these variables that is set, with its name: the variable for one signal
+    /// comes before the one for all.
     pub(super) fn first<T>(
         &self,
         names: [&'static str; 2],
@@ -43,7 +45,7 @@ impl<F: Fn(&'static str) -> Option<OsString>> Values<F> {
         Ok(None)
     }
 
-    /// A variable that can only be one of these words, in upper case or lower.
+    /// Reads a variable that must be one of these words, in upper or lower case.
     pub(super) fn one_of(&self, name: &'static str, known: &[&str]) -> Result<Option<String>> {
         match self.text(name)?.map(|text| text.to_ascii_lowercase()) {
             Some(text) if !known.contains(&text.as_str()) => {
@@ -53,12 +55,13 @@ impl<F: Fn(&'static str) -> Option<OsString>> Values<F> {
         }
     }
 
-    /// A time in milliseconds.
+    /// Reads a duration in milliseconds.
     pub(super) fn milliseconds(&self, name: &'static str) -> Result<Option<Duration>> {
         Ok(self.positive(name)?.map(Duration::from_millis))
     }
 
-    /// A list of `name=value`. Nothing of it is repeated: headers hold passwords.
+    /// Reads a list of `name=value`, and returns the names. Errors do not repeat the list, because
+    /// headers contain passwords.
     pub(super) fn pairs(&self, name: &'static str) -> Result<Vec<String>> {
         let Some(text) = self.text(name)? else { return Ok(Vec::new()) };
         let members = text.split(',').map(str::trim).filter(|member| !member.is_empty());
@@ -69,7 +72,8 @@ impl<F: Fn(&'static str) -> Option<OsString>> Values<F> {
         names.collect()
     }
 
-    /// A URL that can be spoken to: its text is not repeated, for it may hold a password.
+    /// Reads a URL with the scheme `http`. Errors do not repeat it, because it may contain a
+    /// password.
     pub(super) fn endpoint(&self, name: &'static str) -> Result<Option<String>> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         let url = reqwest::Url::parse(&text).map_err(|error| invalid(name, format!("is not a URL: {error}")))?;
@@ -81,12 +85,12 @@ impl<F: Fn(&'static str) -> Option<OsString>> Values<F> {
     }
 }
 
-/// A variable that makes no sense.
+/// Returns the error for an invalid variable.
 pub(super) fn invalid(variable: &'static str, why: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::InvalidConfig, format!("{variable} {why}")).with_context("variable", variable)
 }
 
-/// A variable that asks for what is not there.
+/// Returns the error for a variable that asks for a missing feature.
 pub(super) fn unsupported(variable: &'static str, why: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Unsupported, format!("{variable}: {why}")).with_context("variable", variable)
 }

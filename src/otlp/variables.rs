@@ -8,23 +8,23 @@ use super::propagators::Propagators;
 use super::values::{Values, invalid, unsupported};
 use crate::error::Result;
 
-/// How long an export may take, unless a variable says so: the specification's 10 seconds.
+/// Default maximum duration of an export: the specification's 10 seconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What of the variables is not the SDK's to read.
+/// The settings that the SDK does not read from the variables by itself.
 #[derive(Debug)]
 pub(super) struct Variables {
     pub(super) disabled: bool,
-    /// Whether the environment says which service this is.
+    /// `true` if the environment names the service.
     pub(super) names_service: bool,
     pub(super) propagators: Propagators,
-    /// How long an export of spans may take; `None` if there is to be none.
+    /// Maximum duration of an export of spans; `None` if spans are not exported.
     pub(super) traces: Option<Duration>,
-    /// The same of measurements.
+    /// Maximum duration of an export of measurements; `None` if they are not exported.
     pub(super) metrics: Option<Duration>,
 }
 
-/// One signal's variables.
+/// The variables of one signal.
 struct Signal {
     exporter: &'static str,
     endpoint: &'static str,
@@ -53,8 +53,8 @@ const METRICS: Signal = Signal {
 };
 
 impl Variables {
-    /// Reads the variables by `lookup`. The SDK reads some of them again, and goes by its defaults where they make no sense: hence
-    /// they are checked here.
+    /// Reads the variables through `lookup`. The SDK reads some of them again and uses its defaults
+    /// for invalid ones, so they are checked here.
     pub(super) fn read(lookup: impl Fn(&'static str) -> Option<OsString>) -> Result<Self> {
         let values = Values(lookup);
         let disabled = disabled(values.text("OTEL_SDK_DISABLED")?.as_deref());
@@ -75,16 +75,17 @@ impl Variables {
     }
 }
 
-/// "Any value that represents a Boolean MUST be set to true only by the case-insensitive string "true""; others are false.
+/// Returns `true` for "true" only: "Any value that represents a Boolean MUST be set to true only by
+/// the case-insensitive string "true"".
 fn disabled(text: Option<&str>) -> bool {
     let disabled = text.is_some_and(|text| text.eq_ignore_ascii_case("true"));
     if !disabled && text.is_some_and(|text| !text.eq_ignore_ascii_case("false")) {
-        tracing::warn!(variable = "OTEL_SDK_DISABLED", "neither true nor false: taken for false");
+        tracing::warn!(variable = "OTEL_SDK_DISABLED", "neither true nor false: treated as false");
     }
     disabled
 }
 
-/// How long an export of this signal may take, if there is to be any.
+/// Returns the maximum duration of an export of this signal; `None` if it is not exported.
 fn timeout<F: Fn(&'static str) -> Option<OsString>>(values: &Values<F>, signal: &Signal) -> Result<Option<Duration>> {
     if values.one_of(signal.exporter, &["otlp", "none"])?.as_deref() == Some("none") {
         return Ok(None);
@@ -141,7 +142,7 @@ fn check_sampler<F: Fn(&'static str) -> Option<OsString>>(values: &Values<F>) ->
     }
 }
 
-/// Numbers that the SDK reads and would leave aside if they were none.
+/// Checks numbers that the SDK would ignore if they were invalid.
 fn check_numbers<F: Fn(&'static str) -> Option<OsString>>(values: &Values<F>) -> Result<()> {
     for name in ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "OTEL_METRIC_EXPORT_INTERVAL"] {
         values.positive(name)?;
@@ -203,7 +204,7 @@ mod tests {
         for (text, disabled) in [("TRUE", true), ("true", true), ("false", false), ("1", false), ("yes", false)] {
             assert_eq!(read(&[("OTEL_SDK_DISABLED", text)]).unwrap().disabled, disabled, "{text}");
         }
-        // What would be used by nobody is not looked at; propagators still are.
+        // Unused variables are not checked; propagators still are.
         assert!(read(&[("OTEL_SDK_DISABLED", "true"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "::")]).is_ok());
         assert!(read(&[("OTEL_SDK_DISABLED", "true"), ("OTEL_PROPAGATORS", "x")]).is_err());
     }

@@ -1,17 +1,18 @@
-//! What can be asserted of a captured trace.
+//! The assertions on a captured trace.
 
+use crate::names::attribute;
 use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
 use super::captured::CapturedTrace;
-use crate::delivery::Settlement;
-use crate::span::SETTLEMENT;
-use crate::verify::{FindingKind, Hop, Span, SpanRef};
+use crate::broker::Settlement;
+use crate::verify::{FindingKind, QueueHop, Span, SpanRef};
 
 impl CapturedTrace {
-    /// Every parent and every link leads to a captured span, every span has ended, every message carried the context of the span
-    /// that sent it, and whatever else [`FindingKind`] lists is as it should be.
+    /// Asserts that every parent and every link leads to a captured span, every span has ended,
+    /// every message carried the context of the span that sent it, and the trace has none of the
+    /// other faults that [`FindingKind`] lists.
     #[track_caller]
     pub fn assert_whole(&self) -> &Self {
         let findings = self.report.of(self.trace().id());
@@ -24,7 +25,8 @@ impl CapturedTrace {
         self
     }
 
-    /// Messages were processed from these topics, in this order of their first attempts; those of dead letters are among them.
+    /// Asserts that messages were processed from these topics, in the order of their first
+    /// attempts, including dead letters.
     #[track_caller]
     pub fn hops<'t>(&self, topics: impl IntoIterator<Item = &'t str>) -> &Self {
         let repeated: Vec<SpanRef> =
@@ -35,7 +37,8 @@ impl CapturedTrace {
         self
     }
 
-    /// So many attempts were made at every message of `topic` that was processed in this trace.
+    /// Asserts that every message of `topic` that was processed in this trace had this number of
+    /// attempts.
     #[track_caller]
     pub fn attempts(&self, topic: &str, attempts: usize) -> &Self {
         type Message<'a> = (Option<SpanRef>, Option<SpanRef>, Option<&'a str>);
@@ -58,25 +61,29 @@ impl CapturedTrace {
         self
     }
 
-    /// The attempts at messages of `topic` were settled so, in the order in which they began.
+    /// Asserts that the attempts at messages of `topic` were settled like this, in the order in
+    /// which they began.
     #[track_caller]
     pub fn outcomes(&self, topic: &str, outcomes: impl IntoIterator<Item = Settlement>) -> &Self {
         let expected = outcomes.into_iter().map(Settlement::as_str).collect();
-        let settled = self.processing(topic).map(|span| span.attributes.text(SETTLEMENT).unwrap_or("unknown"));
+        let settled =
+            self.processing(topic).map(|span| span.attributes.text(attribute::SETTLEMENT).unwrap_or("unknown"));
         self.compare(&format!("the outcomes at `{topic}`"), expected, settled.collect());
         self
     }
 
-    /// The attempts at messages of `topic` that failed had these values of `error.type`, in the order in which they began.
+    /// Asserts that the failed attempts at messages of `topic` had these values of `error.type`, in
+    /// the order in which they began.
     #[track_caller]
     pub fn errors<'t>(&self, topic: &str, error_types: impl IntoIterator<Item = &'t str>) -> &Self {
         let failed = self.processing(topic).filter(|span| span.is_error());
-        let types = failed.map(|span| span.attributes.text("error.type").unwrap_or("unknown"));
+        let types = failed.map(|span| span.attributes.text(attribute::ERROR_TYPE).unwrap_or("unknown"));
         self.compare(&format!("the errors at `{topic}`"), error_types.into_iter().collect(), types.collect());
         self
     }
 
-    /// A message that was given up was copied to this dead-letter topic, with its creation context.
+    /// Asserts that a rejected message was copied to this dead-letter topic, with its creation
+    /// context.
     #[track_caller]
     pub fn dead_lettered(&self, dead_letter_topic: &str) -> &Self {
         let letters: Vec<&str> = self.dead_letters().map(Span::destination).collect();
@@ -87,24 +94,26 @@ impl CapturedTrace {
         self
     }
 
-    /// No message was dead-lettered.
+    /// Asserts that no message was dead-lettered.
     #[track_caller]
     pub fn not_dead_lettered(&self) -> &Self {
         self.compare("the dead letters", Vec::new(), self.dead_letters().map(Span::destination).collect());
         self
     }
 
-    /// Another trace begins with a span called `root` and links to this one: what a delayed message, a replay or a job did.
+    /// Asserts that another trace begins with a span called `root` and links to this one, as a
+    /// delayed message, a replay or a job does.
     #[track_caller]
     pub fn linked(&self, root: &str) -> &Self {
         let _: Self = self.follow(root);
         self
     }
 
-    /// The trace that begins with a span called `root` and links to this one, to go on from; the first, if there are several.
+    /// Returns the trace that begins with a span called `root` and links to this one, for further
+    /// assertions; the first, if there are several.
     ///
     /// # Panics
-    /// When there is none.
+    /// If there is none.
     #[track_caller]
     pub fn follow(&self, root: &str) -> Self {
         let links_here = |other: &Self| other.links_out().any(|target| target.trace_id == self.trace().id());
@@ -119,7 +128,7 @@ impl CapturedTrace {
         }
     }
 
-    /// A span of this trace links to a trace that begins with a span called `root`.
+    /// Asserts that a span of this trace links to a trace that begins with a span called `root`.
     #[track_caller]
     pub fn links_to(&self, root: &str) -> &Self {
         let targets: Vec<SpanRef> = self.links_out().collect();
@@ -133,14 +142,14 @@ impl CapturedTrace {
         self
     }
 
-    /// These services took part, in the order in which they appear.
+    /// Asserts that these services took part, in the order in which they appear.
     #[track_caller]
     pub fn services<'t>(&self, services: impl IntoIterator<Item = &'t str>) -> &Self {
         self.compare("the services", services.into_iter().collect(), self.trace().services());
         self
     }
 
-    /// The spans have these names, in the order in which they started.
+    /// Asserts that the spans have these names, in the order in which they started.
     #[track_caller]
     pub fn spans<'t>(&self, names: impl IntoIterator<Item = &'t str>) -> &Self {
         let found = self.trace().spans().iter().map(|span| &*span.name).collect();
@@ -148,7 +157,8 @@ impl CapturedTrace {
         self
     }
 
-    /// No message of `topic` waited longer than that in the queue before its first attempt.
+    /// Asserts that no message of `topic` waited longer than `limit` in the queue before its first
+    /// attempt.
     #[track_caller]
     pub fn queued_at_most(&self, topic: &str, limit: Duration) -> &Self {
         let deliveries = self.deliveries();
@@ -163,10 +173,10 @@ impl CapturedTrace {
         }
     }
 
-    /// The only span of that name.
+    /// Returns the only span with this name.
     ///
     /// # Panics
-    /// When there is none, or more than one.
+    /// If there is none, or more than one.
     #[must_use]
     #[track_caller]
     pub fn span(&self, name: &str) -> &Span {
@@ -189,7 +199,7 @@ impl CapturedTrace {
     }
 }
 
-fn process_of(hop: &Hop<'_>) -> SpanRef {
+fn process_of(hop: &QueueHop<'_>) -> SpanRef {
     hop.process.reference()
 }
 

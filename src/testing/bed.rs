@@ -1,5 +1,6 @@
-//! An application on the embedded broker, for the length of one test.
+//! An application on the embedded broker, for the duration of one test.
 
+use crate::names::header;
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
@@ -16,46 +17,52 @@ use super::captured::CapturedTrace;
 use super::unsettled::Unsettled;
 use crate::adapters::memory::{Memory, Pending, Unfinished};
 use crate::broker::{Broker, Traced};
-use crate::dead_letter;
 use crate::driver::{Driver, Outbound};
 
-/// How long [`TestBed::settled`] waits unless [`TestBed::patience`] says otherwise.
+/// Default maximum duration of [`TestBed::settled`]; [`TestBed::patience`] changes it.
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// An embedded broker of a test's own, and the [`Capture`] of what is done on it.
+/// An embedded broker for one test, and the [`Capture`] of everything done on it.
 ///
-/// Services get their [brokers](Self::broker) from it, or the [URL](Self::url) to connect to, and are otherwise started as in
-/// production: the consumer runtime, retries, dead letters and telemetry are the real ones, on a broker that keeps to the same
-/// contract as the others.
+/// Services get their [brokers](Self::broker) from it, or the [URL](Self::url) to connect to, and
+/// otherwise start as in production. The consumer runtime, retries, dead letters and telemetry are
+/// the real ones, on a broker that fulfils the same contract as the others.
 ///
 /// ```
 /// use traced_broker::testing::TestBed;
-/// use traced_broker::{HandlerError, Message, Received, Retry, Subscription, TracedBroker, TracedBrokerExt};
+/// use traced_broker::{HandlerError, Message, Received, Retry, Subscription};
+/// use traced_broker::{TracedBroker, TracedBrokerExt};
 ///
 /// async fn ship(message: Received) -> Result<(), HandlerError> {
-///     if message.attempt() == 1 { Err(HandlerError::retry("the carrier does not answer")) } else { Ok(()) }
+///     if message.attempt() == 1 {
+///         return Err(HandlerError::retry("the carrier does not answer"));
+///     }
+///     Ok(())
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
 /// let bed = TestBed::new();
 /// let workers = Subscription::new("orders").group("workers");
-/// let consumer = bed.broker("worker").consume(workers, ship).retry(Retry::exponential(3)).subscribed().await.unwrap();
-/// tokio::spawn(consumer.run());
+/// let worker = bed.broker("worker");
+/// let consumer = worker.consume(workers, ship).retry(Retry::exponential(3));
+/// tokio::spawn(consumer.subscribed().await.unwrap().run());
 ///
 /// let api = bed.broker("api");
 /// let order = async { api.publish("orders", Message::new("one pair of shoes")).await };
 /// bed.in_root_span("api", "POST /orders", order).await.unwrap();
 /// bed.settled().await.unwrap();
 ///
-/// bed.trace("POST /orders").assert_whole().hops(["orders"]).attempts("orders", 2).services(["api", "worker"]);
+/// let trace = bed.trace("POST /orders");
+/// trace.assert_whole().hops(["orders"]).attempts("orders", 2).services(["api", "worker"]);
 /// # }
 /// ```
 ///
-/// With tokio's clock paused (`start_paused = true`, as above) the delays between attempts take no time.
+/// With tokio's clock paused (`start_paused = true`, as above), the delays between attempts take no
+/// time.
 pub struct TestBed {
     capture: Capture,
     memory: Memory,
-    /// What was handed out, so that consumers go on when the test has dropped its broker.
+    /// The connections handed out, so that consumers go on after the test has dropped its broker.
     connections: Mutex<Vec<Arc<dyn Driver>>>,
     name: String,
     patience: Duration,
@@ -63,7 +70,7 @@ pub struct TestBed {
 }
 
 impl TestBed {
-    /// A broker that nobody else has, without topics.
+    /// Creates a broker without topics, for the exclusive use of this bed.
     #[must_use]
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -78,23 +85,35 @@ impl TestBed {
         }
     }
 
-    /// How long [`settled`](Self::settled) waits. Default 10 s.
+    /// Sets the maximum duration of [`settled`](Self::settled). Default 10 s.
     #[must_use]
     pub fn patience(mut self, time: Duration) -> Self {
         self.patience = time;
         self
     }
 
-    /// Says that messages of `topic` need no reader: [`settled`](Self::settled) does not wait until there is one. Topics of dead
-    /// letters need none anyhow.
+    /// Declares that messages of `topic` need no reader: [`settled`](Self::settled) does not wait
+    /// for one. Dead-letter topics never need a reader.
+    ///
+    /// ```
+    /// use traced_broker::testing::TestBed;
+    /// use traced_broker::{Message, TracedBroker};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// let bed = TestBed::new().without_reader("audit");
+    /// bed.broker("api").publish("audit", Message::new("signed in")).await.unwrap();
+    /// bed.settled().await.unwrap();
+    /// assert_eq!(bed.messages("audit").len(), 1);
+    /// # }
+    /// ```
     #[must_use]
     pub fn without_reader(mut self, topic: impl Into<String>) -> Self {
         self.without_reader.push(topic.into());
         self
     }
 
-    /// A new connection for the service of that name, whose spans are captured under it. It stays open for as long as the bed
-    /// does, unless it is [closed](crate::TracedBroker::close).
+    /// Creates a connection for the service with this name, under which its spans are captured. It
+    /// stays open as long as the bed, unless it is [closed](crate::TracedBroker::close).
     #[must_use]
     pub fn broker(&self, service: &str) -> Broker {
         let driver: Arc<dyn Driver> = Arc::new(Memory::named(&self.name));
@@ -102,29 +121,30 @@ impl TestBed {
         Traced::new(driver).with_tracer_provider(&self.capture.provider(service))
     }
 
-    /// What an application that connects by itself is to [connect](crate::connect()) to. Its spans go to the global provider, and are
-    /// captured as [`Capture`] says.
+    /// Returns the URL for an application that [connects](crate::connect()) by itself. Its spans go
+    /// to the global provider, and are captured as described at [`Capture`].
     #[must_use]
     pub fn url(&self) -> String {
         format!("memory://{}", self.name)
     }
 
-    /// The spans.
+    /// Returns the captured spans.
     #[must_use]
     pub fn capture(&self) -> &Capture {
         &self.capture
     }
 
-    /// The trace that begins with a span of that name; see [`Capture::trace`].
+    /// Returns the trace that begins with a span of this name; see [`Capture::trace`].
     ///
     /// # Panics
-    /// When there is none, or more than one.
+    /// If there is none, or more than one.
     #[track_caller]
     pub fn trace(&self, root: &str) -> CapturedTrace {
         self.capture.trace(root)
     }
 
-    /// Runs `future` in a new trace, as if `service` handled a request; see [`Capture::in_root_span`].
+    /// Runs `future` in a new trace, as if `service` handled a request; see
+    /// [`Capture::in_root_span`].
     pub async fn in_root_span<F: Future>(
         &self,
         service: &str,
@@ -134,32 +154,54 @@ impl TestBed {
         self.capture.in_root_span(service, name, future).await
     }
 
-    /// The messages that a topic holds, oldest first: all that were published, unless there were more than the broker
-    /// [keeps](crate::adapters::memory::DEFAULT_CAPACITY). Empty where there is no such topic.
+    /// Returns the messages of a topic, oldest first: all that were published, unless there were
+    /// more than the broker [keeps](crate::adapters::memory::DEFAULT_CAPACITY). Empty if there is
+    /// no such topic.
     #[must_use]
     pub fn messages(&self, topic: &str) -> Vec<Outbound> {
         self.memory.messages(topic)
     }
 
-    /// Waits, without polling, until all is quiet: every message that was published is acknowledged, rejected or dead-lettered by
-    /// every group that reads its topic, no delayed message is left, and no span is under way.
+    /// Waits, without polling, until the bed is at rest: every group that reads a topic has
+    /// acknowledged, rejected or dead-lettered every message published to it, no delayed message is
+    /// left, and no span is open.
     ///
-    /// A message of a topic that nobody reads yet is waited for as well, so that it does not matter whether consumers have
-    /// subscribed already; [`without_reader`](Self::without_reader) says where nobody will. What cannot be seen is work without a
-    /// message and without a span, such as a task that a handler spawned and that will publish later.
+    /// Messages of a topic without a reader are waited for as well, so consumers may subscribe
+    /// later; [`without_reader`](Self::without_reader) declares topics that will have none. Work
+    /// without a message or a span is not visible, such as a task that a handler spawned and that
+    /// will publish later.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use traced_broker::testing::TestBed;
+    /// use traced_broker::{Message, TracedBroker};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// let bed = TestBed::new().patience(Duration::from_secs(1));
+    /// bed.broker("api").publish("orders", Message::new("one pair of shoes")).await.unwrap();
+    ///
+    /// // No consumer subscribes.
+    /// let unsettled = bed.settled().await.unwrap_err();
+    /// assert_eq!(unsettled.messages().len(), 1);
+    /// assert!(unsettled.open_spans().is_empty());
+    /// assert_eq!(bed.messages("orders").len(), 1);
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`Unsettled`], which says what is left, when that takes longer than the [patience](Self::patience).
+    /// [`Unsettled`], which lists what is left, if this takes longer than the
+    /// [patience](Self::patience).
     pub async fn settled(&self) -> Result<(), Unsettled> {
         let deadline = Instant::now() + self.patience;
         loop {
-            // In this order: what changes between the two is not missed.
+            // In this order, a change between the two is not missed.
             let (moved, ended) = (self.memory.changed(), self.capture.0.changed());
             let (messages, open) = (self.unsettled(), self.capture.0.open());
             if messages.is_empty() && open.is_empty() {
                 return Ok(());
             }
-            // A broker in which something happens all the time must not keep the thread from those who do it, nor from the clock.
+            // A busy broker must not keep the thread from the tasks that work on it, nor from the
+            // clock.
             consume_budget().await;
             tokio::select! {
                 () = moved => {}
@@ -171,7 +213,7 @@ impl TestBed {
         }
     }
 
-    /// What keeps the broker from being at rest, in words.
+    /// Describes what keeps the broker from being at rest.
     fn unsettled(&self) -> Vec<String> {
         self.memory.unfinished().iter().filter(|left| !self.may_stay(left)).map(ToString::to_string).collect()
     }
@@ -180,7 +222,7 @@ impl TestBed {
         match left.pending {
             Pending::Unread | Pending::Time if self.without_reader.contains(&left.topic) => true,
             Pending::Unread => {
-                let is_dead = |message: &Outbound| message.headers.get(dead_letter::TOPIC).is_some();
+                let is_dead = |message: &Outbound| message.headers.get(header::DEAD_LETTER_TOPIC).is_some();
                 self.memory.messages(&left.topic).iter().rev().take(left.messages).all(is_dead)
             }
             _ => false,

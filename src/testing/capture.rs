@@ -1,4 +1,4 @@
-//! The spans of one test, kept apart from those of the tests beside it.
+//! The spans of one test, kept apart from those of concurrent tests.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,36 +6,38 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry::Context;
 use opentelemetry::context::FutureExt as _;
 use opentelemetry::trace::{SpanKind, TraceContextExt, Tracer, TracerProvider};
-use opentelemetry::{Context, KeyValue};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::time::{Instant, timeout_at};
 
 use super::captured::CapturedTrace;
 use super::routes::{self, Route};
-use super::spans::{Sink, Spans};
+use super::spans::Spans;
 use super::unsettled::Unsettled;
-use crate::ambient;
+use crate::context::ambient;
 use crate::verify::{Traces, check};
 
 /// The spans of one test, in memory. Cheap to clone; all clones are one capture.
 ///
-/// Spans come in by two ways:
+/// Spans arrive in two ways:
 ///
-/// - through a [provider](Self::provider), one for each service, given to whatever takes one: a
-///   [broker](crate::Traced::with_tracer_provider), a layer of the `tracing` crate, the application's own tracers;
-/// - through the **global** provider, which the first capture of the process replaces, once, by a router. A span goes to the capture
-///   that its trace belongs to; one that starts a trace, to the capture whose [scope](Self::scope) it is started in, or to the one
-///   of a trace that it links. Whatever belongs to no capture goes where it would have gone.
+/// - through a [provider](Self::provider), one for each service, given to anything that takes one:
+///   a [broker](crate::Traced::with_tracer_provider), a layer of the `tracing` crate, the
+///   application's own tracers;
+/// - through the **global** provider, which the first capture of the process replaces, once, by a
+///   router. A span goes to the capture of its trace. A span that starts a trace goes to the
+///   capture whose [scope](Self::scope) it is started in, or to that of a trace that it links to.
+///   Spans that belong to no capture go to the previous global provider.
 ///
 /// # Limits
-/// A task that was spawned has left the scope: a trace that is started in it, with a global tracer and without links, belongs to no
-/// capture and is not sampled. Work on messages is not concerned, since it continues or links the trace of the message. An
-/// application that sets the global provider itself, after the first capture was made, takes the place of the router. Of two
-/// captures that hold one trace id at a time, because it was made up, the spans of global tracers go to the first.
-/// At most [`MOST_SPANS`](super::MOST_SPANS) spans are kept.
+/// A spawned task has left the scope: a trace that it starts with a global tracer and without links
+/// belongs to no capture and is not sampled. Work on messages is not affected, because it continues
+/// or links the trace of the message. An application that sets the global provider itself, after
+/// the first capture was created, replaces the router. If two captures have the same trace id at a
+/// time, because it was made up, the spans of global tracers go to the first. At most
+/// [`MOST_SPANS`](super::MOST_SPANS) spans are kept.
 ///
 /// ```
 /// use opentelemetry::trace::{Tracer, TracerProvider};
@@ -48,44 +50,38 @@ use crate::verify::{Traces, check};
 ///         opentelemetry::global::tracer("application").in_span("validate", |_| ());
 ///     })
 ///     .await;
-/// capture.trace("POST /orders").assert_whole().spans(["POST /orders", "validate"]).services(["shop"]);
+/// let trace = capture.trace("POST /orders");
+/// trace.assert_whole().spans(["POST /orders", "validate"]).services(["shop"]);
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct Capture(pub(super) Arc<Spans>);
 
 impl Capture {
-    /// A capture without spans.
+    /// Creates a capture without spans.
     #[must_use]
     pub fn new() -> Self {
         routes::install();
         Self(Arc::default())
     }
 
-    /// The tracer provider of the service of that name, always the same one. It records what its parent's sampling allows, and every
-    /// trace that it starts, whatever the environment says.
+    /// Returns the tracer provider of the service with this name, always the same one. It respects
+    /// the sampling decision of a parent, and records every trace that it starts, whatever the
+    /// environment says.
     #[must_use]
     pub fn provider(&self, service: &str) -> SdkTracerProvider {
-        self.0.provider(service, || {
-            let service: Arc<str> = Arc::from(service);
-            let resource =
-                Resource::builder_empty().with_attribute(KeyValue::new("service.name", Arc::clone(&service)));
-            SdkTracerProvider::builder()
-                .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
-                .with_resource(resource.build())
-                .with_span_processor(Sink { service, spans: Arc::downgrade(&self.0) })
-                .build()
-        })
+        self.0.provider(service)
     }
 
-    /// Runs `future` so that traces which it starts with global tracers belong to this capture.
+    /// Runs `future` so that traces it starts with global tracers belong to this capture.
     pub async fn scope<F: Future>(&self, future: F) -> F::Output {
-        let context = ambient::current().with_value(Route(self.clone()));
+        let context = ambient::current().with_value(Route(Arc::clone(&self.0)));
         future.with_context(ambient::entered(context)).await
     }
 
-    /// Runs `future` in a new trace, as if `service` handled a request: in a root span of that name, of kind SERVER, which is
-    /// current for the future and ends with it. Whatever is current outside is not: neither spans nor baggage.
+    /// Runs `future` in a new trace, as if `service` handled a request: in a root span of this
+    /// name, of kind SERVER, which is current for the future and ends with it. The outer context is
+    /// not current in it: neither its span nor its baggage.
     pub async fn in_root_span<F: Future>(
         &self,
         service: &str,
@@ -93,7 +89,7 @@ impl Capture {
         future: F,
     ) -> F::Output {
         let tracer = self.provider(service).tracer(env!("CARGO_PKG_NAME"));
-        let outside = Context::new().with_value(Route(self.clone()));
+        let outside = Context::new().with_value(Route(Arc::clone(&self.0)));
         let builder = tracer.span_builder(name).with_kind(SpanKind::Server);
         let context = outside.with_span(tracer.build_with_context(builder, &outside));
         let output = future.with_context(ambient::entered(context.clone())).await;
@@ -101,14 +97,14 @@ impl Capture {
         output
     }
 
-    /// Waits until no span is under way, for up to `patience`.
+    /// Waits until no span is open, for up to `patience`.
     ///
     /// # Errors
     /// [`Unsettled`] with the spans that did not end in time.
     pub async fn ended(&self, patience: Duration) -> Result<(), Unsettled> {
         let deadline = Instant::now() + patience;
         loop {
-            // In this order: what ends between the two is not missed.
+            // In this order, a span that ends between the two is not missed.
             let changed = self.0.changed();
             let open = self.0.open();
             if open.is_empty() {
@@ -120,16 +116,16 @@ impl Capture {
         }
     }
 
-    /// What was captured so far: a copy, in which spans that have not ended have no end.
+    /// Returns a copy of everything captured so far, in which open spans have no end.
     #[must_use]
     pub fn traces(&self) -> Traces {
         self.0.traces()
     }
 
-    /// The trace that begins with a span of that name, to be asserted on.
+    /// Returns the trace that begins with a span of this name, for assertions.
     ///
     /// # Panics
-    /// When there is none, or more than one: then see [`traces_named`](Self::traces_named).
+    /// If there is none, or more than one: in that case see [`traces_named`](Self::traces_named).
     #[track_caller]
     pub fn trace(&self, root: &str) -> CapturedTrace {
         let mut found = self.traces_named(root);
@@ -142,10 +138,10 @@ impl Capture {
         }
     }
 
-    /// Every trace that begins with a span of that name, by the start of its first span.
+    /// Returns every trace that begins with a span of this name, by the start of its first span.
     ///
     /// # Panics
-    /// When spans were lost, because there were more than [`MOST_SPANS`](super::MOST_SPANS).
+    /// If spans were lost, because there were more than [`MOST_SPANS`](super::MOST_SPANS).
     #[must_use]
     #[track_caller]
     pub fn traces_named(&self, root: &str) -> Vec<CapturedTrace> {
@@ -155,11 +151,11 @@ impl Capture {
     /// Asserts that there is at least one trace and all are whole.
     ///
     /// # Panics
-    /// When not, with what is wrong and the pictures of the broken ones.
+    /// If this is not so, with the findings and the pictures of the broken traces.
     #[track_caller]
     pub fn assert_whole(&self) {
         let traces = self.kept();
-        assert!(!traces.is_empty(), "nothing was captured: whether traces are whole cannot be said");
+        assert!(!traces.is_empty(), "nothing was captured, so no trace can be called whole");
         let report = check(&traces);
         if report.is_whole() {
             return;
@@ -177,7 +173,7 @@ impl Capture {
         self.traces()
     }
 
-    /// What there is, for the message of a failed assertion.
+    /// Describes the contents, for the message of a failed assertion.
     fn contents(&self) -> String {
         let traces = self.traces();
         let mut roots: Vec<String> = traces.iter().map(|trace| format!("`{}`", trace.spans()[0].name)).collect();

@@ -1,41 +1,54 @@
-//! One captured trace: what it holds, and how an assertion that fails shows it.
+//! A captured trace: its contents, and its display in failed assertions.
 
+use crate::names::attribute;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::delivery::Settlement;
-use crate::span::SETTLEMENT;
-use crate::verify::{Hop, Link, Operation, Report, Span, SpanRef, Trace, Traces, Waterfall, check};
+use crate::broker::Settlement;
+use crate::verify::{Link, Operation, QueueHop, Span, SpanRef, Trace, TraceReport, Traces, Waterfall, check};
 
-/// Of the other traces of a capture that are broken, so many are shown beside the one an assertion is about.
+/// Maximum number of other broken traces that are shown beside the trace of a failed assertion.
 const MOST_OTHERS: usize = 2;
 
-/// A trace that was captured, to be asserted on. Every assertion returns it, so that they form a sentence:
+/// A captured trace, with assertions on it. Every assertion returns the trace, so calls can be
+/// chained:
 ///
-/// ```no_run
-/// # let capture = traced_broker::testing::Capture::new();
-/// capture
-///     .trace("POST /orders")
-///     .assert_whole()
-///     .hops(["orders", "shipments"])
-///     .attempts("orders", 2)
-///     .dead_lettered("shipments.dead");
+/// ```
+/// use traced_broker::testing::TestBed;
+/// use traced_broker::{Message, TracedBroker};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// let bed = TestBed::new().without_reader("orders");
+/// let api = bed.broker("api");
+/// let order = async { api.publish("orders", Message::new("one pair of shoes")).await };
+/// bed.in_root_span("api", "POST /orders", order).await.unwrap();
+/// bed.settled().await.unwrap();
+///
+/// let trace = bed.trace("POST /orders");
+/// trace.assert_whole().spans(["POST /orders", "send orders"]).services(["api"]);
+///
+/// // The message was not processed.
+/// let failed = std::panic::catch_unwind(|| {
+///     trace.hops(["orders"]);
+/// });
+/// assert!(failed.is_err());
+/// # }
 /// ```
 ///
-/// One that fails panics with what was expected, what was found, the waterfall of the trace, and every break that
-/// [`check`](crate::verify::check()) finds in it by name. Where another trace of the capture is broken, it is shown as well: a trace
-/// that broke in two begins anew elsewhere.
+/// A failed assertion panics with the expected and the actual result, the waterfall of the trace,
+/// and all findings of [`check`](crate::verify::check()) in it. If another trace of the capture is
+/// broken, it is shown as well: the rest of a broken trace begins a new one.
 #[derive(Clone)]
 #[must_use = "a trace asserts nothing by itself"]
 pub struct CapturedTrace {
     traces: Arc<Traces>,
-    pub(super) report: Arc<Report>,
-    /// Which of the traces it is.
+    pub(super) report: Arc<TraceReport>,
+    /// The index of the trace in `traces`.
     position: usize,
 }
 
 impl CapturedTrace {
-    /// Each of the traces.
+    /// Returns every one of the traces.
     pub(super) fn all(traces: Traces) -> impl Iterator<Item = Self> {
         let report = Arc::new(check(&traces));
         let traces = Arc::new(traces);
@@ -45,19 +58,19 @@ impl CapturedTrace {
         })
     }
 
-    /// The trace, for questions that no assertion here asks.
+    /// Returns the trace, for questions that no assertion here covers.
     #[must_use]
     pub fn trace(&self) -> &Trace {
         &self.traces.iter().as_slice()[self.position]
     }
 
-    /// The picture of the trace, with what is wrong with it.
+    /// Draws the trace, with its findings.
     #[must_use]
     pub fn waterfall(&self) -> String {
         self.picture(self.trace())
     }
 
-    /// Whether its first span, or another that has no parent, has that name.
+    /// Returns `true` if its first span, or another span without a parent, has this name.
     pub(super) fn begins_with(&self, name: &str) -> bool {
         self.trace().spans()[0].name == name || self.trace().roots().any(|root| root.name == name)
     }
@@ -66,8 +79,8 @@ impl CapturedTrace {
         format!("the trace `{}`", self.trace().spans()[0].name)
     }
 
-    /// The deliveries that were processed in this trace, wherever they were sent.
-    pub(super) fn deliveries(&self) -> Vec<Hop<'_>> {
+    /// Returns the deliveries that were processed in this trace, wherever they were sent.
+    pub(super) fn deliveries(&self) -> Vec<QueueHop<'_>> {
         let mut hops = self.traces.hops();
         hops.retain(|hop| hop.process.trace_id == self.trace().id());
         hops
@@ -77,10 +90,11 @@ impl CapturedTrace {
         self.trace().spans().iter().filter(move |span| span.is_processing() && span.destination() == topic)
     }
 
-    /// The sends of this trace that copied what was given up: within its process span, linked to its creation context.
+    /// Iterates over the sends of this trace that copied a rejected message: within its process
+    /// span, linked to its creation context.
     pub(super) fn dead_letters(&self) -> impl Iterator<Item = &Span> {
         let rejected = |span: &Span| {
-            span.is_processing() && span.attributes.text(SETTLEMENT) == Some(Settlement::Rejected.as_str())
+            span.is_processing() && span.attributes.text(attribute::SETTLEMENT) == Some(Settlement::Rejected.as_str())
         };
         self.trace().spans().iter().filter(move |span| {
             let parent = span.parent_reference().and_then(|parent| self.traces.span(parent));
@@ -114,7 +128,7 @@ impl CapturedTrace {
 }
 
 impl fmt::Debug for CapturedTrace {
-    /// The picture, as people look at traces.
+    /// Writes the waterfall.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.waterfall())
     }

@@ -1,15 +1,20 @@
-//! Tests of your own that prove your traces whole (feature `testing`).
+//! Tests that your traces are whole (feature `testing`).
 //!
-//! A trace breaks where nobody looks: a handler publishes from a spawned task, a context is taken from the wrong place, a retry
-//! starts anew. A [`TestBed`] runs your services on the embedded broker, with the code that runs in production; when all is
-//! [settled](TestBed::settled), the spans that came out say what happened, and one line asserts it:
+//! A trace breaks unnoticed: a handler publishes from a spawned task, a context is taken from the
+//! wrong place, a retry starts a new trace. A [`TestBed`] runs your services on the embedded
+//! broker, with the code that runs in production. When everything is [settled](TestBed::settled),
+//! the captured spans show what happened, and one line asserts it:
 //!
 //! ```no_run
 //! # let bed = traced_broker::testing::TestBed::new();
-//! bed.trace("POST /orders").assert_whole().hops(["orders", "shipments"]).attempts("orders", 2).dead_lettered("shipments.dead");
+//! bed.trace("POST /orders")
+//!     .assert_whole()
+//!     .hops(["orders", "shipments"])
+//!     .attempts("orders", 2)
+//!     .dead_lettered("shipments.dead");
 //! ```
 //!
-//! An assertion that fails draws the trace and names the break:
+//! A failed assertion draws the trace and names the break:
 //!
 //! ```text
 //! the trace `POST /orders` is broken: parent not exported
@@ -19,16 +24,20 @@
 //! …
 //! ```
 //!
-//! - [`TestBed`]: an embedded broker of the test's own, its [`Capture`], and when all is quiet.
-//! - [`Capture`]: the spans of one test, also those of global tracers, apart from the tests that run beside it.
+//! - [`TestBed`]: an embedded broker for one test, with its [`Capture`], which waits until
+//!   everything is settled.
+//! - [`Capture`]: the spans of one test, including those of global tracers, apart from those of
+//!   concurrent tests.
 //! - [`CapturedTrace`]: the assertions.
 //!
-//! `examples/tested_service` is a small service with such a suite. The feature belongs into `[dev-dependencies]`.
+//! `examples/tested_service` is a small service with such a suite. Enable the feature in
+//! `[dev-dependencies]`.
 
 mod assertions;
 mod bed;
 mod capture;
 mod captured;
+mod exported;
 mod routes;
 mod spans;
 mod unsettled;

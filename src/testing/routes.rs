@@ -1,28 +1,23 @@
-//! From the global tracer provider, which a process has one of, to the captures of tests that run beside each other.
+//! Routing from the global tracer provider, of which a process has one, to the captures of
+//! concurrent tests.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Once, Weak};
+use std::sync::{Arc, Once};
 
 use opentelemetry::global::{self, BoxedSpan, BoxedTracer, GlobalTracerProvider};
 use opentelemetry::trace::{Span as _, SpanBuilder, SpanContext, SpanKind, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
-use parking_lot::Mutex;
 
-use super::capture::Capture;
-use super::spans::Spans;
-use crate::exported;
-use crate::verify::TraceId;
+use super::spans::{Spans, owner_of};
+use crate::testing::exported;
 
-/// The service of spans from global tracers that nothing says more about: what the resource conventions call it.
+/// The service of spans from global tracers without a known service, as the resource conventions
+/// name it.
 const UNKNOWN: &str = "unknown_service";
 
-/// Whose a trace is. An entry is gone with its capture.
-static TRACES: LazyLock<Mutex<HashMap<TraceId, Weak<Spans>>>> = LazyLock::new(Mutex::default);
-
-/// In a context: the capture that its roots belong to.
+/// The capture of the root spans started in a context.
 #[derive(Debug)]
-pub(super) struct Route(pub(super) Capture);
+pub(super) struct Route(pub(super) Arc<Spans>);
 
 /// Installs the router as global provider, once for the process.
 pub(super) fn install() {
@@ -35,27 +30,13 @@ pub(super) fn install() {
     });
 }
 
-/// Makes the trace that of `spans`, unless it is another living capture's: of two with one trace id, the first has it.
-pub(super) fn claim(trace: TraceId, spans: &Arc<Spans>) {
-    let mut traces = TRACES.lock();
-    let owner = traces.entry(trace).or_default();
-    if owner.strong_count() == 0 {
-        *owner = Arc::downgrade(spans);
-    }
-}
-
-/// Forgets the traces of captures that are gone.
-pub(super) fn forget_the_dead() {
-    TRACES.lock().retain(|_, spans| spans.strong_count() > 0);
-}
-
-/// Hands every span to the capture whose trace it belongs to.
+/// A provider that hands every span to the capture of its trace.
 #[derive(Debug)]
 struct Router {
-    /// What was the global provider before.
+    /// The previous global provider.
     elsewhere: GlobalTracerProvider,
-    /// Where that makes no spans: makes some that nobody keeps, not sampled unless their parent is, so that a trace that belongs
-    /// to no capture is missing as a whole and never in part.
+    /// Creates discarded spans if `elsewhere` creates none. They are unsampled unless their parent
+    /// is sampled, so a trace that belongs to no capture is missing as a whole and never in part.
     nowhere: SdkTracerProvider,
 }
 
@@ -92,21 +73,20 @@ impl Tracer for RoutingTracer {
     }
 }
 
-/// A trace stays together; a new one belongs to the capture of its context, else to that of a trace it links.
-fn capture_of(builder: &SpanBuilder, parent: &Context) -> Option<Capture> {
-    let of_trace = |context: &SpanContext| {
-        let owner = TRACES.lock().get(&exported::reference(context).trace_id).and_then(Weak::upgrade);
-        owner.map(Capture)
-    };
+/// Returns the capture of a span. A trace stays together; a new one belongs to the capture of its
+/// context, otherwise to that of a trace it links to.
+fn capture_of(builder: &SpanBuilder, parent: &Context) -> Option<Arc<Spans>> {
+    let of_trace = |context: &SpanContext| owner_of(exported::reference(context).trace_id);
     let linked = || builder.links.iter().flatten().find_map(|link| of_trace(&link.span_context));
-    let routed = || parent.get::<Route>().map(|route| route.0.clone());
+    let routed = || parent.get::<Route>().map(|route| Arc::clone(&route.0));
     of_trace(parent.span().span_context()).or_else(routed).or_else(linked)
 }
 
-/// What is done in a span of a service is done by that service, unless the span's kind says that it comes from outside.
-fn service(capture: &Capture, builder: &SpanBuilder, parent: &Context) -> Arc<str> {
+/// Returns the service of a span: that of its parent, unless the span's kind says that it comes
+/// from outside.
+fn service(spans: &Spans, builder: &SpanBuilder, parent: &Context) -> Arc<str> {
     let from_outside = matches!(builder.span_kind, Some(SpanKind::Server | SpanKind::Consumer));
     let parent = exported::reference(parent.span().span_context());
-    let inherited = (!from_outside).then(|| capture.0.service_of(parent)).flatten();
+    let inherited = (!from_outside).then(|| spans.service_of(parent)).flatten();
     inherited.unwrap_or_else(|| Arc::from(UNKNOWN))
 }

@@ -1,30 +1,31 @@
-//! What a capture holds: every span that was started for it, ended or not.
+//! The contents of a capture: every span that was started for it, ended or not.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
-use opentelemetry::Context;
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{self as sdk, SdkTracerProvider, SpanData, SpanProcessor};
+use opentelemetry_sdk::trace::{self as sdk, Sampler, SdkTracerProvider, SpanData, SpanProcessor};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use super::routes;
-use crate::exported;
+use crate::testing::exported;
 use crate::verify::{Span, SpanRef, TraceId, Traces};
 
-/// How many spans a [`Capture`](super::Capture) keeps. Those that come later are counted, and fail every assertion.
+/// Maximum number of spans in a [`Capture`](super::Capture). Further spans are counted, and fail
+/// every assertion.
 pub const MOST_SPANS: usize = 100_000;
 
 /// The spans of one capture.
 #[derive(Debug, Default)]
 pub(super) struct Spans {
     state: Mutex<State>,
-    /// Notified whenever a span has ended.
+    /// Notified when a span has ended.
     ended: Arc<Notify>,
-    /// By service.
+    /// The providers by service.
     providers: Mutex<HashMap<Box<str>, SdkTracerProvider>>,
 }
 
@@ -34,39 +35,46 @@ struct State {
     ended: Vec<Span>,
     services: HashMap<SpanRef, Arc<str>>,
     traces: HashSet<TraceId>,
-    /// How many there was no room for.
+    /// The number of spans that did not fit.
     lost: usize,
 }
 
 impl Spans {
-    /// The provider of a service, made if there is none yet.
-    pub(super) fn provider(&self, service: &str, make: impl FnOnce() -> SdkTracerProvider) -> SdkTracerProvider {
+    /// Returns the provider of a service, created if there is none yet.
+    pub(super) fn provider(self: &Arc<Self>, service: &str) -> SdkTracerProvider {
         let mut providers = self.providers.lock();
-        if let Some(provider) = providers.get(service) {
-            return provider.clone();
-        }
-        providers.entry(service.into()).or_insert_with(make).clone()
+        let provider = providers.entry(service.into()).or_insert_with(|| {
+            let service: Arc<str> = Arc::from(service);
+            let resource =
+                Resource::builder_empty().with_attribute(KeyValue::new("service.name", Arc::clone(&service)));
+            SdkTracerProvider::builder()
+                .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
+                .with_resource(resource.build())
+                .with_span_processor(Sink { service, spans: Arc::downgrade(self) })
+                .build()
+        });
+        provider.clone()
     }
 
-    /// All spans so far; those that have not ended have no end.
+    /// Returns all spans so far; those that have not ended have no end.
     pub(super) fn traces(&self) -> Traces {
         let state = self.state.lock();
         state.ended.iter().chain(state.open.values()).cloned().collect()
     }
 
-    /// The spans that have not ended.
+    /// Returns the spans that have not ended.
     pub(super) fn open(&self) -> Vec<Span> {
         let mut open: Vec<Span> = self.state.lock().open.values().cloned().collect();
         open.sort_by_key(|span| (span.start, span.span_id));
         open
     }
 
-    /// How many spans there was no room for.
+    /// Returns the number of spans that did not fit.
     pub(super) fn lost(&self) -> usize {
         self.state.lock().lost
     }
 
-    /// The service that the span belongs to, if it is one of these.
+    /// Returns the service of the span, if it is one of these.
     pub(super) fn service_of(&self, span: SpanRef) -> Option<Arc<str>> {
         self.state.lock().services.get(&span).cloned()
     }
@@ -77,7 +85,7 @@ impl Spans {
     }
 
     fn start(self: &Arc<Self>, mut span: Span) {
-        // The SDK gives a span that is under way its start as end.
+        // The SDK gives an open span its start as end.
         span.end = 0;
         let (reference, mut state) = (span.reference(), self.state.lock());
         if state.services.len() >= MOST_SPANS {
@@ -89,13 +97,13 @@ impl Spans {
         state.open.insert(reference, span);
         drop(state);
         if new {
-            routes::claim(reference.trace_id, self);
+            claim(reference.trace_id, self);
         }
     }
 
     fn end(&self, span: Span) {
         let mut state = self.state.lock();
-        // One that was lost when it started stays lost.
+        // A span that was lost at its start stays lost.
         if state.open.remove(&span.reference()).is_some() {
             state.ended.push(span);
         }
@@ -106,15 +114,37 @@ impl Spans {
 
 impl Drop for Spans {
     fn drop(&mut self) {
-        routes::forget_the_dead();
+        forget_the_dead();
     }
 }
 
-/// The way from the SDK into a capture, for the spans of one service.
+/// The owner of each trace. An entry is removed with its capture.
+static TRACES: LazyLock<Mutex<HashMap<TraceId, Weak<Spans>>>> = LazyLock::new(Mutex::default);
+
+/// Returns the capture that owns a trace.
+pub(super) fn owner_of(trace: TraceId) -> Option<Arc<Spans>> {
+    TRACES.lock().get(&trace).and_then(Weak::upgrade)
+}
+
+/// Assigns the trace to `spans`, unless a live capture already owns it.
+fn claim(trace: TraceId, spans: &Arc<Spans>) {
+    let mut traces = TRACES.lock();
+    let owner = traces.entry(trace).or_default();
+    if owner.strong_count() == 0 {
+        *owner = Arc::downgrade(spans);
+    }
+}
+
+/// Removes the traces of captures that are gone.
+fn forget_the_dead() {
+    TRACES.lock().retain(|_, spans| spans.strong_count() > 0);
+}
+
+/// The processor that hands the SDK's spans of one service to a capture.
 #[derive(Debug)]
 pub(super) struct Sink {
     pub(super) service: Arc<str>,
-    /// Weak, for the capture keeps the provider that this belongs to.
+    /// Weak, because the capture keeps the provider that owns this.
     pub(super) spans: Weak<Spans>,
 }
 

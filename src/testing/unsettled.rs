@@ -1,21 +1,22 @@
-//! What was still going on when a test would not wait longer.
+//! The error of a test bed that did not come to rest.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::verify::{Span, Trace, Traces, Waterfall, check};
 
-/// Of more traces than this no picture is drawn.
+/// Maximum number of traces that are drawn.
 const MOST_PICTURES: usize = 3;
 
-/// Not everything came to rest in time.
+/// The error if not everything came to rest in time.
 ///
-/// Its `Debug` is its `Display`, so that `unwrap` shows in words what is left, with the traces as they are so far.
+/// Its `Debug` is its `Display`, so that `unwrap` shows in words what is left, with the traces so
+/// far.
 pub struct Unsettled {
     patience: Duration,
     open: Vec<Span>,
     messages: Vec<String>,
-    /// Boxed, for errors are moved about.
+    /// Boxed, because errors are moved.
     traces: Box<Traces>,
 }
 
@@ -24,13 +25,13 @@ impl Unsettled {
         Self { patience, open, messages, traces: Box::new(traces) }
     }
 
-    /// The spans that had not ended.
+    /// Returns the spans that had not ended.
     #[must_use]
     pub fn open_spans(&self) -> &[Span] {
         &self.open
     }
 
-    /// What is left of messages, a sentence for each topic and group.
+    /// Returns a sentence about the messages left, for each topic and group.
     #[must_use]
     pub fn messages(&self) -> &[String] {
         &self.messages
@@ -47,7 +48,7 @@ impl fmt::Display for Unsettled {
             write!(f, "\n- the span `{}` ({}) has not ended", span.name, span.service)?;
         }
         let report = check(&self.traces);
-        // What has not ended is not whole, and comes first.
+        // Broken traces, including unfinished ones, come first.
         let mut traces: Vec<&Trace> = self.traces.iter().collect();
         traces.sort_by_key(|trace| report.of(trace.id()).is_empty());
         for trace in traces.into_iter().take(MOST_PICTURES) {

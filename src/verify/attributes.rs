@@ -3,20 +3,40 @@
 use std::fmt;
 
 /// The attributes of a span, link or event, in the order they were exported.
+///
+/// ```
+/// use traced_broker::verify::{Attributes, Value};
+///
+/// let attributes = Attributes::from_iter([
+///     ("messaging.destination.name", Value::String("orders".to_owned())),
+///     ("messaging.batch.message_count", Value::Int(3)),
+/// ]);
+/// assert_eq!(attributes.text("messaging.destination.name"), Some("orders"));
+/// assert_eq!(attributes.int("messaging.batch.message_count"), Some(3));
+/// assert_eq!(attributes.text("messaging.batch.message_count"), None); // not text
+/// assert_eq!(attributes.get("server.port"), None);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attributes(Vec<(String, Value)>);
 
 /// The value of an attribute: the types of OTLP's `AnyValue`.
+///
+/// ```
+/// use traced_broker::verify::Value;
+///
+/// let topics = ["orders", "shipments"].map(|topic| Value::String(topic.to_owned()));
+/// assert_eq!(Value::Array(topics.to_vec()).to_string(), "[orders, shipments]");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Value {
-    /// A value of no type, or of one unknown to this version.
+    /// A value without a type, or of a type unknown to this version.
     Empty,
     /// Text.
     String(String),
     /// True or false.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Int(i64),
     /// A floating-point number.
     Double(f64),
@@ -29,13 +49,13 @@ pub enum Value {
 }
 
 impl Attributes {
-    /// The value under this name; the first one if there are several.
+    /// Returns the value under this name; the first one if there are several.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
-    /// The text under this name; `None` when it is absent or of another type.
+    /// Returns the text under this name; `None` if it is absent or of another type.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.get(name)? {
@@ -44,7 +64,7 @@ impl Attributes {
         }
     }
 
-    /// The whole number under this name; `None` when it is absent or of another type.
+    /// Returns the integer under this name; `None` if it is absent or of another type.
     #[must_use]
     pub fn int(&self, name: &str) -> Option<i64> {
         match self.get(name)? {
@@ -53,10 +73,10 @@ impl Attributes {
         }
     }
 
-    /// The number under this name as a floating-point one; `None` when it is absent or not a
+    /// Returns the number under this name as floating point; `None` if it is absent or not a
     /// number.
     ///
-    /// JSON writers drop the fraction of round numbers, so a whole number is taken as well.
+    /// JSON writers drop the fraction of round numbers, so an integer is accepted too.
     #[must_use]
     pub fn double(&self, name: &str) -> Option<f64> {
         match self.get(name)? {
@@ -66,18 +86,18 @@ impl Attributes {
         }
     }
 
-    /// Every name and value, in order.
+    /// Iterates over all names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// How many there are.
+    /// Returns the number of attributes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns `true` if there are no attributes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

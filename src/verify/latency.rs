@@ -1,27 +1,38 @@
-//! Queue latencies in numbers and in words.
+//! Queue latencies: quantiles, and durations as text.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::hop::Hop;
+use super::hop::QueueHop;
 
-/// A set of durations, to ask quantiles of.
+/// A set of durations with its quantiles.
+///
+/// ```
+/// use std::time::Duration;
+/// use traced_broker::verify::Latencies;
+///
+/// let latencies = Latencies::from_iter((1..=100).map(Duration::from_millis));
+/// assert_eq!(latencies.quantile(0.5), Some(Duration::from_millis(50)));
+/// assert_eq!(latencies.quantile(0.99), Some(Duration::from_millis(99)));
+///
+/// assert_eq!(Latencies::default().quantile(0.5), None);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Latencies(Vec<Duration>);
 
 impl Latencies {
-    /// How long messages waited before their first delivery.
+    /// Collects the times that messages waited before their first delivery.
     ///
-    /// Redeliveries are left out: their wait since the send contains the attempts before them.
+    /// Redeliveries are left out: their wait since the send includes the earlier attempts.
     #[must_use]
-    pub fn of<'a>(hops: impl IntoIterator<Item = &'a Hop<'a>>) -> Self {
+    pub fn of<'a>(hops: impl IntoIterator<Item = &'a QueueHop<'a>>) -> Self {
         hops.into_iter().filter(|hop| !hop.is_redelivery()).map(|hop| hop.queue).collect()
     }
 
-    /// The smallest duration that at least the share `quantile` of all does not exceed (nearest
-    /// rank); `None` without any.
+    /// Returns the smallest duration that at least the share `quantile` of all durations does not
+    /// exceed (nearest rank); `None` if there are none.
     ///
-    /// `quantile` lies between 0 and 1; anything outside is taken as the nearer end.
+    /// `quantile` is between 0 and 1; a value outside is clamped.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> Option<Duration> {
         let rank = (quantile.clamp(0.0, 1.0) * self.0.len() as f64).ceil();
@@ -29,13 +40,13 @@ impl Latencies {
         self.0.get(rank.saturating_sub(1)).copied()
     }
 
-    /// How many there are.
+    /// Returns the number of durations.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns `true` if there are no durations.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -50,7 +61,7 @@ impl FromIterator<Duration> for Latencies {
     }
 }
 
-/// Writes a duration for people: three digits and a unit up to a minute, then two units; at most
+/// A duration formatted for people: three digits and a unit up to a minute, then two units; at most
 /// eight characters.
 ///
 /// ```
@@ -63,7 +74,7 @@ impl FromIterator<Duration> for Latencies {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanDuration(
-    /// The duration to write.
+    /// The duration to format.
     pub Duration,
 );
 
@@ -73,7 +84,7 @@ impl fmt::Display for HumanDuration {
         let text = match nanos {
             0 => "0".to_owned(),
             1..1_000 => format!("{nanos} ns"),
-            // The bounds leave out what three digits would round up to the next unit.
+            // The bounds exclude values that three digits would round up to the next unit.
             1_000..999_500 => three_digits(nanos, 1_000, "µs"),
             999_500..999_500_000 => three_digits(nanos, 1_000_000, "ms"),
             999_500_000..59_950_000_000 => three_digits(nanos, 1_000_000_000, "s"),
@@ -83,8 +94,8 @@ impl fmt::Display for HumanDuration {
     }
 }
 
-/// `nanos` in a unit of `unit` nanoseconds, with as many decimals as make three digits, rounded
-/// half up.
+/// Formats `nanos` in a unit of `unit` nanoseconds, rounded half up, with as many decimals as make
+/// three digits.
 fn three_digits(nanos: u128, unit: u128, name: &str) -> String {
     let hundredths = (nanos * 100 + unit / 2) / unit;
     match hundredths {

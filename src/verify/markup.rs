@@ -1,8 +1,9 @@
-//! Text inside of markup, SVG and HTML alike.
+//! Escaping of text inside SVG and HTML.
 
 use super::text::printable;
 
-/// Text for the inside of an element or an attribute: without markup, and without what XML 1.0 (section 2.2) forbids.
+/// Returns `text` for the inside of an element or attribute: without markup, and without characters
+/// that XML 1.0 (section 2.2) forbids.
 pub(super) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in printable(text, false, '\u{fffd}').chars() {

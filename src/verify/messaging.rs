@@ -1,21 +1,32 @@
-//! What the messaging conventions, and this library's own attributes, say about a span.
+//! Attributes of the messaging conventions, and of this library, on spans.
 
+use crate::names::attribute;
 use std::time::Duration;
 
 use super::attributes::Attributes;
 use super::span::{Kind, Span};
-use crate::span::{DELIVERY_ATTEMPT, QUEUE_DURATION};
 
-const OPERATION_TYPE: &str = "messaging.operation.type";
-const DESTINATION_NAME: &str = "messaging.destination.name";
-const CONSUMER_GROUP: &str = "messaging.consumer.group.name";
-const BATCH_COUNT: &str = "messaging.batch.message_count";
+const OPERATION_TYPE: &str = attribute::OPERATION_TYPE;
+const DESTINATION_NAME: &str = attribute::DESTINATION_NAME;
+const CONSUMER_GROUP: &str = attribute::CONSUMER_GROUP_NAME;
+const BATCH_COUNT: &str = attribute::BATCH_MESSAGE_COUNT;
 
-/// What a span does with messages: the values of `messaging.operation.type`.
+/// The operation of a span on messages: the values of `messaging.operation.type`.
+///
+/// ```
+/// use traced_broker::verify::{Attributes, Kind, Operation, Span, SpanId, TraceId, Value};
+///
+/// let mut span = Span::new(TraceId::new(1), SpanId::new(1), "settle orders");
+/// span.kind = Kind::Client;
+/// let operation = ("messaging.operation.type", Value::String("settle".to_owned()));
+/// span.attributes = Attributes::from_iter([operation]);
+/// assert_eq!(span.operation(), Some(Operation::Settle));
+/// assert!(Operation::Settle.kinds().contains(&span.kind));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Makes one message of a batch, so that it has a context of its own.
+    /// Creates one message of a batch, so that the message has its own context.
     Create,
     /// Hands messages to the broker.
     Send,
@@ -28,7 +39,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The value in `messaging.operation.type`.
+    /// Returns the value of `messaging.operation.type`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -40,15 +51,15 @@ impl Operation {
         }
     }
 
-    /// The kinds a span of this operation may have (semantic conventions, messaging spans, "Span
-    /// kind").
+    /// Returns the kinds a span of this operation may have (semantic conventions, messaging spans,
+    /// "Span kind").
     #[must_use]
     pub const fn kinds(self) -> &'static [Kind] {
         match self {
-            // The context of these may be the one the message carries, or the message already has
-            // one.
+            // A producer if the message carries the context of this span, a client if the message
+            // already had one.
             Self::Create | Self::Send => &[Kind::Producer, Kind::Client],
-            // Versions of the conventions before the current one made this a consumer.
+            // Earlier versions of the conventions made this a consumer.
             Self::Receive => &[Kind::Client, Kind::Consumer],
             Self::Settle => &[Kind::Client],
             Self::Process => &[Kind::Consumer],
@@ -57,7 +68,7 @@ impl Operation {
 }
 
 impl Span {
-    /// The messaging operation the span says it is; `None` without a known
+    /// Returns the messaging operation the span declares; `None` without a known
     /// `messaging.operation.type`.
     #[must_use]
     pub fn operation(&self) -> Option<Operation> {
@@ -66,9 +77,19 @@ impl Span {
         [Create, Send, Receive, Process, Settle].into_iter().find(|operation| operation.as_str() == declared)
     }
 
-    /// The messaging operation the span amounts to: the declared one, else what its kind implies.
+    /// Returns the messaging operation of the span: the declared one, otherwise the one its kind
+    /// implies.
     ///
-    /// Instrumentations that predate `messaging.operation.type` still say PRODUCER and CONSUMER.
+    /// Instrumentations that predate `messaging.operation.type` still set PRODUCER and CONSUMER.
+    ///
+    /// ```
+    /// use traced_broker::verify::{Kind, Operation, Span, SpanId, TraceId};
+    ///
+    /// let mut span = Span::new(TraceId::new(1), SpanId::new(1), "orders publish");
+    /// span.kind = Kind::Producer;
+    /// assert_eq!(span.operation(), None);
+    /// assert_eq!(span.role(), Some(Operation::Send));
+    /// ```
     #[must_use]
     pub fn role(&self) -> Option<Operation> {
         self.operation().or(match self.kind {
@@ -78,54 +99,58 @@ impl Span {
         })
     }
 
-    /// Whether the span hands a message over: what a message's creation context must belong to.
+    /// Returns `true` if the span hands a message over. A message's creation context must belong to
+    /// such a span.
     #[must_use]
     pub fn is_producing(&self) -> bool {
         matches!(self.role(), Some(Operation::Create | Operation::Send))
     }
 
-    /// Whether the span handles messages.
+    /// Returns `true` if the span handles messages.
     #[must_use]
     pub fn is_processing(&self) -> bool {
         self.role() == Some(Operation::Process)
     }
 
-    /// The topic: `messaging.destination.name`, else the span's name without its first word; empty
-    /// when there is neither.
+    /// Returns the topic: `messaging.destination.name`, otherwise the span's name without its first
+    /// word; empty if there is neither.
     #[must_use]
     pub fn destination(&self) -> &str {
         let named = || self.name.split_once(' ').map_or("", |(_, rest)| rest);
         self.attributes.text(DESTINATION_NAME).unwrap_or_else(named)
     }
 
-    /// The consumer group, where one is given.
+    /// Returns the consumer group, if the span states one.
     #[must_use]
     pub fn group(&self) -> Option<&str> {
         self.attributes.text(CONSUMER_GROUP)
     }
 
-    /// The delivery attempt the span says it handled, from 1.
+    /// Returns the delivery attempt the span states, from 1.
     #[must_use]
     pub fn attempt(&self) -> Option<u32> {
-        self.attributes.int(DELIVERY_ATTEMPT).and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0)
+        self.attributes
+            .int(attribute::DELIVERY_ATTEMPT)
+            .and_then(|number| u32::try_from(number).ok())
+            .filter(|number| *number > 0)
     }
 
-    /// How many messages the span says it handled at once; `None` when it is not a batch.
+    /// Returns the number of messages the span handled at once; `None` if it is not a batch.
     #[must_use]
     pub fn batch_size(&self) -> Option<usize> {
         self.attributes.int(BATCH_COUNT).and_then(|number| usize::try_from(number).ok())
     }
 }
 
-/// The queue time written in `attributes`, of a process span or of its link to a message's creation context; `None` when
-/// it is absent, negative or not a number.
+/// Returns the queue time in `attributes`, of a process span or of its link to a message's creation
+/// context; `None` if it is absent, negative or not a number.
 pub(super) fn queue_duration(attributes: &Attributes) -> Option<Duration> {
-    Duration::try_from_secs_f64(attributes.double(QUEUE_DURATION)?).ok()
+    Duration::try_from_secs_f64(attributes.double(attribute::QUEUE_DURATION)?).ok()
 }
 
-/// Whether a message sent to `sent_to` can be read from `read_from`.
+/// Returns `true` if a message sent to `sent_to` can be read from `read_from`.
 ///
-/// For RabbitMQ the conventions let a consumer append its queue to the producer's
+/// For RabbitMQ, the conventions let a consumer append its queue to the producer's
 /// `{exchange}:{routing key}`.
 pub(super) fn reaches(sent_to: &str, read_from: &str) -> bool {
     read_from.strip_prefix(sent_to).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))

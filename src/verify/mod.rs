@@ -1,20 +1,27 @@
-//! Proof that traces are whole: read exported spans, check them, draw them.
+//! Verification of traces: reads exported spans, checks them, and draws them.
 //!
-//! Everything here works on spans as they were *exported*, by this library or by any other, in any
-//! language: what a backend shows is what counts. Nothing depends on an SDK, a broker or a network.
+//! All functions work on spans as they were *exported*, by this library or any other, in any
+//! language, because only these reach a backend. They need no SDK, broker or network.
 //!
-//! - [`otlp`] reads the file a Collector's file exporter writes, [`answer`] what Tempo and Jaeger
-//!   answer; [`Traces`] puts the spans together.
-//! - [`check()`] says which traces are whole, and of the others where and why they broke.
-//! - [`Trace::hops`] pairs each processing with the send that caused it and tells the time in the
-//!   queue between.
-//! - [`Waterfall`] draws a trace for the terminal, the wait in the queue included; [`Picture`] draws traces and the links between
-//!   them for documents, [`Page`] makes one that can be searched, folded and zoomed in a browser.
+//! - [`otlp`] reads the file a Collector's file exporter writes, [`answer`] the answers of Tempo
+//!   and Jaeger; [`Traces`] groups the spans by trace.
+//! - [`check()`] reports which traces are whole, and where and why the others broke.
+//! - [`Trace::hops`] pairs each processing with the send that caused it, and gives the time in the
+//!   queue between them.
+//! - [`Waterfall`] draws a trace for the terminal, including the wait in the queue. [`Picture`]
+//!   draws traces and the links between them for documents. [`Page`] is a page for the browser,
+//!   with search, folding and zoom.
 //!
 //! ```
 //! use traced_broker::verify::{self, Waterfall};
 //!
-//! let file = r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"api"}}]},"scopeSpans":[{"spans":[{"traceId":"4bf92f3577b34da6a3ce929d0e0e4736","spanId":"00f067aa0ba902b7","name":"POST /orders","kind":2,"startTimeUnixNano":"1795368288498000000","endTimeUnixNano":"1795368288510000000"}]}]}]}"#;
+//! let file = concat!(
+//!     r#"{"resourceSpans":[{"resource":{"attributes":["#,
+//!     r#"{"key":"service.name","value":{"stringValue":"api"}}]},"scopeSpans":[{"spans":[{"#,
+//!     r#""traceId":"4bf92f3577b34da6a3ce929d0e0e4736","spanId":"00f067aa0ba902b7","#,
+//!     r#""name":"POST /orders","kind":2,"startTimeUnixNano":"1795368288498000000","#,
+//!     r#""endTimeUnixNano":"1795368288510000000"}]}]}]}"#,
+//! );
 //! let traces = verify::otlp::read(file.as_bytes())?;
 //! let report = verify::check(&traces);
 //! assert!(report.is_whole(), "{report}");
@@ -31,6 +38,7 @@ mod check;
 mod hop;
 mod id;
 mod latency;
+mod layout;
 mod markup;
 mod messaging;
 pub mod otlp;
@@ -43,8 +51,8 @@ mod trace;
 mod waterfall;
 
 pub use attributes::{Attributes, Value};
-pub use check::{Finding, FindingKind, Report, check};
-pub use hop::Hop;
+pub use check::{Finding, FindingKind, TraceReport, check};
+pub use hop::QueueHop;
 pub use id::{InvalidId, SpanId, SpanRef, TraceId};
 pub use latency::{HumanDuration, Latencies};
 pub use messaging::Operation;

@@ -1,4 +1,4 @@
-//! From references to spans, within and across traces.
+//! Resolution of references to spans, within and across traces.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,11 +7,11 @@ use super::messaging::{Operation, reaches};
 use super::span::Span;
 use super::trace::Trace;
 
-/// Finds the spans that others refer to.
+/// An index of spans by the references to them.
 #[derive(Debug)]
 pub(super) struct Resolver<'a> {
     traces: HashMap<TraceId, &'a Trace>,
-    /// Send spans by the creation contexts they link: batches, forwarded and dead-lettered
+    /// Send spans by the creation contexts they link to: batches, forwarded and dead-lettered
     /// messages.
     senders: HashMap<SpanRef, Vec<&'a Span>>,
 }
@@ -38,7 +38,8 @@ impl<'a> Resolver<'a> {
         self.span(span.parent_reference()?)
     }
 
-    /// The spans whose context the processed messages carried: those linked first, then the parent.
+    /// Returns the spans whose context the processed messages carried: linked spans first, then the
+    /// parent.
     pub(super) fn creations(&self, process: &Span) -> Vec<&'a Span> {
         let mut seen = HashSet::new();
         let references = process.links.iter().map(|link| link.target).chain(process.parent_reference());
@@ -49,18 +50,18 @@ impl<'a> Resolver<'a> {
             .collect()
     }
 
-    /// The span that put the message where `process` read it.
+    /// Returns the span that put the message where `process` read it.
     ///
-    /// Usually the creation itself. A message that already had its context when it was sent (in a
-    /// batch, forwarded, dead-lettered, put back for a retry) was sent by a later span that links
-    /// the creation: of those that lead to the same topic the last one before processing began, so
-    /// that the queue time is that of this leg alone.
+    /// This is usually the creation span itself. A message that already had its context when it was
+    /// sent (in a batch, forwarded, dead-lettered, put back for a retry) was sent by a later span
+    /// that links to the creation span. Of the later spans that lead to the same topic, the last
+    /// one before processing began is returned, so the queue time is that of this leg alone.
     pub(super) fn sender(&self, creation: &'a Span, process: &Span) -> &'a Span {
         let legs = self.senders.get(&creation.reference()).map_or(&[][..], Vec::as_slice);
         let legs = || legs.iter().copied().filter(|send| reaches(send.destination(), process.destination()));
         let last_before = legs().filter(|send| send.start <= process.start).max_by_key(|send| send.start);
-        // A create span never reached the broker itself, so its send counts even when the clocks
-        // put it too late.
+        // A create span does not reach the broker itself, so its send counts even if the clocks put
+        // it too late.
         let only_after = || legs().min_by_key(|send| send.start).filter(|_| creation.role() == Some(Operation::Create));
         last_before.or_else(only_after).unwrap_or(creation)
     }

@@ -1,25 +1,41 @@
-//! One exported span, as a backend or a file of spans holds it.
+//! An exported span, as a backend or a file of spans contains it.
 
 use std::sync::Arc;
 
 use super::attributes::Attributes;
 use super::id::{SpanId, SpanRef, TraceId};
 
-/// One exported span.
+/// An exported span.
 ///
-/// Times are nanoseconds since the Unix epoch, as in OTLP; zero means that the time is not known.
+/// Times are nanoseconds since the Unix epoch, as in OTLP; zero means that the time is unknown.
+///
+/// ```
+/// use traced_broker::verify::{Attributes, Kind, Link, Span, SpanId, TraceId};
+///
+/// let mut send = Span::new(TraceId::new(1), SpanId::new(1), "send orders");
+/// (send.kind, send.start, send.end) = (Kind::Producer, 1_000, 2_000);
+/// let mut process = Span::new(TraceId::new(1), SpanId::new(2), "process orders");
+/// (process.kind, process.start, process.end) = (Kind::Consumer, 5_000, 9_000);
+/// process.parent = Some(send.span_id);
+/// process.links.push(Link { target: send.reference(), attributes: Attributes::default() });
+///
+/// assert_eq!(process.parent_reference(), Some(send.reference()));
+/// assert_eq!(process.duration(), 4_000);
+/// process.end = 0; // never ended
+/// assert_eq!(process.duration(), 0);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Span {
-    /// The trace it belongs to.
+    /// The trace the span belongs to.
     pub trace_id: TraceId,
-    /// Its own id.
+    /// The span's id within its trace.
     pub span_id: SpanId,
-    /// The span it is a child of, in the same trace; `None` for a root.
+    /// The span's parent, in the same trace; `None` for a root.
     pub parent: Option<SpanId>,
-    /// What it is tied to besides its parent, in any trace.
+    /// The links to other spans besides the parent, in any trace.
     pub links: Vec<Link>,
-    /// How many links the SDK threw away because the span had too many (128 by default).
+    /// The number of links the SDK dropped because the span had too many (128 by default).
     pub dropped_links: u32,
     /// The name, such as `process orders`.
     pub name: String,
@@ -27,19 +43,19 @@ pub struct Span {
     pub kind: Kind,
     /// The resource attribute `service.name`.
     pub service: Arc<str>,
-    /// When it started.
+    /// The start time.
     pub start: u64,
-    /// When it ended; zero for a span that never did.
+    /// The end time; zero for a span that never ended.
     pub end: u64,
-    /// How it ended.
+    /// The status at the end of the span.
     pub status: Status,
     /// The span's own attributes, without those of its resource and scope.
     pub attributes: Attributes,
-    /// What was recorded on it along the way.
+    /// The events recorded during the span.
     pub events: Vec<Event>,
 }
 
-/// A tie from a span to another one, in the same trace or another.
+/// A link from a span to another one, in the same trace or another.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Link {
     /// The span linked to.
@@ -51,9 +67,9 @@ pub struct Link {
 /// Something that happened during a span.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// When, in nanoseconds since the Unix epoch.
+    /// The time, in nanoseconds since the Unix epoch.
     pub time: u64,
-    /// The name, `exception` for a recorded error.
+    /// The name; `exception` for a recorded error.
     pub name: String,
     /// The attributes.
     pub attributes: Attributes,
@@ -78,7 +94,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind in lower case, as people write it.
+    /// Returns the kind in lower case.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -92,23 +108,32 @@ impl Kind {
     }
 }
 
-/// How a span ended (OpenTelemetry trace API, "Set Status").
+/// The status of a span (OpenTelemetry trace API, "Set Status").
+///
+/// ```
+/// use traced_broker::verify::{Span, SpanId, Status, TraceId};
+///
+/// let mut span = Span::new(TraceId::new(1), SpanId::new(1), "process orders");
+/// assert!(!span.is_error());
+/// span.status = Status::Error("out of stock".to_owned());
+/// assert!(span.is_error());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Status {
-    /// Nothing was said: the usual state of a success.
+    /// Not set, the usual state of a success.
     #[default]
     Unset,
     /// Declared a success.
     Ok,
-    /// Failed, with a message that may be empty.
+    /// A failure, with a message that may be empty.
     Error(String),
 }
 
 impl Span {
-    /// A root span of kind internal with these ids and this name, in the service `unknown_service`,
-    /// without times.
+    /// Creates a root span of kind internal with these ids and this name, in the service
+    /// `unknown_service`, without times.
     ///
-    /// For readers of other formats and for tests: set the public fields that matter afterwards.
+    /// Readers of other formats and tests set the public fields they need afterwards.
     #[must_use]
     pub fn new(trace_id: TraceId, span_id: SpanId, name: impl Into<String>) -> Self {
         Self {
@@ -128,25 +153,25 @@ impl Span {
         }
     }
 
-    /// Where the span is to be found.
+    /// Returns a reference to the span.
     #[must_use]
     pub const fn reference(&self) -> SpanRef {
         SpanRef { trace_id: self.trace_id, span_id: self.span_id }
     }
 
-    /// The parent, named from anywhere.
+    /// Returns a reference to the parent, if there is one.
     #[must_use]
     pub fn parent_reference(&self) -> Option<SpanRef> {
         self.parent.map(|span_id| SpanRef { trace_id: self.trace_id, span_id })
     }
 
-    /// Its length in nanoseconds; zero when it never ended or ended before it started.
+    /// Returns the length in nanoseconds; zero if the span never ended or ended before it started.
     #[must_use]
     pub const fn duration(&self) -> u64 {
         self.end.saturating_sub(self.start)
     }
 
-    /// Whether the status says that it failed.
+    /// Returns `true` if the status is an error.
     #[must_use]
     pub const fn is_error(&self) -> bool {
         matches!(self.status, Status::Error(_))

@@ -1,9 +1,8 @@
-//! How many columns text takes in a terminal, and how to make it fit.
+//! The width of text in terminal columns, and functions that make text fit.
 //!
-//! Where a terminal may differ the wider answer is given, so that a line may come out short but
-//! never wraps.
+//! If terminals differ, the larger width counts, so a line may come out short but never wraps.
 
-/// Zero-width marks of the scripts that service and topic names are seen in; others count as one
+/// Zero-width marks of the scripts that occur in service and topic names; other marks count as one
 /// column.
 const MARKS: &[(u32, u32)] = &[
     (0x0300, 0x036F), // combining diacritics
@@ -27,7 +26,7 @@ const WIDE: &[(u32, u32)] = &[
     (0x2329, 0x232A),
     (0x23E9, 0x23F3),
     (0x25FD, 0x25FE),
-    (0x2600, 0x27BF), // symbols and dingbats: some are wide, and all are where they count as emoji
+    (0x2600, 0x27BF), // symbols and dingbats: some are wide, and all are if they count as emoji
     (0x2B1B, 0x2B55),
     (0x2E80, 0xA4CF), // CJK and Yi
     (0xA960, 0xA97F),
@@ -44,7 +43,7 @@ const WIDE: &[(u32, u32)] = &[
     (0x20000, 0x3FFFD), // CJK, extended
 ];
 
-/// Characters that show nothing, or that change the order or shape of what is around them: removed.
+/// Characters that are invisible, or change the order or shape of the text around them: removed.
 const INVISIBLE: &[(u32, u32)] = &[
     (0x00AD, 0x00AD),
     (0x034F, 0x034F),
@@ -65,15 +64,16 @@ const INVISIBLE: &[(u32, u32)] = &[
     (0xE0000, 0xE0FFF),
 ];
 
-/// The columns that text takes, once [`printable`].
+/// Returns the number of columns that text takes, once [`printable`].
 pub(super) fn columns(text: &str) -> usize {
     text.chars().map(char_columns).sum()
 }
 
-/// `text` on one line and without characters that a terminal acts upon: names come from anywhere.
+/// Returns `text` on one line, without characters that a terminal acts upon, because names may come
+/// from any source.
 ///
-/// White space becomes a space, control characters become `replacement`, invisible ones go. With
-/// `ascii` whatever lies outside of it becomes `replacement`.
+/// White space becomes a space, control characters become `replacement`, and invisible characters
+/// are removed. With `ascii`, any other non-ASCII character becomes `replacement`.
 pub(super) fn printable(text: &str, ascii: bool, replacement: char) -> String {
     let visible = text.chars().filter(|c| c.is_ascii() || !within(INVISIBLE, *c));
     visible
@@ -85,7 +85,7 @@ pub(super) fn printable(text: &str, ascii: bool, replacement: char) -> String {
         .collect()
 }
 
-/// `text` cut to `width` columns, with `ellipsis` (one column) in place of what is missing.
+/// Cuts `text` to `width` columns, with `ellipsis` (one column) in place of the missing part.
 pub(super) fn fit(text: &str, width: usize, ellipsis: char) -> String {
     if columns(text) <= width {
         return text.to_owned();
@@ -105,7 +105,7 @@ pub(super) fn fit(text: &str, width: usize, ellipsis: char) -> String {
     fitted
 }
 
-/// `text` broken at spaces into lines of at most `width` columns; a word longer than that is cut.
+/// Breaks `text` at spaces into lines of at most `width` columns; a longer word is cut.
 pub(super) fn wrap(text: &str, width: usize, ellipsis: char) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -120,7 +120,7 @@ pub(super) fn wrap(text: &str, width: usize, ellipsis: char) -> Vec<String> {
     lines
 }
 
-/// A number with its noun.
+/// Formats a number with its noun.
 pub(super) fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
@@ -131,7 +131,7 @@ fn char_columns(c: char) -> usize {
     } else if within(MARKS, c) {
         0
     } else if within(WIDE, c) {
-        // These few are in the pictures themselves, and one column everywhere.
+        // The drawings use these two, which take one column in every terminal.
         if matches!(c, '✓' | '✗') { 1 } else { 2 }
     } else {
         1

@@ -1,4 +1,4 @@
-//! Connecting, checking what is there, closing.
+//! Connecting, checking the topology, closing.
 
 use std::collections::HashSet;
 use std::process::Command;
@@ -14,7 +14,7 @@ use traced_broker::{Error, ErrorKind, Topology};
 
 use crate::driving::*;
 
-/// Everything that an error tells anyone.
+/// Returns every text that an error exposes.
 fn told(error: &Error) -> String {
     let mut told = format!("{error} {error:?}");
     let mut source = std::error::Error::source(error);
@@ -174,7 +174,7 @@ async fn names_may_be_as_long_as_the_broker_allows() {
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
 }
 
-/// Every acknowledgement that was given before the close has arrived, without a pause and time after time.
+/// Every acknowledgement given before the close arrives, without a pause and on every round.
 #[tokio::test]
 async fn close_brings_acknowledgements_to_the_broker() {
     for _ in 0..10 {
@@ -213,7 +213,7 @@ async fn after_close_everything_says_so_and_sources_end() {
     assert_eq!(settle(unsettled, Disposition::Ack).await.unwrap_err().kind(), ErrorKind::SettlementLost);
 }
 
-/// Messages whose answer nobody awaits are still brought to the broker by close.
+/// `close` also delivers messages whose confirmation is not awaited.
 #[tokio::test]
 async fn close_waits_for_what_is_on_its_way() {
     let topic = unique("underway");
@@ -231,7 +231,7 @@ async fn close_waits_for_what_is_on_its_way() {
     }
 }
 
-/// Neither threads nor connections outlive a driver that is closed, or one that is dropped with all its deliveries.
+/// No threads or connections outlive a driver that is closed, or dropped with all its deliveries.
 #[tokio::test]
 async fn a_dropped_driver_leaves_nothing_behind() {
     if !alone("connecting::a_dropped_driver_leaves_nothing_behind") {
@@ -255,7 +255,8 @@ async fn a_dropped_driver_leaves_nothing_behind() {
     }
 }
 
-/// Whether this process runs that test alone. If not, runs it in one that does, so that it sees no other test's threads.
+/// Returns `true` if this process runs only that test. Otherwise runs it in a separate process, so
+/// that it does not see the threads of other tests.
 fn alone(test: &str) -> bool {
     const ALONE: &str = "TRACED_BROKER_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {

@@ -23,7 +23,7 @@ fn numbers(range: std::ops::Range<u32>) -> impl Iterator<Item = String> {
     range.map(|n| n.to_string())
 }
 
-/// How many messages wait in the queue and how many consumers it has.
+/// Returns the number of messages waiting in the queue and the number of its consumers.
 async fn queue(topic: &Topic, group: &str) -> (u32, u32) {
     let channel = raw().await.create_channel().await.unwrap();
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -57,7 +57,7 @@ async fn members_of_a_group_share_and_groups_each_get_all() {
     }
 }
 
-/// With hundreds of messages fetched ahead that are given back, and the next subscription on its heels.
+/// Hundreds of prefetched messages are given back, and the next subscription begins immediately.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_just_before_the_end_does_not_come_again() {
     for _ in 0..10 {
@@ -74,7 +74,7 @@ async fn what_was_acknowledged_just_before_the_end_does_not_come_again() {
         for inbound in handled {
             settle(inbound, Disposition::Ack).await.unwrap();
         }
-        // Time for these to be brought, and for as many others to be fetched.
+        // Gives these time to arrive, and as many others time to be fetched.
         tokio::time::sleep(Duration::from_millis(50)).await;
         for inbound in last {
             settle(inbound, Disposition::Ack).await.unwrap();
@@ -155,14 +155,15 @@ async fn no_more_than_the_prefetch_are_unsettled() {
         }
         silent(&mut source).await;
         assert_eq!(queue(&topic, &name).await.0, 30 - prefetch as u32, "no more were fetched either");
-        // Room for one is room for one, also in the middle.
+        // Settling one delivery makes room for exactly one, also in the middle.
         settle(held.remove(prefetch / 2), Disposition::Ack).await.unwrap();
         held.push(next(&mut source).await);
         silent(&mut source).await;
     }
 }
 
-/// Acknowledgements are gathered, and one may cover many: it must cover what was acknowledged and nothing else.
+/// Acknowledgements are gathered, and one may cover many: it covers exactly the acknowledged
+/// messages.
 #[tokio::test]
 async fn acknowledgements_in_any_order_settle_exactly_what_they_name() {
     let topic = unique("gather");
@@ -173,7 +174,8 @@ async fn acknowledgements_in_any_order_settle_exactly_what_they_name() {
     for _ in 0..64 {
         held.push(next(&mut source).await);
     }
-    // A fixed shuffle; every fifth message stays unsettled, every seventh is given back, every eleventh discarded.
+    // A fixed shuffle: every fifth message stays unsettled, every seventh is given back, every
+    // eleventh is discarded.
     let mut order: Vec<u32> = (0..64).map(|n| n * 37 % 64).collect();
     let mut kept = Vec::new();
     let (mut back, mut settled) = (HashSet::new(), Vec::new());
@@ -235,7 +237,8 @@ async fn at_most_once_settles_when_it_hands_out() {
     assert_eq!(queue(&topic, "g").await, (0, 0));
 }
 
-/// What was fetched ahead goes to other members at once; what was handed out can still be settled.
+/// Prefetched messages go to other members at once; deliveries already handed out can still be
+/// settled.
 #[tokio::test]
 async fn a_dropped_source_gives_back_what_it_did_not_hand_out() {
     let topic = unique("dropped");
@@ -258,7 +261,7 @@ async fn a_dropped_source_gives_back_what_it_did_not_hand_out() {
     silent(&mut staying).await;
 }
 
-/// A delivery that is dropped unsettled is not lost: it comes back when its channel ends.
+/// A delivery that is dropped unsettled is not lost: it is redelivered when its channel ends.
 #[tokio::test]
 async fn a_dropped_delivery_comes_back() {
     let topic = unique("forgotten");

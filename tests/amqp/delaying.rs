@@ -1,4 +1,4 @@
-//! Messages that wait at the broker: delivered later than they are published.
+//! Messages that wait at the broker because they are to be delivered later than they are published.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,7 @@ use traced_broker::{Capabilities, ErrorKind, Headers, PublishOutcome};
 
 use crate::driving::*;
 
-/// Later than this after its time is too late, on a busy machine and with up to seven queues to pass.
+/// Maximum delay after the due time, on a busy machine and with up to seven queues to pass.
 const TOLERANCE: Duration = Duration::from_secs(3);
 
 fn in_ms(milliseconds: u64) -> SystemTime {
@@ -22,7 +22,7 @@ fn later(payload: &str, time: SystemTime) -> Outbound {
     Outbound { deliver_at: Some(time), ..outbound(payload.to_owned()) }
 }
 
-/// Has all that waiting takes declared, so that no test waits for it.
+/// Declares everything that waiting needs, so that no test waits for a declaration.
 async fn warm(amqp: &impl Driver) {
     let topic = unique("warm");
     amqp.declare(&topic).await.unwrap();
@@ -76,7 +76,7 @@ async fn short_delays_do_not_wait_for_long_ones() {
     let amqp = connect("").await.unwrap();
     warm(&amqp).await;
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    // The sixth digit is the same for all but the first, the queues of the lower ones are not.
+    // The sixth digit is the same for all except the first; the queues of the lower digits differ.
     let begin = SystemTime::now();
     for milliseconds in [60_000, 1600, 1200, 800, 400] {
         let message = later(&milliseconds.to_string(), begin + Duration::from_millis(milliseconds));
@@ -126,7 +126,7 @@ async fn a_delayed_message_is_published_to_whoever_is_there_then() {
     assert!(get().await.unwrap().is_none(), "only what is bound");
 }
 
-/// What no queue takes must not stay in the way of what others wait for.
+/// Messages that no queue takes must not hold up other waiting messages.
 #[tokio::test]
 async fn a_topic_that_nobody_reads_holds_up_no_other() {
     let (topic, nobody) = (unique("read"), unique("unread"));
@@ -134,7 +134,8 @@ async fn a_topic_that_nobody_reads_holds_up_no_other() {
     warm(&amqp).await;
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
     amqp.declare(&nobody).await.unwrap();
-    // More than the 32 that a queue hands on at a time, in each of the queues that the next message may pass.
+    // More than the 32 that a queue hands on at a time, in each queue that the next message may
+    // pass.
     for _ in 0..3 {
         let time = in_ms(1000);
         let unread: Vec<_> = (0..1000).map(|_| amqp.publish(&nobody, later("x", time))).collect();
@@ -191,7 +192,7 @@ async fn what_cannot_be_kept_is_refused_before_it_is_sent() {
     let error = confirmed(amqp.publish(&topic, message)).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::TooLarge, PublishOutcome::NotSent));
 
-    // No test creates the queues of that many days.
+    // No test creates the queues for that many days.
     let strict = connect("?topology=check").await.unwrap();
     let error = confirmed(strict.publish(&topic, later("x", days(40)))).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::NotFound, PublishOutcome::NotSent));
@@ -199,7 +200,7 @@ async fn what_cannot_be_kept_is_refused_before_it_is_sent() {
     confirmed(amqp.publish(&topic, outbound("x"))).await.unwrap();
 }
 
-/// Deletes a queue that no other test uses: that of the waits of 9 × 16⁵ steps, 42 hours.
+/// Deletes a queue that no other test uses: the one for waits of 9 × 16⁵ steps, 42 hours.
 #[tokio::test]
 async fn a_wait_queue_that_is_deleted_fails_one_publish_and_is_created_again() {
     let topic = unique("deleted-wait");

@@ -1,4 +1,4 @@
-//! Servers that die, hang and come back.
+//! Servers that die, hang and return.
 
 use std::collections::HashSet;
 use std::future::poll_fn;
@@ -16,29 +16,31 @@ use traced_broker::{ErrorKind, PublishOutcome, Topic};
 use crate::driving::*;
 use crate::support::{Kind, Server};
 
-/// How long a restart and all that follows may take.
+/// Maximum duration of a restart and the recovery after it.
 const RECOVERY: Duration = Duration::from_secs(60);
-/// A new queue is entered in a register that RabbitMQ writes to disk every five seconds only. Killed before, it comes back without
-/// the queue's messages.
+/// RabbitMQ enters a new queue in a register that it writes to disk only every five seconds. If the
+/// server is killed before that, the queue comes back without its messages.
 const REGISTRATION: Duration = Duration::from_secs(6);
 
 async fn start() -> Arc<Server> {
     spawn_blocking(|| Arc::new(Server::start(Kind::RabbitMq))).await.unwrap()
 }
 
-/// Does something to a server that blocks until it is done.
+/// Runs an operation on a server that blocks until it is done.
 async fn with(server: &Arc<Server>, act: impl FnOnce(&Server) + Send + 'static) {
     let server = Arc::clone(server);
     spawn_blocking(move || act(&server)).await.unwrap();
 }
 
-/// Publishes numbered messages until told to stop; those that were confirmed, and those that may have been.
+/// Publishes numbered messages until stopped; records the confirmed ones and those with an unknown
+/// outcome.
 struct Sender {
     confirmed: HashSet<u32>,
     unknown: HashSet<u32>,
 }
 
-/// Keeps 64 publishes in flight and gives no number twice. Goes on until told to stop, and until a few thousand are confirmed.
+/// Keeps 64 publishes in flight and never reuses a number. Continues until it is told to stop and a
+/// few thousand are confirmed.
 async fn send(amqp: Arc<Amqp>, topic: Topic, stop: Arc<AtomicBool>) -> Sender {
     let mut sender = Sender { confirmed: HashSet::new(), unknown: HashSet::new() };
     let mut next = 0;
@@ -67,8 +69,8 @@ async fn send(amqp: Arc<Amqp>, topic: Topic, stop: Arc<AtomicBool>) -> Sender {
     sender
 }
 
-/// Acknowledges until all that was `confirmed`, once that is known, has come and nothing more does; or until nothing has come for longer
-/// than a recovery may take.
+/// Receives and acknowledges until all `confirmed` messages, once they are known, have arrived and
+/// no more follow; or until no message has arrived for longer than a recovery may take.
 async fn drain(mut source: Source, confirmed: watch::Receiver<Option<HashSet<u32>>>) -> HashSet<u32> {
     let mut received = HashSet::new();
     let mut last = Instant::now();
@@ -123,7 +125,8 @@ async fn what_was_confirmed_survives_the_death_of_the_server() {
     amqp.close().await.unwrap();
 }
 
-/// Delivery tags begin at 1 on every connection: those of the old one must not settle messages of the new one.
+/// Delivery tags begin at 1 on every connection: old tags must not settle messages of the new
+/// connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_reconnection_old_deliveries_settle_nothing() {
     let server = start().await;
@@ -173,7 +176,8 @@ async fn settle_first(held: &mut Vec<Inbound>) -> Option<ErrorKind> {
     settle(held.remove(0), Disposition::Ack).await.err().map(|error| error.kind())
 }
 
-/// A server that hangs is noticed by its missing heartbeats; what was on its way is unknown, and later both sides go on.
+/// Missing heartbeats reveal a server that hangs; messages in flight are unknown, and later both
+/// sides continue.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_is_given_up_and_found_again() {
     let server = start().await;
@@ -201,7 +205,8 @@ async fn a_server_that_hangs_is_given_up_and_found_again() {
     tokio::time::timeout(RECOVERY, received).await.unwrap();
 }
 
-/// The server dies while one queue hands messages to the next: those that waited come, and so do those on their way.
+/// The server dies while one queue hands messages to the next: waiting messages and those in flight
+/// all arrive.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_survives_the_death_of_the_server() {
     const COUNT: u32 = 600;
@@ -211,7 +216,7 @@ async fn what_waits_survives_the_death_of_the_server() {
     let mut source = subscribe(&amqp, group(&topic, "g").prefetch(1000)).await;
     let due = SystemTime::now() + Duration::from_secs(25);
     let time = |n: u32| due + Duration::from_millis(u64::from(n) * 4);
-    // Even numbers are delayed, odd ones retried later.
+    // Even numbers are delayed, odd numbers are retried later.
     let publish = |n: u32| {
         let deliver_at = n.is_multiple_of(2).then(|| time(n));
         amqp.publish(&topic, Outbound { deliver_at, ..outbound(n.to_string()) })

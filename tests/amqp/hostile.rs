@@ -1,4 +1,5 @@
-//! What foreign publishers may write: every message is delivered, what can be read of it is, and the connection lives on.
+//! Messages that foreign publishers may write: each is delivered, its readable parts are read, and
+//! the connection survives.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -24,7 +25,7 @@ impl Scene {
         Self { topic: topic.to_string(), source, wire: Wire::connect().await, _amqp: amqp }
     }
 
-    /// What arrives of a message with this header table, delivered for the first time.
+    /// Receives a message with this header table, delivered for the first time.
     async fn receive(&mut self, entries: &[u8]) -> Inbound {
         self.wire.publish_table(&self.topic, entries, b"body").await;
         self.arrived().await
@@ -37,7 +38,8 @@ impl Scene {
         inbound
     }
 
-    /// The next message comes at once and for the first time: nothing was lost and nothing came again.
+    /// Asserts that the next message arrives at once and for the first time: none was lost or
+    /// redelivered.
     async fn unharmed(mut self) {
         let good = self.receive(&entry("good", string("yes"))).await;
         assert_eq!(good.headers.get_str("good"), Some("yes"));
@@ -93,7 +95,7 @@ async fn names_that_are_not_utf_8_are_counted() {
 async fn any_depth_of_nesting_is_delivered() {
     for outer in [b'F', b'A'] {
         let mut scene = Scene::new().await;
-        // Each level is its type and length, in a table also an empty name.
+        // Each level is its type and length, and inside a table also an empty name.
         let level = if outer == b'F' { 6 } else { 5 };
         let depth = (FRAME_MAX - AROUND_TABLE - 200) / level;
         let mut nested = Vec::new();
@@ -162,7 +164,7 @@ async fn odd_names_and_values_arrive_as_they_are() {
     scene.unharmed().await;
 }
 
-/// RabbitMQ 4 itself keeps the first only; where both come, both are told.
+/// RabbitMQ 4 itself keeps only the first; if both arrive, both are reported.
 #[tokio::test]
 async fn a_name_given_twice_is_two_headers() {
     let mut scene = Scene::new().await;
@@ -174,7 +176,8 @@ async fn a_name_given_twice_is_two_headers() {
     scene.unharmed().await;
 }
 
-/// The broker adds a header of its own to what it delivers again, and then exceeds the size that was agreed on.
+/// The broker adds its own header to redelivered messages, and then exceeds the negotiated frame
+/// size.
 #[tokio::test]
 async fn a_table_as_large_as_a_frame_is_delivered_again_and_again() {
     let mut scene = Scene::new().await;
@@ -223,7 +226,7 @@ async fn times_out_of_range_are_left_out() {
     scene.unharmed().await;
 }
 
-/// Only the broker says how often a message was delivered.
+/// Only the broker's delivery count is trusted.
 #[tokio::test]
 async fn a_delivery_count_of_the_publishers_is_not_believed() {
     let mut scene = Scene::new().await;
@@ -236,7 +239,7 @@ async fn a_delivery_count_of_the_publishers_is_not_believed() {
     scene.unharmed().await;
 }
 
-/// Put back later, as far as it can be written again; given back if it cannot.
+/// The message is put back later if it can be written again, and given back immediately if not.
 #[tokio::test]
 async fn what_others_wrote_can_be_retried_later() {
     let later = Disposition::Retry(Duration::from_millis(50));

@@ -1,4 +1,4 @@
-//! Publishing: confirms, order, what a message carries, what is refused.
+//! Publishing: confirms, order, the contents of a message, refusals.
 
 use std::time::{Duration, SystemTime};
 
@@ -116,7 +116,7 @@ fn sorted(headers: &Headers) -> Vec<(String, Vec<u8>)> {
     pairs
 }
 
-/// Other languages read text as text, and the properties where they are looked for.
+/// Other languages can read text as text, and find the properties in their usual place.
 #[tokio::test]
 async fn a_message_is_readable_by_others() {
     let topic = unique("readable");
@@ -211,7 +211,8 @@ async fn what_amqp_cannot_carry_is_refused_before_it_is_sent() {
     silent(&mut source).await;
 }
 
-/// What is just taken is read in full, also when the broker delivers it again and adds a header of its own.
+/// A message that barely fits is read in full, also when the broker redelivers it with its own
+/// header added.
 #[tokio::test]
 async fn headers_may_fill_a_frame() {
     let topic = unique("frame");
@@ -269,7 +270,7 @@ async fn the_bound_of_unconfirmed_publishes_holds_and_is_freed() {
         for _ in 0..12 {
             confirmations.push(amqp.publish(&topic, outbound("x")));
         }
-        // Half of the answers are not wanted; their places come free all the same.
+        // Half of the confirmations are dropped; their places are freed all the same.
         for confirmation in confirmations.into_iter().step_by(2) {
             match confirmed(confirmation).await {
                 Ok(_) => {}
@@ -284,7 +285,8 @@ async fn the_bound_of_unconfirmed_publishes_holds_and_is_freed() {
     }
 }
 
-/// The broker ends the channel on a publish to a missing exchange: other topics suffer once, not with every publish.
+/// The broker closes the channel on a publish to a missing exchange: other topics are affected
+/// once, not with every publish.
 #[tokio::test]
 async fn a_topic_that_is_deleted_does_not_stop_the_others() {
     let (gone, good) = (unique("gone"), unique("good"));
@@ -308,7 +310,7 @@ async fn a_topic_that_is_deleted_does_not_stop_the_others() {
     }
 }
 
-/// Waits over the moment in which the channel is replaced.
+/// Publishes again until the channel is replaced.
 async fn until_published(amqp: &impl Driver, topic: &traced_broker::Topic) {
     let deadline = std::time::Instant::now() + PATIENCE;
     while let Err(error) = confirmed(amqp.publish(topic, outbound("x"))).await {

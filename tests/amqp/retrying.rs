@@ -1,4 +1,4 @@
-//! Messages that wait at the broker to be handled again.
+//! Messages that wait at the broker for a retry.
 
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,7 @@ async fn attempts_are_counted_on_over_retries_of_both_kinds() {
     let amqp = connect("").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
     confirmed(amqp.publish(&topic, outbound("again"))).await.unwrap();
-    // The same two queues are passed twice: the broker drops what it takes for going in circles.
+    // The same two queues are passed twice: the broker drops a message if it detects a cycle.
     let retries = [after(30), NOW, NOW, after(1000), after(1), NOW, after(1000)];
     for (attempt, retry) in (1..).zip(retries) {
         let inbound = next(&mut source).await;
@@ -106,7 +106,7 @@ async fn closing_waits_for_retries_under_way() {
     }
     let begin = Instant::now();
     for _ in 0..COUNT {
-        // Nobody waits for the outcome.
+        // The outcome is not awaited.
         drop(next(&mut source).await.handle.settle(after(6000)));
     }
     amqp.close().await.unwrap();
@@ -132,7 +132,7 @@ async fn a_retry_that_cannot_be_kept_fails_and_the_message_is_given_back() {
     confirmed(amqp.publish(&topic, outbound("kept"))).await.unwrap();
     let strict = connect("?topology=check").await.unwrap();
     let mut source = subscribe(&strict, group(&topic, "g").prefetch(1)).await;
-    // No test creates the queues of the first, and none can those of the second.
+    // No test creates the queues for the first delay, and queues for the second cannot exist.
     for (attempt, delay, kind) in [(1, 40 * DAYS, ErrorKind::NotFound), (2, 50 * DAYS, ErrorKind::InvalidMessage)] {
         let inbound = next(&mut source).await;
         assert_is(&inbound, "kept", attempt);
@@ -161,7 +161,7 @@ async fn a_reader_without_a_group_retries_later_too() {
     silent(&mut reader).await;
 }
 
-/// The properties and headers of a foreign publisher, of every type, are those of the message that comes back.
+/// A retried message keeps the properties and headers of a foreign publisher, of every type.
 #[tokio::test]
 async fn what_comes_back_is_what_a_foreign_publisher_wrote() {
     let topic = unique("foreign");
@@ -190,7 +190,7 @@ async fn what_comes_back_is_what_a_foreign_publisher_wrote() {
         .with_correlation_id("c-1".into())
         .with_timestamp(1_700_000_000)
         .with_headers(headers.clone());
-    // With these two the broker would refuse the copy, and end its wait.
+    // With these two properties the broker would refuse the copy, and would end its wait.
     let sent = properties.clone().with_user_id("guest".into()).with_expiration("3000".into());
     let (options, key) = (BasicPublishOptions::default(), "some.key".into());
     channel.basic_publish(topic.as_str().into(), key, options, b"body", sent).await.unwrap();
@@ -215,7 +215,8 @@ async fn what_comes_back_is_what_a_foreign_publisher_wrote() {
     assert_eq!(*found, expected);
 }
 
-/// Anyone can write headers; a number of attempts is believed only of a message that waited for this queue.
+/// Any publisher can write headers; a number of attempts is trusted only on a message that waited
+/// for this queue.
 #[tokio::test]
 async fn attempts_at_another_queue_are_not_believed() {
     let topic = unique("forged");
@@ -238,7 +239,7 @@ async fn attempts_at_another_queue_are_not_believed() {
     }
 }
 
-/// Retries that wait when their queue is deleted are kept apart, where they hold up nobody.
+/// Retries that wait when their queue is deleted are set aside, and do not hold up other messages.
 #[tokio::test]
 async fn what_waits_for_a_queue_that_is_deleted_is_kept_apart() {
     let (topic, other) = (unique("deleted-group"), unique("kept-group"));

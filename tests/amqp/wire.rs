@@ -1,4 +1,4 @@
-//! A publisher that writes its frames by hand, and so can send what no client would.
+//! A publisher that writes its frames by hand, and so can send frames that no client would.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -6,16 +6,16 @@ use traced_broker::BrokerUrl;
 
 use crate::driving::server;
 
-/// Flags of properties.
+/// Property flags.
 pub(crate) const CONTENT_TYPE: u16 = 1 << 15;
 pub(crate) const HEADERS: u16 = 1 << 13;
 pub(crate) const CORRELATION_ID: u16 = 1 << 10;
 pub(crate) const MESSAGE_ID: u16 = 1 << 7;
 pub(crate) const TIMESTAMP: u16 = 1 << 6;
 
-/// The broker's largest frame, which is also ours.
+/// The broker's largest frame, which is also the adapter's.
 pub(crate) const FRAME_MAX: usize = 131_072;
-/// What a content header frame with nothing but a table has beside the table's entries.
+/// The size of a content header frame with only a table, without the table's entries.
 pub(crate) const AROUND_TABLE: usize = 8 + 14 + 4;
 
 const CHANNEL: u16 = 1;
@@ -45,7 +45,7 @@ impl Wire {
         wire
     }
 
-    /// Publishes with these properties, byte for byte, and waits for the confirm.
+    /// Publishes with these exact property bytes, and waits for the confirm.
     pub(crate) async fn publish(
         &mut self,
         exchange: &str,
@@ -65,7 +65,7 @@ impl Wire {
         self.expect(60, 80).await;
     }
 
-    /// Publishes with nothing but this header table.
+    /// Publishes with only this header table.
     pub(crate) async fn publish_table(&mut self, exchange: &str, entries: &[u8], body: &[u8]) {
         self.publish(exchange, b"", HEADERS, &long(entries), body).await;
     }
@@ -91,22 +91,22 @@ impl Wire {
     }
 }
 
-/// A string of at most 255 bytes.
+/// Encodes a string of at most 255 bytes.
 pub(crate) fn short(text: &[u8]) -> Vec<u8> {
     [&[text.len() as u8][..], text].concat()
 }
 
-/// Bytes with their length before them.
+/// Encodes bytes with their length in front.
 pub(crate) fn long(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat()
 }
 
-/// An entry of a table, the value with its type.
+/// Encodes a table entry; the value includes its type.
 pub(crate) fn entry(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Vec<u8> {
     [short(name.as_ref()), value.as_ref().to_vec()].concat()
 }
 
-/// A long string with its type.
+/// Encodes a long string with its type.
 pub(crate) fn string(text: impl AsRef<[u8]>) -> Vec<u8> {
     [b"S".to_vec(), long(text.as_ref())].concat()
 }

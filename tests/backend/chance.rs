@@ -1,12 +1,13 @@
-//! How far chance goes.
+//! Bounds for random outcomes.
 
 use std::ops::RangeInclusive;
 
-/// The numbers of heads among `flips` of a coin that shows them with this probability, but for those so few or so many that all of
-/// them together come up in less than one of a million runs.
+/// Returns the plausible numbers of heads in `flips` flips of a coin with this probability of
+/// heads. The numbers outside the range, taken together, occur in less than one of a million runs.
 ///
-/// By Chernoff's inequality, the share q of heads or one further from p on the same side has at most the probability
-/// exp(-n·D), D = q·ln(q/p) + (1-q)·ln((1-q)/(1-p)); each side gets half of the millionth.
+/// By Chernoff's inequality, a share of heads that is q, or further from p on the same side, has at
+/// most the probability exp(-n·D), D = q·ln(q/p) + (1-q)·ln((1-q)/(1-p)); each side gets half of
+/// the millionth.
 pub(crate) fn plausible(flips: usize, probability: f64) -> RangeInclusive<usize> {
     let limit = (2.0 / 1e-6_f64).ln();
     let is_plausible = |heads: &usize| flips as f64 * divergence(*heads as f64 / flips as f64, probability) < limit;
@@ -23,7 +24,8 @@ fn divergence(share: f64, probability: f64) -> f64 {
 
 #[test]
 fn what_is_plausible_follows_from_the_number_of_flips() {
-    // Five standard deviations, more or less: 5.4 of them hold this much of a normal distribution by the same inequality.
+    // About five standard deviations: by the same inequality, 5.4 of them cover this share of a
+    // normal distribution.
     let deviation = (10_000.0 * 0.05 * 0.95_f64).sqrt();
     let range = plausible(10_000, 0.05);
     assert!(

@@ -1,4 +1,5 @@
-//! The dashboard, asked of a real Prometheus that scrapes the tiers while the order system works.
+//! The dashboard's queries, run on a real Prometheus that scrapes the tiers while the order system
+//! works.
 
 use std::fs;
 use std::thread;
@@ -10,10 +11,11 @@ use crate::support::{Kind, Server};
 use crate::tier::{Tier, shipped};
 use crate::traffic::{Shop, failing, plain};
 
-/// Long enough for the Collector to hand out the metrics of spans, and for two scrapes to see them.
+/// Enough time for the Collector to export the span metrics, and for two scrapes to see them.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The shipped file, with the addresses of the tier where it asks DNS, and scraping each second.
+/// Reads the shipped file, replaces its DNS lookups with the tier's addresses, and scrapes every
+/// second.
 fn config(tier: &Tier) -> String {
     let text = fs::read_to_string(shipped("prometheus/prometheus.yaml")).unwrap();
     let mut config: Value = serde_saphyr::from_str(&text).unwrap();
@@ -26,7 +28,7 @@ fn config(tier: &Tier) -> String {
     config.to_string()
 }
 
-/// Panels whose numbers cannot be zero while some orders are dead-lettered.
+/// Panels whose values cannot be zero while some orders are dead-lettered.
 const BUSY: [&str; 7] = [
     "Sent",
     "Handed out",
@@ -37,7 +39,7 @@ const BUSY: [&str; 7] = [
     "Handlers at work, on average",
 ];
 
-/// The queries of the dashboard with their panels' titles, as Grafana would put them.
+/// Returns the dashboard's queries with their panels' titles, as Grafana would send them.
 fn queries() -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_slice(&fs::read(shipped("grafana/dashboard.json")).unwrap()).unwrap();
     let variables = dashboard["templating"]["list"].as_array().unwrap();
@@ -72,7 +74,8 @@ fn ask(server: &Server, query: &str) -> Result<Vec<Value>, String> {
     }
 }
 
-/// What Prometheus calls the metrics of our registry: some of them are never measured where all is well.
+/// Returns the Prometheus names of the metrics in our registry; some of them are never measured in
+/// a healthy system.
 fn names_of_ours() -> Vec<String> {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/registry/metrics.yaml");
     let registry: Value = serde_saphyr::from_str(&fs::read_to_string(file).unwrap()).unwrap();
@@ -94,7 +97,7 @@ fn no_query_asks_for_a_metric_that_we_do_not_have() {
         for (start, _) in query.match_indices("traced_broker_") {
             let rest = &query[start..];
             let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-            // Others are labels.
+            // Otherwise the name is a label.
             if rest[end..].starts_with('{') {
                 assert!(ours.iter().any(|name| *name == rest[..end]), "{title}: {}", &rest[..end]);
                 asked += 1;
@@ -130,7 +133,7 @@ fn every_panel_shows_something() {
             !series.iter().filter_map(number).any(|number| number >= at_least)
         });
     }
-    // Counted before sampling: none is missing of which no trace was kept.
+    // Counted before sampling: also includes requests whose trace was not kept.
     let requests = "sum(traces_span_metrics_calls_total{span_kind=\"SPAN_KIND_SERVER\"})";
     let counted = || ask(&prometheus, requests).unwrap()[0]["value"][1].as_str().unwrap().to_owned();
     while counted() != posted.to_string() {

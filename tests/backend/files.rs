@@ -1,4 +1,4 @@
-//! The files of `deploy/`, checked by what would read them.
+//! The files of `deploy/`, checked by the programs that read them.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn script(name: &str, arguments: &[&str]) -> Output {
     Command::new(path).args(arguments).stdin(Stdio::null()).output().expect("the script runs")
 }
 
-/// Runs it to a good end and returns what it prints.
+/// Runs a script, asserts that it succeeds, and returns its output.
 fn run(name: &str, arguments: &[&str]) -> String {
     let output = script(name, arguments);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -30,7 +30,7 @@ fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).expect("YAML")
 }
 
-/// A version of the file `tests/testbed/versions`.
+/// Reads a version from the file `tests/testbed/versions`.
 fn version(name: &str) -> String {
     let versions = include_str!("../testbed/versions");
     let line = versions.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -45,7 +45,7 @@ fn the_collector_takes_its_files() {
         let arguments: Vec<&str> = ["validate"].iter().chain(files).copied().collect();
         run("collector", &arguments);
     }
-    // It reads what is in them, not only whether they are there.
+    // The validation reads the contents of the files, not only their presence.
     let output = script("collector", &["validate", &jaeger]);
     assert!(!output.status.success(), "a part of a configuration is none");
 }
@@ -65,7 +65,7 @@ fn the_sampling_tier_decides_as_promised() {
     let traces = &file["service"]["pipelines"]["traces"];
     assert_eq!(traces["processors"].as_array().unwrap()[1..], ["tail_sampling", "batch"]);
     assert_eq!(traces["exporters"], serde_json::json!(["otlp_http/traces"]));
-    // What is measured has gone through no sampling.
+    // The measured traces have not been sampled.
     let measured = &file["service"]["pipelines"]["traces/measured"];
     assert_eq!(
         (&measured["receivers"][0], &measured["processors"]),
@@ -99,7 +99,7 @@ fn kubernetes_takes_the_manifests() {
         }
         assert!(container["resources"]["limits"]["memory"].is_string());
 
-        // The very file that the tests run, mounted where the container reads it.
+        // The same file that the tests run, mounted at the path that the container reads.
         let map = of_kind("ConfigMap").into_iter().find(|map| !map["data"][file].is_null()).unwrap();
         assert_eq!(map["data"][file], fs::read_to_string(shipped("collector").join(file)).unwrap());
         assert_eq!(pod["spec"]["volumes"][0]["configMap"]["name"], map["metadata"]["name"]);
@@ -108,7 +108,7 @@ fn kubernetes_takes_the_manifests() {
             format!("--config={}/{file}", container["volumeMounts"][0]["mountPath"].as_str().unwrap())
         );
 
-        // Whatever selects pods selects these.
+        // Everything that selects pods selects these.
         let service = of_kind("Service").into_iter().find(|one| one["metadata"]["name"] == service).unwrap();
         assert_eq!(&service["spec"]["selector"], labels);
         assert_eq!(&workload["spec"]["selector"]["matchLabels"], labels);
@@ -124,7 +124,7 @@ fn kubernetes_takes_the_manifests() {
             );
         }
     }
-    // One address for each pod behind the name, or the front tier sees a single back end.
+    // The name must resolve to one address for each pod, or the front tier sees a single back end.
     let sampling = of_kind("Service").into_iter().find(|one| one["metadata"]["name"] == "sampling").unwrap();
     assert_eq!(sampling["spec"]["clusterIP"], "None");
 }
@@ -184,7 +184,7 @@ fn compose_takes_its_file() {
         for name in ["front", "sampling", "tempo", "jaeger", "prometheus", "grafana"] {
             assert!(running.contains(&name), "{profile}: {name}");
         }
-        // Whoever waits for a service waits for one that runs.
+        // A service only depends on services that run.
         for name in &running {
             let waits_for = services[*name]["depends_on"].as_object();
             for other in waits_for.into_iter().flatten().map(|(other, _)| other.as_str()) {

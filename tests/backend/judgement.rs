@@ -1,4 +1,5 @@
-//! What a sampling tier has to keep of the traces that were sent, and whether it did.
+//! Requirements for a sampling tier: the traces that it has to keep, and the check of the kept
+//! ones.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,28 +9,30 @@ use traced_broker::verify::{Kind, Span, SpanId, Status};
 use crate::chance::plausible;
 use crate::tier::ByTrace;
 
-/// As `deploy/collector/sampling.yaml` says.
+/// Same value as in `deploy/collector/sampling.yaml`.
 const SLOW: Duration = Duration::from_secs(2);
 const BASELINE: f64 = 0.05;
-/// The longest from the end of a span until a back end has it, and that is long: exporters wait a fraction of a second.
+/// Generous maximum time from the end of a span until a back end has it; exporters wait a fraction
+/// of a second.
 const EXPORT: Duration = Duration::from_millis(1500);
-/// How long after the wait a decision may be made on a busy machine: its first span was on the way, and the processor looks at its
-/// traces each second.
+/// Maximum duration after the wait until a decision is made on a busy machine: the first span was
+/// in flight, and the processor checks its traces once a second.
 const DECIDED: Duration = Duration::from_secs(6);
 
-/// The traces that were sent, by what is to become of them.
+/// The traces that were sent, by their expected fate.
 #[derive(Debug, Default)]
 pub(crate) struct Sorted {
-    /// With an error in time or a long duration: all to be kept.
+    /// Traces with an error in time or a long duration: all are kept.
     pub(crate) notable: ByTrace,
-    /// The others whose spans all came before the decision: some are kept.
+    /// The other traces whose spans all arrived before the decision: some are kept.
     pub(crate) ordinary: ByTrace,
-    /// Those whose notable part surely came after the decision. In between lie a few of which nobody can tell.
+    /// Traces whose notable part certainly arrived after the decision. The few in between are in no
+    /// group.
     pub(crate) late: ByTrace,
 }
 
 impl Sorted {
-    /// Sorts by when their spans ended.
+    /// Sorts the traces by when their spans ended.
     pub(crate) fn new(sent: &ByTrace, decision_wait: Duration) -> Self {
         let mut sorted = Self::default();
         for (id, spans) in sent {
@@ -49,7 +52,8 @@ impl Sorted {
     }
 }
 
-/// How long after its first exported span a trace was complete. A span is exported when it ends.
+/// Returns the time from a trace's first exported span to its last. A span is exported when it
+/// ends.
 pub(crate) fn known_after(spans: &[Span]) -> Duration {
     let ends = || spans.iter().map(|span| span.end);
     Duration::from_nanos(ends().max().unwrap() - ends().min().unwrap())
@@ -58,12 +62,12 @@ pub(crate) fn known_after(spans: &[Span]) -> Duration {
 fn is_notable(spans: &[Span]) -> bool {
     let start = spans.iter().map(|span| span.start).min().unwrap();
     let end = spans.iter().map(|span| span.end).max().unwrap();
-    // Exactly two seconds are a matter of rounding.
+    // Allows for rounding at exactly two seconds.
     Duration::from_nanos(end - start) > SLOW + Duration::from_millis(1)
         || spans.iter().any(|span| matches!(span.status, Status::Error(_)))
 }
 
-/// Every trace is wholly on one back end, and each has its share of them.
+/// Checks that every trace is wholly on one back end, and that each back end has its share of them.
 pub(crate) fn check_each_on_one_back_end(sent: &ByTrace, received: &[ByTrace]) -> Result<(), String> {
     for (id, spans) in sent {
         let holders: Vec<usize> = (0..received.len()).filter(|index| received[*index].contains_key(id)).collect();
@@ -73,7 +77,7 @@ pub(crate) fn check_each_on_one_back_end(sent: &ByTrace, received: &[ByTrace]) -
         }
     }
     for (index, traces) in received.iter().enumerate() {
-        // The ring is divided by a hundred points for each back end: by far not in halves.
+        // The ring has a hundred points for each back end, so the halves are far from equal.
         let share = traces.len() as f64 / sent.len() as f64;
         if !(0.2..0.8).contains(&share) {
             return Err(format!("back end {index} has {share:.2} of the traces"));
@@ -82,7 +86,7 @@ pub(crate) fn check_each_on_one_back_end(sent: &ByTrace, received: &[ByTrace]) -
     Ok(())
 }
 
-/// Whatever is kept is whole, with the spans of its consumers.
+/// Checks that every kept trace is whole, including the spans of its consumers.
 pub(crate) fn check_whole(sent: &ByTrace, kept: &ByTrace) -> Result<(), String> {
     for (id, spans) in kept {
         let Some(original) = sent.get(id) else { return Err(format!("trace {id} was never sent")) };
@@ -100,7 +104,7 @@ pub(crate) fn check_whole(sent: &ByTrace, kept: &ByTrace) -> Result<(), String> 
     Ok(())
 }
 
-/// All of these are kept.
+/// Checks that all these traces are kept.
 pub(crate) fn check_all_kept(wanted: &ByTrace, kept: &ByTrace) -> Result<(), String> {
     let lost: Vec<_> = wanted.keys().filter(|id| !kept.contains_key(id)).collect();
     match lost.first() {
@@ -109,7 +113,8 @@ pub(crate) fn check_all_kept(wanted: &ByTrace, kept: &ByTrace) -> Result<(), Str
     }
 }
 
-/// As many of these are kept as the baseline allows, up to one false alarm in a million runs.
+/// Checks that the number of kept traces matches the baseline, with at most one false alarm in a
+/// million runs.
 pub(crate) fn check_baseline(traces: &ByTrace, kept: &ByTrace) -> Result<usize, String> {
     let count = traces.keys().filter(|id| kept.contains_key(id)).count();
     let allowed = plausible(traces.len(), BASELINE);

@@ -1,4 +1,5 @@
-//! The promise of the two tiers: each trace in one place, the notable ones kept, and whatever is kept is whole.
+//! The guarantee of the two tiers: each trace is in one place, the notable traces are kept, and
+//! every kept trace is whole.
 
 use std::path::Path;
 use std::thread;
@@ -8,13 +9,15 @@ use crate::judgement::{Sorted, check_all_kept, check_baseline, check_each_on_one
 use crate::tier::{ByTrace, Tier};
 use crate::traffic::{SERVICES, failing, plain, send, waiting};
 
-/// After the wait for a decision: for the next tick of the processor, its batch, and the way to Jaeger.
+/// Additional time after the decision wait: for the next tick of the processor, its batch, and the
+/// way to Jaeger.
 const AND_THEN: Duration = Duration::from_secs(5);
 
-/// How long more a busy machine may take for it.
+/// Additional time that a busy machine may take.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// What the checks say of the traces in Jaeger once all of it should be there, or as soon after that as they pass.
+/// Checks the traces in Jaeger after the expected time, and repeats the check until it passes or
+/// the time is up.
 fn judge<T>(tier: &Tier, wait: Duration, check: impl Fn(&ByTrace) -> Result<T, String>) -> T {
     thread::sleep(wait + AND_THEN);
     let deadline = Instant::now() + PATIENCE;
@@ -37,11 +40,11 @@ fn notable_traces_are_kept_and_every_kept_trace_is_whole() {
     let tier = Tier::start(&[("DECISION_WAIT", "8s")]);
     let endpoint = tier.endpoint();
     let sent = thread::scope(|scope| {
-        // Delays up to the wait, while there is other traffic.
+        // Delays up to the decision wait, during other traffic.
         let waiting = scope.spawn(|| send(&waiting(58), &endpoint));
         let mut sent = ByTrace::new();
         for _ in 0..5 {
-            // Few enough at a time that their queue does not make slow traces of them.
+            // Few enough at a time that their queue does not make their traces slow.
             let orders: Vec<_> = failing(30).into_iter().chain(plain(570)).collect();
             sent.extend(send(&orders, &endpoint));
         }
@@ -71,12 +74,12 @@ fn notable_traces_are_kept_and_every_kept_trace_is_whole() {
 #[test]
 fn spans_that_come_after_the_decision_share_the_fate_of_their_trace() {
     const WAIT: Duration = Duration::from_secs(3);
-    // Few traces at a time: by the time the late spans come, theirs is long gone from memory.
+    // Few traces at a time: when the late spans arrive, their trace has long left the memory.
     let tier = Tier::start(&[("DECISION_WAIT", "3s"), ("NUM_TRACES", "150")]);
     let endpoint = tier.endpoint();
     let mut late = waiting(120);
     for order in &mut late[80..] {
-        // Fails, but nobody knows in time.
+        // The order fails, but too late for the decision.
         order["items"][0]["sku"] = "SAMOVAR-TULA-5L".into();
     }
     let sent = thread::scope(|scope| {

@@ -12,17 +12,17 @@ use traced_broker::verify::{self, Span, TraceId, Traces};
 
 use crate::support::{Jaeger, Kind, Server};
 
-/// The name with an address for each back end.
+/// The name that resolves to an address of each back end.
 const NAME: &str = "sampling.test";
-/// The addresses. A port belongs to an address, so that all back ends have the same ports.
+/// The addresses. All back ends listen on the same ports, each at its own address.
 const ADDRESSES: [&str; 2] = ["127.0.0.2", "127.0.0.3"];
-/// How long spans may take through two Collectors.
+/// Maximum duration of the way through two Collectors.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// All spans of each trace, by what they were sent to or found in.
+/// All spans of each trace; grouped by where they were sent to or found.
 pub(crate) type ByTrace = BTreeMap<TraceId, Vec<Span>>;
 
-/// A front Collector, two that sample, and a Jaeger. The last fields end last.
+/// A front Collector, two sampling Collectors, and a Jaeger. The last fields are dropped last.
 pub(crate) struct Tier {
     front: Server,
     back_ends: Vec<Server>,
@@ -30,18 +30,18 @@ pub(crate) struct Tier {
     place: TempDir,
 }
 
-/// A file of `deploy/`.
+/// Returns the path of a file in `deploy/`.
 pub(crate) fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
 }
 
 impl Tier {
-    /// Starts all of them; the back ends with these variables.
+    /// Starts all parts; the back ends get these variables.
     pub(crate) fn start(settings: &[(&'static str, &str)]) -> Self {
         Self::start_routing(settings, None)
     }
 
-    /// Starts all of them; the front with a file that changes what the shipped one says.
+    /// Starts all parts; the front Collector gets a file that overrides parts of the shipped one.
     pub(crate) fn start_routing(settings: &[(&'static str, &str)], changes: Option<&Path>) -> Self {
         let place = tempfile::tempdir().unwrap();
         let jaeger = Jaeger::start();
@@ -76,14 +76,14 @@ impl Tier {
         Self { front, back_ends, jaeger, place }
     }
 
-    /// Where services send to, OTLP over HTTP.
+    /// Returns the endpoint for services, OTLP over HTTP.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.front.port() + 1)
     }
 
-    /// Where to scrape what these names stand for, at a port of the shipped files.
+    /// Returns the scrape targets behind this name, at a port of the shipped files.
     pub(crate) fn scraped(&self, name: &str, port: u64) -> Vec<String> {
-        // As the Collector's script lays them out.
+        // Same offsets as in the Collector's script.
         let offset = match port {
             8888 => 3,
             8889 => 4,
@@ -98,10 +98,10 @@ impl Tier {
         }
     }
 
-    /// What each back end received, once that is so many spans in all.
+    /// Returns the spans received by each back end, once there are this many in total.
     ///
     /// # Panics
-    /// When fewer come.
+    /// If fewer arrive.
     pub(crate) fn received(&self, spans: usize) -> Vec<ByTrace> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -116,7 +116,8 @@ impl Tier {
         }
     }
 
-    /// The traces in Jaeger that any of these services has a span in, with all of their spans.
+    /// Returns the traces in Jaeger in which any of these services has a span, with all their
+    /// spans.
     pub(crate) fn kept(&self, services: &[&str]) -> ByTrace {
         let mut kept = ByTrace::new();
         for service in services {
@@ -143,14 +144,14 @@ fn received_by(place: &Path, index: usize) -> PathBuf {
     place.join(format!("received-{index}.jsonl"))
 }
 
-/// The whole lines of a file that may still be written.
+/// Reads the complete lines of a file that may still be written.
 fn read_lines(path: &Path) -> ByTrace {
     let text = fs::read(path).unwrap_or_default();
     let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
     by_trace(&verify::otlp::read(BufReader::new(&text[..end])).expect("what a Collector wrote"))
 }
 
-/// The spans of each trace, each once: an exporter that waits for an answer in vain sends again.
+/// Groups the spans by trace and removes duplicates: an exporter sends again if it gets no answer.
 pub(crate) fn by_trace(traces: &Traces) -> ByTrace {
     let once = |spans: &[Span]| spans.iter().map(|span| (span.span_id, span.clone())).collect::<BTreeMap<_, _>>();
     traces.iter().map(|trace| (trace.id(), once(trace.spans()).into_values().collect())).collect()

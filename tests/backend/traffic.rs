@@ -1,4 +1,4 @@
-//! Orders to send through, and the run of the order system over them.
+//! Orders to send, and a run of the order system over them.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,19 +13,19 @@ use crate::tier::{ByTrace, by_trace};
 pub(crate) const SERVICES: [&str; 5] =
     ["order-api", "fulfillment-worker", "notification-service", "dead-letter-desk", "reconciliation-job"];
 
-/// Of which no warehouse has any: the order is tried four times, then dead-lettered.
+/// An article that no warehouse has: the order is tried four times, then dead-lettered.
 const GONE: &str = "SAMOVAR-TULA-5L";
-/// A carrier that answers when it is asked for the third time.
+/// A carrier that answers the third request.
 const FLAKY: &str = "flaky-express";
 
 static NUMBER: AtomicUsize = AtomicUsize::new(1);
 
-/// Orders that go well, each of another customer.
+/// Returns orders that succeed, each of a different customer.
 pub(crate) fn plain(count: usize) -> Vec<Value> {
     (0..count).map(|_| order()).collect()
 }
 
-/// Orders that fail at first, or for good.
+/// Returns orders that fail at first, or for good.
 pub(crate) fn failing(count: usize) -> Vec<Value> {
     let fail = |index: usize| {
         let mut order = order();
@@ -38,8 +38,8 @@ pub(crate) fn failing(count: usize) -> Vec<Value> {
     (0..count).map(fail).collect()
 }
 
-/// Orders of one customer with fifty items each, which take a tenth of a second. One has to wait for the one before it, so that
-/// each is that much longer in the queue.
+/// Returns orders of one customer with fifty items each, which take a tenth of a second. Each waits
+/// for the one before it, and so is queued that much longer.
 pub(crate) fn waiting(count: usize) -> Vec<Value> {
     let customer = order()["customer"].take();
     let item = json!({ "sku": "TEA-SENCHA-100", "quantity": 1, "unit_price_minor": 1180 });
@@ -62,8 +62,8 @@ fn order() -> Value {
     })
 }
 
-/// Has the order system work through these orders and send its spans to the Collector at this endpoint. Returns all spans that its
-/// services exported, as it wrote them down itself.
+/// Runs the order system over these orders, with its spans sent to the Collector at this endpoint.
+/// Returns all exported spans of its services, as the system itself recorded them.
 pub(crate) fn send(orders: &[Value], endpoint: &str) -> ByTrace {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("orders.jsonl");
@@ -75,14 +75,14 @@ pub(crate) fn send(orders: &[Value], endpoint: &str) -> ByTrace {
     by_trace(&verify::otlp::read(&spans[..]).expect("what the order system wrote"))
 }
 
-/// The order system with its API up, for as long as this lives.
+/// The order system with its API, running while this value lives.
 pub(crate) struct Shop {
     _running: Running,
     url: String,
 }
 
 impl Shop {
-    /// Opens it, with spans and measurements going to the Collector at this endpoint.
+    /// Opens it, with spans and metrics sent to the Collector at this endpoint.
     pub(crate) fn open(endpoint: &str) -> Self {
         let mut running = Running::start(&["--serve", "--port", "0", "--otlp", endpoint]);
         let line = running.wait_for_output("API at");
@@ -91,7 +91,7 @@ impl Shop {
         Self { _running: running, url }
     }
 
-    /// Posts these orders, which it has to accept.
+    /// Posts these orders and asserts that each is accepted.
     pub(crate) fn post(&self, orders: &[Value]) {
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             let client = reqwest::Client::builder().no_proxy().build().unwrap();

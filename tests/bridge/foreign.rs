@@ -1,13 +1,15 @@
-//! Messages of other systems, as those write them: understood at the source in their dialect, one trace to the far end.
+//! Messages as other systems write them: understood at the source in their dialect, with one trace
+//! to the far end.
 
 use opentelemetry::trace::{SpanId, SpanKind, TraceId};
 use tokio::sync::oneshot;
 use traced_broker::driver::{Driver, Outbound};
-use traced_broker::{Dialect, Topic, TracedBrokerExt, span};
+use traced_broker::names::attribute;
+use traced_broker::{Dialect, Topic, TracedBrokerExt};
 
+use crate::setup::{End, Setup, receive};
 use crate::support::{Kind, shared};
 use crate::traces::{attribute, id, linked};
-use crate::world::{End, World, receive};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -19,12 +21,12 @@ fn sender() -> SpanId {
     SpanId::from_hex(&PARENT[36..52]).unwrap()
 }
 
-/// Bridges one message and checks which dialect the trace came in, and that it went on.
-async fn bridged(world: &World, dialect: Dialect, named: &[Dialect]) {
-    let mut arrivals = world.arrivals().await;
+/// Bridges one message; checks the dialect of its trace, and that the trace continues.
+async fn bridged(setup: &Setup, dialect: Dialect, named: &[Dialect]) {
+    let mut arrivals = setup.arrivals().await;
     let (stop, stopped) = oneshot::channel::<()>();
     let bridging = async {
-        let bridge = world.from.bridge(world.bridged().dialects(named.iter().copied()), &world.to, &world.far);
+        let bridge = setup.from.bridge(setup.bridged().dialects(named.iter().copied()), &setup.to, &setup.far);
         bridge.run_until(stopped).await.unwrap()
     };
     let arriving = async {
@@ -33,26 +35,26 @@ async fn bridged(world: &World, dialect: Dialect, named: &[Dialect]) {
     };
     let (bridged, ()) = tokio::join!(bridging, arriving);
     assert_eq!(bridged.progress.copied, 1, "{dialect}: {bridged}");
-    world.close().await;
+    setup.close().await;
     let (bridge, copy) =
-        (world.spans.one(&format!("process {}", world.near)), world.spans.one(&format!("send {}", world.far)));
-    let process = world.spans.one(&format!("process {}", world.far));
-    assert_eq!(attribute(&bridge, span::CONTEXT_DIALECT), dialect.as_str());
+        (setup.spans.one(&format!("process {}", setup.near)), setup.spans.one(&format!("send {}", setup.far)));
+    let process = setup.spans.one(&format!("process {}", setup.far));
+    assert_eq!(attribute(&bridge, attribute::CONTEXT_DIALECT), dialect.as_str());
     assert_eq!((bridge.span_context.trace_id(), bridge.parent_span_id), (trace(), sender()), "{dialect}");
     assert_eq!(linked(&bridge), [sender()], "{dialect}");
-    // From here on in the usual headers: a creation context of the bridge's own, in the same trace.
+    // From here on in the usual headers: the bridge's own creation context, in the same trace.
     assert_eq!((&copy.span_kind, copy.parent_span_id), (&SpanKind::Producer, id(&bridge)), "{dialect}");
     assert_eq!((process.span_context.trace_id(), process.parent_span_id), (trace(), id(&copy)), "{dialect}");
-    assert_eq!(attribute(&process, span::CONTEXT_DIALECT), "", "{dialect}");
+    assert_eq!(attribute(&process, attribute::CONTEXT_DIALECT), "", "{dialect}");
 }
 
-/// A message that the driver writes, with the headers as the other system writes them.
+/// Publishes a message through the driver, with the headers of the other system.
 async fn of_headers(from: End, dialect: Dialect, headers: &[(&str, &str)], payload: &str) {
-    let world = World::new(from, End::Memory).await;
+    let setup = Setup::new(from, End::Memory).await;
     let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
     let message = Outbound { headers, ..Outbound::new(payload.to_owned()) };
-    world.from.get_ref().publish(&Topic::new(&world.near).unwrap(), message).await.unwrap();
-    bridged(&world, dialect, &Dialect::ALL).await;
+    setup.from.get_ref().publish(&Topic::new(&setup.near).unwrap(), message).await.unwrap();
+    bridged(&setup, dialect, &Dialect::ALL).await;
 }
 
 const B3: &str = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1";
@@ -89,30 +91,30 @@ async fn on_nats() {
     nats(Dialect::CloudEvents, &[], &event).await;
 }
 
-/// Understood without being named.
+/// This dialect is understood without being named.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_nats_server_renamed() {
-    let world = World::new(End::Nats, End::Memory).await;
+    let setup = Setup::new(End::Nats, End::Memory).await;
     let headers = [("Xraceparent", PARENT), ("tracestate", "rojo=1")].into_iter().collect();
     let message = Outbound { headers, ..Outbound::new("x") };
-    world.from.get_ref().publish(&Topic::new(&world.near).unwrap(), message).await.unwrap();
-    bridged(&world, Dialect::NatsServer, &[]).await;
-    let bridge = world.spans.one(&format!("process {}", world.near));
+    setup.from.get_ref().publish(&Topic::new(&setup.near).unwrap(), message).await.unwrap();
+    bridged(&setup, Dialect::NatsServer, &[]).await;
+    let bridge = setup.spans.one(&format!("process {}", setup.near));
     assert_eq!(bridge.span_context.trace_state().header(), "rojo=1");
 }
 
-/// An entry with the fields that the other system writes.
+/// Adds an entry with the fields that the other system writes.
 async fn of_entry(dialect: Dialect, fields: &[(&str, &[u8])]) {
-    let world = World::new(End::Redis, End::Memory).await;
+    let setup = Setup::new(End::Redis, End::Memory).await;
     let url = tokio::task::spawn_blocking(|| shared(Kind::Redis)).await.unwrap();
     let mut client = ::redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     let mut entry = ::redis::cmd("XADD");
-    entry.arg(&world.near).arg("*");
+    entry.arg(&setup.near).arg("*");
     fields.iter().for_each(|(name, value)| {
         entry.arg(*name).arg(*value);
     });
     let _id: String = entry.query_async(&mut client).await.unwrap();
-    bridged(&world, dialect, &[dialect]).await;
+    bridged(&setup, dialect, &[dialect]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

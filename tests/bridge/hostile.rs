@@ -1,32 +1,33 @@
-//! Messages that a foreign producer wrote, with what breaks other protocols.
+//! Messages of a foreign producer, with contents that break other protocols.
 
 use bytes::Bytes;
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::TraceContextExt;
 use tokio::sync::oneshot;
-use traced_broker::bridge::TOMBSTONE;
 use traced_broker::driver::{Driver, Outbound};
-use traced_broker::{Bridged, Delivery, Headers, Message, Topic, TracedBroker, TracedBrokerExt, dead_letter};
+use traced_broker::names::header;
+use traced_broker::{Bridged, Delivery, Headers, Message, Topic, TracedBroker, TracedBrokerExt};
 
-use crate::world::{End, SOON, World, next, receive, text};
+use crate::setup::{End, SOON, Setup, next, receive, text};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const BELLS: &str = "last";
-/// All have the same, so that they come in order.
+/// The same key for all, so that they stay in order.
 const KEY: Bytes = Bytes::from_static(b"k");
 
-/// Bridges what the driver of the source writes, then one sound message, and returns what arrives.
-async fn bridge(world: &World, hostile: Vec<Outbound>) -> (Vec<Delivery>, Bridged) {
-    let mut arrivals = world.arrivals().await;
-    let topic = Topic::new(&world.near).unwrap();
+/// Bridges messages published by the source's driver, then one valid message, and returns all that
+/// arrive.
+async fn bridge(setup: &Setup, hostile: Vec<Outbound>) -> (Vec<Delivery>, Bridged) {
+    let mut arrivals = setup.arrivals().await;
+    let topic = Topic::new(&setup.near).unwrap();
     for message in hostile {
         let message = Outbound { key: Some(KEY), ..message };
-        world.from.get_ref().publish(&topic, message).await.unwrap();
+        setup.from.get_ref().publish(&topic, message).await.unwrap();
     }
-    world.from.publish(&world.near, Message::new(BELLS).key(KEY)).await.unwrap();
+    setup.from.publish(&setup.near, Message::new(BELLS).key(KEY)).await.unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let bridging = async {
-        let bridge = world.from.bridge(world.bridged(), &world.to, &world.far).in_flight(1);
+        let bridge = setup.from.bridge(setup.bridged(), &setup.to, &setup.far).in_flight(1);
         bridge.run_until(stopped).await.unwrap()
     };
     let arriving = async {
@@ -49,7 +50,8 @@ fn with(headers: &[(&str, &[u8])]) -> Outbound {
     Outbound { headers: headers.iter().copied().collect(), ..Outbound::new("hostile") }
 }
 
-/// Line breaks, percent-encoded and plain, in every place where the formats let something of the producer's own stand.
+/// Returns messages with line breaks, percent-encoded and plain, in every place where the formats
+/// allow producer-defined text.
 fn hostile() -> Vec<Outbound> {
     vec![
         with(&[("traceparent", PARENT.as_bytes()), ("baggage", b"a=1%0d%0aNats-Rollup:%20all,b=2;p=%0d%0aevil")]),
@@ -72,8 +74,8 @@ fn hostile() -> Vec<Outbound> {
 }
 
 async fn what_is_hostile_is_harmless(from: End, to: End) {
-    let world = World::new(from, to).await;
-    let (arrived, bridged) = bridge(&world, hostile()).await;
+    let setup = Setup::new(from, to).await;
+    let (arrived, bridged) = bridge(&setup, hostile()).await;
     assert_eq!((arrived.len(), bridged.progress.copied, bridged.progress.failed), (6, 6, 0), "{bridged}");
     let contexts: Vec<_> = arrived.iter().map(Delivery::creation_context).collect();
     let trace = |at: usize| contexts[at].span().span_context().trace_id().to_string();
@@ -94,7 +96,7 @@ async fn what_is_hostile_is_harmless(from: End, to: End) {
         check_clean(delivery.message().headers());
         delivery.ack().await.unwrap();
     }
-    world.close().await;
+    setup.close().await;
 }
 
 fn check_clean(headers: &Headers) {
@@ -134,40 +136,40 @@ async fn from_memory_to_kafka() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payload_that_is_too_large_does_not_hold_up_the_others() {
-    let world = World::new(End::Memory, End::Nats).await;
-    let limit = world.to.capabilities().max_payload.unwrap();
+    let setup = Setup::new(End::Memory, End::Nats).await;
+    let limit = setup.to.capabilities().max_payload.unwrap();
     let large = Outbound::new(vec![b'x'; limit + 1]);
-    let (arrived, bridged) = bridge(&world, vec![large]).await;
+    let (arrived, bridged) = bridge(&setup, vec![large]).await;
     assert_eq!((arrived.len(), bridged.progress.copied, bridged.consumed.rejected), (1, 1, 1), "{bridged}");
-    let dead = traced_broker::Subscription::new(format!("{}.dead", world.near)).group("desk");
-    let mut dead = world.from.subscribe(dead).await.unwrap();
+    let dead = traced_broker::Subscription::new(format!("{}.dead", setup.near)).group("desk");
+    let mut dead = setup.from.subscribe(dead).await.unwrap();
     let letter = receive(&mut dead).await;
     assert_eq!(letter.payload().len(), limit + 1);
-    assert_eq!(letter.headers().get_str(dead_letter::ERROR_TYPE), Some("too_large"));
+    assert_eq!(letter.headers().get_str(header::DEAD_LETTER_ERROR_TYPE), Some("too_large"));
     for delivery in arrived {
         delivery.ack().await.unwrap();
     }
-    world.close().await;
+    setup.close().await;
 }
 
-/// Kafka knows messages without a payload, Redis does not.
+/// Kafka supports messages without a payload, Redis does not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tombstone_crosses_and_comes_back() {
-    let there = World::new(End::Kafka, End::Redis).await;
+    let there = Setup::new(End::Kafka, End::Redis).await;
     let tombstone = Outbound { payload: None, ..Outbound::default() };
     let (arrived, _) = bridge(&there, vec![tombstone]).await;
     let copy = arrived[0].message().clone();
-    assert_eq!((copy.is_tombstone(), copy.headers().get_str(TOMBSTONE)), (false, Some("true")));
+    assert_eq!((copy.is_tombstone(), copy.headers().get_str(header::BRIDGE_TOMBSTONE)), (false, Some("true")));
     for delivery in arrived {
         delivery.ack().await.unwrap();
     }
 
-    let back = World::new(End::Redis, End::Kafka).await;
+    let back = Setup::new(End::Redis, End::Kafka).await;
     let message = Message::from(&copy);
     back.from.publish(&back.near, message).await.unwrap();
     let (arrived, _) = tokio::time::timeout(SOON, bridge(&back, Vec::new())).await.unwrap();
     let again = arrived.iter().find(|delivery| text(delivery.message()) != BELLS).unwrap().message().clone();
-    assert!(again.is_tombstone() && !again.headers().contains(TOMBSTONE));
+    assert!(again.is_tombstone() && !again.headers().contains(header::BRIDGE_TOMBSTONE));
     assert_eq!(again.key(), Some(&KEY));
     for delivery in arrived {
         delivery.ack().await.unwrap();

@@ -1,4 +1,4 @@
-//! A target that is away for a while.
+//! A target that is unavailable for a while.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,38 +10,38 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use traced_broker::{Message, Retry, TracedBroker, TracedBrokerExt};
 
+use crate::setup::{SOON, Setup, number, receive, text};
 use crate::support::{Kind, Server};
 use crate::traces::linked;
-use crate::world::{SOON, World, number, receive, text};
 
 const MESSAGES: usize = 40;
 
-/// Messages that come while the target is dead wait at the source, and all arrive when it is back.
+/// Messages published while the target is down wait at the source, and all arrive once it is back.
 async fn nothing_is_lost_while_the_target_is_away(kind: Kind, options: &str) {
     let server = Arc::new(tokio::task::spawn_blocking(move || Server::start(kind)).await.unwrap());
     let number = number();
-    let world = World::over(&format!("memory://bridge-{number}"), &format!("{}{options}", server.url()), number).await;
-    let mut arrivals = world.arrivals().await;
+    let setup = Setup::over(&format!("memory://bridge-{number}"), &format!("{}{options}", server.url()), number).await;
+    let mut arrivals = setup.arrivals().await;
     let (stop, stopped) = oneshot::channel::<()>();
     let failed = Mutex::new(0);
     let bridging = async {
-        let bridge = world.from.bridge(world.bridged(), &world.to, &world.far).in_flight(8);
+        let bridge = setup.from.bridge(setup.bridged(), &setup.to, &setup.far).in_flight(8);
         let bridge = bridge.retry(Retry::default().longest_delay(Duration::from_millis(300)));
         let bridge = bridge.progress_every(Duration::from_millis(20)).on_progress(|now| *failed.lock() = now.failed);
         bridge.run_until(stopped).await.unwrap()
     };
     let sending = async {
-        let root = world.spans.root("import");
-        world.from.publish(&world.near, Message::new("first").context(root.clone())).await.unwrap();
+        let root = setup.spans.root("import");
+        setup.from.publish(&setup.near, Message::new("first").context(root.clone())).await.unwrap();
         assert_eq!(text(&receive(&mut arrivals).await), "first");
         if kind == Kind::RabbitMq {
-            // It writes down only every five seconds that a new queue exists.
+            // RabbitMQ records new queues on disk only every five seconds.
             tokio::time::sleep(Duration::from_secs(6)).await;
         }
         on(&server, Server::kill).await;
         for order in 0..MESSAGES {
             let message = Message::new(order.to_string()).context(root.clone());
-            world.from.publish(&world.near, message).await.unwrap();
+            setup.from.publish(&setup.near, message).await.unwrap();
         }
         while *failed.lock() < 8 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -55,12 +55,12 @@ async fn nothing_is_lost_while_the_target_is_away(kind: Kind, options: &str) {
         drop(stop);
     };
     let (bridged, ()) = timeout(2 * SOON, async { tokio::join!(bridging, sending) }).await.expect("it goes on");
-    world.close().await;
+    setup.close().await;
     assert_eq!(bridged.progress.copied, MESSAGES as u64 + 1, "{bridged}");
     assert_eq!((bridged.consumed.handled, bridged.consumed.retried), (MESSAGES as u64 + 1, 0), "{bridged}");
     assert!(bridged.progress.failed >= 8, "{bridged}");
-    world.spans.assert_whole(1);
-    let attempts = world.spans.named(&format!("send {}", world.far));
+    setup.spans.assert_whole(1);
+    let attempts = setup.spans.named(&format!("send {}", setup.far));
     assert_eq!(attempts.len() as u64, bridged.progress.copied + bridged.progress.failed, "each attempt is a span");
     assert!(attempts.iter().all(|attempt| linked(attempt).len() == 1), "and links what it sends");
 }
@@ -85,7 +85,7 @@ async fn rabbitmq() {
     nothing_is_lost_while_the_target_is_away(Kind::RabbitMq, "").await;
 }
 
-/// Kafka's client tries for half a minute on its own unless told otherwise.
+/// Kafka's client retries for half a minute by itself unless configured otherwise.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kafka() {
     nothing_is_lost_while_the_target_is_away(Kind::Kafka, "?delivery_timeout=2000").await;

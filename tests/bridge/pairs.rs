@@ -1,13 +1,14 @@
-//! Every ordered pair of the five brokers: one trace, and the message as it was.
+//! Every ordered pair of the five brokers: one trace, and an unchanged message.
 
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use tokio::sync::oneshot;
-use traced_broker::{Message, Received, TracedBroker, TracedBrokerExt, span};
+use traced_broker::names::attribute;
+use traced_broker::{Message, Received, TracedBroker, TracedBrokerExt};
 
+use crate::setup::{End, Setup, next};
 use crate::traces::{attribute, id, linked};
-use crate::world::{End, World, next};
 
 macro_rules! pairs {
     ($($name:ident: $from:ident => $to:ident,)*) => {
@@ -18,7 +19,7 @@ macro_rules! pairs {
             }
         )*
 
-        /// None is left out.
+        /// No pair is left out.
         #[test]
         fn there_are_all_of_them() {
             let pairs = [$((End::$from, End::$to)),*];
@@ -57,19 +58,19 @@ pairs! {
 }
 
 async fn one_trace_from_end_to_end(from: End, to: End) {
-    let world = World::new(from, to).await;
-    let mut arrivals = world.arrivals().await;
+    let setup = Setup::new(from, to).await;
+    let mut arrivals = setup.arrivals().await;
     let (stop, stopped) = oneshot::channel::<()>();
     let bridging = async {
-        let bridge = world.from.bridge(world.bridged(), &world.to, &world.far);
+        let bridge = setup.from.bridge(setup.bridged(), &setup.to, &setup.far);
         bridge.run_until(stopped).await.unwrap()
     };
     let order = async {
-        let root = world.spans.root("POST /orders").with_baggage([KeyValue::new("tenant", "acme, inc")]);
-        world.from.publish(&world.near, order(&root)).await.unwrap();
+        let root = setup.spans.root("POST /orders").with_baggage([KeyValue::new("tenant", "acme, inc")]);
+        setup.from.publish(&setup.near, order(&root)).await.unwrap();
         let delivery = next(&mut arrivals).await;
         check_message(delivery.message(), to);
-        let tracer = world.spans.provider.tracer("application");
+        let tracer = setup.spans.provider.tracer("application");
         let ship = |_| async move {
             assert_eq!(
                 Context::current().baggage().get("tenant").map(ToString::to_string),
@@ -83,10 +84,10 @@ async fn one_trace_from_end_to_end(from: End, to: End) {
         drop(stop);
     };
     let (bridged, ()) = tokio::join!(bridging, order);
-    world.close().await;
+    setup.close().await;
     assert_eq!((bridged.progress.copied, bridged.progress.failed), (1, 0), "{bridged}");
     assert_eq!((bridged.consumed.handled, bridged.consumed.attempts()), (1, 1), "{bridged}");
-    check_spans(&world, from, to);
+    check_spans(&setup, from, to);
 }
 
 fn order(root: &Context) -> Message {
@@ -101,7 +102,7 @@ fn check_message(copy: &Received, to: End) {
     for (name, value) in [("content-type", "application/json"), ("tenant", "acme")] {
         assert_eq!(copy.headers().get_all(name).collect::<Vec<_>>(), [value.as_bytes()], "{name} at {to:?}");
     }
-    // The id once: as what the broker has for it.
+    // The id appears once: in the broker's own field if it has one.
     let in_header = matches!(to, End::Kafka | End::Redis);
     assert_eq!(copy.headers().get_all("message-id").count(), usize::from(in_header), "at {to:?}");
     for name in ["traceparent", "baggage"] {
@@ -109,13 +110,13 @@ fn check_message(copy: &Received, to: End) {
     }
 }
 
-fn check_spans(world: &World, from: End, to: End) {
-    let (near, far) = (&world.near, &world.far);
-    let one = |name: &str| world.spans.one(name);
+fn check_spans(setup: &Setup, from: End, to: End) {
+    let (near, far) = (&setup.near, &setup.far);
+    let one = |name: &str| setup.spans.one(name);
     let (root, send) = (one("POST /orders"), one(&format!("send {near}")));
     let (bridge, copy) = (one(&format!("process {near}")), one(&format!("send {far}")));
     let (process, ship) = (one(&format!("process {far}")), one("ship"));
-    world.spans.assert_whole(1);
+    setup.spans.assert_whole(1);
     let kinds = [&send, &bridge, &copy, &process].map(|span| span.span_kind.clone());
     assert_eq!(kinds, [SpanKind::Producer, SpanKind::Consumer, SpanKind::Client, SpanKind::Consumer]);
     let parents = [&send, &bridge, &copy, &process, &ship].map(|span| span.parent_span_id);
@@ -127,7 +128,7 @@ fn check_spans(world: &World, from: End, to: End) {
         assert_eq!(attribute(span, "messaging.system"), end.system(), "{}", span.name);
         assert_eq!(span.status, Status::Unset, "{}", span.name);
     }
-    let hops = [&send, &bridge, &copy, &process].map(|span| attribute(span, span::HOP));
+    let hops = [&send, &bridge, &copy, &process].map(|span| attribute(span, attribute::HOP));
     assert_eq!(hops, ["", "", "bridge", "bridge"]);
     assert!(copy.start_time >= bridge.start_time && copy.end_time <= bridge.end_time, "settled after the confirm");
 }

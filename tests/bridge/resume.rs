@@ -1,4 +1,4 @@
-//! A bridge that is stopped in the middle of its work, and goes on.
+//! A bridge that is stopped in the middle of its work, and continues.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,14 +9,14 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use traced_broker::{Bridged, Message, TracedBroker, TracedBrokerExt};
 
-use crate::world::{End, SOON, World, receive, text};
+use crate::setup::{End, SOON, Setup, receive, text};
 
 const MESSAGES: usize = 300;
 
-/// Bridges until so many have set out.
-async fn stop_after(world: &World, messages: usize) -> Bridged {
+/// Runs a bridge until this many messages have been taken up.
+async fn stop_after(setup: &Setup, messages: usize) -> Bridged {
     let (enough, set_out) = (Notify::new(), AtomicUsize::new(0));
-    let bridge = world.from.bridge(world.bridged(), &world.to, &world.far).in_flight(16);
+    let bridge = setup.from.bridge(setup.bridged(), &setup.to, &setup.far).in_flight(16);
     let bridge = bridge.prepare(|message, _| {
         if set_out.fetch_add(1, Ordering::Relaxed) + 1 == messages {
             enough.notify_one();
@@ -26,10 +26,10 @@ async fn stop_after(world: &World, messages: usize) -> Bridged {
     bridge.run_until(enough.notified()).await.unwrap()
 }
 
-/// Bridges until so many have arrived.
-async fn finish(world: &World, messages: u64) -> Bridged {
+/// Runs a bridge until this many messages have arrived.
+async fn finish(setup: &Setup, messages: u64) -> Bridged {
     let enough = Notify::new();
-    let bridge = world.from.bridge(world.bridged(), &world.to, &world.far).in_flight(16);
+    let bridge = setup.from.bridge(setup.bridged(), &setup.to, &setup.far).in_flight(16);
     let bridge = bridge.progress_every(Duration::from_millis(20)).on_progress(|now| {
         if now.copied >= messages {
             enough.notify_one();
@@ -39,23 +39,23 @@ async fn finish(world: &World, messages: u64) -> Bridged {
 }
 
 async fn it_goes_on_where_it_stopped(from: End, to: End) {
-    let world = World::new(from, to).await;
-    let sent = (0..MESSAGES).map(|order| world.from.publish(&world.near, Message::new(order.to_string())));
+    let setup = Setup::new(from, to).await;
+    let sent = (0..MESSAGES).map(|order| setup.from.publish(&setup.near, Message::new(order.to_string())));
     assert!(join_all(sent).await.iter().all(Result::is_ok));
 
-    let first = stop_after(&world, 50).await;
+    let first = stop_after(&setup, 50).await;
     assert!((50..MESSAGES as u64).contains(&first.progress.copied), "stopped in the middle: {first}");
     assert_eq!((first.consumed.handled, first.consumed.unsettled), (first.progress.copied, 0), "{first}");
     let rest = MESSAGES as u64 - first.progress.copied;
-    let second = finish(&world, rest).await;
+    let second = finish(&setup, rest).await;
     assert_eq!(second.progress.copied, rest, "each crossed once: {first}; {second}");
 
-    let (mut arrivals, mut arrived) = (world.arrivals().await, BTreeSet::new());
+    let (mut arrivals, mut arrived) = (setup.arrivals().await, BTreeSet::new());
     for _ in 0..MESSAGES {
         assert!(arrived.insert(text(&receive(&mut arrivals).await)), "none came twice");
     }
-    world.close().await;
-    world.spans.assert_whole(MESSAGES);
+    setup.close().await;
+    setup.spans.assert_whole(MESSAGES);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

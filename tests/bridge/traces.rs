@@ -1,4 +1,4 @@
-//! The spans that were exported, and what they say.
+//! The exported spans and their contents.
 
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanId, TraceContextExt, Tracer, TracerProvider};
@@ -8,7 +8,7 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData
 use traced_broker::Broker;
 use traced_broker::verify::{Waterfall, check, otlp};
 
-/// Where every broker of a test exports its spans to.
+/// The exporter that all brokers of a test share.
 pub(crate) struct Spans {
     exporter: InMemorySpanExporter,
     pub(crate) provider: SdkTracerProvider,
@@ -23,18 +23,18 @@ impl Default for Spans {
 }
 
 impl Spans {
-    /// The broker, exporting here.
+    /// Configures the broker to export here.
     pub(crate) fn of(&self, broker: Broker) -> Broker {
         broker.with_tracer_provider(&self.provider)
     }
 
-    /// A span of the application's own, and the context in which it is current.
+    /// Starts an application span, and returns the context in which it is current.
     pub(crate) fn root(&self, name: &'static str) -> Context {
         let tracer = self.provider.tracer("application");
         Context::new().with_span(tracer.start_with_context(name, &Context::new()))
     }
 
-    /// Those of that name, in the order in which they started.
+    /// Returns the spans of that name, in the order in which they started.
     pub(crate) fn named(&self, name: &str) -> Vec<SpanData> {
         let mut spans = self.all();
         spans.retain(|span| span.name == name);
@@ -42,7 +42,7 @@ impl Spans {
         spans
     }
 
-    /// The only one of that name.
+    /// Returns the only span of that name.
     #[track_caller]
     pub(crate) fn one(&self, name: &str) -> SpanData {
         let mut spans = self.named(name);
@@ -58,7 +58,7 @@ impl Spans {
         self.all().iter().map(|span| span.name.to_string()).collect()
     }
 
-    /// Every trace is whole, and there are so many.
+    /// Asserts that every trace is whole, and that there are this many.
     #[track_caller]
     pub(crate) fn assert_whole(&self, traces: usize) {
         let resource_spans = group_spans_by_resource_and_scope(self.all(), &Default::default());
@@ -73,13 +73,13 @@ impl Spans {
     }
 }
 
-/// The attribute as text, empty when it is not there.
+/// Returns the attribute as text, empty if it is missing.
 pub(crate) fn attribute(span: &SpanData, key: &str) -> String {
     let found = span.attributes.iter().find(|pair| pair.key.as_str() == key);
     found.map(|pair| pair.value.as_str().into_owned()).unwrap_or_default()
 }
 
-/// The spans that it links.
+/// Returns the spans that it links.
 pub(crate) fn linked(span: &SpanData) -> Vec<SpanId> {
     span.links.iter().map(|link| link.span_context.span_id()).collect()
 }

@@ -1,4 +1,4 @@
-//! Finding a whole trace: by request or id, in either backend, when it comes.
+//! Finding a whole trace by request or id, in either backend, also if it arrives late.
 
 use axum::response::IntoResponse as _;
 use serde_json::Value;
@@ -26,7 +26,7 @@ async fn both_interfaces_of_both_backends() {
     }
 }
 
-/// Jaeger before the newer interface shows its page in place of what it does not know.
+/// An old Jaeger without the newer interface responds to unknown paths with its web page.
 #[tokio::test]
 async fn a_page_for_an_unknown_path_is_passed_over() {
     let page = |came: &Came| {
@@ -80,7 +80,7 @@ async fn a_request_is_sent_and_its_trace_checked() {
     );
     let asked = &jaeger.came()[0];
     assert_eq!(asked.headers["x-scope-orgid"], "topsecret");
-    // What is for the service is not for the backend.
+    // Headers for the service are not sent to the backend.
     assert!(!asked.headers.contains_key("x-token") && !asked.headers.contains_key("authorization"));
 }
 
@@ -96,7 +96,7 @@ async fn the_trace_of_a_request_is_also_named_by_w3c_headers() {
     }
 }
 
-/// 404 at first, then an overload, then a part, then all of it.
+/// The server responds with 404, then 503, then parts of the trace, then all of it.
 #[tokio::test]
 async fn a_trace_may_come_late_and_bit_by_bit() {
     let late = |came: &Came| match (came.path.starts_with(JAEGER), came.before) {
@@ -112,7 +112,7 @@ async fn a_trace_may_come_late_and_bit_by_bit() {
     assert!(server.came().len() >= 5);
 }
 
-/// Without expectations it is quiet that tells the end.
+/// Without expectations, the trace counts as complete once no new spans arrive.
 #[tokio::test]
 async fn a_trace_is_not_complete_while_spans_still_come() {
     let growing = |came: &Came| if came.before == 0 { json(first(2)) } else { json(JAEGER_V3) };

@@ -1,4 +1,4 @@
-//! What cannot be checked ends with 2 and says why.
+//! A trace that cannot be checked ends the command with exit code 2 and a reason.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::command::verify;
 use crate::server::{Came, Server, json, nothing, status};
 use crate::traces::{ID, JAEGER, JAEGER_V3, TEMPO, TEMPO_V2, many, with_process};
 
-/// A port that nobody listens on.
+/// Returns the URL of a closed port.
 async fn nowhere() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://me:topsecret@{}", listener.local_addr().unwrap())
@@ -20,7 +20,7 @@ async fn nowhere() -> String {
 #[tokio::test]
 async fn the_backend_is_down() {
     let outcome = verify(&["--trace-id", ID, "--tempo", &nowhere().await]).await.ends_with(2);
-    outcome.complains(&["Tempo at http://***@127.0.0.1:", "does not answer", "refused"]).never_shows("topsecret");
+    outcome.complains(&["Tempo at http://***@127.0.0.1:", "does not respond", "refused"]).never_shows("topsecret");
 }
 
 #[tokio::test]
@@ -49,13 +49,13 @@ async fn the_service_refuses_or_names_no_trace() {
 async fn the_url_is_another_server() {
     let page = Server::start(|_| "<!doctype html><title>Shop</title>".into_response()).await;
     let outcome = verify(&["--trace-id", ID, "--jaeger", &page.url]).await.ends_with(2);
-    outcome.complains(&["the answer is not a trace", "is this the address that Jaeger is queried at?"]);
+    outcome.complains(&["the answer is not a trace", "is this the query address of Jaeger?"]);
     let other = Server::start(|_| json("{\"status\":\"ok\"}")).await;
     let outcome = verify(&["--trace-id", ID, "--tempo", &other.url]).await.ends_with(2);
-    outcome.complains(&["not what this backend answers", "is this the address that Tempo is queried at?"]);
+    outcome.complains(&["not what this backend answers", "is this the query address of Tempo?"]);
     let empty = Server::start(|_| nothing()).await;
     let outcome = verify(&["--trace-id", ID, "--tempo", &empty.url]).await.ends_with(2);
-    outcome.complains(&["does not answer as one: is this the address"]);
+    outcome.complains(&["does not respond like this backend: is this its query address"]);
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn the_trace_never_comes() {
     outcome.complains(&["did not sample it"]);
 }
 
-/// Told at once: no patience helps.
+/// These errors end the command at once, because waiting does not help.
 #[tokio::test]
 async fn the_backend_wants_credentials_or_is_elsewhere() {
     let words = [(401, "--backend-header"), (403, "--backend-header"), (302, "redirects"), (400, "400 Bad Request")];
@@ -86,7 +86,7 @@ async fn the_backend_wants_credentials_or_is_elsewhere() {
     }
 }
 
-/// Headers would go along, to whoever that is.
+/// A redirection would send the headers to another server.
 #[tokio::test]
 async fn a_redirection_is_not_followed() {
     let other = Server::at(TEMPO, TEMPO_V2.to_owned()).await;
@@ -116,10 +116,10 @@ async fn a_cut_answer() {
         json(Body::from_stream(begun.chain(over)))
     });
     let server = broken_off.await;
-    verify(&["--trace-id", ID, "--tempo", &server.url]).await.ends_with(2).complains(&["broke off"]);
+    verify(&["--trace-id", ID, "--tempo", &server.url]).await.ends_with(2).complains(&["cut off"]);
 }
 
-/// Both with and without a length that tells beforehand.
+/// The body is refused with and without a `content-length`.
 #[tokio::test]
 async fn an_answer_without_end() {
     let long = Bytes::from(vec![b' '; 1 << 20]);
@@ -150,7 +150,7 @@ async fn a_trace_of_fifty_thousand_spans() {
     verify(&arguments).await.ends_with(1).prints(&["missing: `step 50000`"]);
 }
 
-/// Each of them misses its parent.
+/// The parent of each span is missing.
 #[tokio::test]
 async fn fifty_thousand_spans_without_their_root() {
     let server = Server::at(
@@ -186,12 +186,12 @@ async fn clocks_that_differ() {
     verify(&arguments).await.ends_with(0).prints(&["✓ whole"]);
     let arguments = ["--trace-id", ID, "--jaeger", &server.url, "--max-clock-skew", "1.9s"];
     verify(&arguments).await.ends_with(2);
-    // What is missing is missing by any clock.
+    // A missing span does not depend on the clocks.
     let arguments = ["--trace-id", ID, "--jaeger", &server.url, "--expect", "process payments"];
     verify(&arguments).await.ends_with(1);
 }
 
-/// Told before anything is sent.
+/// Invalid expectations are reported before the request is sent.
 #[tokio::test]
 async fn expectations_that_make_no_sense() {
     let server = Server::start(|_| json(JAEGER_V3)).await;
@@ -205,8 +205,8 @@ async fn expectations_that_make_no_sense() {
         ),
         ("{\"expekt\": []}", "unknown field `expekt`"),
         ("{\"expect\": [{\"kind\": \"consummer\"}]}", "unknown kind `consummer`"),
-        ("{\"expect\": [{\"span\": \"a\"}, {\"count\": 2}]}", "expectation 2 expects nothing"),
-        ("{\"expect\": [{\"span\": \"a\", \"count\": 0}]}", "expectation 1 expects nothing"),
+        ("{\"expect\": [{\"span\": \"a\"}, {\"count\": 2}]}", "expectation 2 is empty"),
+        ("{\"expect\": [{\"span\": \"a\", \"count\": 0}]}", "expectation 1 is empty"),
         ("{\"max_queue_latency\": \"5 weeks\"}", "`5 weeks` is not a duration"),
         ("{\"expect\": [", "EOF"),
     ];
@@ -228,7 +228,7 @@ async fn a_report_that_nothing_could_be_checked() {
     let path = junit.path().to_str().unwrap();
     verify(&["--trace-id", ID, "--tempo", &nowhere().await, "--junit", path]).await.ends_with(2);
     let xml = std::fs::read_to_string(junit.path()).unwrap();
-    assert!(xml.contains("errors=\"1\"") && xml.contains("does not answer") && !xml.contains("topsecret"), "{xml}");
+    assert!(xml.contains("errors=\"1\"") && xml.contains("does not respond") && !xml.contains("topsecret"), "{xml}");
     let elsewhere = ["--trace-id", ID, "--tempo", &nowhere().await, "--junit", "/nowhere/verify.xml"];
     verify(&elsewhere).await.ends_with(2).complains(&["cannot write /nowhere/verify.xml"]);
 }

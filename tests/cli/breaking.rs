@@ -1,4 +1,4 @@
-//! A broken trace is told from a whole one, and where it broke.
+//! Broken traces are recognized, and the place of the break is shown.
 
 use axum::response::IntoResponse as _;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ async fn jaeger(text: String) -> Server {
     Server::at(JAEGER, text).await
 }
 
-/// The message was sent, and its processing is nowhere in the trace.
+/// The message was sent, but the trace has no span that processed it.
 #[tokio::test]
 async fn a_message_that_nobody_continued() {
     let server = jaeger(first(2)).await;
@@ -69,10 +69,10 @@ async fn a_report_for_the_build_server_has_the_failure() {
 async fn nothing_was_sent() {
     let server = jaeger(first(1)).await;
     let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url, "--expect", "process orders"]).await.ends_with(1);
-    outcome.prints(&["✗ broken after `POST /orders` of order-api", "did not get as far as to send"]);
+    outcome.prints(&["✗ broken after `POST /orders` of order-api", "the service did not send it"]);
 }
 
-/// What was to come of the processing is missing because nothing processed the message.
+/// The expected message is missing because the message before it was not processed.
 #[tokio::test]
 async fn the_hop_before_the_one_that_is_expected() {
     let server = jaeger(first(2)).await;
@@ -81,7 +81,7 @@ async fn the_hop_before_the_one_that_is_expected() {
     outcome.prints(&[AFTER_SEND, "missing: `process notifications`", "did not extract the context"]);
 }
 
-/// A message that nobody reads is not where a trace broke that went on after it.
+/// An unread message is not the break if the trace continued after it.
 #[tokio::test]
 async fn the_last_hop_was_not_reached() {
     let mut answer: Value = serde_json::from_str(JAEGER_V3).unwrap();
@@ -97,7 +97,7 @@ async fn the_last_hop_was_not_reached() {
     let server = jaeger(answer.to_string()).await;
     let asked = ["--trace-id", ID, "--jaeger", &server.url, "--expect", "process notifications"];
     let outcome = verify(&asked).await.ends_with(1);
-    outcome.prints(&["✗ broken after `process orders`", "did not get as far as to send"]);
+    outcome.prints(&["✗ broken after `process orders`", "the service did not send it"]);
 }
 
 #[tokio::test]
@@ -116,10 +116,10 @@ async fn too_few_of_a_kind() {
     std::fs::write(file.path(), r#"{"expect":[{"span":"process orders","kind":"consumer","count":2}]}"#).unwrap();
     let file = file.path().to_str().unwrap();
     let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url, "--expectations", file]).await.ends_with(1);
-    outcome.prints(&["missing: `process orders` (consumer), 2 times: there are 1"]);
+    outcome.prints(&["missing: `process orders` (consumer), 2 times: found 1"]);
 }
 
-/// The processing is in the trace, but the span it continues is nowhere.
+/// The process span is in the trace, but its parent is not.
 #[tokio::test]
 async fn a_context_of_no_span() {
     let changed = with_process(|span| {
@@ -131,7 +131,8 @@ async fn a_context_of_no_span() {
     outcome.prints(&["parent not exported", AFTER_SEND, "context of a span that it never exported"]);
 }
 
-/// The work of the handler is in the trace, and its process span is not: so the context did arrive.
+/// The spans of the handler are in the trace, but the process span is not; so the context did
+/// arrive.
 #[tokio::test]
 async fn a_process_span_that_was_lost() {
     let changed = with_process(|span| {
@@ -139,7 +140,7 @@ async fn a_process_span_that_was_lost() {
         span["parentSpanId"] = json!("00000000000000aa");
         span["links"] = json!([]);
     });
-    // The sender went on to something else, which is not where the trace broke.
+    // The sender continued with other work, which is not the break.
     let mut answer: Value = serde_json::from_str(&changed).unwrap();
     let spans = answer["result"]["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array_mut().unwrap();
     let mut later = spans[0].clone();
@@ -165,13 +166,13 @@ async fn a_message_without_a_context() {
     outcome.prints(&["no context in the message", AFTER_SEND, "wrote no context header", "did not extract"]);
 }
 
-/// What has no place in a queue is told all the same.
+/// A finding without a break is reported, too.
 #[tokio::test]
 async fn a_process_span_without_length() {
     let changed = with_process(|span| span["endTimeUnixNano"] = span["startTimeUnixNano"].clone());
     let server = jaeger(changed).await;
     let outcome = verify(&["--trace-id", ID, "--jaeger", &server.url]).await.ends_with(1);
-    outcome.prints(&["process span without length", "✗ broken, as told above"]).never_shows("✓ whole");
+    outcome.prints(&["process span without length", "✗ broken: see the findings above"]).never_shows("✓ whole");
 }
 
 #[tokio::test]
@@ -183,7 +184,7 @@ async fn a_message_that_waited_too_long() {
         let arguments: Vec<&str> = arguments.iter().map(|text| &**text).collect();
         let outcome = verify(&arguments).await.ends_with(code);
         assert_eq!(
-            outcome.out.contains("✗ too slow: what `process orders` of fulfillment-worker handled waited 833 ms"),
+            outcome.out.contains("✗ too slow: the message of `process orders` of fulfillment-worker waited 833 ms"),
             code == 1
         );
         assert_eq!(outcome.out.contains("✓ whole"), code == 0);
@@ -197,7 +198,7 @@ async fn a_message_that_waited_too_long() {
         .prints(&["more than 500 ms"]);
 }
 
-/// A service that says so is believed.
+/// The sampling decision in the response determines the cause.
 #[tokio::test]
 async fn a_trace_that_was_not_sampled() {
     let value = format!("00-{ID}-00f067aa0ba902b1-00");
@@ -209,7 +210,7 @@ async fn a_trace_that_was_not_sampled() {
     outcome.prints(&[AFTER_SEND, "likely:  the span was sampled away"]).never_shows("did not extract");
 }
 
-/// Names come from anywhere, and none may change the terminal.
+/// Names are untrusted and must not control the terminal.
 #[tokio::test]
 async fn names_do_not_reach_the_terminal_as_they_are() {
     let evil = "send orders\u{1b}]0;owned\u{7}\n\u{202e}";
@@ -220,7 +221,7 @@ async fn names_do_not_reach_the_terminal_as_they_are() {
     outcome.prints(&["send orders�]0;owned"]).never_shows("\u{1b}").never_shows("\u{7}").never_shows("\u{202e}");
 }
 
-/// What was not even sent is a consequence of the break before it.
+/// An unsent message is a consequence of the break before it.
 #[tokio::test]
 async fn what_comes_after_a_break_is_told_with_it() {
     let server = jaeger(first(2)).await;
@@ -237,7 +238,7 @@ async fn what_comes_after_a_break_is_told_with_it() {
     }
 }
 
-/// The worker's spans were lost; what the next service did shows that the context came through.
+/// The worker's spans were lost; the spans of the next service show that the context did arrive.
 #[tokio::test]
 async fn a_service_whose_spans_were_lost_did_get_the_context() {
     let mut answer: Value = serde_json::from_str(JAEGER_V3).unwrap();
@@ -262,7 +263,8 @@ async fn a_service_whose_spans_were_lost_did_get_the_context() {
     assert_eq!(breaks[0]["causes"], json!(["sampled_away", "exporter_dropped", "not_arrived"]));
 }
 
-/// What `verify` says of a message that nobody continued, when Jaeger answers so to a search for `process orders`.
+/// Returns the break for an unprocessed message if Jaeger finds `found` in a search for
+/// `process orders`.
 async fn searched(found: Value) -> Value {
     let server = Server::start(move |came| match came.path.as_str() {
         path if path.starts_with(JAEGER) => crate::server::json(first(2)),
@@ -277,7 +279,7 @@ async fn searched(found: Value) -> Value {
     result["breaks"][0].clone()
 }
 
-/// As Jaeger's older interface has it, a day after the message was sent.
+/// Returns a trace of Jaeger's older interface, processed a day after the message was sent.
 fn processed(references: &Value, topic: &str) -> Value {
     json!({ "data": [{
         "traceID": "0af7651916cd43dd8448eb211c80319c",
@@ -317,7 +319,7 @@ async fn where_nothing_began_a_trace_it_is_rather_the_spans_that_are_lost() {
         let at = searched(found).await;
         assert_eq!((&at["causes"], &at["stray"]), (&json!(ABSENT_FIRST), &Value::Null));
     }
-    // Not an answer to that question: nothing is concluded from it.
+    // An invalid response to the search does not change the causes.
     let at = searched(json!("what?")).await;
     assert_eq!((at["causes"][0].as_str(), at["causes"].as_array().unwrap().len()), (Some("no_header"), 6));
 }

@@ -1,4 +1,4 @@
-//! The commands that work on brokers, as far as that takes no server.
+//! Tests of the commands that work on brokers, without a server.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use crate::command::traced_broker;
 
 const COMMANDS: [&str; 6] = ["publish", "consume", "probe", "doctor", "bridge", "redrive"];
 
-/// What each command needs beside the broker.
+/// Returns valid arguments for each command.
 fn arguments<'a>(command: &'a str, url: &'a str) -> Vec<&'a str> {
     match command {
         "publish" => vec![command, url, "orders", "--data", "x"],
@@ -87,7 +87,7 @@ async fn a_wrong_option_is_explained() {
     traced_broker(&missing).await.ends_with(2).complains(&["--data: cannot read /no/such/file"]);
 }
 
-/// The embedded broker is one per process: what a command does with itself alone can be seen.
+/// The embedded broker exists once per process, which is enough for commands that use one broker.
 #[tokio::test]
 async fn the_embedded_broker_will_do_for_a_probe() {
     let outcome = traced_broker(&["probe", "memory://", "orders", "--count", "3"]).await.ends_with(0);

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-/// What the command left behind.
+/// The exit code and output of the command.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub code: i32,
@@ -17,7 +17,7 @@ pub(crate) async fn traced_broker(arguments: &[&str]) -> Outcome {
     traced_broker_in(&[], arguments).await
 }
 
-/// The same with these variables in its environment.
+/// Runs `traced-broker` with these arguments and environment variables.
 pub(crate) async fn traced_broker_in(variables: &[(&str, &str)], arguments: &[&str]) -> Outcome {
     let mut command = Command::new(env!("CARGO_BIN_EXE_traced-broker"));
     for variable in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
@@ -29,7 +29,7 @@ pub(crate) async fn traced_broker_in(variables: &[(&str, &str)], arguments: &[&s
     Outcome { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-/// Runs `traced-broker verify` with these arguments, and a deadline that the tests need not wait long for.
+/// Runs `traced-broker verify` with these arguments, and with a short deadline unless one is given.
 pub(crate) async fn verify(arguments: &[&str]) -> Outcome {
     let mut all = vec!["verify", "--settle", "0s"];
     if !arguments.contains(&"--deadline") {
@@ -44,12 +44,12 @@ impl Outcome {
     #[track_caller]
     pub(crate) fn ends_with(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:#?}");
-        // Whatever happens, it is not a panic.
+        // The command must never panic.
         assert!(!self.err.contains("panicked"), "{self:#?}");
         self
     }
 
-    /// Fails unless standard output has all of these words.
+    /// Fails unless standard output contains all of these texts.
     #[track_caller]
     pub(crate) fn prints(self, words: &[&str]) -> Self {
         for word in words {
@@ -58,7 +58,7 @@ impl Outcome {
         self
     }
 
-    /// Fails unless standard error has all of these words.
+    /// Fails unless standard error contains all of these texts.
     #[track_caller]
     pub(crate) fn complains(self, words: &[&str]) -> Self {
         for word in words {
@@ -67,7 +67,7 @@ impl Outcome {
         self
     }
 
-    /// Fails if this is anywhere in what was printed.
+    /// Fails if the output contains this secret.
     #[track_caller]
     pub(crate) fn never_shows(self, secret: &str) -> Self {
         assert!(!self.out.contains(secret) && !self.err.contains(secret), "{secret:?} in {self:#?}");

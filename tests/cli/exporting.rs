@@ -1,4 +1,4 @@
-//! The command's own spans, exported where the environment says.
+//! The export of the command's own spans.
 
 use crate::command::traced_broker_in;
 use crate::receiver::Receiver;
@@ -23,7 +23,7 @@ async fn a_collector_that_is_away_fails_no_command() {
     outcome.complains(&["the spans of this command are lost"]);
 }
 
-/// Contexts are what the command is for.
+/// Messages get a context even with the SDK disabled, because that is the purpose of the command.
 #[tokio::test]
 async fn messages_have_a_trace_also_where_there_is_to_be_no_sdk() {
     let collector = Receiver::start().await;

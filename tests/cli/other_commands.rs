@@ -1,4 +1,4 @@
-//! The command line itself, and the small commands.
+//! The command line, and the commands `compare` and `completions`.
 
 use crate::command::{traced_broker, verify};
 use crate::traces::ID;
@@ -31,7 +31,7 @@ async fn a_wrong_command_line_is_explained() {
     verify(&soon).await.ends_with(2).complains(&["`soon` is not a duration"]);
 }
 
-/// Neither clap nor the command repeats them.
+/// Neither clap nor the command repeats secrets.
 #[tokio::test]
 async fn secrets_in_a_wrong_command_line_are_not_repeated() {
     let id = ["--trace-id", ID];
@@ -61,7 +61,7 @@ async fn completions_are_for_the_shell_asked_for() {
     traced_broker(&["completions", "abacus"]).await.ends_with(2).complains(&["abacus", "bash"]);
 }
 
-/// As the shell does it.
+/// Completes as the shell does.
 #[tokio::test]
 async fn bash_completes_the_options_of_a_subcommand() {
     let script = traced_broker(&["completions", "bash"]).await.ends_with(0).out;
@@ -77,5 +77,5 @@ async fn two_brokers_are_compared() {
     let outcome = traced_broker(&["compare", "memory://a", "memory://b"]).await.ends_with(0);
     outcome.prints(&["nothing changes between memory://a and memory://b"]);
     let outcome = traced_broker(&["compare", "memory://a", "pigeon://me:topsecret@roof"]).await.ends_with(2);
-    outcome.complains(&["cannot ask the second broker", "unknown scheme"]).never_shows("topsecret");
+    outcome.complains(&["cannot connect to the second broker", "unknown scheme"]).never_shows("topsecret");
 }

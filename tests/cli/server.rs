@@ -1,4 +1,4 @@
-//! A server on loopback that answers as a test wants it to.
+//! A loopback server with the responses of a test.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,18 +9,18 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// A request that came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Came {
     pub method: Method,
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// How many came to the same path before.
+    /// The number of earlier requests to the same path.
     pub before: usize,
 }
 
-/// Ends with its drop.
+/// A server that stops when dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub url: String,
@@ -46,7 +46,8 @@ impl Server {
         Self { url, came, task }
     }
 
-    /// Answers requests that begin with `path` with `text`, others with 404.
+    /// Starts a server that responds to paths that begin with `path` with `text`, and to others
+    /// with 404.
     pub(crate) async fn at(path: &'static str, text: String) -> Self {
         let text = Bytes::from(text);
         Self::start(move |came| if came.path.starts_with(path) { json(text.clone()) } else { nothing() }).await

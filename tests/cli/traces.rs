@@ -1,4 +1,4 @@
-//! The traces that the servers have: the fixtures, and what is made of them.
+//! The traces of the servers: fixtures, and variants of them.
 
 use serde_json::{Value, json};
 
@@ -9,14 +9,16 @@ pub(crate) const TEMPO_V2: &str = include_str!("../fixtures/tempo-api-v2.json");
 pub(crate) const JAEGER_V3: &str = include_str!("../fixtures/jaeger-api-v3.json");
 pub(crate) const JAEGER_CLASSIC: &str = include_str!("../fixtures/jaeger-api-traces.json");
 
-/// The path of the newer interface of each.
+/// The path of the newer interface of Tempo.
 pub(crate) const TEMPO: &str = "/api/v2/traces/";
+/// The path of the newer interface of Jaeger.
 pub(crate) const JAEGER: &str = "/api/v3/traces/";
 
-/// Microsecond 0 of the fixture of Jaeger, in nanoseconds.
+/// The start of the Jaeger fixture in nanoseconds.
 const EPOCH: u64 = 1_795_368_295_786_624_000;
 
-/// What Jaeger answers with the first `count` of: `POST /orders`, `send orders`, `process orders`.
+/// Returns Jaeger's response with the first `count` of: `POST /orders`, `send orders`,
+/// `process orders`.
 pub(crate) fn first(count: usize) -> String {
     let mut answer: Value = serde_json::from_str(JAEGER_V3).unwrap();
     let resources = answer["result"]["resourceSpans"].as_array_mut().unwrap();
@@ -27,14 +29,14 @@ pub(crate) fn first(count: usize) -> String {
     answer.to_string()
 }
 
-/// The whole trace, with the process span changed.
+/// Returns the whole trace with a changed process span.
 pub(crate) fn with_process(change: impl FnOnce(&mut Value)) -> String {
     let mut answer: Value = serde_json::from_str(JAEGER_V3).unwrap();
     change(&mut answer["result"]["resourceSpans"][1]["scopeSpans"][0]["spans"][0]);
     answer.to_string()
 }
 
-/// A trace of its own with one `process orders` span that lasts from the first to the second microsecond.
+/// Returns a separate trace with one span `run job`, which lasts one microsecond.
 pub(crate) fn alone(trace: &str, service: &str, links: &Value) -> String {
     let span = json!({
         "traceId": trace, "spanId": "00f067aa0ba902c1", "name": "run job", "kind": 1, "links": links,
@@ -43,7 +45,7 @@ pub(crate) fn alone(trace: &str, service: &str, links: &Value) -> String {
     answer(service, &json!([span]))
 }
 
-/// A root with `count` children, in Jaeger's newer form.
+/// Returns a trace of `count` spans, a root and its children, in Jaeger's newer format.
 pub(crate) fn many(count: u64) -> String {
     let span = |index: u64| {
         let parent = if index == 0 { String::new() } else { format!("{:016x}", 1) };

@@ -1,11 +1,11 @@
-//! The spans of the commands, where a Collector takes them.
+//! Tests of the commands' own spans, exported to a Collector.
 
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 
 use crate::command::{Outcome, traced_broker_in};
 use crate::receiver::Receiver;
-use crate::world::{World, on_each_broker};
+use crate::setup::{Setup, on_each_broker};
 
 on_each_broker! {
     a_probe_is_one_whole_trace,
@@ -23,10 +23,10 @@ fn one<'a>(spans: &'a [Span], name: &str) -> &'a Span {
     one
 }
 
-async fn a_probe_is_one_whole_trace(world: World) {
+async fn a_probe_is_one_whole_trace(setup: Setup) {
     let receiver = Receiver::start().await;
-    let outcome = exporting(&["probe", &world.url, &world.topic], &receiver).await.ends_with(0);
-    let (spans, topic) = (receiver.spans(), &world.topic);
+    let outcome = exporting(&["probe", &setup.url, &setup.topic], &receiver).await.ends_with(0);
+    let (spans, topic) = (receiver.spans(), &setup.topic);
     let [create, send, process] = ["create", "send", "process"].map(|name| one(&spans, &format!("{name} {topic}")));
     assert_eq!(
         [&create.parent_span_id, &send.parent_span_id, &process.parent_span_id],
@@ -39,14 +39,14 @@ async fn a_probe_is_one_whole_trace(world: World) {
     assert!(receiver.resources().iter().all(|resource| resource["service.name"] == "traced-broker"));
 }
 
-async fn a_bridge_is_in_the_trace_of_the_message(world: World) {
-    let far = world.beside("far");
-    world.make_group("bridge").await;
+async fn a_bridge_is_in_the_trace_of_the_message(setup: Setup) {
+    let far = setup.beside("far");
+    setup.make_group("bridge").await;
     let receiver = Receiver::start().await;
-    exporting(&["publish", &world.url, &world.topic, "--data", "x"], &receiver).await.ends_with(0);
-    let bridge = ["bridge", &world.url, &world.topic, &world.url, &far, "--group", "bridge", "--count", "1"];
+    exporting(&["publish", &setup.url, &setup.topic, "--data", "x"], &receiver).await.ends_with(0);
+    let bridge = ["bridge", &setup.url, &setup.topic, &setup.url, &far, "--group", "bridge", "--count", "1"];
     exporting(&bridge, &receiver).await.ends_with(0).prints(&["1 copied"]);
-    let (spans, topic) = (receiver.spans(), &world.topic);
+    let (spans, topic) = (receiver.spans(), &setup.topic);
     let publish = one(&spans, &format!("publish {topic}"));
     let send = one(&spans, &format!("send {topic}"));
     let process = one(&spans, &format!("process {topic}"));

@@ -1,4 +1,4 @@
-//! The command while it runs.
+//! Running commands.
 
 use std::process::{Output, Stdio};
 
@@ -8,8 +8,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use crate::command::Outcome;
+use crate::setup::SOON;
 use crate::support::send_signal;
-use crate::world::SOON;
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_traced-broker"));
@@ -17,7 +17,7 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs the command with this on its standard input.
+/// Runs the command with `input` on its standard input.
 pub(crate) async fn fed(arguments: &[&str], input: &str) -> Outcome {
     let mut child = command(arguments).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -31,7 +31,7 @@ fn outcome(output: Output) -> Outcome {
     Outcome { code: output.status.code().expect("not killed"), out: text(output.stdout), err: text(output.stderr) }
 }
 
-/// A command that goes on until it is told to stop.
+/// A command that runs until it is stopped.
 pub(crate) struct Running {
     child: Child,
     input: Option<ChildStdin>,
@@ -46,31 +46,31 @@ impl Running {
         Self { child, input, lines }
     }
 
-    /// Gives it a line.
+    /// Writes a line to standard input.
     pub(crate) async fn give(&mut self, line: &str) {
         let input = self.input.as_mut().expect("not at its end");
         input.write_all(format!("{line}\n").as_bytes()).await.unwrap();
     }
 
-    /// The next line that it prints.
+    /// Returns the next printed line.
     pub(crate) async fn line(&mut self) -> String {
         let line = timeout(SOON, self.lines.next_line()).await.expect("a line").unwrap();
         line.expect("it goes on")
     }
 
-    /// The next line that it prints, as JSON.
+    /// Returns the next printed line as JSON.
     pub(crate) async fn json(&mut self) -> Value {
         let line = self.line().await;
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
-    /// As Ctrl-C does.
+    /// Interrupts the command like Ctrl-C, and waits for its end.
     pub(crate) async fn interrupt(self) -> Outcome {
         assert!(send_signal("INT", self.child.id().expect("it runs")));
         self.end().await
     }
 
-    /// Waits for its end; what it had printed before is not in the outcome.
+    /// Waits for the end; the outcome does not contain lines that were read before.
     pub(crate) async fn end(mut self) -> Outcome {
         let mut out = String::new();
         while let Some(line) = timeout(SOON, self.lines.next_line()).await.expect("an end").unwrap() {

@@ -1,4 +1,5 @@
-//! A collector on loopback: takes what real OTLP/HTTP exporters send, and keeps it as a Collector's file exporter writes it.
+//! A collector on loopback: accepts the requests of real OTLP/HTTP exporters, and stores them as a
+//! Collector's file exporter writes them.
 #![allow(dead_code, reason = "every test target uses its own part")]
 
 use std::collections::HashMap;
@@ -18,13 +19,13 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use parking_lot::Mutex;
 use prost::Message as _;
 
-/// As many spans as a batch processor sends at a time.
+/// Number of spans that a batch processor sends at a time.
 const BATCH: usize = 512;
 
 /// The OTLP/JSON lines of each inbox.
 type Files = Arc<Mutex<HashMap<u64, String>>>;
 
-/// A place of its own at the collector of this process.
+/// A separate inbox at the collector of this process.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     number: u64,
@@ -36,12 +37,12 @@ impl Inbox {
         Self { number: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// Where exporters send to; for traces they add the usual path themselves.
+    /// Returns the endpoint for exporters; for traces they append the usual path themselves.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}/{}", collector().0, self.number)
     }
 
-    /// Sends the spans here as those of a service, through an exporter of their own.
+    /// Exports the spans to this inbox as those of a service, through a new exporter.
     pub(crate) async fn export(&self, spans: Vec<SpanData>, service: &str) {
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().expect("an HTTP client");
         let mut exporter = opentelemetry_otlp::SpanExporter::builder()
@@ -56,20 +57,22 @@ impl Inbox {
         }
     }
 
-    /// The file of what has arrived, which begins anew.
+    /// Returns the file of everything that has arrived, and begins a new file.
     pub(crate) fn take(&self) -> String {
         collector().1.lock().remove(&self.number).unwrap_or_default()
     }
 }
 
-/// Sends the spans through an exporter of their own to the collector of this process, and gives back the file that it wrote of them.
+/// Exports the spans through a new exporter to the collector of this process, and returns the file
+/// that it wrote.
 pub(crate) async fn export(spans: Vec<SpanData>) -> String {
     let inbox = Inbox::new();
     inbox.export(spans, "conformance").await;
     inbox.take()
 }
 
-/// The collector of this process: it runs in a thread of its own, since each case has a runtime that ends with it.
+/// Returns the collector of this process. It runs in its own thread because each case has a runtime
+/// that ends with it.
 fn collector() -> &'static (String, Files) {
     static COLLECTOR: OnceLock<(String, Files)> = OnceLock::new();
     COLLECTOR.get_or_init(|| {

@@ -1,18 +1,18 @@
-//! How the kit reaches our brokers.
+//! The kit's connection to the brokers of this crate.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use opentelemetry_sdk::trace::SpanData;
-use traced_broker::conformance::{Harness, Mortal};
+use traced_broker::conformance::{Harness, Killable};
 use traced_broker::driver::Driver;
 use traced_broker::{Broker, Result, connect};
 
 use crate::collector;
 use crate::support::{Kind, Server, shared};
 
-/// The embedded broker; the connection that is kept keeps it alive.
+/// The embedded broker; the open connection keeps it alive.
 pub(crate) struct Embedded {
     _anchor: Broker,
 }
@@ -78,9 +78,9 @@ impl Harness for OnServer {
         Ok(Some(collector::export(spans).await))
     }
 
-    async fn start_mortal(&self) -> Result<Option<Arc<dyn Mortal>>> {
+    async fn start_mortal(&self) -> Result<Option<Arc<dyn Killable>>> {
         if !self.options.is_empty() {
-            // Core NATS keeps nothing that a kill could take.
+            // Core NATS stores no messages that a kill could lose.
             return Ok(None);
         }
         let kind = self.kind;
@@ -96,7 +96,7 @@ struct OwnServer {
 }
 
 #[async_trait]
-impl Mortal for OwnServer {
+impl Killable for OwnServer {
     async fn connect(&self) -> Result<Arc<dyn Driver>> {
         driver(&self.server.url()).await
     }
@@ -112,13 +112,14 @@ impl Mortal for OwnServer {
     }
 
     fn settling_time(&self) -> Duration {
-        // RabbitMQ enters a new quorum queue in a register that it writes to disk every five seconds; killed before that, the
-        // queue finds no leader when it comes back. Nothing a client does changes that.
+        // RabbitMQ enters a new quorum queue in a register that it writes to disk every five
+        // seconds. If the server is killed before that, the queue finds no leader after the
+        // restart. No client can change that.
         if self.kind == Kind::RabbitMq { Duration::from_secs(6) } else { Duration::ZERO }
     }
 }
 
-/// The driver that the URL gives, as users get it.
+/// Returns the driver for the URL, connected as applications do it.
 async fn driver(url: &str) -> Result<Arc<dyn Driver>> {
     Ok(Arc::clone(connect(url).await?.get_ref()))
 }

@@ -1,4 +1,4 @@
-//! A driver over the embedded broker that has one fault.
+//! A driver over the embedded broker with one fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,18 +17,18 @@ use traced_broker::{Capabilities, Error, ErrorKind, Headers, Receipt, Result, St
 
 use crate::fault::Fault;
 
-/// What the connections to one faulty broker have in common.
+/// State that all connections to one faulty broker share.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     topics: Mutex<BTreeSet<String>>,
-    /// Groups by topic.
+    /// The groups of each topic.
     groups: Mutex<BTreeMap<String, BTreeSet<String>>>,
     /// The first of the open connections that have a member in each group.
     homes: Mutex<BTreeMap<String, usize>>,
     subscriptions: Mutex<BTreeMap<String, usize>>,
 }
 
-/// One connection.
+/// A connection to the faulty broker.
 pub(crate) struct Faulty {
     fault: Fault,
     memory: Arc<Memory>,
@@ -39,16 +39,16 @@ pub(crate) struct Faulty {
     id: usize,
     published: AtomicUsize,
     closed: Arc<AtomicBool>,
-    /// Confirmed and not stored yet.
+    /// Messages that are confirmed and not stored yet.
     waiting: Arc<Mutex<Vec<(Topic, Outbound)>>>,
-    /// How many messages of a key came.
+    /// Number of messages published with each key.
     keys: Mutex<BTreeMap<Bytes, usize>>,
     out: Out,
 }
 
 type Handle = Arc<Mutex<Option<Box<dyn DeliveryHandle>>>>;
 
-/// Deliveries that are not settled, by their place in the topic.
+/// Unsettled deliveries, with their offset in the topic.
 type Out = Arc<Mutex<Vec<(i64, Handle)>>>;
 
 impl fmt::Debug for Faulty {
@@ -82,7 +82,7 @@ impl Faulty {
         }
     }
 
-    /// Confirms now, stores later.
+    /// Confirms a message now and stores it later.
     fn wait(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
         self.waiting.lock().push((topic.clone(), message));
         Confirmation::ready(Ok(Receipt::confirmed()))
@@ -92,7 +92,7 @@ impl Faulty {
         store_all(&mut self.waiting.lock(), &self.memory);
     }
 
-    /// Stores one message, the count of which is `number`.
+    /// Stores one message, which is the connection's `number`th.
     fn store(&self, topic: &Topic, message: Outbound, number: usize) -> Confirmation<Receipt> {
         match self.fault {
             Fault::LosesOneInFiveThousand if number % 5_000 == 4_999 => {
@@ -137,7 +137,7 @@ impl Faulty {
         self.memory.publish(topic, message)
     }
 
-    /// Confirms a message and stores it with the next, or after a while.
+    /// Confirms a message, and stores it with the next one or after a while.
     fn buffer(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
         self.store_waiting();
         let (waiting, memory, closed) = (Arc::clone(&self.waiting), Arc::clone(&self.memory), Arc::clone(&self.closed));
@@ -170,7 +170,7 @@ impl Faulty {
         stored
     }
 
-    /// What becomes of a message before it is stored.
+    /// Applies the fault to a message before it is stored.
     fn spoil(&self, mut message: Outbound) -> Outbound {
         match self.fault {
             Fault::CutsLargePayloads => {
@@ -206,7 +206,7 @@ impl Faulty {
         spoilt
     }
 
-    /// The subscription that is made in place of the one that was asked for.
+    /// Returns the subscription that replaces the requested one.
     fn misunderstand(&self, subscription: &Subscription) -> Result<Subscription> {
         let topic = subscription.topic().to_owned();
         let asked = subscription.clone();
@@ -227,8 +227,8 @@ impl Faulty {
         self.shared.groups.lock().entry(topic).or_default().insert(group.clone());
         Ok(match (self.fault, asked.start_position()) {
             (Fault::IgnoresTheOffset, Start::Offset(_)) => asked.start(Start::Earliest),
-            (Fault::HandsOutOneTooMany, _) if asked.max_unsettled() > 1 => {
-                let allowed = asked.max_unsettled();
+            (Fault::HandsOutOneTooMany, _) if asked.prefetch_limit() > 1 => {
+                let allowed = asked.prefetch_limit();
                 asked.prefetch(allowed + 1)
             }
             (Fault::CopiesToOtherConnections, _) => {
@@ -243,7 +243,7 @@ impl Faulty {
         if self.fault == Fault::CountsAttemptsWrong {
             inbound.attempt = inbound.attempt.min(3);
         }
-        // Kept, for another delivery may settle this one.
+        // Kept, because another delivery may settle this one.
         let mut attributes = Vec::new();
         inbound.handle.attributes(&mut |name, value| attributes.push((name, value)));
         let handle: Handle = Arc::new(Mutex::new(Some(inbound.handle)));
@@ -283,7 +283,7 @@ impl Driver for Faulty {
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
         let mut source = self.memory.subscribe(&self.misunderstand(subscription)?).await?;
-        // Told when the source is dropped.
+        // Set when the source is dropped.
         let gone = Arc::new(AtomicBool::new(false));
         let guard = Gone(Arc::clone(&gone));
         let destination = std::mem::take(&mut source.destination);
@@ -332,14 +332,15 @@ impl Driver for Faulty {
     }
 }
 
-/// Stores what waits; whoever calls holds the lock, so that nothing is stored in between.
+/// Stores the waiting messages. The caller holds the lock, so that no other message is stored in
+/// between.
 fn store_all(waiting: &mut Vec<(Topic, Outbound)>, memory: &Memory) {
     for (topic, message) in waiting.drain(..) {
         drop(memory.publish(&topic, message));
     }
 }
 
-/// Dropped with a source.
+/// Sets its flag when it is dropped with a source.
 struct Gone(Arc<AtomicBool>);
 
 impl Drop for Gone {

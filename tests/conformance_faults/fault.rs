@@ -1,78 +1,79 @@
 //! The faults.
 
-/// What is wrong with a driver.
+/// The fault of a driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nothing: the wrapper itself is no fault.
+    /// No fault: the wrapper itself changes no result.
     None,
-    /// Confirms each five thousandth message of a connection without storing it.
+    /// Confirms every five-thousandth message of a connection without storing it.
     LosesOneInFiveThousand,
-    /// Once busy, confirms a message before it is stored; one that waits when the connection closes is lost.
+    /// Under load, confirms a message before it is stored; a message that still waits when the
+    /// connection closes is lost.
     ConfirmsBeforeStoring,
     StoresLargeMessagesTwice,
     CutsLargePayloads,
     MakesTombstonesEmpty,
-    /// Once busy, stores one message after the next.
+    /// Under load, stores one message after the next.
     ReordersUnderLoad,
-    /// Stores one message of a busy key after the next of that key.
+    /// Stores one message of a busy key after the next message of that key.
     ReordersWithinAKey,
-    /// Gives two messages of a connection each other's headers.
+    /// Swaps the headers of two messages of a connection.
     SwapsHeaders,
-    /// Writes a dash for an underscore in header names.
+    /// Replaces underscores in header names with dashes.
     RenamesHeaders,
     LowerCasesNames,
     LowerCasesValues,
     DropsEmptyHeaders,
     KeepsAHundredHeaders,
-    /// Of several headers of one name keeps the first.
+    /// Keeps only the first of several headers with one name.
     KeepsOneHeaderOfAName,
     /// Cuts header values at four kilobytes.
     CutsLongHeaders,
     /// Panics at a header name with a NUL byte.
     PanicsAtANul,
-    /// Adds a header of its own to each message.
+    /// Adds an extra header to each message.
     AddsAHeader,
-    /// A message for `t1` reaches `t10`, too.
+    /// A message for `t1` also reaches `t10`.
     MixesTopicsThatBeginAlike,
-    /// Members of one group on different connections each get all messages.
+    /// Members of one group on different connections each receive all messages.
     CopiesToOtherConnections,
     BeginsReadersAtTheEarliest,
     /// Refuses the forty-first subscription to a topic.
     ServesNoMoreThanForty,
-    /// A new group begins at the earliest message whatever offset is asked for.
+    /// A new group begins at the earliest message, whatever offset is requested.
     IgnoresTheOffset,
-    /// A reader begins at the earliest message whatever time is asked for.
+    /// A reader begins at the earliest message, whatever time is requested.
     IgnoresTheTime,
     /// Moving one group moves all groups of the topic.
     MovesEveryGroup,
     /// Delivers half a second early.
     DeliversBeforeTheDelay,
-    /// Counts attempts to three and no further.
+    /// Counts attempts up to three and no further.
     CountsAttemptsWrong,
-    /// Leaves one delivery more unsettled than the subscription allows.
+    /// Allows one more unsettled delivery than the subscription.
     HandsOutOneTooMany,
-    /// Brings a message back after half of the delay.
+    /// Redelivers a message after half of the delay.
     RetriesTooEarly,
     BringsBackWhatWasDiscarded,
     /// An acknowledgement settles all earlier deliveries of the subscription.
     CommitsPastTheGap,
     AcknowledgesWhatIsOutWhenClosed,
-    /// Acknowledges what comes back from a subscription that is gone.
+    /// Acknowledges a message if its subscription is gone when it is settled.
     ForgetsWhatADroppedSubscriptionHad,
-    /// An acknowledgement reaches the broker only if its answer is awaited.
+    /// An acknowledgement reaches the broker only if its result is awaited.
     SettlesOnlyWhenAwaited,
-    /// Says that settling succeeded when nothing was settled.
+    /// Reports that settling succeeded when it did not.
     SettlesAfterClose,
     PublishesAfterClose,
     AnswersPingsAfterClose,
     FailsASecondClose,
-    /// Says of one topic what it has misspelt.
+    /// Misspells an attribute of one topic.
     MisspellsAnAttribute,
     ShowsTheSecretInDebug,
     ShowsTheSecretInErrors,
 }
 
 impl Fault {
-    /// How many there are.
+    /// Number of faults.
     pub(crate) const COUNT: usize = Self::ShowsTheSecretInErrors as usize + 1;
 }

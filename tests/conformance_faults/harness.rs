@@ -16,7 +16,7 @@ use traced_broker::{Error, ErrorKind, Result};
 use crate::driver::{Faulty, Shared};
 use crate::fault::Fault;
 
-/// How many cases run at a time: most of them wait most of the time.
+/// Number of cases that run at a time: most of them wait most of the time.
 const AT_A_TIME: usize = 16;
 
 /// Runs all cases on a faulty driver; those named must fail, all others must pass.
@@ -26,7 +26,8 @@ pub(crate) fn check(fault: Fault, expected: &[&str]) {
 
 /// Runs the cases about broken traces; those named must fail, all others must pass.
 ///
-/// It is their own checks that count. The conventions, to which the spans of every case are held, notice some of the faults, too.
+/// Only the cases' own checks count. The semantic conventions, which are checked on the spans of
+/// every case, also detect some of the faults.
 pub(crate) fn check_traces(harness: Arc<dyn Harness>, expected: &[&str], fault: &str) {
     let about_traces = |case: &&Case| breaks().iter().any(|one| one.is_checked_by(case.name()));
     let mut failed = failures(harness, cases().iter().filter(about_traces).collect());
@@ -41,7 +42,7 @@ fn compare(failed: &BTreeMap<String, String>, expected: &[&str], fault: &str) {
     assert_eq!(failed.keys().collect::<Vec<_>>(), expected, "the cases that fail with the fault {fault}");
 }
 
-/// Which of the cases fail, and why.
+/// Returns the cases that fail, and their reasons.
 fn failures(harness: Arc<dyn Harness>, cases: Vec<&Case>) -> BTreeMap<String, String> {
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     thread::scope(|scope| {

@@ -1,33 +1,33 @@
-//! Drivers over the embedded broker that spoil the headers of traces, each in one way.
+//! Drivers over the embedded broker that damage trace headers, each in one way.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use traced_broker::names::header;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use traced_broker::adapters::memory::Memory;
-use traced_broker::dead_letter;
 use traced_broker::driver::{Confirmation, Destination, Driver, Identity, Inbound, Outbound, Source};
-use traced_broker::propagation::{TRACE_HOP, TRACE_POLICY};
-use traced_broker::w3c::{BAGGAGE, TRACEPARENT, TRACESTATE, TraceParent};
+use traced_broker::w3c::TraceParent;
 use traced_broker::{Capabilities, Error, ErrorKind, Headers, Receipt, Result, Start, Subscription, Topic};
 
-/// What is wrong with how a driver carries contexts.
+/// The fault of a driver in carrying contexts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeaderFault {
-    /// Nothing: the wrapper itself is no fault.
+    /// No fault: the wrapper itself changes no result.
     None,
-    /// Drops the context of each hundredth message of a connection.
+    /// Drops the context of every hundredth message of a connection.
     DropsOneContextInAHundred,
-    /// Changes a digit of the span's id of each hundredth message of a connection, so that the parent is a span that nobody exports.
+    /// Changes a digit of the span id in every hundredth message of a connection, so that the
+    /// parent is a span that is never exported.
     GarblesOneSpanIdInAHundred,
-    /// Writes the context a second time, as it is.
+    /// Writes the context a second time, unchanged.
     DoublesContexts,
     /// Writes the context of a dead letter a second time.
     DoublesContextsOfDeadLetters,
     UpperCasesNames,
-    /// Writes the name as some servers do, with an X in place of its first letter.
+    /// Renames the header as some servers do, with an X in place of its first letter.
     RenamesContexts,
     ReversesTraceStates,
     StripsTraceStates,
@@ -35,35 +35,35 @@ pub(crate) enum HeaderFault {
     ForcesTheSampledFlag,
     /// Gives all messages of one key of a topic the context of the first.
     KeepsOneContextForAKey,
-    /// Gives each three-hundredth message the context of the one before.
+    /// Gives every three-hundredth message the context of the one before.
     MixesContextsUnderLoad,
     LosesContextsOnRedelivery,
     LosesContextsOfDeadLetters,
     LosesContextsOfDelayedMessages,
-    /// Loses what says that a message is delayed, scheduled or bridged.
+    /// Drops the headers that mark a message as delayed, scheduled or bridged.
     LosesHops,
-    /// Loses what the sender wants to be made of the context.
+    /// Drops the headers with the sender's policy for the context.
     LosesPolicies,
-    /// Gives messages without a context one of its own.
+    /// Adds a made-up context to messages without one.
     MakesContextsUp,
-    /// Takes contexts that are not valid out of a message.
+    /// Removes invalid contexts from messages.
     CleansContexts,
-    /// Loses messages whose context is not valid.
+    /// Drops messages with an invalid context.
     LosesMessagesWithGarbage,
     RefusesDoubledContexts,
-    /// Says that it stamps messages and does not.
+    /// Reports that it stamps messages, and does not.
     ForgetsTheTime,
 }
 
 impl HeaderFault {
-    /// How many there are.
+    /// Number of faults.
     pub(crate) const COUNT: usize = Self::ForgetsTheTime as usize + 1;
 }
 
-/// A key of a topic.
+/// A topic and a key.
 type Key = (String, Vec<u8>);
 
-/// One connection.
+/// A connection to the faulty broker.
 pub(crate) struct Spoiling {
     fault: HeaderFault,
     memory: Memory,
@@ -86,45 +86,49 @@ impl Spoiling {
 
     fn spoil(&self, topic: &Topic, message: &mut Outbound) {
         let number = self.published.fetch_add(1, Ordering::Relaxed);
-        let parent = message.headers.get(TRACEPARENT).map(<[u8]>::to_vec);
+        let parent = message.headers.get(header::TRACEPARENT).map(<[u8]>::to_vec);
         let is_hundredth = number % 100 == 99;
-        let is_dead = message.headers.contains(dead_letter::TOPIC);
+        let is_dead = message.headers.contains(header::DEAD_LETTER_TOPIC);
         let headers = &mut message.headers;
         match (self.fault, parent) {
-            (HeaderFault::LosesHops, _) => drop(headers.remove(TRACE_HOP)),
-            (HeaderFault::LosesPolicies, _) => drop(headers.remove(TRACE_POLICY)),
-            (HeaderFault::StripsTraceStates, _) => drop(headers.remove(TRACESTATE)),
-            (HeaderFault::StripsBaggage, _) => drop(headers.remove(BAGGAGE)),
+            (HeaderFault::LosesHops, _) => drop(headers.remove(header::TRACE_HOP)),
+            (HeaderFault::LosesPolicies, _) => drop(headers.remove(header::TRACE_POLICY)),
+            (HeaderFault::StripsTraceStates, _) => drop(headers.remove(header::TRACESTATE)),
+            (HeaderFault::StripsBaggage, _) => drop(headers.remove(header::BAGGAGE)),
             (HeaderFault::ReversesTraceStates, _) => reverse_states(headers),
             (HeaderFault::MakesContextsUp, None) => {
-                headers.append(TRACEPARENT, "00-0000000000000000000000000000abcd-000000000000abcd-01");
+                headers.append(header::TRACEPARENT, "00-0000000000000000000000000000abcd-000000000000abcd-01");
             }
             (_, None) => {}
-            (HeaderFault::DropsOneContextInAHundred, _) if is_hundredth => drop(headers.remove(TRACEPARENT)),
+            (HeaderFault::DropsOneContextInAHundred, _) if is_hundredth => _ = headers.remove(header::TRACEPARENT),
             (HeaderFault::GarblesOneSpanIdInAHundred, Some(parent)) if is_hundredth => {
                 replace(headers, parent, 51, b"0123456789abcdef");
             }
             (HeaderFault::ForcesTheSampledFlag, Some(parent)) => replace(headers, parent, 54, b"01"),
-            (HeaderFault::DoublesContexts, Some(parent)) => headers.append(TRACEPARENT, parent),
-            (HeaderFault::DoublesContextsOfDeadLetters, Some(parent)) if is_dead => headers.append(TRACEPARENT, parent),
-            (HeaderFault::LosesContextsOfDeadLetters, _) if is_dead => drop(headers.remove(TRACEPARENT)),
+            (HeaderFault::DoublesContexts, Some(parent)) => headers.append(header::TRACEPARENT, parent),
+            (HeaderFault::DoublesContextsOfDeadLetters, Some(parent)) if is_dead => {
+                headers.append(header::TRACEPARENT, parent)
+            }
+            (HeaderFault::LosesContextsOfDeadLetters, _) if is_dead => _ = headers.remove(header::TRACEPARENT),
             (HeaderFault::LosesContextsOfDelayedMessages, _) if message.deliver_at.is_some() => {
-                headers.remove(TRACEPARENT);
+                headers.remove(header::TRACEPARENT);
             }
             (HeaderFault::UpperCasesNames, _) => rename(headers, str::to_ascii_uppercase),
             (HeaderFault::RenamesContexts, _) => rename(headers, |name| format!("X{}", &name[1..])),
-            (HeaderFault::CleansContexts, Some(parent)) if !is_valid(&parent) => drop(headers.remove(TRACEPARENT)),
+            (HeaderFault::CleansContexts, Some(parent)) if !is_valid(&parent) => {
+                _ = headers.remove(header::TRACEPARENT)
+            }
             (HeaderFault::MixesContextsUnderLoad, Some(parent)) => {
                 let before = std::mem::replace(&mut *self.last.lock(), parent);
                 if number % 300 == 299 {
-                    headers.insert(TRACEPARENT, before);
+                    headers.insert(header::TRACEPARENT, before);
                 }
             }
             (HeaderFault::KeepsOneContextForAKey, Some(parent)) => {
                 let key = message.key.clone().unwrap_or_default().to_vec();
                 let mut firsts = self.firsts.lock();
                 let first = firsts.entry((topic.to_string(), key)).or_insert(parent);
-                headers.insert(TRACEPARENT, first);
+                headers.insert(header::TRACEPARENT, first);
             }
             _ => {}
         }
@@ -135,20 +139,20 @@ fn is_valid(parent: &[u8]) -> bool {
     TraceParent::parse(parent).is_ok()
 }
 
-/// Replaces the digit of a valid context at `place` by the next one of `digits`, which are in a circle.
+/// Replaces the digit at `place` of a valid context by the next of `digits`, cyclically.
 fn replace(headers: &mut Headers, mut parent: Vec<u8>, place: usize, digits: &[u8]) {
     if is_valid(&parent) && parent.len() > place {
         let found = digits.iter().position(|digit| *digit == parent[place]).unwrap_or(0);
         parent[place] = if digits.len() == 2 { b'1' } else { digits[(found + 1) % digits.len()] };
-        headers.insert(TRACEPARENT, parent);
+        headers.insert(header::TRACEPARENT, parent);
     }
 }
 
 fn reverse_states(headers: &mut Headers) {
-    if let Some(state) = headers.get_str(TRACESTATE) {
+    if let Some(state) = headers.get_str(header::TRACESTATE) {
         let members: Vec<&str> = state.split(',').rev().collect();
         let reversed = members.join(",");
-        headers.insert(TRACESTATE, reversed);
+        headers.insert(header::TRACESTATE, reversed);
     }
 }
 
@@ -156,7 +160,7 @@ fn rename(headers: &mut Headers, new_name: impl Fn(&str) -> String) {
     let renamed: Headers = Headers::new();
     let before = std::mem::replace(headers, renamed);
     for (name, value) in before.iter() {
-        if name == TRACEPARENT {
+        if name == header::TRACEPARENT {
             headers.append(&new_name(name), value);
         } else {
             headers.append(name, value);
@@ -179,7 +183,7 @@ impl Driver for Spoiling {
     }
 
     fn publish(&self, topic: &Topic, mut message: Outbound) -> Confirmation<Receipt> {
-        let contexts: Vec<&[u8]> = message.headers.get_all(TRACEPARENT).collect();
+        let contexts: Vec<&[u8]> = message.headers.get_all(header::TRACEPARENT).collect();
         match self.fault {
             HeaderFault::RefusesDoubledContexts if contexts.len() > 1 => {
                 return Confirmation::ready(Err(Error::new(ErrorKind::Rejected, "two contexts")));
@@ -218,7 +222,9 @@ impl Driver for Spoiling {
 
 fn tamper(fault: HeaderFault, mut inbound: Inbound) -> Inbound {
     match fault {
-        HeaderFault::LosesContextsOnRedelivery if inbound.attempt > 1 => drop(inbound.headers.remove(TRACEPARENT)),
+        HeaderFault::LosesContextsOnRedelivery if inbound.attempt > 1 => {
+            _ = inbound.headers.remove(header::TRACEPARENT)
+        }
         HeaderFault::ForgetsTheTime => inbound.timestamp = None,
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! Propagators of the W3C's headers, each with one fault.
+//! Propagators of the W3C headers, each with one fault.
 
 use std::collections::HashMap;
 
@@ -10,29 +10,29 @@ use opentelemetry::{Context, KeyValue};
 use parking_lot::Mutex;
 use traced_broker::w3c::W3cPropagator;
 
-/// What is wrong with a propagator.
+/// The fault of a propagator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PropagatorFault {
-    /// Nothing: by way of a propagator of the user's own all is as it was.
+    /// No fault: a user-supplied propagator itself changes no result.
     None,
-    /// Takes every context for a sampled one.
+    /// Treats every context as sampled.
     IgnoresTheFlags,
-    /// Writes no context that is not sampled.
+    /// Does not write contexts that are not sampled.
     DropsUnsampledContexts,
-    /// Reads onto the context that is current, and so takes it where the message holds none.
+    /// Extracts onto the current context, and so uses it for messages without a context.
     ExtractsTheAmbientContext,
     DropsBaggage,
     DropsTraceStates,
-    /// Writes each header twice, of which the carrier keeps one.
+    /// Writes each header twice; the carrier keeps one of them.
     InjectsTwice,
-    /// Writes the first context of each trace ever after.
+    /// Writes the first context of each trace for all later messages too.
     InjectsTheOrigin,
-    /// Adds the baggage of the message before.
+    /// Adds the baggage of the previous message.
     LeaksBaggage,
 }
 
 impl PropagatorFault {
-    /// How many there are.
+    /// Number of faults.
     pub(crate) const COUNT: usize = Self::LeaksBaggage as usize + 1;
 }
 

@@ -1,4 +1,4 @@
-//! Exporters in front of the kit's that spoil spans as a faulty layer of telemetry would have made them.
+//! Exporters in front of the kit's that damage spans as a faulty telemetry layer would.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use parking_lot::Mutex;
 use traced_broker::conformance::Spans;
 
-/// What is wrong with the spans.
+/// The fault of the spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SpanFault {
-    /// Nothing: the wrapper itself is no fault.
+    /// No fault: the wrapper itself changes no result.
     None,
-    /// Create spans are never exported, so that their messages are children of spans that nobody has.
+    /// Create spans are never exported, so that their messages are children of missing spans.
     LosesCreateSpans,
-    /// Process spans are children of what the span that sent their message is a child of.
+    /// Process spans are children of the parent of the span that sent their message.
     TakesTheOriginForTheParent,
     /// Process spans end when they start.
     ProcessesEndAtOnce,
@@ -29,37 +29,37 @@ pub(crate) enum SpanFault {
     DropsLinks,
     /// No span has more than a hundred links.
     KeepsAHundredLinks,
-    /// No span says that it failed.
+    /// No span records an error.
     ForgetsErrors,
-    /// Spans that are cancelled never end.
+    /// Cancelled spans never end.
     LosesCancelledSpans,
-    /// Each attempt after the first begins a trace of its own.
+    /// Each attempt after the first begins a new trace.
     RetriesInNewTraces,
-    /// All attempts after the first have one and the same id.
+    /// All attempts after the first share one id.
     RetriesUnderOneId,
-    /// What is current where a message is processed is taken for its parent.
+    /// The span that is current when a message is processed becomes its parent.
     TakesTheAmbientParent,
-    /// What a handler publishes begins a trace of its own.
+    /// Messages that a handler publishes begin new traces.
     PublishesAsRoots,
-    /// What handlers do is outside of their process spans.
+    /// Spans of the handlers' work are outside of their process spans.
     WorkOutside,
-    /// Messages without a context are taken for children of the message before.
+    /// Messages without a context become children of the previous message.
     KeepsTheContextBefore,
-    /// What is to be linked is a child.
+    /// Spans that should be linked become children.
     LinksAsParents,
-    /// No span says in which dialect its context was.
+    /// No span records the dialect of its context.
     ForgetsDialects,
     /// Batches are children of their last message.
     BatchesAsChildren,
-    /// Those who move messages that have contexts are taken for producers.
+    /// A transfer of a message that has a context is recorded as a producer.
     TransfersAsProducers,
     ForgetsTheQueue,
-    /// The time in the queue is a second shorter than it was.
+    /// The reported time in the queue is a second too short.
     CountsTheQueueShort,
 }
 
 impl SpanFault {
-    /// How many there are.
+    /// Number of faults.
     pub(crate) const COUNT: usize = Self::CountsTheQueueShort as usize + 1;
 }
 
@@ -67,7 +67,7 @@ impl SpanFault {
 pub(crate) struct Spoiling {
     fault: SpanFault,
     kept: Spans,
-    /// The parents of what sent something.
+    /// The parents of send and create spans.
     origins: Mutex<HashMap<SpanId, SpanId>>,
     before: Mutex<Option<(TraceId, SpanId)>>,
 }
@@ -92,7 +92,7 @@ impl SpanExporter for Spoiling {
 const QUEUE: &str = "traced_broker.queue.duration";
 
 impl Spoiling {
-    /// The span as it is exported, if it is.
+    /// Returns the span to export, or `None` if it is lost.
     fn spoil(&self, mut span: SpanData) -> Option<SpanData> {
         let is_process = span.span_kind == SpanKind::Consumer;
         let is_batch = is_process && text(&span, "messaging.batch.message_count").is_some();

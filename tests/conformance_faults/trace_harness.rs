@@ -14,7 +14,7 @@ use crate::headers::{self, HeaderFault};
 use crate::propagators::{self, PropagatorFault};
 use crate::spans::{self, SpanFault};
 
-/// What is wrong.
+/// The fault of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum TraceFault {
     Header(HeaderFault),

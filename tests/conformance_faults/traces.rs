@@ -1,4 +1,5 @@
-//! What is wrong with how contexts travel, or with the spans, and which of the cases about broken traces notice.
+//! Faults in the transport of contexts or in the spans, and the cases about broken traces that
+//! detect them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use crate::propagators::PropagatorFault;
 use crate::spans::SpanFault;
 use crate::trace_harness::{TraceFault, TraceHarness};
 
-/// A test for each fault of a kind, with the cases that it fails.
+/// Creates a test for each fault of a kind, with the cases that it fails.
 macro_rules! faults {
     ($kind:ident $faults:ident $every:ident: $($name:ident: $fault:ident => [$($case:literal),*];)*) => {
         $(

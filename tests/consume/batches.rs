@@ -1,4 +1,4 @@
-//! Messages by the batch.
+//! Processing messages in batches.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -76,7 +76,7 @@ async fn an_error_a_panic_and_a_time_out_fail_the_whole_batch() {
     assert_eq!((report.handled, report.retried), (2, 6));
 }
 
-/// 300 creation contexts: more than one span keeps links for.
+/// 300 creation contexts exceed the number of links that one span keeps.
 #[tokio::test]
 async fn one_span_links_every_message_and_loses_no_link() {
     let exporter = InMemorySpanExporter::default();

@@ -1,7 +1,8 @@
-//! What a bridge makes of traces that are not those of a plain message: strangers', ignored, late.
+//! Traces at a bridge that differ from those of a plain message: untrusted, ignored, late.
 
 use std::sync::Arc;
 use std::time::Duration;
+use traced_broker::names::attribute;
 
 use futures_util::StreamExt;
 use opentelemetry::baggage::BaggageExt;
@@ -11,7 +12,7 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData
 use tokio::time::timeout;
 use traced_broker::adapters::memory::Memory;
 use traced_broker::{
-    Headers, Message, Subscription, TracePolicy, Traced, TracedBroker, TracedBrokerExt, TrustBoundary, span,
+    Headers, Message, Subscription, TracePolicy, Traced, TracedBroker, TracedBrokerExt, TrustBoundary,
 };
 
 struct Scene {
@@ -28,7 +29,8 @@ impl Scene {
         Self { here: broker(), there: broker(), exporter }
     }
 
-    /// Publishes near, bridges, processes far, and returns the headers that arrived and what was there in the handler.
+    /// Publishes at the near end, bridges, and processes at the far end. Returns the headers that
+    /// arrived and the context that was current in the handler.
     async fn cross(&self, message: Message, bridged: Subscription) -> (Headers, Context) {
         self.here.publish("near", message).await.unwrap();
         let mut far = self.there.subscribe(Subscription::new("far").group("end")).await.unwrap();
@@ -61,7 +63,7 @@ fn near() -> Subscription {
     Subscription::new("near").group("bridge")
 }
 
-/// A stranger's message, sampled and with baggage.
+/// Returns an untrusted peer's message, sampled and with baggage.
 fn strange() -> Message {
     let state = TraceState::from_key_value([("vendor", "1")]).unwrap();
     let span = SpanContext::new(TraceId::from(7), SpanId::from(8), TraceFlags::SAMPLED, true, state);
@@ -120,7 +122,7 @@ async fn what_was_delayed_here_counts_as_delayed_there() {
     let scene = Scene::new();
     scene.cross(strange().delay(Duration::from_millis(20)), near()).await;
     let (send, process) = (scene.one("send near"), scene.one("process far"));
-    assert_eq!(attribute(&process, span::HOP), "delayed");
+    assert_eq!(attribute(&process, attribute::HOP), "delayed");
     assert_ne!(trace(&process), trace(&send), "linked, for it came late");
     assert_eq!(process.links[0].span_context.span_id(), send.span_context.span_id());
 }
@@ -130,6 +132,6 @@ async fn what_was_replayed_here_counts_as_replayed_there() {
     let scene = Scene::new();
     scene.cross(strange(), near().replay()).await;
     let (send, process) = (scene.one("send near"), scene.one("process far"));
-    assert_eq!(attribute(&process, span::HOP), "replay");
+    assert_eq!(attribute(&process, attribute::HOP), "replay");
     assert_ne!(trace(&process), trace(&send));
 }

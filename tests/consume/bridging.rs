@@ -1,8 +1,10 @@
-//! Bridges between two memory brokers: what crosses, what does not, and when a bridge ends.
+//! Bridges between two memory brokers: the messages that cross, those that do not, and the end of a
+//! bridge.
 
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
+use traced_broker::names::header;
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
@@ -10,10 +12,10 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use traced_broker::adapters::memory::Memory;
-use traced_broker::bridge::{HOPS, MAX_HOPS, Progress};
+use traced_broker::bridge::{MAX_HOPS, Progress};
 use traced_broker::{
     Bridge, Bridged, Deliveries, ErrorKind, HandlerError, Message, Received, Retry, Subscription, Traced, TracedBroker,
-    TracedBrokerExt, Verdict, dead_letter,
+    TracedBrokerExt, Verdict,
 };
 
 use crate::shop::{DEAD, TOPIC, broker, publish, text, workers};
@@ -25,12 +27,12 @@ fn bridged() -> Subscription {
     Subscription::new(TOPIC).group("bridge").dead_letter(DEAD)
 }
 
-/// Runs a bridge until so many have crossed.
+/// Runs a bridge until this many copies have crossed.
 async fn run(from: &Traced<Arc<Memory>>, to: &Traced<Arc<Memory>>, copies: u64) -> Bridged {
     until(from.bridge(bridged(), to, FAR), |now| now.copied >= copies).await
 }
 
-/// Runs a bridge until it has come so far.
+/// Runs a bridge until its progress satisfies `done`.
 async fn until(
     bridge: Bridge<'_, Traced<Arc<Memory>>, Traced<Arc<Memory>>>,
     done: impl Fn(Progress) -> bool + Send + Sync,
@@ -89,7 +91,7 @@ async fn everything_of_a_message_crosses() {
         ("tenant", b"acme"),
         ("raw", b"\xff\n"),
         ("bridged-CC", b"a"),
-        (HOPS, b"1"),
+        (header::BRIDGE_HOPS, b"1"),
     ] {
         assert_eq!(headers.get_all(name).collect::<Vec<_>>(), [value], "{name}");
     }
@@ -123,7 +125,7 @@ async fn what_cannot_cross_goes_to_the_dead_letters_and_the_rest_crosses() {
     let done = bridge.run_until(arriving).await.unwrap();
     assert_eq!((done.progress.copied, done.progress.failed, done.consumed.rejected), (2, 1, 1), "{done}");
     assert_eq!(copies, ["1", "2"]);
-    assert_eq!(letter.unwrap().headers().get_str(dead_letter::REASON), Some("of no use there"));
+    assert_eq!(letter.unwrap().headers().get_str(header::DEAD_LETTER_REASON), Some("of no use there"));
 }
 
 #[tokio::test]
@@ -173,7 +175,7 @@ async fn a_panic_is_a_failed_attempt() {
     };
     let done = bridge.run_until(arriving).await.unwrap();
     assert_eq!((done.progress.copied, done.progress.failed, done.consumed.rejected), (1, 2, 1), "{done}");
-    assert_eq!(letter.unwrap().headers().get_str(dead_letter::ERROR_TYPE), Some("panic"));
+    assert_eq!(letter.unwrap().headers().get_str(header::DEAD_LETTER_ERROR_TYPE), Some("panic"));
 }
 
 #[tokio::test]
@@ -234,7 +236,7 @@ async fn messages_do_not_go_in_circles() {
     let (gone, home, letter) = tokio::join!(out, back.run_until(stop.cancelled()), watching);
     let copies = gone.unwrap().progress.copied + home.unwrap().progress.copied;
     assert_eq!(copies, u64::from(MAX_HOPS));
-    let reason = letter.headers().get_str(dead_letter::REASON).unwrap();
+    let reason = letter.headers().get_str(header::DEAD_LETTER_REASON).unwrap();
     assert!(reason.contains("circles"), "{reason}");
 }
 
@@ -289,7 +291,7 @@ async fn the_policy_may_choose_by_the_error() {
     assert_eq!((done.progress.failed, done.consumed.rejected), (1, 1), "{done}");
 }
 
-/// One that cannot cross takes no place from those that can, also when those wait.
+/// A message that cannot cross takes no place from those that can, even while those wait.
 #[tokio::test]
 async fn no_more_cross_than_are_asked_for() {
     let (here, there) = (broker(), broker());

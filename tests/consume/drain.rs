@@ -1,4 +1,5 @@
-//! Stopping: what runs ends and is settled, what has not begun goes back, and nothing is lost.
+//! Stopping: running handlers finish and are settled, messages not yet begun go back, and none is
+//! lost.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ async fn what_runs_ends_and_what_waits_goes_back() {
     let consume = broker.consume(workers(), handler).concurrency(4).ordered_by_key();
     let report = consume.run_until(async {
         stop.notified().await;
-        // Long enough for those of the same key to be taken and to wait.
+        // Enough time for the messages of the same key to be taken and to wait.
         sleep(Duration::from_millis(20)).await;
     });
     let report = report.await.unwrap();
@@ -78,7 +79,7 @@ async fn a_consumer_that_is_dropped_gives_everything_back() {
     assert_eq!(rest, ["a", "b"]);
 }
 
-/// What the group still has.
+/// Returns the messages that the group still has.
 async fn rest(broker: &impl TracedBroker) -> Vec<String> {
     let mut deliveries = broker.subscribe(workers()).await.unwrap();
     let mut rest = Vec::new();

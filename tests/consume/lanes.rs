@@ -72,7 +72,7 @@ async fn failing_keys_do_not_stop_the_others() {
     assert_eq!((report.handled, report.retried, report.abandoned), (1, 20, 20));
 }
 
-/// At most once, nothing at the broker bounds what is handed out.
+/// At most once, the broker does not limit the number of deliveries.
 #[tokio::test]
 async fn no_more_wait_behind_a_slow_key_than_the_prefetch() {
     let (broker, record) = (broker(), Record::default());

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use traced_broker::codec::{Codec, Decode, Encode, Json, Raw, decoding};
-use traced_broker::error::BoxError;
+use traced_broker::names::header;
 use traced_broker::{
-    ErrorKind, HandlerError, Message, Received, Result, Subscription, TracedBroker, TracedBrokerExt, dead_letter,
+    BoxError, ErrorKind, HandlerError, Message, Received, Result, Subscription, TracedBroker, TracedBrokerExt,
 };
 
 use crate::shop::{DEAD, Record, TOPIC, broker, publish, workers};
@@ -68,11 +68,12 @@ async fn values_arrive_as_values_and_what_cannot_be_read_is_dead_with_a_reason()
     assert_eq!(record.lines(), ["2 A-1 1", "1 B-2 1"]);
     assert_eq!((report.handled, report.rejected, report.retried), (2, 3, 0));
     let reasons: Vec<&str> =
-        letters.iter().map(|letter| letter.message().headers().get_str(dead_letter::REASON).unwrap()).collect();
+        letters.iter().map(|letter| letter.message().headers().get_str(header::DEAD_LETTER_REASON).unwrap()).collect();
     assert!(reasons[0].contains("content type") && reasons[0].contains("application/xml"), "{reasons:?}");
     assert!(reasons[1].contains("no payload"), "{reasons:?}");
     assert!(reasons[2].contains("format or shape"), "{reasons:?}");
-    let kinds = letters.iter().map(|letter| letter.message().headers().get_str(dead_letter::ERROR_TYPE).unwrap());
+    let kinds =
+        letters.iter().map(|letter| letter.message().headers().get_str(header::DEAD_LETTER_ERROR_TYPE).unwrap());
     assert!(kinds.clone().all(|kind| kind == "invalid_message"), "{:?}", kinds.collect::<Vec<_>>());
 }
 

@@ -1,8 +1,9 @@
-//! Dead letters sent back.
+//! Sending dead letters back.
 
 use std::time::Duration;
+use traced_broker::names::header;
 
-use traced_broker::{HandlerError, Message, Received, Retry, TracedBroker, TracedBrokerExt, dead_letter};
+use traced_broker::{HandlerError, Message, Received, Retry, TracedBroker, TracedBrokerExt};
 
 use crate::shop::{DEAD, Record, TOPIC, broker, publish, text, workers};
 
@@ -16,14 +17,14 @@ async fn letters_go_back_where_they_came_from_as_they_were() {
     let consume = broker.consume(workers(), broken).dead_letter(DEAD).retry(Retry::never());
     consume.run_until(tokio::time::sleep(IDLE)).await.unwrap();
 
-    // Not a dead letter of ours: nobody knows where it belongs.
+    // Not a dead letter of this library: its origin is unknown.
     broker.publish(DEAD, Message::new("stray")).await.unwrap();
     let redriven = broker.redrive(DEAD).idle(IDLE).run().await.unwrap();
     assert_eq!((redriven.sent_back, redriven.left), (1, 1));
 
     let mended = async |message: Received| {
         let tenant = message.headers().get_str("tenant").unwrap_or("none").to_owned();
-        let dead = message.headers().iter().any(|(name, _)| dead_letter::HEADERS.contains(&name));
+        let dead = message.headers().iter().any(|(name, _)| header::DEAD_LETTER.contains(&name));
         record.add(format!("{} {tenant} {:?} {dead} {}", text(&message), message.key(), message.attempt()));
         Ok::<_, HandlerError>(())
     };
@@ -33,7 +34,7 @@ async fn letters_go_back_where_they_came_from_as_they_were() {
     assert_eq!((redriven.sent_back, redriven.left), (0, 1), "the stray letter is still there");
 }
 
-/// The consumer that killed them runs on, and kills them again.
+/// The consumer that rejected them continues, and rejects them again.
 #[tokio::test]
 async fn what_dies_again_at_once_is_not_sent_back_for_ever() {
     let (broker, record) = (broker(), Record::default());
@@ -47,7 +48,7 @@ async fn what_dies_again_at_once_is_not_sent_back_for_ever() {
         tokio::time::sleep(IDLE).await;
         let redriven = broker.redrive(DEAD).at_most(2).idle(IDLE).run().await.unwrap();
         assert_eq!(redriven.sent_back, 2);
-        // Long enough for the two to die again before the next redrive begins.
+        // Enough time for both to be rejected again before the next redrive begins.
         tokio::time::sleep(IDLE).await;
         let redriven = broker.redrive(DEAD).idle(IDLE).run().await.unwrap();
         assert_eq!((redriven.sent_back, redriven.left), (3, 3));

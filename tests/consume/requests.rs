@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use traced_broker::names::header;
 
 use futures_util::future::join_all;
 use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use traced_broker::adapters::memory::Memory;
-use traced_broker::{
-    ErrorKind, HandlerError, Message, Received, Subscription, Traced, TracedBroker, TracedBrokerExt, request,
-};
+use traced_broker::{ErrorKind, HandlerError, Message, Received, Subscription, Traced, TracedBroker, TracedBrokerExt};
 
 use crate::shop::{broker, text};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Answers every request with its own text, doubled; does not answer `silence`.
+/// Answers every request with its text, doubled; does not answer `silence`.
 async fn echo(broker: Traced<Arc<Memory>>) {
     let handler = async |message: Received| {
         let text = text(&message);
@@ -72,7 +71,7 @@ async fn no_reply_in_time_is_an_error_and_what_comes_too_late_disturbs_nobody() 
     let requester = broker.requester("replies").await.unwrap();
     let error = requester.request("echo", Message::new("silence"), Duration::from_millis(50)).await.unwrap_err();
     assert_eq!((error.kind(), error.operation()), (ErrorKind::Timeout, Some("request")));
-    broker.publish("replies", Message::new("late").header(request::CORRELATION_ID, "gone")).await.unwrap();
+    broker.publish("replies", Message::new("late").header(header::CORRELATION_ID, "gone")).await.unwrap();
     let reply = requester.request("echo", Message::new("a"), LIMIT).await.unwrap();
     assert_eq!(text(&reply), "aa");
     answering.abort();
@@ -82,8 +81,8 @@ async fn no_reply_in_time_is_an_error_and_what_comes_too_late_disturbs_nobody() 
 async fn only_requests_can_be_replied_to_and_only_valid_topics_reached() {
     let broker = broker();
     let mut deliveries = broker.subscribe(Subscription::new("echo").group("echo")).await.unwrap();
-    let hostile = Message::new("b").header(request::REPLY_TO, "../etc").header(request::CORRELATION_ID, "1");
-    for message in [Message::new("a"), hostile, Message::new("c").header(request::REPLY_TO, "replies")] {
+    let hostile = Message::new("b").header(header::REPLY_TO, "../etc").header(header::CORRELATION_ID, "1");
+    for message in [Message::new("a"), hostile, Message::new("c").header(header::REPLY_TO, "replies")] {
         broker.publish("echo", message).await.unwrap();
         let delivery = futures_util::StreamExt::next(&mut deliveries).await.unwrap().unwrap();
         let error = broker.reply(delivery.message(), Message::new("x")).await.unwrap_err();

@@ -1,11 +1,10 @@
-//! What fails: retried as the policy says, then given up for good reason.
+//! Failures: retried as the policy specifies, then given up.
 
 use std::time::{Duration, Instant};
+use traced_broker::names::header;
 
 use futures_util::StreamExt;
-use traced_broker::{
-    HandlerError, Received, Retry, Subscription, TracedBroker, TracedBrokerExt, Verdict, connect, dead_letter,
-};
+use traced_broker::{HandlerError, Received, Retry, Subscription, TracedBroker, TracedBrokerExt, Verdict, connect};
 
 use crate::shop::{DEAD, Record, TOPIC, broker, publish, text, workers};
 
@@ -33,9 +32,9 @@ async fn attempts_are_counted_up_to_the_last_and_then_the_message_is_dead() {
         let letter = letter.unwrap().unwrap();
         let headers = letter.message().headers();
         let header = |name| headers.get_str(name).unwrap_or("none");
-        assert_eq!(header(dead_letter::REASON), "given up after 3 attempts: no stock");
-        assert_eq!(header(dead_letter::ERROR_TYPE), "handler_error");
-        assert_eq!((header(dead_letter::TOPIC), header(dead_letter::ATTEMPTS)), (TOPIC, "3"));
+        assert_eq!(header(header::DEAD_LETTER_REASON), "given up after 3 attempts: no stock");
+        assert_eq!(header(header::DEAD_LETTER_ERROR_TYPE), "handler_error");
+        assert_eq!((header(header::DEAD_LETTER_TOPIC), header(header::DEAD_LETTER_ATTEMPTS)), (TOPIC, "3"));
         letter.ack().await.unwrap();
     }
 }
@@ -105,7 +104,7 @@ async fn a_dead_letter_that_cannot_be_published_keeps_the_message_and_its_place(
     let record = Record::default();
     let broker = connect("memory://unburied").await.unwrap();
     publish(&broker, ["k:first", "k:second"]).await;
-    // Here the topic for dead letters is neither there nor made.
+    // This connection finds no dead-letter topic and creates none.
     let strict = connect("memory://unburied?topology=check").await.unwrap();
     let handler = async |message: Received| {
         record.add(format!("{} {}", text(&message), message.attempt()));

@@ -30,7 +30,7 @@ pub(crate) async fn publish(broker: &impl TracedBroker, messages: impl IntoItera
     }
 }
 
-/// What handlers saw, in order, as text.
+/// The messages that handlers saw, in order, as text.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     lines: Mutex<Vec<String>>,
@@ -47,7 +47,7 @@ impl Record {
         self.lines.lock().clone()
     }
 
-    /// Waits until there are so many lines.
+    /// Waits until there are this many lines.
     pub(crate) async fn reaches(&self, count: usize) {
         let reached = async {
             loop {

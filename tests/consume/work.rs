@@ -1,4 +1,4 @@
-//! Handlers: how many run, where, for how long, and what their results do.
+//! Handlers: their number, their tasks, their time limits, and the effects of their results.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,7 +67,8 @@ async fn handlers_in_own_tasks_compute_side_by_side() {
         move |message: Received| {
             let (barrier, record) = (Arc::clone(&barrier), Arc::clone(&record));
             async move {
-                // Blocks the thread until the other handler is here: in one task it never would be.
+                // Blocks the thread until the other handler arrives, which would never happen in
+                // one task.
                 barrier.wait();
                 record.add(text(&message));
                 Ok::<_, HandlerError>(())

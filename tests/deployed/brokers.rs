@@ -1,12 +1,13 @@
-//! Separate processes on each broker: whole as they are, and broken where they are cut.
+//! Separate processes on each broker: whole traces as they are, and broken traces where one is
+//! sabotaged.
 
 use crate::judge::{post, trace_of_the_job, verify};
 use crate::shop::{Shop, flaky, hopeless, plain};
 use crate::support::{Jaeger, Kind, shared};
 
-/// What every order that is fulfilled leaves behind.
+/// The spans that every fulfilled order produces.
 const EXPECTED: [&str; 4] = ["--expect", "process orders", "--expect", "process notifications"];
-/// How long the judge waits for what will not come.
+/// The time that the judge waits for spans that will not arrive.
 const NOT_LONG: [&str; 2] = ["--deadline", "6s"];
 
 #[test]
@@ -38,7 +39,8 @@ fn check(kind: Kind) {
     }
 }
 
-/// A plain order, one that is retried, one that is dead-lettered, and the job that the first of them enqueued.
+/// A plain order, one that is retried, one that is dead-lettered, and the job that the first of
+/// them enqueued.
 fn whole(jaeger: &Jaeger, broker: &str) {
     let shop = Shop::open(broker, &jaeger.otlp_endpoint(), None);
     let judged = post(jaeger, &shop.url, &plain("ORD-1"), &EXPECTED).has_to_be_whole();
@@ -61,22 +63,22 @@ fn whole(jaeger: &Jaeger, broker: &str) {
     shop.close();
 }
 
-/// What one service does wrong, and what is to be said of it.
+/// The fault of one service, and the expected finding.
 struct Cut {
     role: &'static str,
     what: &'static str,
     /// The last good span and its service.
     after: (&'static str, &'static str),
-    /// The causes that have to come first.
+    /// The causes that must be listed first.
     because: &'static [&'static str],
 }
 
 const SENT: (&str, &str) = ("send orders", "order-api");
 const ANNOUNCED: (&str, &str) = ("send notifications", "fulfillment-worker");
 
-/// What may be the matter when the message was processed in a trace of its own; which of them, no span can tell.
+/// Possible causes if the message was processed in a separate trace; spans cannot distinguish them.
 const SEVERED: &[&str] = &["no_header", "header_dropped", "not_extracted"];
-/// What may be the matter when nothing of the service is there.
+/// Possible causes if the service has no spans at all.
 const ABSENT: &[&str] = &["sampled_away", "exporter_dropped", "not_arrived"];
 
 const CUTS: [Cut; 7] = [

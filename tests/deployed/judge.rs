@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::Jaeger;
 
-/// What `verify` exited with and said.
+/// The exit code and output of `verify`.
 #[derive(Debug)]
 pub(crate) struct Verdict {
     pub(crate) code: i32,
@@ -43,7 +43,8 @@ impl Verdict {
         self
     }
 
-    /// Fails unless the trace broke, in one place: after the span `name` of `service`, most likely for these reasons.
+    /// Fails unless the trace broke in exactly one place: after the span `name` of `service`, most
+    /// likely for these causes.
     #[track_caller]
     pub(crate) fn broke_after(self, name: &str, service: &str, causes: &[&str]) -> Self {
         assert_eq!((self.code, self.json["verdict"].as_str()), (1, Some("broken")), "{self:#?}");
@@ -57,15 +58,15 @@ impl Verdict {
         );
         let named: Vec<_> = breaks[0]["causes"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         assert!(named.starts_with(causes), "{causes:?}: {self:#?}");
-        // Where the context was lost, the trace is named in which the message went on.
+        // If the context was lost, the finding names the trace in which the message continued.
         assert_eq!(breaks[0]["stray"].is_object(), causes.contains(&"no_header"), "{self:#?}");
         self
     }
 
-    /// The attempts that there were to process what was sent to this topic.
+    /// Returns the attempts to process the messages sent to this topic.
     pub(crate) fn attempts(&self, topic: &str) -> Vec<u64> {
         let hops = self.json["hops"].as_array().unwrap().iter();
-        // A broker may name the queue behind the topic.
+        // A broker may append the queue to the topic's name.
         let mut attempts: Vec<_> = hops
             .filter(|hop| hop["topic"].as_str().is_some_and(|name| name.split(':').next() == Some(topic)))
             .filter_map(|hop| hop["attempt"].as_u64())
@@ -75,7 +76,7 @@ impl Verdict {
     }
 }
 
-/// The trace of the job, once Jaeger has it.
+/// Returns the job's trace, once Jaeger has it.
 pub(crate) fn trace_of_the_job(jaeger: &Jaeger) -> String {
     let url = format!("{}/api/traces?service=reconciliation-job", jaeger.query_url());
     let deadline = Instant::now() + Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! The smoke test of the README, as a new user would type it.
+//! The smoke test of `docs/command.md`, as a new user would type it.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use crate::shop::end;
 use crate::support::{Jaeger, program};
 
-/// The three commands below the heading.
+/// Returns the three commands below the heading.
 fn commands() -> [String; 3] {
-    let readme = include_str!("../../README.md");
+    let page = include_str!("../../docs/command.md");
     let section =
-        readme.split("\n## ").find(|section| section.starts_with("Check your own system")).expect("the section");
+        page.split("\n## ").find(|section| section.starts_with("Check your own system")).expect("the section");
     let block = section.split("```").nth(1).expect("a block of commands");
     let block = block.split_once('\n').expect("lines").1.replace("\\\n", " ");
     let commands: Vec<_> = block.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
     commands.try_into().unwrap_or_else(|other| panic!("three commands: {other:?}"))
 }
 
-/// Puts `new` in the place of `old`, which has to be there.
+/// Replaces `old`, which must be present, by `new`.
 #[track_caller]
 fn replaced(command: &str, old: &str, new: &str) -> String {
     assert!(command.contains(old), "no `{old}` in `{command}`");
@@ -29,7 +29,7 @@ fn replaced(command: &str, old: &str, new: &str) -> String {
 #[test]
 fn the_three_commands_work() {
     let [backend, system, check] = commands();
-    // The real Jaeger of the tests instead of the one in a container, which listens at these ports.
+    // The tests' real Jaeger replaces the one in a container, which listens on these ports.
     assert!(backend.starts_with("docker run "), "{backend}");
     assert!(backend.contains("-p 16686:16686") && backend.contains("-p 4318:4318"), "{backend}");
     let jaeger = Jaeger::start();
@@ -54,13 +54,13 @@ fn the_three_commands_work() {
 
     let printed = String::from_utf8_lossy(&checked.stdout);
     assert!(checked.status.success(), "{printed}{}", String::from_utf8_lossy(&checked.stderr));
-    // The waterfall, and what it is said to show.
+    // The waterfall, with everything that the page says it shows.
     for words in ["POST /orders", "in queue orders", "process orders attempt 3", "process notifications", "✓ whole"] {
         assert!(printed.contains(words), "no `{words}` in\n{printed}");
     }
 }
 
-/// A command line, run where the README's are meant to be.
+/// Returns a command line that runs in the directory intended for the page's commands.
 fn shell(line: &str) -> Command {
     let mut shell = Command::new("bash");
     shell.args(["-c", line]).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());

@@ -8,13 +8,13 @@ use tempfile::TempDir;
 use crate::support::orders::Running;
 use crate::support::send_signal;
 
-/// Every role, in the order in which they are started: a reader before whoever sends to it.
+/// Every role, in start order: readers before the services that send to them.
 const ROLES: [&str; 4] = ["reconcile", "notify", "worker", "api"];
 
-/// Four processes. Those that still run when it is dropped are killed.
+/// Four processes. Those still running are killed when it is dropped.
 pub(crate) struct Shop {
     processes: Vec<(&'static str, Option<Running>)>,
-    /// Where orders are posted.
+    /// The address to which orders are posted.
     pub(crate) url: String,
     /// The role whose spans are lost on purpose.
     lossy: Option<String>,
@@ -22,7 +22,8 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    /// Starts all roles over the broker and waits until they are ready; the process of one role may be told to do something wrong.
+    /// Starts all roles over the broker and waits until they are ready; the process of one role may
+    /// be told to misbehave.
     pub(crate) fn open(broker: &str, otlp: &str, cut: Option<(&str, &str)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let jobs = folder.path().join("jobs.db").to_str().unwrap().to_owned();
@@ -45,7 +46,8 @@ impl Shop {
         shop
     }
 
-    /// Ends them as a service manager does, the senders first; each drains, sends its last spans, and ends well.
+    /// Stops them as a service manager does, the senders first; each drains, sends its last spans,
+    /// and exits successfully.
     pub(crate) fn close(mut self) {
         for (role, running) in self.processes.iter_mut().rev() {
             let running = running.take().unwrap();
@@ -69,13 +71,13 @@ impl Drop for Shop {
     }
 }
 
-/// Kills a process that nobody waits for any more.
+/// Kills a process whose result is no longer needed.
 pub(crate) fn end(child: &mut Child) {
     let _gone = child.kill();
     let _reaped = child.wait();
 }
 
-/// An order that is fulfilled at once.
+/// Returns an order that is fulfilled at once.
 pub(crate) fn plain(id: &str) -> Value {
     json!({
         "id": id, "placed_at": "2026-11-23T08:00:00Z", "currency": "EUR", "carrier": "dhl",
@@ -85,14 +87,14 @@ pub(crate) fn plain(id: &str) -> Value {
     })
 }
 
-/// One whose carrier answers at the third attempt.
+/// Returns an order whose carrier answers at the third attempt.
 pub(crate) fn flaky(id: &str) -> Value {
     let mut order = plain(id);
     order["carrier"] = json!("flaky-express");
     order
 }
 
-/// One that asks for what no warehouse has.
+/// Returns an order for an article that no warehouse has.
 pub(crate) fn hopeless(id: &str) -> Value {
     let mut order = plain(id);
     order["items"][0]["sku"] = json!("SAMOVAR-TULA-5L");

@@ -5,7 +5,7 @@ use traced_broker::dialect::MAX_ENVELOPE;
 
 use crate::sample::{PARENT, Said, UNSAMPLED, members, of_entry, read, unsampled, usual, with_state};
 
-/// An event in structured mode, as the JSON format of CloudEvents has it.
+/// Returns an event in structured mode, in the JSON format of CloudEvents.
 fn event(more: &str) -> String {
     format!(
         r#"{{"specversion":"1.0","id":"A234","source":"/orders","type":"com.example.order.placed",
@@ -71,7 +71,7 @@ fn mass_transits_envelope() {
     assert_eq!(of_body(Dialect::MassTransit, None, &body), None);
 }
 
-/// A string as `vmihailenco/msgpack` writes it: the shortest form.
+/// Encodes a string as `vmihailenco/msgpack` does: in the shortest form.
 fn packed(text: &str) -> Vec<u8> {
     let length = text.len();
     let head = match length {
@@ -100,7 +100,7 @@ fn watermill(metadata: &[u8]) -> Option<Said> {
 #[test]
 fn watermills_metadata() {
     let metadata = packed_map(&[("correlation_id", "7"), ("traceparent", PARENT), ("tracestate", "rojo=1")]);
-    // The very bytes of that library for the first pair: a map of three, strings of 14 and of 1.
+    // The exact bytes of that library for the first pair: a map of three, strings of 14 and of 1.
     assert!(metadata.starts_with(b"\x83\xaecorrelation_id\xa17\xabtraceparent\xd9\x37"));
     assert_eq!(watermill(&metadata), Some(with_state("rojo=1")));
     assert_eq!(watermill(&packed_map(&[("Traceparent", UNSAMPLED)])), Some(unsampled()));
@@ -148,7 +148,7 @@ fn what_is_no_map_of_strings_is_not_read() {
     assert_eq!(watermill(b"{\"traceparent\":\"x\"}"), None, "Dapr's");
 }
 
-/// An event as Dapr's runtime writes it.
+/// Returns an event as Dapr's runtime writes it.
 fn dapr_event(trace: &str) -> String {
     format!(
         r#"{{"data":{{"orderId":1}},"datacontenttype":"application/json","id":"5929aaac-a5e2-4ca1-859c-edfe73f11565",
@@ -178,7 +178,7 @@ fn daprs_raw_payloads_have_metadata_only() {
     assert_eq!(of_entry(Dialect::Dapr, &[("data", b"{}"), ("metadata", b"null")]), None);
 }
 
-/// A frame as FastStream writes it.
+/// Returns a frame as FastStream writes it.
 fn frame(headers: &[(&str, &str)], data: &[u8]) -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat();
     let pairs: Vec<u8> = headers.iter().flat_map(|(key, value)| [text(key), text(value)].concat()).collect();

@@ -1,4 +1,4 @@
-//! Dialects that are headers.
+//! Dialects that use headers.
 
 use traced_broker::Dialect;
 
@@ -6,7 +6,8 @@ use crate::sample::{PARENT, SPAN, Said, TRACE, UNSAMPLED, members, of, unsampled
 
 #[test]
 fn cloud_events_in_binary_mode() {
-    // The attributes as the bindings of Kafka, NATS and HTTP, AMQP, and AMQP for readers over JMS name them.
+    // The attribute names in the bindings of Kafka, NATS and HTTP, of AMQP, and of AMQP for readers
+    // over JMS.
     for prefix in ["ce_", "ce-", "cloudEvents:", "cloudEvents_", "Ce-"] {
         let name = |attribute: &str| format!("{prefix}{attribute}");
         let event = [
@@ -32,7 +33,7 @@ fn mass_transit() {
     let headers =
         [("MT-Activity-Id", PARENT), ("MT-MessageType", "urn:message:Orders:OrderPlaced"), ("publishId", "1")];
     assert_eq!(of(Dialect::MassTransit, &headers), Some(usual()));
-    // The form of .NET before W3C's, which names no span.
+    // .NET's format before W3C Trace Context, which does not contain a span id.
     assert_eq!(of(Dialect::MassTransit, &[("MT-Activity-Id", "|7d2a8c14-4d1b0a6e6bd4a5c3.1.")]), None);
 }
 
@@ -50,7 +51,7 @@ fn wolverine() {
 
 #[test]
 fn what_a_nats_server_renames() {
-    // The state and the baggage keep their names, and belong to it.
+    // The state and the baggage keep their names, and belong to the renamed header.
     let headers = [("Xraceparent", PARENT), ("tracestate", "rojo=1"), ("baggage", "tenant=acme")];
     let expected = Said { baggage: members(&[("tenant", "acme")]), ..with_state("rojo=1") };
     assert_eq!(of(Dialect::NatsServer, &headers), Some(expected));
@@ -59,7 +60,7 @@ fn what_a_nats_server_renames() {
 #[test]
 fn azure() {
     assert_eq!(of(Dialect::Azure, &[("Diagnostic-Id", PARENT)]), Some(usual()));
-    // What stands beside belongs to another header.
+    // The `tracestate` beside it belongs to another header.
     assert_eq!(of(Dialect::Azure, &[("Diagnostic-Id", UNSAMPLED), ("tracestate", "rojo=1")]), Some(unsampled()));
 }
 
@@ -97,7 +98,7 @@ fn b3_in_several_headers() {
     assert_eq!(with(&[("X-B3-Flags", "1")]), Some(usual()), "debug");
     assert_eq!(with(&[("X-B3-Flags", "0"), ("X-B3-Sampled", "0")]), Some(unsampled()));
     assert_eq!(with(&[("X-B3-Sampled", "yes")]), None);
-    // As a client in lower case, with a short trace id.
+    // As written by a client that uses lower case, with a short trace id.
     let short = [("x-b3-traceid", "a3ce929d0e0e4736"), ("x-b3-spanid", SPAN), ("x-b3-sampled", "1")];
     let expected = Said { trace: "0000000000000000a3ce929d0e0e4736".to_owned(), ..usual() };
     assert_eq!(of(Dialect::B3, &short), Some(expected));
@@ -129,16 +130,16 @@ fn jaeger() {
         (format!("{TRACE}:{SPAN}:0:0"), Some(unsampled())),
         (format!("{TRACE}:{SPAN}:0:00"), Some(unsampled())),
         (format!("{TRACE}:{SPAN}::01"), Some(usual())),
-        // Debug without sampled, firehose: no word about this trace being recorded.
+        // Debug without sampled, firehose: neither says that this trace is recorded.
         (format!("{TRACE}:{SPAN}:0:2"), Some(unsampled())),
         (format!("{TRACE}:{SPAN}:0:8"), Some(unsampled())),
-        // Ids without their leading zeroes.
+        // Ids without their leading zeros.
         (format!("{TRACE}:f067aa0ba902b7:0:1"), Some(usual())),
         (
             "a3ce929d0e0e4736:f067aa0ba902b7:0:1".to_owned(),
             Some(Said { trace: "0000000000000000a3ce929d0e0e4736".to_owned(), ..usual() }),
         ),
-        // As if the header were one of HTTP.
+        // As if the header were an HTTP header.
         (format!("{TRACE}%3A{SPAN}%3A0%3a1"), Some(usual())),
     ];
     for (value, expected) in cases {

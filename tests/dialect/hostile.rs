@@ -1,11 +1,11 @@
-//! Input that breaks its format: absent, never a panic, never a guess.
+//! Malformed input: read as absent, never a panic, never a guess.
 
 use proptest::prelude::*;
 use traced_broker::{Dialect, Headers};
 
 use crate::sample::{PARENT, SPAN, TRACE, of, read};
 
-/// Every name under which a dialect looks.
+/// Every name that a dialect looks up.
 const NAMES: [&str; 22] = [
     "ce-traceparent",
     "ce_traceparent",

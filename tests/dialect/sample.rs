@@ -1,4 +1,4 @@
-//! Samples, and what is read from them.
+//! Samples, and the contexts read from them.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ pub(crate) const SPAN: &str = "00f067aa0ba902b7";
 pub(crate) const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 pub(crate) const UNSAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
-/// What a context says.
+/// The contents of a context.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Said {
     pub(crate) trace: String,
@@ -21,7 +21,7 @@ pub(crate) struct Said {
     pub(crate) baggage: BTreeMap<String, String>,
 }
 
-/// A sampled span of the usual trace, without state or baggage.
+/// Returns a sampled span of the usual trace, without state or baggage.
 pub(crate) fn usual() -> Said {
     Said {
         trace: TRACE.to_owned(),
@@ -63,7 +63,7 @@ pub(crate) fn of(dialect: Dialect, pairs: &[(&str, &str)]) -> Option<Said> {
     read(dialect, &pairs.iter().copied().collect(), None)
 }
 
-/// Reads an entry of Redis Streams, whose fields are headers but for `payload`.
+/// Reads an entry of Redis Streams, whose fields are headers, except `payload`.
 pub(crate) fn of_entry(dialect: Dialect, fields: &[(&str, &[u8])]) -> Option<Said> {
     let payload = fields.iter().find(|(name, _)| *name == "payload").map_or(&b""[..], |(_, value)| value);
     let headers = fields.iter().filter(|(name, _)| *name != "payload").copied().collect();

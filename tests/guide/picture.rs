@@ -1,31 +1,32 @@
-//! Pictures of what a test bed captured, compared with those that the guide shows.
+//! Pictures of captured traces, compared with those that the guide shows.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use traced_broker::testing::TestBed;
-use traced_broker::verify::{Picture, Report, Trace, check};
+use traced_broker::verify::{Picture, Trace, TraceReport, check};
 
 pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pictures")
 }
 
-/// Draws all that was captured, which has to be whole, and holds it to the picture of that name.
+/// Asserts that all captured traces are whole, draws them, and compares them with the picture of
+/// that name.
 #[track_caller]
 pub(crate) fn hold(bed: &TestBed, name: &str, title: &str) {
     bed.capture().assert_whole();
     compare(bed, name, title);
 }
 
-/// The same for what is broken on purpose: returns what was found.
+/// Compares captured traces that are broken on purpose; returns the findings.
 #[track_caller]
-pub(crate) fn hold_broken(bed: &TestBed, name: &str, title: &str) -> Report {
+pub(crate) fn hold_broken(bed: &TestBed, name: &str, title: &str) -> TraceReport {
     compare(bed, name, title)
 }
 
 #[track_caller]
-fn compare(bed: &TestBed, name: &str, title: &str) -> Report {
+fn compare(bed: &TestBed, name: &str, title: &str) -> TraceReport {
     let traces = bed.capture().traces();
     let report = check(&traces);
     let mut all = traces.iter();
@@ -43,7 +44,8 @@ fn compare(bed: &TestBed, name: &str, title: &str) -> Report {
     report
 }
 
-/// What a picture shows, with spans named by their order in it: `2 send orders (api) in 0, child of 1, links 5`.
+/// Returns the structure of a picture, with spans named by their order in it: `2 send orders (api)
+/// in 0, child of 1, links 5`.
 pub(crate) fn structure(svg: &str) -> Vec<String> {
     let groups: Vec<&str> = svg.split("<g ").skip(1).map(|group| group.split_once('>').unwrap().0).collect();
     let number: HashMap<String, usize> =

@@ -74,7 +74,7 @@ async fn a_delayed_message_is_linked() {
     let api = bed.broker("api");
     let handle = async {
         work(1).await;
-        // Made here, for its delay counts from now on, and a machine may be busy.
+        // Created here because its delay counts from now on, and a machine may be busy.
         let reminder = Message::new("your order").delay(Duration::from_millis(60));
         api.publish("reminders", reminder).await.unwrap();
         work(1).await;
@@ -99,7 +99,7 @@ async fn a_job_links_those_who_asked_for_it() {
     work(3).await;
     let references = column.iter().map(|reference| reference.parse().unwrap());
     let report = Job::new("nightly report").trigger("schedule").references(references);
-    // On behalf of no message and no request: what ties it to the traces above is what was stored.
+    // Runs without a message or a request: only the stored references tie it to the traces above.
     let report = report.with_tracer_provider(&bed.capture().provider("reporter"));
     let write = async {
         work(3).await;

@@ -1,4 +1,5 @@
-//! The services of the scenes. Their work is a few milliseconds of waiting, so that there is something to see.
+//! The services of the scenes. Their work is a few milliseconds of waiting, so that there is
+//! something to see.
 
 use std::future::Future;
 use std::time::Duration;
@@ -10,7 +11,7 @@ pub(crate) async fn work(milliseconds: u64) {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
 }
 
-/// `api` takes a request in a trace of its own and publishes what it makes of it.
+/// Takes a request at `api` in a new trace and publishes the message.
 pub(crate) async fn request(bed: &TestBed, name: &'static str, topic: &str, message: Message) {
     let api = bed.broker("api");
     let handle = async {
@@ -22,7 +23,7 @@ pub(crate) async fn request(bed: &TestBed, name: &'static str, topic: &str, mess
     work(2).await;
 }
 
-/// Runs a consumer of `service` in the background, subscribed when this returns.
+/// Runs a consumer of `service` in the background; it is subscribed when this returns.
 pub(crate) async fn consumer<H, F>(bed: &TestBed, service: &str, subscription: Subscription, handler: H)
 where
     H: Fn(Received) -> F + Send + Sync + 'static,
@@ -33,7 +34,7 @@ where
     tokio::spawn(consumer.run());
 }
 
-/// Orders are packed and shipped; what is shipped is told to the topic `shipments`.
+/// Packs and ships orders, and publishes shipped orders to the topic `shipments`.
 pub(crate) async fn worker(bed: &TestBed, subscription: Subscription) {
     let broker = bed.broker("worker");
     let ship = move |message: Received| {
@@ -50,7 +51,7 @@ pub(crate) async fn worker(bed: &TestBed, subscription: Subscription) {
     consumer(bed, "worker", subscription, ship).await;
 }
 
-/// Whatever `topic` holds is read and worked on for a while.
+/// Reads every message of the subscription and works on it for a while.
 pub(crate) async fn reader(bed: &TestBed, service: &str, subscription: Subscription) {
     let read = |_: Received| async {
         work(2).await;

@@ -17,11 +17,11 @@ fn the_guide_shows_every_picture_and_no_other() {
     let shown: BTreeSet<String> =
         guide.split("](pictures/").skip(1).map(|rest| rest.split_once(')').unwrap().0.to_owned()).collect();
     let files = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    // Those of the page are shown elsewhere.
+    // Pictures of the page are shown elsewhere.
     assert_eq!(shown, files.filter(|name| name.ends_with(".svg")).collect());
 }
 
-/// The comparison sees what matters and nothing else.
+/// The comparison sees only names, parents and links.
 #[test]
 fn the_structure_of_a_picture_is_names_parents_and_links() {
     let path = folder().join("link.svg");

@@ -1,4 +1,4 @@
-//! What was measured of each library, which the tests here measure again.
+//! The measured results of each library, which the tests here measure again.
 
 use traced_broker::verify::FindingKind::{NoContext, NoCreationLink, OutsideProcess};
 
@@ -6,10 +6,10 @@ use crate::library::{Library, Measured, Tie};
 use crate::program::Language;
 use crate::support::Kind;
 
-/// Names each library, and makes a module of that name with a test for each direction.
+/// Names each library, and creates a module of that name with a test for each direction.
 macro_rules! combinations {
     ($($name:ident [$($direction:ident),*] $library:expr;)*) => {
-        /// Every one, in the order of the page, with the directions that are tested.
+        /// Every library, in the order of the page, with its tested directions.
         pub(crate) const ALL: &[(&Library, &[&str])] = &[$((&$name::LIBRARY, &[$(stringify!($direction)),*])),*];
         $(
             mod $name {
@@ -29,17 +29,17 @@ macro_rules! combinations {
     };
 }
 
-/// Names and types of the headers of a trace.
+/// Names and types of the trace headers.
 type Headers = &'static [(&'static str, &'static str)];
 
-// As they are on the wire.
+// Types on the wire.
 const BYTES: Headers = &[("baggage", "bytes"), ("traceparent", "bytes")];
 const LONG_STRINGS: Headers = &[("baggage", "long string"), ("traceparent", "long string")];
 const BYTE_ARRAYS: Headers = &[("baggage", "byte array"), ("traceparent", "byte array")];
 const TEXT: Headers = &[("baggage", "text"), ("traceparent", "text")];
 const CANONICAL: Headers = &[("Baggage", "text"), ("Traceparent", "text")];
 const FIELDS: Headers = &[("baggage", "field"), ("traceparent", "field")];
-// As libraries give them out: Go, Python, Java.
+// Types as libraries return them: Go, Python, Java.
 const GO_BYTES: Headers = &[("baggage", "[]byte"), ("traceparent", "[]byte")];
 const GO_STRING: Headers = &[("baggage", "string"), ("traceparent", "string")];
 const GO_CANONICAL: Headers = &[("Baggage", "string"), ("Traceparent", "string")];
@@ -47,27 +47,27 @@ const PYTHON_BYTES: Headers = &[("baggage", "bytes"), ("traceparent", "bytes")];
 const PYTHON_STR: Headers = &[("baggage", "str"), ("traceparent", "str")];
 const JAVA_BYTES: Headers = &[("baggage", "byte[]"), ("traceparent", "byte[]")];
 
-/// What makes one whole trace, with these spans of theirs.
+/// A result with one whole trace and these spans of the other program.
 const fn whole(chain: &'static [&'static str], headers: Headers) -> Measured {
     Measured { tie: Tie::Child, chain, rewritten: None, keeps_baggage: true, findings: &[], headers }
 }
 
-/// What sends with a carrier written by hand, in a span as the conventions have it.
+/// The result of sending with a hand-written carrier, in a span that follows the conventions.
 const fn sends(headers: Headers) -> Measured {
     whole(&["place order (internal)", "send orders (producer)"], headers)
 }
 
-/// What sends without a context.
+/// The result of sending without a context.
 const fn sends_nothing() -> Measured {
     Measured { tie: Tie::Nothing, keeps_baggage: false, findings: &[NoContext], ..whole(&[], &[]) }
 }
 
-/// What receives with a carrier written by hand.
+/// The result of receiving with a hand-written carrier.
 const fn receives(headers: Headers) -> Option<Measured> {
     Some(whole(PROCESS, headers))
 }
 
-/// What receives and finds no context.
+/// The result of receiving without finding a context.
 const fn finds_nothing(headers: Headers) -> Option<Measured> {
     let found = whole(PROCESS, headers);
     Some(Measured { tie: Tie::Nothing, keeps_baggage: false, findings: &[NoContext], ..found })

@@ -1,32 +1,32 @@
-//! The three ways of a message: to us, from us, and through us.
+//! The three directions of a message: to us, from us, and through us.
 
 use crate::library::{Library, Measured, Tie};
 use crate::program::Header;
+use crate::setup::{OURS, PAYLOAD, SHOP, STORE, Setup};
 use crate::support::Kind;
 use crate::wire::is_of_a_trace;
-use crate::world::{OURS, PAYLOAD, SHOP, STORE, World};
 
 const WORK: &str = "reserve stock";
-/// Of a trace that begins at ours: sampled.
+/// The flags of a trace that begins on our side: sampled.
 const OUR_FLAGS: &str = "01";
 
-/// A program of theirs sends, we receive.
+/// A foreign program sends; we receive.
 pub(crate) async fn theirs_to_ours(library: &'static Library) {
-    let world = World::new(library).await;
-    let topic = world.topic("orders");
-    let mut deliveries = world.subscribe(&topic).await;
-    let tap = world.tap(&topic).await;
-    world.they_send(&topic).await;
-    let message = world.we_receive(&mut deliveries, None).await;
+    let setup = Setup::new(library).await;
+    let topic = setup.topic("orders");
+    let mut deliveries = setup.subscribe(&topic).await;
+    let tap = setup.tap(&topic).await;
+    setup.they_send(&topic).await;
+    let message = setup.we_receive(&mut deliveries, None).await;
     assert_eq!(message.payload(), PAYLOAD);
     let headers = tap.trace_headers().await;
     drop(deliveries);
 
-    let (evidence, sends) = (world.end().await, &library.sends);
+    let (evidence, sends) = (setup.end().await, &library.sends);
     let work = evidence.span(OURS, WORK);
     assert_eq!(evidence.chain(work), to_us(sends), "{}", evidence.picture());
     assert_eq!(work.attributes.text("tenant"), Some(tenant(sends)), "baggage");
-    // Which of theirs that is, the chain says.
+    // The chain shows which of their spans this is.
     let sent = evidence.parent(evidence.span(OURS, "process orders"));
     if let Some(sent) = sent {
         evidence.check_headers(&headers, sends.headers, sent, library.language.flags());
@@ -37,14 +37,14 @@ pub(crate) async fn theirs_to_ours(library: &'static Library) {
     evidence.check(sends.traces(), sends.findings);
 }
 
-/// We send, a program of theirs receives.
+/// We send; a foreign program receives.
 pub(crate) async fn ours_to_theirs(library: &'static Library) {
     let receives = library.receives.as_ref().expect("it receives");
-    let world = World::new(library).await;
-    let topic = world.topic("orders");
-    let running = world.they_receive(&topic).await;
-    let tap = world.tap(&topic).await;
-    world.we_send(&topic).await;
+    let setup = Setup::new(library).await;
+    let topic = setup.topic("orders");
+    let running = setup.they_receive(&topic).await;
+    let tap = setup.tap(&topic).await;
+    setup.we_send(&topic).await;
     let on_the_wire = tap.trace_headers().await;
     if let Tie::Fails(words) = receives.tie {
         let told = running.failure().await;
@@ -54,7 +54,7 @@ pub(crate) async fn ours_to_theirs(library: &'static Library) {
     let received = running.received().await;
     assert_eq!(received.payload, PAYLOAD);
 
-    let evidence = world.end().await;
+    let evidence = setup.end().await;
     let (sent, work) = (evidence.span(OURS, "send orders"), evidence.span(STORE, WORK));
     assert_eq!(evidence.chain(work), from_us(receives, "orders", &we_sent()), "{}", evidence.picture());
     assert_eq!(work.attributes.text("tenant").unwrap_or_default(), tenant(receives), "baggage");
@@ -65,29 +65,29 @@ pub(crate) async fn ours_to_theirs(library: &'static Library) {
     match receives.tie {
         Tie::Link => assert_eq!(linking.len(), 1, "{linking:?}\n{}", evidence.picture()),
         Tie::Nothing => assert!(linking.is_empty(), "{linking:?}\n{}", evidence.picture()),
-        // Whether there is a link as well is among the findings.
+        // The findings include whether there is also a link.
         Tie::Child | Tie::Torn | Tie::Fails(_) => {}
     }
     evidence.check(receives.traces(), receives.findings);
 }
 
-/// A program of theirs sends, we send on, another of theirs receives.
+/// A foreign program sends, we send on, another foreign program receives.
 pub(crate) async fn theirs_to_ours_to_theirs(library: &'static Library) {
     let (sends, receives) = (&library.sends, library.receives.as_ref().expect("it receives"));
-    let world = World::new(library).await;
-    let (topic, next_topic) = (world.topic("orders"), world.topic("shipments"));
-    let mut deliveries = world.subscribe(&topic).await;
-    let running = world.they_receive(&next_topic).await;
-    world.they_send(&topic).await;
-    world.we_receive(&mut deliveries, Some(&next_topic)).await;
+    let setup = Setup::new(library).await;
+    let (topic, next_topic) = (setup.topic("orders"), setup.topic("shipments"));
+    let mut deliveries = setup.subscribe(&topic).await;
+    let running = setup.they_receive(&next_topic).await;
+    setup.they_send(&topic).await;
+    setup.we_receive(&mut deliveries, Some(&next_topic)).await;
     let received = running.received().await;
     assert_eq!(received.payload, PAYLOAD);
     drop(deliveries);
 
-    let evidence = world.end().await;
+    let evidence = setup.end().await;
     let (sent, work) = (evidence.span(OURS, "send shipments"), evidence.span(STORE, WORK));
     let mut so_far = to_us(sends);
-    // Not the work, but what it is done in.
+    // The next message is sent in the process span, not in the work's span.
     so_far.pop();
     so_far.push("ours: send shipments (producer)".to_owned());
     assert_eq!(evidence.chain(work), from_us(receives, "shipments", &so_far), "{}", evidence.picture());
@@ -97,14 +97,14 @@ pub(crate) async fn theirs_to_ours_to_theirs(library: &'static Library) {
     evidence.check(sends.traces() + receives.traces() - 1, &findings);
 }
 
-/// The spans down to our work.
+/// Returns the spans from the root down to our work.
 fn to_us(sends: &Measured) -> Vec<String> {
     let theirs = sends.chain.iter().map(|span| format!("{SHOP}: {span}"));
     let ours = ["process orders (consumer)", "reserve stock (internal)"].map(|span| format!("{OURS}: {span}"));
     theirs.chain(ours).collect()
 }
 
-/// The spans down to their work, if ours down to the send span are these.
+/// Returns the spans from the root down to their work; `so_far` are ours down to the send span.
 fn from_us(receives: &Measured, topic: &str, so_far: &[String]) -> Vec<String> {
     let so_far = if receives.tie == Tie::Child { so_far } else { &[] };
     let theirs = receives.chain.iter().map(|span| format!("{STORE}: {}", span.replace("orders", topic)));
@@ -115,13 +115,13 @@ fn we_sent() -> Vec<String> {
     ["place order (internal)", "send orders (producer)"].map(|span| format!("{OURS}: {span}")).to_vec()
 }
 
-/// What arrives of the baggage.
+/// Returns the baggage value that arrives.
 fn tenant(measured: &Measured) -> &'static str {
     let travels = measured.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("baggage"));
     if travels && measured.keeps_baggage { "blue" } else { "" }
 }
 
-/// What we write.
+/// Returns the headers that we write.
 fn our_headers(library: &Library) -> Vec<(&'static str, &'static str)> {
     let form = match library.broker {
         Kind::Kafka => "bytes",

@@ -1,4 +1,4 @@
-//! The spans that both sides exported, and what has to be true of them.
+//! The spans that both sides exported, and the checks of them.
 
 use traced_broker::verify::{FindingKind, Span, Traces, Waterfall, check};
 
@@ -7,7 +7,7 @@ use crate::program::Header;
 /// The spans of one test.
 pub(crate) struct Evidence {
     traces: Traces,
-    /// What the names of topics end with.
+    /// The suffix of the topics' names.
     number: String,
 }
 
@@ -16,7 +16,7 @@ impl Evidence {
         Self { traces, number: format!("-{number}") }
     }
 
-    /// The only span of a service whose name is this, where a topic has its plain name.
+    /// Returns the service's only span with this name; topics are given by their plain name.
     #[track_caller]
     pub(crate) fn span(&self, service: &str, name: &str) -> &Span {
         let found: Vec<&Span> =
@@ -25,19 +25,19 @@ impl Evidence {
         found[0]
     }
 
-    /// The span that it is a child of.
+    /// Returns the parent of the span.
     pub(crate) fn parent(&self, span: &Span) -> Option<&Span> {
         self.traces.span(span.parent_reference()?)
     }
 
-    /// From the root down to the span: `service: name (kind)`.
+    /// Returns the spans from the root down to this one, as `service: name (kind)`.
     pub(crate) fn chain(&self, span: &Span) -> Vec<String> {
         let mut chain = self.parent(span).map(|parent| self.chain(parent)).unwrap_or_default();
         chain.push(format!("{}: {} ({})", span.service, self.plain(&span.name), span.kind.as_str()));
         chain
     }
 
-    /// The spans from the root down to this one which have a link to `target`.
+    /// Returns the spans from the root down to this one that have a link to `target`.
     pub(crate) fn linking(&self, span: &Span, target: &Span) -> Vec<String> {
         let mut linking = self.parent(span).map(|parent| self.linking(parent, target)).unwrap_or_default();
         if span.links.iter().any(|link| link.target == target.reference()) {
@@ -46,7 +46,7 @@ impl Evidence {
         linking
     }
 
-    /// There are so many traces, and `verify` finds this and nothing else.
+    /// Asserts that there are this many traces, and that `verify` reports exactly these findings.
     #[track_caller]
     pub(crate) fn check(&self, traces: usize, findings: &[FindingKind]) {
         let report = check(&self.traces);
@@ -60,7 +60,8 @@ impl Evidence {
         assert_eq!(self.traces.len(), traces, "traces\n{}", self.picture());
     }
 
-    /// The headers of a trace, sorted, have the names and types that are expected, and the context of `sent` with the flags of its trace.
+    /// Asserts that the trace headers, which are sorted, have the expected names and types, and the
+    /// context of `sent` with the flags of its trace.
     #[track_caller]
     pub(crate) fn check_headers(&self, headers: &[Header], expected: &[(&str, &str)], sent: &Span, flags: &str) {
         let forms: Vec<(&str, &str)> = headers.iter().map(|each| (each.name.as_str(), each.form.as_str())).collect();

@@ -1,56 +1,59 @@
-//! What is measured of a client library of another language.
+//! Measured results of a client library of another language.
 
 use traced_broker::verify::FindingKind;
 
 use crate::program::Language;
 use crate::support::Kind;
 
-/// A client library as a program of ours uses it, with or without instrumentation.
+/// A client library as a program of these tests uses it, with or without instrumentation.
 #[derive(Debug)]
 pub(crate) struct Library {
     pub(crate) language: Language,
-    /// What the program calls it.
+    /// The program's name for it.
     pub(crate) name: &'static str,
-    /// What the page calls it.
+    /// The page's name for it.
     pub(crate) title: &'static str,
     pub(crate) broker: Kind,
-    /// Of our own URL.
+    /// Options of our URL.
     pub(crate) options: &'static str,
-    /// Theirs to ours.
+    /// The result of theirs to ours.
     pub(crate) sends: Measured,
-    /// Ours to theirs; nothing where only sending is different from another library.
+    /// The result of ours to theirs; `None` if only sending differs from another library.
     pub(crate) receives: Option<Measured>,
 }
 
-/// What is found in one direction.
+/// The result in one direction.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) tie: Tie,
-    /// Their spans, from the first to the last, as `name (kind)` with the topic `orders`. Sent, that is from the request to the
-    /// parent of our process span. Received, it is from below our send span, or from the root if it is not the parent, to the work.
+    /// Their spans, from the first to the last, as `name (kind)` with the topic `orders`. When they
+    /// send: from the request to the parent of our process span. When they receive: to the work,
+    /// from below our send span, or from the root if our send span is not the parent.
     pub(crate) chain: &'static [&'static str],
-    /// Their span whose context is in the headers that the handler sees, where it is not the one that was sent.
+    /// The span whose context the handler sees in the headers, if it is not that of the sent
+    /// message.
     pub(crate) rewritten: Option<&'static str>,
-    /// Whether the work has the baggage of the request.
+    /// `true` if the work has the baggage of the request.
     pub(crate) keeps_baggage: bool,
-    /// What `verify` has to say against it.
+    /// The findings of `verify`.
     pub(crate) findings: &'static [FindingKind],
-    /// The headers of the trace: sent, as they are on the wire, received, as the library gives them out.
+    /// The trace headers: for sending, as they are on the wire; for receiving, as the library
+    /// returns them.
     pub(crate) headers: &'static [(&'static str, &'static str)],
 }
 
-/// What the receiving span has to do with the sending one.
+/// The relation of the receiving span to the sending one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tie {
-    /// It is a descendant: one trace from the request to the work.
+    /// A descendant: one trace from the request to the work.
     Child,
-    /// It is in the trace of what sent it, but the request is in another one.
+    /// In the sender's trace, but the request is in another one.
     Torn,
-    /// It is in a trace of its own, with a link.
+    /// In a separate trace, with a link.
     Link,
-    /// It is in a trace of its own.
+    /// In a separate trace, without a link.
     Nothing,
-    /// There is none: the program fails with these words when it reads the headers.
+    /// No receiving span: the program fails with this message when it reads the headers.
     Fails(&'static str),
 }
 
@@ -62,17 +65,18 @@ pub(crate) enum Direction {
 }
 
 impl Library {
-    /// Core NATS keeps nothing, and knows groups only while they have members.
+    /// Returns `true` for core NATS, which stores no messages, and knows groups only while they
+    /// have members.
     pub(crate) fn is_core(&self) -> bool {
         self.options.contains("mode=core")
     }
 
-    /// Whether we spell the names of headers as HTTP in Go does.
+    /// Returns `true` if we write header names as Go's HTTP library does.
     pub(crate) fn is_canonical(&self) -> bool {
         self.options.contains("header_names=canonical")
     }
 
-    /// The tests that there have to be.
+    /// Returns the tests that must exist.
     pub(crate) fn directions(&self) -> &'static [&'static str] {
         match self.receives.as_ref().map(|receives| receives.tie) {
             None => &["theirs_to_ours"],
@@ -88,12 +92,12 @@ impl Library {
 }
 
 impl Measured {
-    /// How many traces one message makes.
+    /// Returns the number of traces that one message creates.
     pub(crate) fn traces(&self) -> usize {
         if self.tie == Tie::Child { 1 } else { 2 }
     }
 
-    /// In the words of the page.
+    /// Returns the verdict in the page's words.
     pub(crate) fn verdict(&self) -> String {
         let mut words = match self.tie {
             Tie::Child => "yes",
@@ -119,7 +123,7 @@ impl Measured {
         words
     }
 
-    /// In the words of the page: the names of one type together, in order.
+    /// Returns the headers in the page's words: the names of one type together, in order.
     pub(crate) fn wire(&self) -> String {
         let mut forms: Vec<(&str, Vec<String>)> = Vec::new();
         for (name, form) in self.headers {
@@ -137,7 +141,7 @@ impl Measured {
 }
 
 impl Direction {
-    /// In the words of the page.
+    /// Returns the direction in the page's words.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::TheirsToOurs => "theirs → ours",

@@ -1,17 +1,19 @@
-//! The page `docs/compatibility.md` says what is measured here, and shows code that is run here.
+//! The page `docs/compatibility.md` states exactly the measured results, and shows code that these
+//! tests run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::combinations::ALL;
 use crate::program::sources;
+use crate::support::Kind;
 
 fn page() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/compatibility.md");
     fs::read_to_string(path).unwrap()
 }
 
-/// The cells of each row of the tables that say how a message fares.
+/// Returns the cells of each row of the result tables.
 fn rows(page: &str) -> Vec<Vec<String>> {
     let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
     let is_row = |line: &&str| line.starts_with('|') && line.contains(" → ");
@@ -24,14 +26,16 @@ fn the_table_has_every_combination_as_measured_and_no_other() {
     let mut told = rows(&page);
     let mut workarounds = Vec::new();
     for row in &mut told {
-        assert_eq!(row.len(), 5, "library, direction, verdict, wire, what to do: {row:?}");
-        workarounds.push((row[2].clone(), row.pop().unwrap()));
+        assert_eq!(row.len(), 6, "broker, library, direction, verdict, what to do, wire: {row:?}");
+        let workaround = row.remove(4);
+        workarounds.push((row[3].clone(), workaround));
     }
     let measured: Vec<Vec<String>> = ALL
         .iter()
         .flat_map(|(library, _)| library.measured().map(move |(direction, measured)| (library, direction, measured)))
         .map(|(library, direction, measured)| {
-            vec![library.title.to_owned(), direction.as_str().to_owned(), measured.verdict(), measured.wire()]
+            let (broker, title) = (name(library.broker).to_owned(), library.title.to_owned());
+            vec![broker, title, direction.as_str().to_owned(), measured.verdict(), measured.wire()]
         })
         .collect();
     let lines = |rows: &[Vec<String>]| rows.iter().map(|row| row.join(" | ")).collect::<Vec<_>>().join("\n");
@@ -41,7 +45,18 @@ fn the_table_has_every_combination_as_measured_and_no_other() {
     }
 }
 
-/// What is said of a direction is tested, and what is received is tested in a chain as well.
+/// Returns the broker's name on the page.
+fn name(broker: Kind) -> &'static str {
+    match broker {
+        Kind::Kafka => "Kafka",
+        Kind::RabbitMq => "RabbitMQ",
+        Kind::Nats => "NATS",
+        Kind::Redis => "Redis",
+        other => panic!("no library is measured on {other:?}"),
+    }
+}
+
+/// Every stated direction is tested, and every library that receives is also tested in a chain.
 #[test]
 fn every_direction_is_tested() {
     for (library, tested) in ALL {
@@ -49,7 +64,8 @@ fn every_direction_is_tested() {
     }
 }
 
-/// Every block of code is, line by line and but for its indentation, part of a program that the tests run.
+/// Every code block is, line by line and except for its indentation, part of a program that the
+/// tests run.
 #[test]
 fn the_code_is_that_of_the_programs() {
     let page = page();
@@ -67,7 +83,7 @@ fn the_code_is_that_of_the_programs() {
     assert!(shown > 0, "the page shows no code");
 }
 
-/// The versions on the page are those that are installed.
+/// The versions on the page are the installed versions.
 #[test]
 fn the_versions_are_those_of_the_programs() {
     let page = page();

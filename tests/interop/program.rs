@@ -1,4 +1,4 @@
-//! A program in another language: found or built, started, listened to, ended.
+//! A program in another language: building, starting, reading its output, ending.
 
 use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
@@ -10,9 +10,9 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::world::SOON;
+use crate::setup::SOON;
 
-/// What a program is written in.
+/// The language of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Language {
     Go,
@@ -20,7 +20,7 @@ pub(crate) enum Language {
     Java,
 }
 
-/// What a consumer says of the message that it got.
+/// A consumer's report of the message that it received.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Received {
     pub(crate) payload: String,
@@ -42,11 +42,11 @@ impl From<(String, String, String)> for Header {
     }
 }
 
-/// A program that runs.
+/// A running program.
 pub(crate) struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    /// What it writes to its standard error, once it has ended.
+    /// Its standard error, once it has ended.
     complaints: JoinHandle<String>,
 }
 
@@ -59,7 +59,8 @@ impl Language {
         }
     }
 
-    /// The flags of a trace that begins there: sampled, and in some SDKs also that its id is random (W3C Trace Context, level 2).
+    /// Returns the flags of a trace that begins in this language: sampled, and in some SDKs also
+    /// that the trace id is random (W3C Trace Context, level 2).
     pub(crate) fn flags(self) -> &'static str {
         match self {
             Self::Go => "01",
@@ -67,7 +68,7 @@ impl Language {
         }
     }
 
-    /// The call of the program in this language, which is built if it is missing.
+    /// Returns the command of the program in this language, which is built if it is missing.
     async fn command(self) -> Command {
         let folder = tokio::task::spawn_blocking(move || self.installed()).await.unwrap();
         match self {
@@ -89,7 +90,7 @@ impl Language {
         }
     }
 
-    /// Where its build is.
+    /// Returns the directory of its build.
     fn installed(self) -> &'static Path {
         static GO: OnceLock<PathBuf> = OnceLock::new();
         static PYTHON: OnceLock<PathBuf> = OnceLock::new();
@@ -108,7 +109,7 @@ impl Language {
     }
 }
 
-/// The folder with the sources of the programs.
+/// Returns the folder with the sources of the programs.
 pub(crate) fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop")
 }
@@ -122,7 +123,7 @@ impl Running {
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
             .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
             .env("OTEL_SERVICE_NAME", service)
-            // Java would send these as well.
+            // Java would also send these.
             .env("OTEL_METRICS_EXPORTER", "none")
             .env("OTEL_LOGS_EXPORTER", "none")
             .stdin(Stdio::null())
@@ -140,25 +141,25 @@ impl Running {
         Self { child, lines, complaints }
     }
 
-    /// Waits until it listens.
+    /// Waits until it is ready to receive.
     pub(crate) async fn ready(&mut self) {
         assert_eq!(self.line().await, "ready");
     }
 
-    /// The message that it got, once it has ended.
+    /// Returns the message that it received, once it has ended.
     pub(crate) async fn received(mut self) -> Received {
         let line = self.line().await;
         self.end().await;
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
-    /// Waits until it has ended, its last spans sent.
+    /// Waits until it has ended and its last spans are sent.
     pub(crate) async fn end(self) {
         let (succeeded, complaints) = self.outcome().await;
         assert!(succeeded, "the program failed:\n{complaints}");
     }
 
-    /// Waits until it has failed, and gives what it said of it.
+    /// Waits until it has failed, and returns its error output.
     pub(crate) async fn failure(self) -> String {
         let (succeeded, complaints) = self.outcome().await;
         assert!(!succeeded, "the program fails");

@@ -1,4 +1,4 @@
-//! What is on the wire, seen by a plain client that knows nothing of ours.
+//! The headers on the wire, seen by a plain client without this library.
 
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use redis::Value;
 use tokio::time::timeout;
 
 use crate::program::Header;
+use crate::setup::SOON;
 use crate::support::Kind;
-use crate::world::SOON;
 
-/// Gets the headers of the one message of a topic. It has to be there before the message where nothing is kept.
+/// Reads the headers of a topic's only message. It must be there before the message if the broker
+/// stores none.
 pub(crate) enum Tap {
     Kafka { servers: String, topic: String },
     RabbitMq { _connection: Box<Connection>, channel: Channel, queue: String },
@@ -41,7 +42,7 @@ impl Tap {
         }
     }
 
-    /// A queue of its own.
+    /// Binds a separate queue to the exchange.
     async fn on_exchange(address: &str, exchange: &str) -> Self {
         let connection = Connection::connect(address, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
@@ -54,7 +55,7 @@ impl Tap {
         Self::RabbitMq { _connection: Box::new(connection), channel, queue }
     }
 
-    /// The headers of a trace: those that say so in any case.
+    /// Returns the trace headers, whatever the case of their names.
     pub(crate) async fn trace_headers(self) -> Vec<Header> {
         let mut headers = self.headers().await;
         headers.retain(|header| is_of_a_trace(&header.name));
@@ -82,8 +83,9 @@ impl Tap {
     }
 }
 
-/// The server works off what a connection sends in its order, and tells nothing of subscriptions: an answer to what comes after one
-/// says that it is there.
+/// Waits until the server has registered the earlier subscriptions. It does not confirm
+/// subscriptions, but handles the commands of a connection in order: an answer to a later command
+/// proves that they exist.
 async fn round_trip(client: &async_nats::Client) {
     let inbox = client.new_inbox();
     let mut answers = client.subscribe(inbox.clone()).await.unwrap();
@@ -91,7 +93,7 @@ async fn round_trip(client: &async_nats::Client) {
     timeout(SOON, answers.next()).await.expect("an answer").unwrap();
 }
 
-/// Whether this is a header of a trace, or would be one in another case.
+/// Returns `true` if this is a trace header, in any case.
 pub(crate) fn is_of_a_trace(name: &str) -> bool {
     ["traceparent", "tracestate", "baggage"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }

@@ -12,7 +12,7 @@ use traced_broker::{Message, Subscription, TraceIds, Traced, TracedBroker, in_cu
 
 use super::exported::Exported;
 
-/// Runs a handler over one message that came with baggage; `work` is what it does.
+/// Runs a handler over one message with baggage; `work` creates the handler's work.
 async fn handle<F: Future<Output = ()>>(exported: &Exported, work: impl FnOnce(Traced<Arc<Memory>>) -> F) {
     let broker = Traced::new(Arc::new(Memory::new())).with_tracer_provider(&exported.provider);
     let mut deliveries = broker.subscribe(Subscription::new("orders").group("g")).await.unwrap();
@@ -56,7 +56,7 @@ async fn what_is_spawned_belongs_to_the_handler() {
     assert_eq!(*tenants.lock(), [Some("acme".to_owned()), None]);
 }
 
-/// What is carried is what was current at the call, not where it is polled or called.
+/// The context that is current at the call is carried, not the one where it is polled.
 #[tokio::test]
 async fn carries_what_was_current_at_the_call() {
     let exported = Exported::new();

@@ -1,4 +1,4 @@
-//! Spans as they were exported, and spans to be referred to.
+//! Exported spans, and spans to refer to.
 
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt, Tracer, TracerProvider};
@@ -18,18 +18,18 @@ impl Exported {
         Self { provider, exporter }
     }
 
-    /// A job of this name whose span comes here.
+    /// Returns a job of this name whose span is exported here.
     pub(crate) fn job(&self, name: &str) -> Job {
         Job::new(name).with_tracer_provider(&self.provider)
     }
 
-    /// A context in which a root span of this name is open.
+    /// Returns a context in which a root span of this name is open.
     pub(crate) fn root(&self, name: &'static str) -> Context {
         let span = self.provider.tracer("application").start_with_context(name, &Context::new());
         Context::new().with_span(span)
     }
 
-    /// References to that many spans, each the root of a trace, which have ended.
+    /// Returns references to this many spans, each the root of a trace, which have ended.
     pub(crate) fn references(&self, count: usize) -> Vec<TraceReference> {
         let ended = |_| {
             let context = self.root("request");
@@ -47,7 +47,7 @@ impl Exported {
         self.all().into_iter().filter(|span| span.name == name).collect()
     }
 
-    /// The only span of this name.
+    /// Returns the only span of this name.
     #[track_caller]
     pub(crate) fn one(&self, name: &str) -> SpanData {
         let spans = self.named(name);
@@ -60,12 +60,12 @@ pub(crate) fn attribute(span: &SpanData, key: &str) -> Option<String> {
     span.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| pair.value.to_string())
 }
 
-/// Which spans it links to, in order.
+/// Returns the linked spans, in order.
 pub(crate) fn linked(span: &SpanData) -> Vec<SpanContext> {
     span.links.iter().map(|link| link.span_context.clone()).collect()
 }
 
-/// Whether the two are the same span, whoever looks at it.
+/// Returns `true` if both are the same span, local or remote.
 pub(crate) fn same(left: &SpanContext, right: &SpanContext) -> bool {
     (left.trace_id(), left.span_id()) == (right.trace_id(), right.span_id())
 }

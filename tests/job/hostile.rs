@@ -1,4 +1,4 @@
-//! References that were tampered with, cut short or never were any.
+//! References that are tampered with, cut short or not references at all.
 
 use opentelemetry::trace::TraceContextExt;
 use proptest::collection::vec;
@@ -90,7 +90,7 @@ fn json_is_as_strict() {
     }
 }
 
-/// A reference in which something was replaced.
+/// Generates references in which one part is replaced.
 fn tampered() -> impl Strategy<Value = String> {
     let whole = format!("{PARENT};1795368288498;asked%20by%20Ada;rojo=1;2,congo=t");
     let piece = prop_oneof![
@@ -110,7 +110,7 @@ fn tampered() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
-    /// Whatever it is, it is read as what it says or not at all.
+    /// Any text is either refused or read without a change.
     #[test]
     fn anything_is_refused_or_written_the_same_again(
         text in prop_oneof![4 => tampered(), 1 => any::<String>(), 1 => "[ -~]{0,1100}"],

@@ -1,7 +1,8 @@
-//! How jobs end: well, with an error, with a panic, cancelled; and where there is no SDK or nothing is sampled.
+//! Endings of jobs: success, error, panic, cancellation; also without an SDK or without sampling.
 
 use std::sync::Arc;
 use std::time::Duration;
+use traced_broker::names::attribute;
 
 use futures_util::FutureExt;
 use opentelemetry::trace::{Link, SpanKind, Status, TraceId};
@@ -10,7 +11,6 @@ use opentelemetry_sdk::trace::{
     InMemorySpanExporter, Sampler, SamplingResult, SdkTracerProvider, ShouldSample, SpanData,
 };
 use parking_lot::Mutex;
-use traced_broker::job::{JOB_TRIGGER, JOB_TYPE};
 use traced_broker::{Error, ErrorKind, HandlerError, Job, JobStyle, TraceReference, trace_ids};
 
 use super::exported::{Exported, attribute, linked, same};
@@ -92,7 +92,7 @@ async fn works_without_an_sdk() {
     let other = || Exported::new().references(1);
     let run =
         |style, references: Vec<TraceReference>| Job::new("quiet").style(style).references(references).run(current());
-    // Whatever is current around it is not the job's.
+    // The context that is current around the job is not the job's.
     let around = Exported::new().root("scheduler");
     let _current = around.attach();
     let one = vec![asked.clone()];
@@ -125,11 +125,11 @@ async fn carries_a_context_where_nothing_is_sampled() {
     assert_eq!(exporter.get_finished_spans().unwrap().len(), 0);
 }
 
-/// Samples everything and remembers what it was told.
+/// A sampler that samples everything and records its inputs.
 #[derive(Debug, Clone, Default)]
 struct Asked(Arc<Mutex<Vec<Question>>>);
 
-/// A span's name, its attributes and how many links it has.
+/// A span's name, its attributes and the number of its links.
 type Question = (String, Vec<KeyValue>, usize);
 
 impl ShouldSample for Asked {
@@ -157,10 +157,13 @@ async fn a_sampler_knows_all_at_the_start() {
     let [(name, attributes, 2)] = &**asked else { panic!("{asked:?}") };
     assert_eq!(name, "job report");
     let told = |key: &str| attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| pair.value.to_string());
-    assert_eq!((told(JOB_TRIGGER).as_deref(), told(JOB_TYPE).as_deref()), (Some("schedule"), Some("nightly")));
+    assert_eq!(
+        (told(attribute::JOB_TRIGGER).as_deref(), told(attribute::JOB_TYPE).as_deref()),
+        (Some("schedule"), Some("nightly"))
+    );
 }
 
-/// A job within a job, as one that enqueues the next and runs it at once.
+/// A job within a job, such as one that enqueues the next and runs it at once.
 #[tokio::test]
 async fn jobs_within_jobs_are_traces_of_their_own() {
     let exported = Exported::new();

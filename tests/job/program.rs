@@ -1,4 +1,4 @@
-//! An example as it runs: its output line by line, and its end.
+//! A running example: its output line by line, and its end.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use traced_broker::verify::{Traces, otlp};
 
-/// A run takes seconds.
+/// Maximum duration of a run, which takes seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Program {
     child: Child,
     lines: Receiver<String>,
-    /// What was read so far.
+    /// The output read so far.
     said: String,
 }
 
@@ -29,7 +29,7 @@ impl Program {
         Self { child, lines, said: String::new() }
     }
 
-    /// Waits for a line with this text.
+    /// Waits for an output line with this text.
     pub(crate) fn wait_for(&mut self, text: &str) {
         while let Some(line) = self.next_line() {
             if line.contains(text) {
@@ -39,7 +39,7 @@ impl Program {
         panic!("no `{text}` in what it said:\n{}", self.said);
     }
 
-    /// Waits until it has ended by itself, well, and gives back all it said.
+    /// Waits until it ends successfully by itself, and returns all its output.
     pub(crate) fn finish(mut self) -> String {
         while self.next_line().is_some() {}
         let status = self.child.wait().unwrap();
@@ -47,7 +47,7 @@ impl Program {
         std::mem::take(&mut self.said)
     }
 
-    /// Kills it on the spot, and gives back all it said.
+    /// Kills it immediately, and returns all its output.
     pub(crate) fn kill(mut self) -> String {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -69,14 +69,14 @@ impl Program {
 }
 
 impl Drop for Program {
-    /// A test that fails half-way leaves nothing running.
+    /// Stops the program if a test fails half-way.
     fn drop(&mut self) {
         let _gone_already = self.child.kill();
         let _reaped_already = self.child.wait();
     }
 }
 
-/// The spans in a file of the example's.
+/// Reads the spans in a file of the example.
 pub(crate) fn read(spans: &Path) -> Traces {
     otlp::read(BufReader::new(std::fs::File::open(spans).unwrap())).unwrap()
 }

@@ -1,6 +1,7 @@
-//! References: what they keep, and that text and JSON give back the same.
+//! References: their contents, and their text and JSON forms, which can be read back.
 
 use std::time::{Duration, SystemTime};
+use traced_broker::names::header;
 
 use futures_util::StreamExt;
 use opentelemetry::baggage::BaggageExt;
@@ -29,7 +30,7 @@ fn headers(context: &Context) -> Vec<(&'static str, String)> {
 
 #[test]
 fn keeps_the_span_the_flags_and_the_tracestate_and_no_baggage() {
-    // A key that OpenTelemetry's own type refuses, and the random flag that its tracer forgets.
+    // A key that OpenTelemetry's own type refuses, and the random flag that its tracer drops.
     let received =
         context(PARENT, "0vendor=a;b,ot=th:c;rv:9b8233f7e3a151").with_baggage([KeyValue::new("customer", "7")]);
     let reference = TraceReference::of_context(&received).unwrap();
@@ -74,7 +75,7 @@ fn cuts_a_note_between_characters() {
     let kept = |note: &str| reference.clone().with_note(note).note().map(str::to_owned);
     assert_eq!(kept(&"x".repeat(200)), Some("x".repeat(TraceReference::MAX_NOTE)));
     assert_eq!(kept(&"x".repeat(TraceReference::MAX_NOTE)), Some("x".repeat(TraceReference::MAX_NOTE)));
-    // 43 characters of three bytes are 129 bytes: the last would be cut in half.
+    // 43 characters of three bytes are 129 bytes: the last one would be cut in half.
     assert_eq!(kept(&"€".repeat(43)), Some("€".repeat(42)));
     assert_eq!(kept(""), None);
 }
@@ -98,7 +99,7 @@ fn shortens_a_tracestate_by_whole_members_large_ones_first() {
     assert_eq!(state(&long), "");
 }
 
-/// The longest there is can be read, and it is as long as the constant says.
+/// The longest reference can be read, and is exactly as long as the constant.
 #[test]
 fn fits_the_length_that_is_promised() {
     let members: Vec<String> =
@@ -110,13 +111,13 @@ fn fits_the_length_that_is_promised() {
     assert_eq!(longest.parse::<TraceReference>().unwrap().to_string(), longest);
 }
 
-/// A propagator of the user's own, which no W3C header tells about.
+/// A user-defined propagator with a header that is not a W3C header.
 #[derive(Debug)]
 struct OwnHeader;
 
 impl TextMapPropagator for OwnHeader {
     fn inject_context(&self, context: &Context, injector: &mut dyn Injector) {
-        for (_, value) in headers(context).into_iter().filter(|(name, _)| *name == w3c::TRACEPARENT) {
+        for (_, value) in headers(context).into_iter().filter(|(name, _)| *name == header::TRACEPARENT) {
             injector.set("x-own", value);
         }
     }
@@ -147,7 +148,7 @@ async fn refers_to_who_sent_a_message() {
         let of_message = TraceReference::of_received(delivery.message()).unwrap();
         assert_eq!(of_message.traceparent(), of_delivery.traceparent());
 
-        // Within the handler, the process span is closer.
+        // Within the handler, the process span is the innermost.
         let mut current = None;
         let handler = async |_| {
             current = TraceReference::current();

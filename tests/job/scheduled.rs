@@ -1,4 +1,4 @@
-//! The example `scheduled`, killed and started again.
+//! The example `scheduled`, killed and restarted.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,8 @@ fn named<'a>(traces: &'a Traces, name: &str) -> Vec<&'a Span> {
     traces.iter().flat_map(|trace| trace.spans()).filter(|span| span.name == name).collect()
 }
 
-/// The job is a trace of its own and linked to the handling of each request, whichever program did that.
+/// Checks that the job is a separate trace with a link to the handling of each request, whichever
+/// program handled it.
 fn check_job(traces: &Traces, requests: usize) {
     let report = check(traces);
     assert!(report.is_whole(), "{report}");
@@ -65,7 +66,7 @@ fn requests_and_schedule_survive_being_killed() {
     assert!(!said.contains("writing"), "killed before the run:\n{said}");
     assert_eq!(named(&spans_of(&folder), "job write reports").len(), 0);
 
-    // It is due when the first program said, not in an hour.
+    // It is due when the first program scheduled it, not in an hour.
     let said = start(folder.path(), &["--requests", "0", "--every", "3600"]).finish();
     assert!(said.contains("5 requests are waiting") && said.contains("5 reports are written"), "{said}");
     check_job(&spans_of(&folder), 5);

@@ -1,6 +1,7 @@
-//! What a job's span is tied to, by its style.
+//! The ties of a job's span, by its style.
 
 use std::sync::Arc;
+use traced_broker::names::attribute;
 
 use futures_util::StreamExt;
 use opentelemetry::Context;
@@ -9,7 +10,6 @@ use opentelemetry::context::FutureExt;
 use opentelemetry::trace::{SpanId, SpanKind, TraceContextExt};
 use opentelemetry_sdk::trace::SpanData;
 use traced_broker::adapters::memory::Memory;
-use traced_broker::job::{JOB_NAME, JOB_TRIGGER, JOB_TYPE, REFERENCE_AGE, REFERENCE_NOTE};
 use traced_broker::{JobStyle, Message, Subscription, TraceReference, Traced, TracedBroker, trace_ids};
 
 use super::exported::{Exported, attribute, linked, same};
@@ -39,7 +39,7 @@ async fn is_a_root_linked_to_all_who_asked_for_it() {
 
     let span = exported.one("job nightly report");
     assert_eq!((span.parent_span_id, span.span_kind.clone()), (SpanId::INVALID, SpanKind::Internal));
-    let known = [JOB_NAME, JOB_TRIGGER, JOB_TYPE].map(|key| attribute(&span, key));
+    let known = [attribute::JOB_NAME, attribute::JOB_TRIGGER, attribute::JOB_TYPE].map(|key| attribute(&span, key));
     assert_eq!(known, ["nightly report", "schedule", "report"].map(|value| Some(value.to_owned())));
     assert!(references.iter().all(|reference| reference.traceparent().trace_id() != span.span_context.trace_id()));
     assert_eq!(linked_ids(&span), spans_of(&references));
@@ -49,13 +49,13 @@ async fn is_a_root_linked_to_all_who_asked_for_it() {
         let link = &span.links.links[index];
         link.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| pair.value.clone())
     };
-    let age = |index: usize| match told(index, REFERENCE_AGE) {
+    let age = |index: usize| match told(index, attribute::REFERENCE_AGE) {
         Some(opentelemetry::Value::F64(seconds)) => seconds,
         other => panic!("{other:?}"),
     };
     assert!((0.0..60.0).contains(&age(0)) && age(2) > 90_000_000.0, "{} and {} s", age(0), age(2));
-    assert_eq!(told(0, REFERENCE_NOTE), None);
-    assert_eq!(told(2, REFERENCE_NOTE), Some("asked by Ada".into()));
+    assert_eq!(told(0, attribute::REFERENCE_NOTE), None);
+    assert_eq!(told(2, attribute::REFERENCE_NOTE), Some("asked by Ada".into()));
     assert_eq!(span.status, opentelemetry::trace::Status::Unset);
 }
 
@@ -110,7 +110,7 @@ async fn is_tied_to_nothing_where_told_so() {
     assert_ne!(span.span_context.trace_id(), caller.span().span_context().trace_id());
 }
 
-/// A span around the scheduler's loop, with baggage of its own.
+/// A span with its own baggage around the scheduler's loop.
 #[tokio::test]
 async fn is_linked_to_who_runs_it_and_not_in_its_trace() {
     let exported = Exported::new();
@@ -119,7 +119,7 @@ async fn is_linked_to_who_runs_it_and_not_in_its_trace() {
         assert_eq!(Context::current().baggage().len(), 0, "the loop's baggage is not the job's");
         Ok::<_, std::convert::Infallible>(())
     };
-    // Called within the span, run by someone else: as with `tokio::spawn`.
+    // Called within the span, run in another task, as with `tokio::spawn`.
     let run = {
         let _current = caller.clone().attach();
         exported.job("called").references(exported.references(1)).run(work)
@@ -131,7 +131,7 @@ async fn is_linked_to_who_runs_it_and_not_in_its_trace() {
     assert_eq!(linked_ids(&span)[..1], [caller.span().span_context().span_id()]);
     assert_eq!(span.links.len(), 2);
 
-    // Who asked for it and who runs it are the same: one link.
+    // The request and the runner are the same span: one link.
     let itself = async { exported.job("itself").references(TraceReference::current()).run(nothing()).await };
     itself.with_context(caller.clone()).await.unwrap();
     let span = exported.one("job itself");
@@ -149,7 +149,7 @@ async fn drops_none_of_a_thousand_links() {
     let mut ids = linked_ids(&root);
     for span in &more {
         assert_eq!(span.parent_span_id, root.span_context.span_id());
-        assert_eq!(attribute(span, JOB_TRIGGER).as_deref(), Some("schedule"));
+        assert_eq!(attribute(span, attribute::JOB_TRIGGER).as_deref(), Some("schedule"));
         assert!(span.start_time >= root.start_time && span.end_time <= root.end_time, "within the job");
         ids.extend(linked_ids(span));
     }

@@ -1,4 +1,4 @@
-//! Closing and dropping: nothing acknowledged is lost, nothing stays behind.
+//! Closing and dropping: no acknowledgement is lost, and no resource is left behind.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::support::{Kind, shared};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_brings_every_acknowledgement_to_the_broker() {
-    // Committed by closing alone.
+    // Only the close commits.
     let kafka = connect(&url_with("commit_interval=3600000")).await.unwrap();
     let topic = topic(&kafka, "flush").await;
     publish_numbers(&kafka, &topic, 0..500).await;
@@ -39,7 +39,7 @@ async fn a_closed_connection_refuses_and_closing_again_is_fine() {
     assert_eq!(kafka.declare(&topic).await.unwrap_err().kind(), ErrorKind::Closed);
     let error = unsettled.handle.settle(traced_broker::driver::Disposition::Ack).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SettlementLost);
-    // Buffered deliveries are not handed out any more: nobody could settle them.
+    // Buffered deliveries are no longer handed out, because they could not be settled.
     assert!(next_item(&mut source).await.is_none());
 }
 
@@ -53,7 +53,7 @@ async fn a_subscription_outlives_the_connection_that_is_only_dropped() {
     assert_eq!(as_set(drain(&mut source, 3).await), as_set(0..3));
 }
 
-/// Set for the process of [`no_thread_is_left_behind`].
+/// Set in the separate process of [`no_thread_is_left_behind`].
 const ALONE: &str = "TRACED_BROKER_TEST_ALONE";
 
 #[test]
@@ -61,7 +61,7 @@ fn no_thread_is_left_behind() {
     if std::env::var_os(ALONE).is_some() {
         return threads_come_and_go();
     }
-    // In a process of its own, where no other test has threads.
+    // In a separate process, where no other test has threads.
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "close::no_thread_is_left_behind", "--nocapture"])
         .env(ALONE, "1")
@@ -80,7 +80,8 @@ fn threads_come_and_go() {
         let source = subscribe(&kafka, &topic, &topic).await;
         assert!(threads().len() > 4, "{:?}", threads());
         kafka.close().await.unwrap();
-        // While connection and stream are there still. A thread that has said its last word may take a moment to go.
+        // While connection and stream still exist. A thread may take a moment to exit after its
+        // last action.
         wait_for_no_thread(Duration::from_secs(1));
         drop((kafka, source));
         topic
@@ -104,7 +105,7 @@ fn wait_for_no_thread(limit: Duration) {
     }
 }
 
-/// The threads of the adapter and of librdkafka.
+/// Returns the threads of the adapter and of librdkafka.
 fn threads() -> Vec<String> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());

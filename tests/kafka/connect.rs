@@ -1,4 +1,4 @@
-//! Connecting: options, refusals, the escape hatch, and that nothing secret is shown.
+//! Connecting: options, refusals, the escape hatch, and secrets that are never shown.
 
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ async fn properties_that_the_semantics_rest_on_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_port_is_reported_in_time_and_says_where() {
-    // Nobody may listen on port 1 but root, and nobody does.
+    // Only root may listen on port 1, and no server does.
     let begun = Instant::now();
     let error = connect("kafka://127.0.0.1:1?connect_timeout=700").await.unwrap_err();
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
@@ -64,7 +64,7 @@ async fn a_wrong_port_is_reported_in_time_and_says_where() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_password_is_shown() {
-    // The server takes no credentials, so that this must fail.
+    // The server accepts no credentials, so this must fail.
     let url = format!("kafka://user:hunter2@{}?connect_timeout=1500", servers());
     let error = connect(&url).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
@@ -101,7 +101,7 @@ async fn a_topic_is_created_once_with_the_partitions_asked_for() {
     let topic = Topic::new(&unique("created")).unwrap();
     let (one, two, three) = tokio::join!(kafka.declare(&topic), kafka.declare(&topic), kafka.declare(&topic));
     one.and(two).and(three).unwrap();
-    // The escape hatch: a client of one's own, made like this one's.
+    // The escape hatch: a separate client with the settings of this one.
     let client: BaseConsumer = kafka.as_client().create().unwrap();
     let metadata = client.fetch_metadata(Some(&*topic), LONG).unwrap();
     assert_eq!(metadata.topics()[0].partitions().len(), 3);

@@ -42,7 +42,8 @@ async fn acknowledgements_reach_the_broker_while_the_subscription_runs() {
     kafka.close().await.unwrap();
 }
 
-/// A subscription polls for messages and for what librdkafka has to say of itself, and must not take the one for a lack of the other.
+/// A subscription polls for messages and for librdkafka's own events, and must not mistake an event
+/// for the lack of a message.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_come_between_many_events_of_the_client() {
     let mut client = ClientConfig::new();
@@ -66,10 +67,10 @@ async fn no_more_than_the_window_is_handed_out() {
     for _ in 0..7 {
         held.push(next(&mut source).await);
     }
-    // Longer than the adapter's patience: by now fetching is paused.
+    // Longer than the adapter's patience: fetching is paused by now.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(is_quiet(&mut source).await, "an eighth was handed out");
-    // Settling any one of them makes room for exactly one.
+    // Settling any of them makes room for exactly one.
     let mut numbers: Vec<u32> = held.iter().map(number).collect();
     ack(held.remove(3)).await;
     let eighth = next(&mut source).await;
@@ -128,7 +129,7 @@ async fn at_most_once_is_committed_before_it_is_handed_out() {
         assert_eq!(number(&inbound), expected);
         let position = committed(&topic, &topic, 1)[0].unwrap();
         assert!(position > i64::from(expected), "{expected} was handed out before it was committed: {position}");
-        // Nothing is left to settle, and saying so is fine.
+        // The message is already settled, and settling it again succeeds.
         inbound.handle.settle(Disposition::Ack).await.unwrap();
     }
     drop(source);

@@ -1,4 +1,4 @@
-//! Consumer groups: sharing, backlog, positions, and what happens when members come and go.
+//! Consumer groups: sharing, backlog, positions, and members that join and leave.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ async fn members_share_and_groups_each_get_all() {
     members_share("group_protocol=classic").await;
 }
 
-/// The protocol in which the broker assigns the partitions, not a member.
+/// The group protocol in which the broker assigns the partitions, not a member.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_share_by_the_new_group_protocol() {
     members_share("group_protocol=consumer").await;
@@ -28,7 +28,8 @@ async fn members_share(options: &str) {
     let mut one = subscribe(&kafka, &topic, &workers).await;
     let mut two = subscribe(&other, &topic, &workers).await;
     let mut audit = subscribe(&kafka, &topic, &auditors).await;
-    // Both are members once each got something: before, one of them had every partition.
+    // Both are members once each has received a message; before that, one of them had every
+    // partition.
     let (mut first, mut second) = (Vec::new(), Vec::new());
     let mut published = 0;
     while first.is_empty() || second.is_empty() {
@@ -98,13 +99,13 @@ async fn begins_at_the_latest(kafka: &Kafka, topic: &Topic, group: &str) {
     publish_numbers(kafka, topic, 0..20).await;
     let subscription = Subscription::new(&**topic).group(group).start(Start::Latest);
     let mut source = kafka.subscribe(&subscription).await.unwrap();
-    // At once: the group has not even formed.
+    // Immediately: the group has not even formed.
     publish_numbers(kafka, topic, 20..40).await;
     let taken = next(&mut source).await;
     let first = number(&taken);
     drop(taken);
     drop(source);
-    // Nothing was settled: it all comes again, although the group asks for the latest.
+    // None was settled: all are redelivered, although the group asks for the latest.
     let mut source = kafka.subscribe(&subscription).await.unwrap();
     let numbers = as_set(drain(&mut source, 20).await);
     assert!(numbers.contains(&first));
@@ -121,7 +122,7 @@ async fn what_a_member_left_unsettled_goes_to_the_next() {
     for _ in 0..10 {
         taken.push(next(&mut source).await);
     }
-    // Out of order, with 4 left out: nothing from 4 on may be committed.
+    // Out of order and without 4: no offset from 4 on may be committed.
     let mut kept = None;
     for inbound in taken.into_iter().rev() {
         if number(&inbound) == 4 {
@@ -158,7 +159,7 @@ async fn who_leaves_while_joining_is_no_member() {
     let begun = Instant::now();
     let mut source = subscribe(&kafka, &topic, &topic).await;
     ack(next(&mut source).await).await;
-    // The session of a member that is not there would last for 20 seconds.
+    // The session of a vanished member would last for 20 seconds.
     assert!(begun.elapsed() < Duration::from_secs(15), "waited for a member that is not there");
     kafka.close().await.unwrap();
 }
@@ -186,7 +187,7 @@ async fn partitions_move(options: &str) {
     assert_ne!(partitions[0], partitions[1]);
 
     let mut two = subscribe(&kafka, &topic, &topic).await;
-    // One of them moves, unsettled, and comes again there.
+    // One of the partitions moves, and its unsettled message is redelivered there.
     let moved = next(&mut two).await;
     for inbound in [a, b] {
         let (partition, result) = (inbound.partition, inbound.handle.settle(Disposition::Ack).await);

@@ -1,4 +1,4 @@
-//! What the tests of this adapter share.
+//! Shared code of this adapter's tests.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -16,12 +16,12 @@ use traced_broker::{BrokerUrl, Receipt, Result, Subscription, Topic};
 
 use crate::support::{Kind, shared};
 
-/// Longer than anything that goes well takes.
+/// Longer than any successful operation takes.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
-/// How long to look for what must not come.
+/// Time without a delivery after which a test concludes that none will arrive.
 pub(crate) const SHORT: Duration = Duration::from_millis(700);
 
-/// A connection to the server that the tests share.
+/// Connects to the server that the tests share.
 pub(crate) async fn kafka() -> Kafka {
     connect(shared(Kind::Kafka)).await.unwrap()
 }
@@ -30,26 +30,26 @@ pub(crate) async fn connect(url: &str) -> Result<Kafka> {
     Kafka::connect(&BrokerUrl::parse(url).unwrap()).await
 }
 
-/// The shared server's address with options.
+/// Returns the shared server's address with options.
 pub(crate) fn url_with(options: &str) -> String {
     let url = shared(Kind::Kafka);
     format!("{url}{}{options}", if url.contains('?') { '&' } else { '?' })
 }
 
-/// What `bootstrap.servers` is for the shared server.
+/// Returns the `bootstrap.servers` of the shared server.
 pub(crate) fn servers() -> String {
     let hosts = BrokerUrl::parse(shared(Kind::Kafka)).unwrap().hosts(9092);
     hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect::<Vec<_>>().join(",")
 }
 
-/// A name that no other test, and no other run, uses.
+/// Returns a name that no other test, and no other run, uses.
 pub(crate) fn unique(name: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let run = std::time::UNIX_EPOCH.elapsed().unwrap().as_micros();
     format!("{name}-{run}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A topic that is there.
+/// Returns a declared topic.
 pub(crate) async fn topic(kafka: &Kafka, name: &str) -> Topic {
     let topic = Topic::new(&unique(name)).unwrap();
     kafka.declare(&topic).await.unwrap();
@@ -78,7 +78,7 @@ pub(crate) async fn subscribe(kafka: &Kafka, topic: &Topic, group: &str) -> Sour
     kafka.subscribe(&Subscription::new(&**topic).group(group)).await.unwrap()
 }
 
-/// The next item, `None` at the end of the stream.
+/// Returns the next item, or `None` at the end of the stream.
 pub(crate) async fn next_item(source: &mut Source) -> Option<Result<Inbound>> {
     timeout(LONG, poll_fn(|cx| source.poll_next(cx))).await.expect("nothing comes")
 }
@@ -87,7 +87,7 @@ pub(crate) async fn next(source: &mut Source) -> Inbound {
     next_item(source).await.expect("the stream ended").unwrap()
 }
 
-/// Whether nothing comes for a while.
+/// Returns `true` if no item arrives for a while.
 pub(crate) async fn is_quiet(source: &mut Source) -> bool {
     timeout(SHORT, poll_fn(|cx| source.poll_next(cx))).await.is_err()
 }
@@ -96,12 +96,12 @@ pub(crate) async fn ack(inbound: Inbound) {
     inbound.handle.settle(Disposition::Ack).await.unwrap();
 }
 
-/// The number that [`publish_numbers`] published.
+/// Returns the number that [`publish_numbers`] published.
 pub(crate) fn number(inbound: &Inbound) -> u32 {
     std::str::from_utf8(inbound.payload.as_deref().unwrap()).unwrap().parse().unwrap()
 }
 
-/// Takes and acknowledges `count` messages.
+/// Receives and acknowledges `count` messages.
 pub(crate) async fn drain(source: &mut Source, count: usize) -> Vec<u32> {
     let mut numbers = Vec::with_capacity(count);
     while numbers.len() < count {
@@ -116,7 +116,8 @@ pub(crate) fn as_set(numbers: impl IntoIterator<Item = u32>) -> BTreeSet<u32> {
     numbers.into_iter().collect()
 }
 
-/// The position that the group has committed in each partition, asked by a client of its own.
+/// Returns the position that the group has committed in each partition, as seen by a separate
+/// client.
 pub(crate) fn committed(group: &str, topic: &str, partitions: i32) -> Vec<Option<i64>> {
     let mut config = ClientConfig::new();
     let consumer: BaseConsumer = config.set("bootstrap.servers", servers()).set("group.id", group).create().unwrap();

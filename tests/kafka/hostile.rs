@@ -1,4 +1,5 @@
-//! What a foreign producer may write, sent as bytes of the protocol: no client refuses it on the way.
+//! Records that a foreign producer may write, sent as bytes of the protocol, so that no client
+//! refuses them.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -86,7 +87,7 @@ async fn hostile_ids_and_timestamps_are_delivered() {
     kafka.close().await.unwrap();
 }
 
-/// A record as it goes over the wire.
+/// A record as it is sent over the wire.
 struct Record<'a> {
     headers: &'a [Header<'a>],
     value: Option<&'a [u8]>,
@@ -100,7 +101,7 @@ impl Default for Record<'_> {
     }
 }
 
-/// A connection on which requests are written by hand.
+/// A connection for hand-written requests.
 struct Wire(TcpStream);
 
 impl Wire {
@@ -111,7 +112,7 @@ impl Wire {
         Self(stream)
     }
 
-    /// Produces one record to partition 0: request 0 in version 3, all replicas to acknowledge.
+    /// Produces one record to partition 0: request 0 in version 3, acknowledged by all replicas.
     fn produce(&mut self, topic: &str, record: &Record<'_>) {
         let batch = batch(record);
         let mut body = Vec::new();
@@ -135,7 +136,7 @@ impl Wire {
         self.0.read_exact(&mut length).unwrap();
         let mut answer = vec![0; u32::from_be_bytes(length) as usize];
         self.0.read_exact(&mut answer).unwrap();
-        // Correlation id, one topic, its name, one partition, its number, the error code.
+        // The correlation id, one topic, its name, one partition, its number, the error code.
         let at = 4 + 4 + 2 + topic.len() + 4 + 4;
         assert_eq!(answer[at..at + 2], [0, 0], "the broker refused the record");
     }
@@ -146,7 +147,7 @@ fn short_string(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-/// A record batch, version 2, of one record.
+/// Encodes a record batch, version 2, of one record.
 fn batch(record: &Record<'_>) -> Vec<u8> {
     let mut inner = vec![0];
     varint(&mut inner, 0);
@@ -189,7 +190,7 @@ fn bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     }
 }
 
-/// Zigzag, seven bits a byte, the lowest first.
+/// Encodes zigzag, seven bits per byte, the lowest first.
 fn varint(out: &mut Vec<u8>, number: i64) {
     let mut left = ((number << 1) ^ (number >> 63)) as u64;
     while left >= 0x80 {
@@ -199,7 +200,7 @@ fn varint(out: &mut Vec<u8>, number: i64) {
     out.push(left as u8);
 }
 
-/// Castagnoli's polynomial, reflected.
+/// Computes the checksum with Castagnoli's polynomial, reflected.
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 })

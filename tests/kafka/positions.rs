@@ -1,4 +1,4 @@
-//! Where groups and readers begin, and moving the position of a group.
+//! Start positions of groups and readers, and moving the position of a group.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,8 @@ use traced_broker::{ErrorKind, Start, Subscription, Topic};
 
 use crate::harness::*;
 
-/// A topic with one partition that holds the numbers from 0 to 19, the second half published after the time returned.
+/// Creates a topic with one partition that holds the numbers from 0 to 19; the second half is
+/// published after the returned time.
 async fn halves(kafka: &Kafka) -> (Topic, SystemTime) {
     let topic = topic(kafka, "positions").await;
     publish_numbers(kafka, &topic, 0..10).await;
@@ -72,7 +73,7 @@ async fn groups_and_readers_begin_at_an_offset_within_what_there_is() {
 async fn every_partition_begins_at_its_own_offset() {
     let kafka = connect(&url_with("partitions=3")).await.unwrap();
     let topic = topic(&kafka, "each").await;
-    // Ten of each key, which has a partition for itself or shares one.
+    // Ten messages of each key; a key may have a partition for itself or share one.
     for n in 0..30_u32 {
         kafka.publish(&topic, keyed(&(n % 3).to_string(), n.to_string())).await.unwrap();
     }
@@ -147,7 +148,7 @@ async fn a_group_with_members_is_not_moved() {
     }
     kafka.close().await.unwrap();
     assert_eq!(committed(&topic, &topic, 1), [Some(6)]);
-    // They are gone.
+    // The members are gone.
     other.reposition(&group, Start::Earliest).await.unwrap();
     assert_eq!(committed(&topic, &topic, 1), [Some(0)]);
     other.close().await.unwrap();

@@ -1,4 +1,4 @@
-//! Publishing: confirmations, order, and what is refused.
+//! Publishing: confirmations, order, and refusals.
 
 use bytes::Bytes;
 use rdkafka::mocking::MockCluster;
@@ -73,7 +73,7 @@ async fn a_tombstone_is_not_an_empty_payload_and_no_key_not_an_empty_one() {
 async fn one_key_goes_to_the_partition_that_java_clients_choose() {
     let kafka = kafka().await;
     let topic = topic(&kafka, "keys").await;
-    // murmur2 of the key, from the tests of the Java client.
+    // The murmur2 hash of the key, from the tests of the Java client.
     for (key, hash) in [("21", -973_932_308_i32), ("foobar", -790_332_482), ("abc", 479_470_107)] {
         let expected = (hash & 0x7fff_ffff) % 6;
         for _ in 0..3 {
@@ -104,7 +104,7 @@ async fn what_cannot_be_carried_is_refused_and_not_sent() {
     assert_eq!(error.publish_outcome(), PublishOutcome::NotSent, "{error}");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 
-    // None of them is there: this one is the first.
+    // None of the refused messages was stored: this one is the first.
     assert_eq!(kafka.publish(&topic, outbound("x")).await.unwrap().offset, Some(0));
     quick.close().await.unwrap();
     kafka.close().await.unwrap();
@@ -125,7 +125,7 @@ async fn the_bound_of_what_is_in_flight_never_fills_the_queue() {
     let kafka = connect(&url_with("partitions=1&max_in_flight=16")).await.unwrap();
     assert_eq!(kafka.identity().max_in_flight, 16);
     let topic = topic(&kafka, "in-flight").await;
-    // As the layer above does it: whoever is confirmed makes room for the next.
+    // As the layer above does it: each confirmed message makes room for the next.
     let mut waiting = std::collections::VecDeque::new();
     for number in 0..5000_u32 {
         if waiting.len() == 16 {
@@ -137,7 +137,7 @@ async fn the_bound_of_what_is_in_flight_never_fills_the_queue() {
     for confirmation in waiting {
         confirmation.await.unwrap();
     }
-    // Beyond it the queue has an end, and says so.
+    // Beyond the limit the queue is full, and publishing fails with `Busy`.
     let flood: Vec<_> = (0..200).map(|_| kafka.publish(&topic, outbound(vec![0; 1000]))).collect();
     let mut refused = 0;
     for confirmation in flood {
@@ -152,7 +152,7 @@ async fn the_bound_of_what_is_in_flight_never_fills_the_queue() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_producer_that_cannot_go_on_is_made_anew() {
-    // librdkafka's own stand-in for a cluster: a real broker cannot be told to lose what it had stored.
+    // librdkafka's mock cluster, because a real broker cannot be told to lose stored messages.
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("fatal", 1, 1).unwrap();
     let kafka = connect(&format!("kafka://{}", cluster.bootstrap_servers())).await.unwrap();

@@ -1,4 +1,4 @@
-//! A broker that dies, comes back, or does not answer. Each test has a server of its own.
+//! A broker that dies, restarts, or does not answer. Each test has its own server.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ async fn server() -> Arc<Server> {
     spawn_blocking(|| Arc::new(Server::start(Kind::Kafka))).await.unwrap()
 }
 
-/// Lets the server do something that blocks.
+/// Runs a blocking operation on the server.
 async fn on(server: &Arc<Server>, act: impl FnOnce(&Server) + Send + 'static) {
     let server = Arc::clone(server);
     spawn_blocking(move || act(&server)).await.unwrap();
@@ -74,7 +74,7 @@ async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
                 quiet = false;
                 let inbound = item.unwrap().unwrap();
                 received.insert(number(&inbound));
-                // Lost when the assignment is: then it comes again.
+                // It is lost if the assignment is; then the message is redelivered.
                 let _ = inbound.handle.settle(Disposition::Ack).await;
             }
             Err(_) => quiet = true,
@@ -130,7 +130,7 @@ async fn the_outcome_says_whether_bytes_had_left() {
     let topic = topic(&kafka, "outcome").await;
     publish_numbers(&kafka, &topic, 0..3).await;
 
-    // It takes the bytes and does not answer.
+    // The server accepts the bytes and does not answer.
     on(&server, Server::pause).await;
     let error = kafka.publish(&topic, outbound("3")).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Timeout, PublishOutcome::Unknown), "{error}");
@@ -140,7 +140,7 @@ async fn the_outcome_says_whether_bytes_had_left() {
     assert!(begun.elapsed() < Duration::from_secs(3));
     on(&server, Server::resume).await;
 
-    // Unknown was the right word: it may be there. What comes after is sent again.
+    // The outcome is unknown indeed: the message may be stored. Later messages are sent again.
     let deadline = Instant::now() + LONG;
     while kafka.publish(&topic, outbound("4")).await.is_err() {
         assert!(Instant::now() < deadline, "it never recovers");
@@ -171,7 +171,7 @@ async fn closing_without_a_server_ends_in_time() {
     drain(&mut source, 10).await;
     on(&server, Server::kill).await;
     let begun = Instant::now();
-    // The acknowledgements of the last moment cannot be brought anywhere, and closing says so.
+    // The last acknowledgements cannot be delivered, and `close` reports it.
     let error = kafka.close().await.unwrap_err();
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert!(error.is_retryable(), "{error}");

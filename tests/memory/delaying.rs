@@ -66,7 +66,7 @@ async fn messages_of_one_time_come_in_the_order_they_were_published_in() {
     assert_eq!(drain(&mut group(&broker).await, 20).await, expected);
 }
 
-/// A member that waits in a task of its own.
+/// Starts a member that waits in a separate task.
 async fn idle(broker: &Broker, count: usize) -> tokio::task::JoinHandle<Vec<String>> {
     let mut deliveries = group(broker).await;
     let idle = tokio::spawn(async move { drain(&mut deliveries, count).await });
@@ -77,7 +77,7 @@ async fn idle(broker: &Broker, count: usize) -> tokio::task::JoinHandle<Vec<Stri
 #[tokio::test]
 async fn an_idle_member_sees_to_it_in_time_when_another_looks_away() {
     let broker = connect("memory://delaying-members").await.unwrap();
-    // First in line to be woken, and never asked again.
+    // The first in line to be woken, and never polled again.
     let mut away = group(&broker).await;
     let away = tokio::spawn(async move {
         silent(&mut away).await;
@@ -117,7 +117,7 @@ async fn delayed_messages_take_room_until_they_are_visible_and_settled() {
     let broker = connect("memory://delaying-full?capacity=2").await.unwrap();
     delayed(&broker, "a", 300).await;
     delayed(&broker, "b", 600_000).await;
-    // Nobody reads: what is visible can be dropped, what is delayed cannot.
+    // The group is not read: a visible message can be dropped, a delayed one cannot.
     let before = SystemTime::now();
     broker.publish("t", Message::new("c")).await.unwrap();
     assert!(before.elapsed().unwrap() > Duration::from_millis(200), "waited for the first to become visible");

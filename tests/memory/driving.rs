@@ -1,4 +1,4 @@
-//! What the tests have in common: receiving.
+//! Shared test code: receiving.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use futures_util::StreamExt;
 use tokio::time::timeout;
 use traced_broker::{Deliveries, Delivery};
 
-/// How long anything may take before a test gives up on it.
+/// Maximum duration of any operation before a test fails.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long is waited for what must not come.
+/// Time without a delivery after which a test concludes that none will arrive.
 const SILENCE: Duration = Duration::from_millis(200);
 
 pub(crate) async fn next(deliveries: &mut Deliveries) -> Delivery {
@@ -16,7 +16,7 @@ pub(crate) async fn next(deliveries: &mut Deliveries) -> Delivery {
     item.expect("the stream goes on").unwrap()
 }
 
-/// The payloads of the next messages, acknowledged.
+/// Receives and acknowledges the next messages, and returns their payloads.
 pub(crate) async fn drain(deliveries: &mut Deliveries, count: usize) -> Vec<String> {
     let mut payloads = Vec::new();
     for _ in 0..count {

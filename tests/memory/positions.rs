@@ -1,4 +1,4 @@
-//! Where a group or reader begins, and groups that are moved.
+//! Start positions of groups and readers, and groups that are moved.
 
 use std::time::{Duration, SystemTime};
 
@@ -106,7 +106,7 @@ async fn what_members_hold_when_a_group_is_moved_is_lost_and_settles_nothing() {
 
     let again = next(&mut deliveries).await;
     assert_eq!((again.message().offset(), again.message().attempt()), (Some(0), 1), "counted anew");
-    // The same message, attempt and connection: only the move tells the two apart.
+    // The same message, attempt and connection: only the move distinguishes them.
     assert_eq!(acked.ack().await.unwrap_err().kind(), ErrorKind::SettlementLost);
     again.retry(Duration::ZERO).await.unwrap();
     assert_eq!(drain(&mut deliveries, 3).await, ["0", "1", "2"], "the retry that waited is forgotten");

@@ -1,4 +1,4 @@
-//! Closing, and going away without it.
+//! Closing a connection, and dropping it without closing.
 
 use std::future::poll_fn;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ async fn closing_brings_acknowledgements_home() {
         for inbound in deliveries {
             ack(inbound).await;
         }
-        // With the source dropped first, nothing but the driver is left to see to it.
+        // If the source is dropped first, only the driver is left to deliver the acknowledgements.
         if round % 2 == 0 {
             drop(source);
         }

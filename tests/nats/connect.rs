@@ -1,4 +1,4 @@
-//! Connecting: what goes wrong, and how it is said.
+//! Connecting: the errors, and their wording.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -72,7 +72,7 @@ async fn an_absent_server_is_reported_soon_with_its_address() {
     assert!(error.to_string().contains(&closed.to_string()), "{error}");
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 
-    // One that takes the connection and says nothing.
+    // A server that accepts the connection and sends no answer.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_address = silent.local_addr().unwrap();
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! The way in: groups, readers, and how much is out at a time.
+//! Consuming: groups, readers, and the number of unsettled deliveries.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -94,7 +94,7 @@ async fn readers_without_a_group_each_hear_what_is_new() {
     }
     assert_eq!(take(&mut from_start, 8).await, Vec::from_iter(0..8));
 
-    // A reader that ends takes its consumer with it.
+    // A reader's consumer is deleted when the reader ends.
     let context = async_nats::jetstream::new(kit::raw().await);
     let mut stream = context.get_stream(topic.replace('.', "~")).await.unwrap();
     assert_eq!(stream.info().await.unwrap().state.consumer_count, 3);
@@ -151,7 +151,8 @@ async fn a_stream_that_is_polled_while_full_goes_on_when_there_is_room() {
 
 #[tokio::test]
 async fn messages_wait_while_nobody_polls() {
-    // The server waits a tenth of the time for an acknowledgement; what lies in the client's queue must not go elsewhere.
+    // The server waits a tenth of this time for an acknowledgement; messages in the client's queue
+    // must not be redelivered elsewhere.
     let nats = kit::connect_with("?ack_wait=500").await;
     let topic = topic("wait");
     let mut source = subscribe(&nats, &topic, "workers").await;

@@ -1,9 +1,9 @@
-//! Core NATS: to whoever listens.
+//! Core NATS: messages reach only current subscribers.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use traced_broker::capability::{Confirm, Retry};
+use traced_broker::capability::{Confirm, Redelivery};
 use traced_broker::driver::{Disposition, Driver, Outbound};
 use traced_broker::{ErrorKind, PublishOutcome, Start, Subscription};
 
@@ -86,7 +86,7 @@ async fn what_core_cannot_do_is_refused_at_subscribe() {
 async fn a_producer_that_never_waits_does_not_overrun_the_queue() {
     let nats = kit::connect_with("?mode=core").await;
     let topic = topic("flood");
-    // Nothing but the confirmation gives the client's task a turn here.
+    // Here only the confirmation lets the client's task run.
     for _ in 0..200_000 {
         nats.publish(&topic, message("x")).await.unwrap();
     }

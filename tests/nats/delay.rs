@@ -1,4 +1,4 @@
-//! Delayed publishes.
+//! Delayed publishing.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ async fn stream(topic: &Topic) -> stream::Stream {
     jetstream::new(kit::raw().await).get_stream(topic.replace('.', "~")).await.unwrap()
 }
 
-/// A stream of the user's own for the topic.
+/// Creates a user-defined stream for the topic.
 async fn create(topic: &Topic, subjects: &[&str], config: stream::Config) {
     let mut all = vec![topic.to_string()];
     all.extend(subjects.iter().map(|&subject| subject.to_owned()));
@@ -26,7 +26,7 @@ async fn create(topic: &Topic, subjects: &[&str], config: stream::Config) {
     jetstream::new(kit::raw().await).create_stream(config).await.unwrap();
 }
 
-/// All there is to say of a message, its place and time apart.
+/// The contents of a message, without its position and time.
 #[derive(Debug, PartialEq)]
 struct Contents {
     payload: Option<Bytes>,
@@ -38,7 +38,7 @@ struct Contents {
 }
 
 fn contents(inbound: &Inbound) -> Contents {
-    // The client keeps no order of different names.
+    // The client does not preserve the order of different names.
     let mut headers: Vec<_> = inbound.headers.iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
     headers.sort_by(|(first, _), (second, _)| first.cmp(second));
     let (payload, key, id) = (inbound.payload.clone(), inbound.key.clone(), inbound.id.clone());
@@ -210,7 +210,7 @@ async fn a_stream_that_cannot_keep_messages_is_a_conflict_that_says_how_to_mend_
     nats.declare(&topic).await.unwrap();
     let error = refusal(&nats, &topic, long).await;
     assert!(error.contains("allow_msg_ttl"), "{error}");
-    // It lasts for as long as that.
+    // The delay works up to that limit.
     let mut source = subscribe(&nats, &topic, "readers").await;
     publish(&nats, &topic, later(message("x"), short)).await.unwrap();
     ack(next(&mut source).await).await;
@@ -221,7 +221,7 @@ async fn what_the_server_refuses_to_keep_was_not_sent() {
     let nats = kit::connect().await;
     let topic = topic("changed");
     nats.declare(&topic).await.unwrap();
-    // Another stream has taken its place since.
+    // Another stream has replaced it since.
     let context = jetstream::new(kit::raw().await);
     context.delete_stream(topic.replace('.', "~")).await.unwrap();
     let kept = format!("@delayed.{}.>", topic.replace('.', "~"));
@@ -241,7 +241,7 @@ async fn what_cannot_be_delayed_is_refused() {
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::InvalidMessage, PublishOutcome::NotSent));
     let header = with_headers("x", [("Delayed-Message-Id", &b"1"[..])]);
     assert_eq!(publish(&nats, &topic, header).await.unwrap_err().kind(), ErrorKind::InvalidMessage);
-    // What tells the server to keep it counts to its size.
+    // The headers that make the server keep the message count towards its size.
     let limit = nats.capabilities().max_payload.unwrap();
     let large = later(message(vec![0; limit]), Duration::from_secs(1));
     assert_eq!(publish(&nats, &topic, large).await.unwrap_err().kind(), ErrorKind::TooLarge);

@@ -1,4 +1,5 @@
-//! Messages written by somebody who does not keep to the rules: straight onto a socket, past any client.
+//! Messages from a producer that violates the protocol, written directly to a socket, without any
+//! client.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use traced_broker::{BrokerUrl, Start, Subscription, Topic};
 use crate::kit::{self, ack, assert_quiet, message, next_message, publish, publish_numbers, settle, text, topic};
 use crate::support::{Kind, shared};
 
-/// Writes messages as they are.
+/// Writes messages unchanged.
 struct Socket(BufReader<TcpStream>);
 
 impl Socket {
@@ -40,10 +41,11 @@ impl Socket {
     }
 }
 
-/// The headers that can be read of a block.
+/// The readable headers of a block.
 type Readable<'a> = Vec<(&'a str, &'a [u8])>;
 
-/// Blocks that the client cannot read, with what is left of them: readable headers, and how many lines are not.
+/// Returns header blocks that the client cannot read, each with its readable headers and the number
+/// of unreadable lines.
 fn bad_blocks() -> Vec<(&'static [u8], Readable<'static>, u32)> {
     vec![
         (b"NATS/1.0\r\ngood: 1\r\nno colon\r\n\r\n", vec![("good", b"1")], 1),
@@ -94,10 +96,10 @@ async fn check_bad_block(block: &[u8], left: Vec<(&str, &[u8])>, unreadable: u32
             assert!(inbound.timestamp.is_some());
         }
         *seen.entry(text(&inbound).to_owned()).or_insert(0) += 1;
-        // What came from before the break can no longer be settled, and comes again.
+        // Deliveries from before the break can no longer be settled, and are redelivered.
         let _ = settle(inbound, Disposition::Ack).await;
     }
-    // Nothing is left over, and the connection holds.
+    // No message is left over, and the connection survives.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     while let Some(Ok(inbound)) = kit::next_within(&mut source, kit::WHILE).await {
         assert_ne!(text(&inbound), "bad", "{} came twice", block.escape_ascii());
@@ -129,7 +131,8 @@ async fn a_bad_message_is_held_retried_and_given_up_as_any_other() {
     socket.publish(&topic, b"NATS/1.0\r\nmessage-key: k\r\nNats-Msg-Id: i\r\nx\r\n\r\n", "bad").await;
     let inbound = next_message(&mut source).await;
     assert_eq!((text(&inbound), inbound.key.as_deref(), inbound.id.as_deref()), ("bad", Some(&b"k"[..]), Some("i")));
-    // Longer than the server waits: it does not go out again, which would break the connection again.
+    // Longer than the acknowledgement timeout: the message is not redelivered, which would break
+    // the connection again.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_quiet(&mut source).await;
     settle(inbound, Disposition::Retry(Duration::ZERO)).await.unwrap();
@@ -159,7 +162,7 @@ async fn blocks_that_are_odd_but_legal_are_delivered_as_usual() {
     let mut socket = Socket::open().await;
     let long = [b"NATS/1.0\r\nlong: ".as_slice(), &[b'x'; 60_000], b"\r\n\r\n"].concat();
     let odd: [(&[u8], Readable<'_>); 7] = [
-        // A status on a message is not the server's: it must not be taken for one.
+        // A status on a message does not come from the server, and must not be treated as such.
         (b"NATS/1.0 409 Consumer Deleted\r\n\r\n", vec![]),
         (b"NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 1000\r\n\r\n", vec![]),
         (b"NATS/1.0 100 Idle Heartbeat\r\na: 1\r\n\r\n", vec![("a", b"1")]),
@@ -186,7 +189,7 @@ async fn a_stream_full_of_bad_messages_is_got_through() {
     let blocks = bad_blocks();
     let mut expected = BTreeMap::new();
     for number in 0..60 {
-        // Every third is bad.
+        // Every third message is bad.
         let (block, _, _) = &blocks[number % blocks.len()];
         let block = if number % 3 == 0 { block } else { &b"NATS/1.0\r\na: b\r\n\r\n"[..] };
         socket.publish(&topic, block, &number.to_string()).await;
@@ -264,7 +267,7 @@ async fn core_nats_loses_a_bad_message_and_listens_on() {
     let mut socket = Socket::open().await;
     for (block, _, _) in bad_blocks() {
         socket.publish(&topic, block, "bad").await;
-        // Until the listener is back, core NATS throws away what is published.
+        // Until the subscription is restored, core NATS discards published messages.
         loop {
             socket.publish(&topic, b"NATS/1.0\r\na: b\r\n\r\n", "good").await;
             if let Some(Ok(inbound)) = kit::next_within(&mut source, Duration::from_millis(50)).await {

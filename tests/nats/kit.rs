@@ -1,4 +1,4 @@
-//! What the tests have in common.
+//! Shared code of these tests.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,9 +12,9 @@ use traced_broker::{BrokerUrl, Receipt, Result, Subscription, Topic};
 
 use crate::support::{Kind, shared};
 
-/// How long anything that should happen may take.
+/// Maximum duration of any expected event.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
-/// How long to watch that something does not happen.
+/// Time without an event after which a test concludes that it does not happen.
 pub(crate) const WHILE: Duration = Duration::from_millis(300);
 
 pub(crate) async fn connect() -> Nats {
@@ -29,12 +29,12 @@ pub(crate) async fn connect_to(url: &str) -> Result<Nats> {
     Nats::connect(&BrokerUrl::parse(url).unwrap()).await
 }
 
-/// A client of the test's own, to look at the server from the side.
+/// Connects a separate client, which inspects the server.
 pub(crate) async fn raw() -> async_nats::Client {
     async_nats::connect(shared(Kind::Nats)).await.unwrap()
 }
 
-/// A topic that no other test uses, nor another run against the same server.
+/// Returns a topic that no other test uses, in this run or another against the same server.
 pub(crate) fn topic(name: &str) -> Topic {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
@@ -54,7 +54,7 @@ pub(crate) async fn publish(nats: &Nats, topic: &Topic, message: Outbound) -> Re
     timeout(SOON, nats.publish(topic, message)).await.expect("an answer")
 }
 
-/// Publishes numbers as text, in flight all at once.
+/// Publishes numbers as text, all in flight at once.
 pub(crate) async fn publish_numbers(nats: &Nats, topic: &Topic, numbers: std::ops::Range<u32>) {
     nats.declare(topic).await.unwrap();
     let confirmations: Vec<_> = numbers.map(|number| nats.publish(topic, message(number.to_string()))).collect();
@@ -67,7 +67,7 @@ pub(crate) async fn subscribe(nats: &Nats, topic: &Topic, group: &str) -> Source
     nats.subscribe(&Subscription::new(&**topic).group(group)).await.unwrap()
 }
 
-/// The next item, or `None` when nothing comes for that long.
+/// Returns the next item, or `None` if none arrives within this time.
 pub(crate) async fn next_within(source: &mut Source, wait: Duration) -> Option<Result<Inbound>> {
     timeout(wait, poll_fn(|cx| source.poll_next(cx))).await.ok().map(|item| item.expect("the source has ended"))
 }
@@ -76,7 +76,7 @@ pub(crate) async fn next(source: &mut Source) -> Inbound {
     next_within(source, SOON).await.expect("a message").unwrap()
 }
 
-/// The next message, past reports of trouble.
+/// Returns the next message, skipping reports of trouble.
 pub(crate) async fn next_message(source: &mut Source) -> Inbound {
     loop {
         if let Ok(inbound) = next_within(source, SOON * 3).await.expect("a message") {

@@ -1,4 +1,4 @@
-//! Where groups and readers begin, and groups that are moved.
+//! Start positions of groups and readers, and groups that are moved.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -30,7 +30,7 @@ async fn info(topic: &Topic) -> jetstream::consumer::Info {
     stream.consumer_info("workers").await.unwrap()
 }
 
-/// Publishes 0 to 9, and returns a time between 5 and 6, by the server's clock, which is ours.
+/// Publishes 0 to 9, and returns a time between 5 and 6; the server has the same clock.
 async fn ten(nats: &traced_broker::adapters::nats::Nats, topic: &Topic) -> SystemTime {
     publish_numbers(nats, topic, 0..6).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -111,7 +111,7 @@ async fn members_go_on_from_where_their_group_is_moved() {
         (Start::Offset(3), "2", 8),
         (Start::Time(SystemTime::UNIX_EPOCH), "0", 10),
     ];
-    // It makes no difference whether the members are in the process that moves their group.
+    // The result is the same whether or not the members are in the process that moves their group.
     for mover in [&nats, &elsewhere] {
         for (start, first, messages) in cases {
             mover.reposition(&group(&topic), start).await.unwrap();
@@ -137,7 +137,7 @@ async fn what_was_out_or_fetched_before_a_move_is_of_no_more_use() {
     let mut source = subscribe(&nats, &topic, "workers").await;
     let (first, second, third) = (next(&mut source).await, next(&mut source).await, next(&mut source).await);
     ack(first).await;
-    // The other seven wait in the client's queue by now.
+    // By now the other seven are in the client's queue.
     tokio::time::sleep(Duration::from_millis(100)).await;
     nats.reposition(&group(&topic), Start::Offset(8)).await.unwrap();
     for (stale, disposition) in [(second, Disposition::Ack), (third, Disposition::Retry(Duration::ZERO))] {
@@ -175,7 +175,7 @@ async fn a_group_is_moved_before_where_it_was_created_if_it_has_no_other_members
         publish_numbers(&nats, &topic, 0..6).await;
         let mut source = nats.subscribe(&group(&topic).start(start)).await.unwrap();
         drop(source);
-        // Members elsewhere would make it again where it was.
+        // Members elsewhere would recreate the group at its old position.
         let elsewhere = kit::connect().await;
         let mut other = elsewhere.subscribe(&group(&topic)).await.unwrap();
         let created = info(&topic).await.created;
@@ -185,7 +185,7 @@ async fn a_group_is_moved_before_where_it_was_created_if_it_has_no_other_members
         publish_numbers(&nats, &topic, 6..7).await;
         let behind = if start == Start::Latest { vec!["6"] } else { vec!["4", "5", "6"] };
         let mut taken = take(&mut other, behind.len()).await;
-        // What the member before had fetched comes in no particular order.
+        // The messages that the previous member had fetched arrive in any order.
         taken.sort();
         assert_eq!(taken, behind);
         drop(other);
@@ -235,7 +235,7 @@ async fn a_group_that_is_missing_is_made_where_it_is_to_be() {
     nats.reposition(&group(&topic), Start::Offset(3)).await.unwrap();
     let mut source = subscribe(&nats, &topic, "workers").await;
     assert_eq!(take(&mut source, 1).await, ["2"]);
-    // Where it exists, moving it creates nothing.
+    // Moving an existing group creates no topology.
     checking.reposition(&group(&topic), Start::Offset(3)).await.unwrap();
     assert_eq!(take(&mut source, 1).await, ["2"]);
     drop(source);

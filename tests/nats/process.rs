@@ -1,4 +1,4 @@
-//! Servers with options of their own, which those of the testbed do not have.
+//! Servers with options that those of the testbed do not have.
 
 use std::io::BufRead;
 use std::net::{TcpListener, TcpStream};
@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A server that ends with its test, and with the test process should that be killed.
+/// A server that ends with its test, and also if the test process is killed.
 pub(crate) struct Process {
     port: u16,
-    /// Waits for the end of its standard input, which we hold, and then ends the server.
+    /// Waits for the end of its standard input, which the test holds, and then ends the server.
     keeper: Child,
     _store: tempfile::TempDir,
 }

@@ -1,4 +1,4 @@
-//! The way out.
+//! Publishing.
 
 use std::time::{Duration, SystemTime};
 
@@ -30,7 +30,8 @@ async fn confirms_come_in_order_with_many_in_flight() {
 
 #[tokio::test]
 async fn order_holds_when_publishing_uses_up_the_turn() {
-    // Tokio makes a task yield that does too much in one turn; a publish must get through all the same.
+    // Tokio makes a task yield if it does too much in one turn; a publish must get through all the
+    // same.
     let nats = kit::connect().await;
     let topic = topic("turn");
     nats.declare(&topic).await.unwrap();
@@ -135,14 +136,14 @@ async fn what_is_too_large_is_refused_with_both_sizes() {
     nats.declare(&topic).await.unwrap();
     let limit = nats.capabilities().max_payload.unwrap();
     publish(&nats, &topic, message(vec![0; limit])).await.unwrap();
-    // With its headers it is over the limit, though the payload alone is not.
+    // With headers the message exceeds the limit, although the payload alone does not.
     let headers = [("name", "value")].into_iter().collect();
     for message in [message(vec![0; limit + 1]), Outbound { headers, ..message(vec![0; limit]) }] {
         let error = publish(&nats, &topic, message).await.unwrap_err();
         assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::TooLarge, PublishOutcome::NotSent));
         assert!(error.to_string().contains(&limit.to_string()), "{error}");
     }
-    // JetStream has a limit of its own for headers.
+    // JetStream has a separate limit for headers.
     let error = publish(&nats, &topic, with_headers("", [("a", &[b'x'; 65_536][..])])).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::TooLarge, PublishOutcome::NotSent));
     assert_eq!(publish(&nats, &topic, message("x")).await.unwrap().offset, Some(2), "the connection lives");

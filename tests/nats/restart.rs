@@ -1,4 +1,4 @@
-//! The server goes away: killed, restarted, stopped.
+//! The server is killed, restarted or stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,7 +44,7 @@ async fn settling_after_a_restart_is_lost_and_touches_nothing() {
         let mut source = subscribe(&nats, &topic, "workers").await;
         let stale = [next(&mut source).await, next(&mut source).await, next(&mut source).await];
         kill(&server).await;
-        // The client hears of it a moment later; until then an acknowledgement is sent on its way.
+        // The client notices it a moment later; until then it still sends acknowledgements.
         tokio::time::sleep(Duration::from_millis(500)).await;
         let [first, second, third] = stale;
         let lost = |error: traced_broker::Error| assert_eq!(error.kind(), ErrorKind::SettlementLost);
@@ -53,11 +53,12 @@ async fn settling_after_a_restart_is_lost_and_touches_nothing() {
         let mut again = BTreeMap::new();
         for _ in 0..3 {
             let inbound = next_message(&mut source).await;
-            // Which attempt it is nobody may know any more: the server writes its counts a moment after it has delivered.
+            // The attempt number is no longer reliable: the server writes its counts a moment after
+            // a delivery.
             again.insert(text(&inbound).to_owned(), inbound);
         }
         assert_eq!(again.keys().collect::<Vec<_>>(), ["0", "1", "2"]);
-        // The old handles of messages that are out again.
+        // The old handles of messages that have been redelivered.
         lost(settle(second, Disposition::Ack).await.unwrap_err());
         drop(third);
         assert_quiet(&mut source).await;
@@ -131,7 +132,7 @@ async fn readers_go_on_where_they_were() {
         assert_eq!(text(&inbound), number.to_string());
         ack(inbound).await;
     }
-    // A server that is killed forgets what it has not written down yet of what was handed out and settled.
+    // A killed server loses the deliveries and settlements that it has not written yet.
     tokio::time::sleep(Duration::from_secs(1)).await;
     kill(&server).await;
     restart(&server).await;
@@ -141,7 +142,7 @@ async fn readers_go_on_where_they_were() {
     while numbers.len() < 3 {
         let inbound = next_message(&mut source).await;
         let number: u32 = text(&inbound).parse().unwrap();
-        // Those before may come again: a server that is killed forgets the last acknowledgements.
+        // Earlier messages may be redelivered: a killed server loses the last acknowledgements.
         assert!(number >= 3 || inbound.attempt > 1, "{number} is new to the reader");
         numbers.extend((number >= 3).then_some(number));
         ack(inbound).await;
@@ -157,7 +158,8 @@ async fn core_listeners_listen_again() {
     let topic = topic("core");
     let mut source = nats.subscribe(&Subscription::new(&*topic).at_most_once()).await.unwrap();
     kill(&server).await;
-    // Until the client hears of the death, it hands over what nobody takes any more: never confirmed. From then on nothing is sent.
+    // Until the client notices the server's death, it accepts messages without a confirmation.
+    // After that, publishing fails and sends none.
     let begun = Instant::now();
     let error = loop {
         assert!(begun.elapsed() < kit::SOON, "the client hears of the death");
@@ -180,7 +182,7 @@ async fn core_listeners_listen_again() {
     }
 }
 
-/// What became of the publishes of a run.
+/// The outcomes of a run's publishes.
 #[derive(Default)]
 struct Attempts {
     confirmed: BTreeSet<String>,
@@ -188,7 +190,7 @@ struct Attempts {
     not_sent: BTreeSet<String>,
 }
 
-/// Publishes until told to stop, 64 at a time in flight, each message once.
+/// Publishes until it is told to stop, with 64 in flight at a time, and each message once.
 async fn produce(url: String, topic: Topic, stop: Arc<AtomicBool>) -> Attempts {
     let nats = connect_to(&url).await.unwrap();
     nats.declare(&topic).await.unwrap();
@@ -218,7 +220,7 @@ struct Consumed {
     settled: BTreeMap<String, u32>,
 }
 
-/// Consumes until nothing has come for a while after the stop.
+/// Consumes until no message has arrived for a while after the stop.
 async fn consume(url: String, topic: Topic, stop: Arc<AtomicBool>) -> Consumed {
     let nats = connect_to(&url).await.unwrap();
     nats.declare(&topic).await.unwrap();
@@ -276,7 +278,7 @@ async fn what_is_kept_for_later_outlives_the_server() {
     let topic = topic("kept");
     nats.declare(&topic).await.unwrap();
     let now = SystemTime::now();
-    // The first is due while the server is away, and the other long after.
+    // The first is due while the server is down, the other long after.
     for seconds in [1, 6] {
         let deliver_at = Some(now + Duration::from_secs(seconds));
         let sent = Outbound { deliver_at, id: Some(format!("id-{seconds}")), ..message(seconds.to_string()) };
@@ -311,7 +313,7 @@ async fn a_move_outlives_the_server() {
     }
     drop(source);
     nats.reposition(&workers, Start::Offset(3)).await.unwrap();
-    // A server that is killed forgets what it has not written down yet.
+    // A killed server loses data that it has not written yet.
     tokio::time::sleep(Duration::from_secs(1)).await;
     kill(&server).await;
     restart(&server).await;

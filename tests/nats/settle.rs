@@ -97,7 +97,7 @@ async fn settling_outlives_the_source() {
     let mut source = subscribe(&nats, &topic, "workers").await;
     let (first, second) = (next(&mut source).await, next(&mut source).await);
     drop(source);
-    // Kept out even now.
+    // Still not redelivered after the wait.
     tokio::time::sleep(Duration::from_millis(900)).await;
     settle(first, Disposition::Ack).await.unwrap();
     settle(second, Disposition::Retry(Duration::ZERO)).await.unwrap();

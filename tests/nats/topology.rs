@@ -88,7 +88,7 @@ async fn checking_creates_nothing() {
     assert!(error.to_string().contains("workers"), "{error}");
     drop(subscribe(&creating, &topic, "workers").await);
     drop(checking.subscribe(&subscription).await.unwrap());
-    // A reader of its own leaves nothing behind, so that it may always be made.
+    // A reader leaves no topology behind, so it may always be created.
     drop(checking.subscribe(&Subscription::new(&*topic)).await.unwrap());
 }
 
@@ -156,7 +156,7 @@ async fn limits_of_a_consumer_of_the_users_own_are_kept() {
         assert_eq!(text(&inbound), number.to_string());
         ack(inbound).await;
     }
-    // Past the longest request the consumer allows.
+    // Longer than the longest request that the consumer allows.
     tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
     kit::publish_numbers(&nats, &topic, 20..25).await;
     for number in 20..25 {
@@ -201,7 +201,7 @@ async fn a_stream_that_is_made_anew_is_read_from_its_start() {
     }
 }
 
-/// A reader of a work queue would take its messages away.
+/// A reader of a work queue would take messages away from the group.
 #[tokio::test]
 async fn a_work_queue_has_no_readers_beside_its_group() {
     let topic = topic("queue");

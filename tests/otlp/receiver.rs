@@ -1,4 +1,4 @@
-//! A Collector as far as a program can tell: takes OTLP over HTTP and keeps it.
+//! A server that looks like a Collector to programs: receives OTLP over HTTP and stores it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use tokio::net::TcpListener;
 
-/// Keeps what comes, until the test ends.
+/// Stores the requests until the test ends.
 pub(crate) struct Receiver {
     pub(crate) url: String,
     came: Arc<Mutex<Vec<(String, HeaderMap, Bytes)>>>,
@@ -42,14 +42,14 @@ impl Receiver {
         resources.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans).collect()
     }
 
-    /// The names of what was measured.
+    /// Returns the names of the received metrics.
     pub(crate) fn metrics(&self) -> Vec<String> {
         let resources = self.measurements().into_iter().flat_map(|request| request.resource_metrics);
         let metrics = resources.flat_map(|resource| resource.scope_metrics).flat_map(|scope| scope.metrics);
         metrics.map(|metric| metric.name).collect()
     }
 
-    /// Who sent it, of both signals.
+    /// Returns the resources of both signals.
     pub(crate) fn resources(&self) -> Vec<HashMap<String, String>> {
         let traces = self.traces().into_iter().flat_map(|request| request.resource_spans);
         let metrics = self.measurements().into_iter().flat_map(|request| request.resource_metrics);

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-/// What every script of a test may use.
+/// Functions that every test script may use.
 const HARNESS: &str = r"
 const press = (key, more = {}) => (document.activeElement || document.body).dispatchEvent(
     new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true, ...more }));
@@ -19,7 +19,7 @@ const panel = () => document.querySelector('#details').innerText;
 const bar = (row, part) => row.querySelector('.bar').getBoundingClientRect()[part];
 ";
 
-/// Opens the page, runs `script` in it, and returns what that returns. The page's policy makes room for it.
+/// Opens the page without its policy, runs `script` in it, and returns the result.
 pub(crate) fn run(page: &str, script: &str) -> Value {
     let policy = page.find("<meta http-equiv").unwrap();
     let rest = &page[policy..];
@@ -27,7 +27,7 @@ pub(crate) fn run(page: &str, script: &str) -> Value {
     run_within_policy(&free, &format!("{HARNESS}\nreturn (() => {{ {script} }})();"))
 }
 
-/// The same for a page as it is: `null` when it does not let the script run.
+/// Runs `script` in the unchanged page; returns `null` if the page's policy blocks it.
 pub(crate) fn run_within_policy(page: &str, script: &str) -> Value {
     let added = format!(
         "<script>(() => {{ const value = (() => {{ {script} }})(); const made = document.createElement('pre'); \
@@ -41,7 +41,7 @@ pub(crate) fn run_within_policy(page: &str, script: &str) -> Value {
     serde_json::from_slice(&STANDARD.decode(encoded).unwrap()).unwrap()
 }
 
-/// The document as the browser has it once it is loaded. `hash` is the part of the address after `#`.
+/// Returns the loaded document as the browser has it. `hash` is the part of the address after `#`.
 pub(crate) fn dump(page: &str, hash: &str) -> String {
     String::from_utf8(open(page, hash, &["--dump-dom"]).stdout).unwrap()
 }
@@ -59,7 +59,7 @@ fn open(page: &str, hash: &str, arguments: &[&str]) -> Output {
     let file = folder.path().join("page.html");
     std::fs::write(&file, page).unwrap();
     let mut command = Command::new("chromium");
-    // As root it refuses to run with its sandbox; the only document it opens is ours.
+    // The sandbox does not work for root; the only document opened is the test's.
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
     command.arg(format!("--user-data-dir={}", folder.path().join("profile").display()));
     command.args(arguments).arg(format!("file://{}#{hash}", file.display()));

@@ -1,4 +1,4 @@
-//! Getting around by keyboard and pointer.
+//! Navigation by keyboard and pointer.
 
 use serde_json::json;
 
@@ -28,7 +28,7 @@ fn arrows_move_fold_and_unfold() {
         "POST /orders order-api",
         "send orders order-api",
         "in queue orders",
-        // Nothing is left below the folded row.
+        // No row is left below the folded one.
         "send orders order-api",
         "in queue orders",
         "send orders order-api",
@@ -97,7 +97,7 @@ fn a_link_is_followed_to_another_trace_and_back() {
         press('Backspace');
         return { begun, from, to, back: name(), hash: location.hash };";
     let seen = run(&page(&[job(), order()].concat()), script);
-    // Which of the two traces the page is of does not matter here.
+    // It does not matter here which of the two traces the page shows.
     let ends = [format!("s-{TRACE}-"), format!("s-{JOB}-{}", span_id(21))];
     let to = seen["to"][0].as_str().unwrap();
     assert!(ends.iter().any(|end| to.starts_with(end)), "{seen}");
@@ -154,7 +154,7 @@ fn zooming_shows_a_part_of_the_time() {
     assert_eq!(seen["before"], seen["after"], "0 goes back");
     assert!((number(&seen["plus"]) / width - 2.0).abs() < 0.05 && (number(&seen["minus"]) / width - 1.0).abs() < 0.05);
     assert!((number(&seen["dragged"]) / width - 2.0).abs() < 0.05, "{seen}");
-    // The middle half of the middle half: from three eighths on.
+    // The middle half of the middle half begins at three eighths.
     let left = (number(&seen["place"]) - 0.375) * 4.0 * number(&seen["axis"]);
     assert!((number(&seen["again"][1]) / width - 4.0).abs() < 0.1, "{seen}");
     assert!((number(&seen["again"][0]) - left).abs() < 1.5, "at {left}: {seen}");

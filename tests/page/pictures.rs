@@ -8,7 +8,8 @@ use crate::browser::picture;
 use crate::build::{TRACE, span_id, traces};
 use crate::scenes::{order, retried};
 
-/// With `UPDATE_SNAPSHOTS=1` into the documentation, else only to see that they can be taken.
+/// With `UPDATE_SNAPSHOTS=1` the pictures replace those of the documentation; otherwise the test
+/// only takes them.
 #[test]
 fn light_and_dark() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The page keeps to itself, and runs nothing but its own script.
+//! The page loads no other resources, and runs only its own script.
 
 use serde_json::json;
 

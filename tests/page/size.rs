@@ -6,7 +6,7 @@ use crate::browser::run;
 use crate::build::{Span, internal, process, send, server};
 use crate::page;
 
-/// A request that sends so many messages, each processed with one step.
+/// Returns a request that sends this many messages, each processed with one step.
 fn fan_out(messages: u64) -> Vec<Span> {
     let mut spans = vec![server("api", 1, "POST /import", (0, messages * 100))];
     for message in 0..messages {
@@ -18,14 +18,15 @@ fn fan_out(messages: u64) -> Vec<Span> {
     spans
 }
 
-/// So many spans, each the child of the one before.
+/// Returns this many spans, each the child of the one before.
 fn chain(spans: u64) -> Vec<Span> {
     let first = vec![server("api", 1, "deep", (0, 1_000_000))];
     let rest = (2..=spans).map(|id| internal("api", id, "deeper", (id, 1_000_000 - id)).child_of(id - 1));
     first.into_iter().chain(rest).collect()
 }
 
-/// Uses the page in every way, and measures. Reading the place of a row makes the browser lay everything out.
+/// Uses the page in every way, and measures the times. Reading a row's position forces the browser
+/// to lay out the page.
 const USE: &str = r"
     const times = {};
     const timed = (what, does) => {
@@ -47,7 +48,8 @@ const USE: &str = r"
     });
     return { rows: rows().length, times };";
 
-/// Each use in so many milliseconds, on two busy processors and unaccelerated. A tenth of it is usual.
+/// Asserts a maximum number of milliseconds for each use, on two busy processors without
+/// acceleration. A tenth is usual.
 fn is_usable(seen: &Value, rows: usize) {
     assert_eq!(seen["rows"], rows);
     let times = seen["times"].as_object().unwrap();
@@ -68,7 +70,7 @@ fn is_usable(seen: &Value, rows: usize) {
 #[test]
 fn five_thousand_spans_stay_usable() {
     let spans = fan_out(1_666);
-    // One row more for each message: its wait.
+    // One additional row for each message: its wait.
     is_usable(&run(&page(&spans), USE), spans.len() + 1_666);
 }
 

@@ -1,4 +1,4 @@
-//! What crosses the line between those who trust each other and those who do not.
+//! Contexts and baggage at a trust boundary.
 
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::{TraceContextExt, TraceId};
@@ -18,7 +18,7 @@ async fn on_the_way_in_nothing_but_a_link_and_the_allowed_baggage_gets_through()
     let scene = Scene::new();
     let guarded = group("t").trust_boundary(TrustBoundary::new().allow_baggage("tenant"));
     let mut deliveries = scene.broker.subscribe(guarded).await.unwrap();
-    // A stranger: whatever it asks for.
+    // An untrusted peer, whatever policy it requests.
     let stranger = Traced::new(scene.broker.get_ref().clone());
     stranger.publish("t", from_outside().trace_policy(TracePolicy::Parent)).await.unwrap();
     let delivery = next(&mut deliveries).await;
@@ -54,7 +54,7 @@ async fn an_inbound_boundary_may_keep_tracestate_and_may_ignore_everything() {
     assert_eq!(spans[1].links.len(), 0);
 }
 
-/// Where nothing makes spans, a stranger's context still ends at the boundary.
+/// Without spans, an untrusted peer's context still ends at the boundary.
 #[tokio::test]
 async fn without_an_sdk_a_strangers_context_is_not_passed_through() {
     let broker = Traced::new(Memory::new());

@@ -1,4 +1,4 @@
-//! What is said in the log of contexts that were not used.
+//! Log messages about contexts that were not used.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ impl<S: Subscriber> Layer<S> for Warnings {
     }
 }
 
-/// A foreign producer may do it with every message: the log is not to be its victim.
+/// A foreign producer could do this with every message, and must not be able to flood the log.
 #[tokio::test]
 async fn each_kind_of_refused_header_is_logged_once() {
     let warnings = Warnings::default();

@@ -18,7 +18,7 @@ struct Measured {
     exporter: InMemoryMetricExporter,
 }
 
-/// One point of a metric: its attributes, how many measurements, and their sum.
+/// A point of a metric: its attributes, the number of measurements, and their sum.
 #[derive(Debug, Clone)]
 struct Point {
     attributes: Vec<(String, String)>,
@@ -47,7 +47,7 @@ impl Measured {
         self.exporter.get_finished_metrics().unwrap().pop().unwrap()
     }
 
-    /// The points of a metric.
+    /// Returns the points of a metric.
     fn points(&self, name: &str) -> Vec<Point> {
         let export = self.export();
         let metrics = export.scope_metrics().flat_map(|scope| scope.metrics());

@@ -13,7 +13,8 @@ use crate::scene::{Relation, Scene, attribute, group, next, process, remote};
 
 const SOON: Duration = Duration::from_millis(20);
 
-/// Publishes a message, processes it by the subscription, and says how the two spans relate.
+/// Publishes a message, processes it through the subscription, and returns the relation of the two
+/// spans.
 async fn relation(scene: &Scene, subscription: Subscription, message: Message) -> Relation {
     let mut deliveries = scene.broker.subscribe(subscription).await.unwrap();
     scene.broker.publish("t", message).await.unwrap();
@@ -144,7 +145,7 @@ async fn baggage_reaches_the_handler_of_a_linked_message_too() {
     }
 }
 
-/// Where nothing makes spans, a link would lose the trace.
+/// Without spans, a link would lose the trace.
 #[tokio::test]
 async fn without_an_sdk_a_linked_context_is_passed_through() {
     for (policy, is_passed) in [(TracePolicy::Link, true), (TracePolicy::Ignore, false)] {

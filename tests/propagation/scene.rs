@@ -1,4 +1,4 @@
-//! A broker of one test, and the spans it made.
+//! The broker of one test, and its spans.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ impl Scene {
         Self { broker: Traced::new(Arc::new(Memory::new())).with_tracer_provider(&provider), exporter }
     }
 
-    /// All spans that have ended and have this name.
+    /// Returns all ended spans with this name.
     pub(crate) fn spans(&self, name: &str) -> Vec<SpanData> {
         let spans = self.exporter.get_finished_spans().unwrap();
         spans.into_iter().filter(|span| span.name == name).collect()
@@ -34,7 +34,7 @@ impl Scene {
         spans.remove(0)
     }
 
-    /// How the one process span of a topic relates to the one send span of it.
+    /// Returns the relation of a topic's only process span to its only send span.
     pub(crate) fn relation(&self, topic: &str) -> Relation {
         let (send, process) = (self.span(&format!("send {topic}")), self.span(&format!("process {topic}")));
         let is_child = process.parent_span_id == send.span_context.span_id();
@@ -52,7 +52,7 @@ impl Scene {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Relation {
-    /// Child and linked.
+    /// A child of the send span, with a link to it.
     Child,
     Linked,
     None,
@@ -74,7 +74,7 @@ pub(crate) fn attribute(span: &SpanData, name: &str) -> Option<String> {
     span.attributes.iter().find(|attribute| attribute.key.as_str() == name).map(|attribute| attribute.value.to_string())
 }
 
-/// A context from elsewhere.
+/// Returns a remote context.
 pub(crate) fn remote(state: &str) -> Context {
     let state = TraceState::from_key_value(state.split_once('=')).unwrap();
     let span = SpanContext::new(TraceId::from(7), SpanId::from(8), TraceFlags::SAMPLED, true, state);

@@ -1,4 +1,4 @@
-//! The end: what is confirmed is there, nothing is left behind, nothing hangs.
+//! Closing: confirmed messages are stored, no resources are left behind, and no call hangs.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn brings_acknowledgements_and_publishes_to_the_server() {
     broker.close().await.unwrap();
     let mut raw = Raw::new().await;
     let pending = raw.pending(&topic, "g").await;
-    // Read and not handed out, or handed out after the count: not acknowledged in any case.
+    // Not acknowledged: either read and not handed out, or handed out after the count.
     assert!((100..=1000).contains(&pending.len()), "{}", pending.len());
     let settled: Vec<String> = raw
         .run::<Vec<(String, ::redis::Value)>>(&["XRANGE", &topic, "-", "+", "COUNT", "900"])
@@ -50,7 +50,7 @@ async fn leaves_nothing_behind_and_hands_over_at_once() {
     let (taker, unsettled) = if one.is_some() { (second, (one, first)) } else { (first, (two, second)) };
     assert_eq!(raw.consumers(&topic, "g").await.len(), 2);
     unsettled.1.close().await.unwrap();
-    // The default `claim_idle` is twenty seconds, of which nothing has passed.
+    // None of the default `claim_idle` of twenty seconds has passed.
     let mut third = subscribe(&taker, &topic, "g").await;
     let message = timeout(Duration::from_secs(5), next(&mut third)).await.expect("given back by the one that left");
     assert_eq!((text(&message), message.attempt), ("0".to_owned(), 2));

@@ -1,4 +1,4 @@
-//! Connecting: options, addresses, credentials, clients of one's own.
+//! Connecting: options, addresses, credentials, user-supplied clients.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ async fn refuses_urls_that_make_no_sense() {
 async fn says_where_nobody_answers() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = free.local_addr().unwrap().to_string();
-    // It accepts and never answers.
+    // It accepts connections and never answers.
     let began = Instant::now();
     let silent = connect(&format!("redis://{address}?connect_timeout=300")).await.unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(3));
@@ -109,7 +109,7 @@ async fn selects_the_database() {
     assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
 }
 
-/// A server that listens on a socket file only; it ends with the test.
+/// A server that listens only on a socket file; it ends with the test.
 struct SocketServer {
     directory: tempfile::TempDir,
     process: Child,
@@ -166,7 +166,7 @@ async fn works_over_a_client_of_ones_own() {
         assert_eq!(drain(reader, expected.len()).await, expected);
     };
     drain_both(&mut group, &mut reader, numbers(0..3)).await;
-    // The third protocol: answers have other shapes, and a lost connection is told.
+    // With protocol version 3, answers have different shapes, and a lost connection is reported.
     let mut connection = broker.as_client().get_multiplexed_async_connection().await.unwrap();
     let mut kill = ::redis::cmd("CLIENT");
     let _: i64 =

@@ -1,4 +1,4 @@
-//! The way in: groups, readers without one, bounds, what a message says about itself.
+//! Consuming: groups, readers without a group, limits, and message metadata.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -45,7 +45,7 @@ async fn a_new_group_begins_where_it_says() {
     assert_eq!(drain(&mut late, 2).await, numbers(10..12));
     assert_eq!(drain(&mut reader, 2).await, numbers(10..12));
     assert_eq!(drain(&mut replay, 12).await, numbers(0..12));
-    // A group that is there goes on where it is, whatever the next member says.
+    // An existing group continues at its position, whatever start the next member requests.
     publish_numbers(&broker, &topic, 12..13).await;
     drop(late);
     let mut again = broker.subscribe(&of_group(&topic, "latest")).await.unwrap();
@@ -56,7 +56,7 @@ async fn a_new_group_begins_where_it_says() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_misses_nothing_between_its_reads() {
     let (broker, topic) = (broker().await, topic("reader"));
-    // One at a time, so that there is a read, and a gap after it, for every message.
+    // A prefetch of one, so that there is a read, and a gap after it, for every message.
     let mut reader = broker.subscribe(&Subscription::new(&*topic).prefetch(1)).await.unwrap();
     let mut early = broker.subscribe(&Subscription::new(&*topic)).await.unwrap();
     let publishing = async {
@@ -83,7 +83,7 @@ async fn hands_out_no_more_than_the_prefetch() {
             held.push(next(&mut source).await);
         }
         nothing_comes(&mut source).await;
-        // A single one settled lets a single one in.
+        // Settling one delivery makes room for exactly one.
         ack(held.pop().unwrap()).await.unwrap();
         held.push(next(&mut source).await);
         nothing_comes(&mut source).await;

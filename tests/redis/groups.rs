@@ -1,4 +1,5 @@
-//! What a member of a group does beside reading: keeps what it holds, takes over what others left, mends the group.
+//! Duties of a group member besides reading: keeping its deliveries, taking over abandoned ones,
+//! repairing the group.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ async fn keeps_what_it_holds_for_as_long_as_it_takes() {
     if let Some(item) = next_within(&mut other, Duration::from_secs(2)).await {
         panic!("taken over from a member that works on it: {item:?}");
     }
-    // Also when nobody polls the subscription it came from any more.
+    // Also when the original subscription is no longer polled.
     drop(source);
     if let Some(item) = next_within(&mut other, Duration::from_secs(2)).await {
         panic!("taken over from a member that works on it: {item:?}");
@@ -39,7 +40,7 @@ async fn takes_over_what_a_dead_member_left() {
         let read = ["XREADGROUP", "GROUP", "g", "dead", "COUNT", "650", "STREAMS", &*topic, ">"];
         let _: ::redis::Value = raw.run(&read).await;
     }
-    // The first one of them was handed out three times.
+    // The first of them was handed out three times.
     let first = raw.pending(&topic, "g").await[0].0.clone();
     let _: ::redis::Value = raw.run(&["XCLAIM", &topic, "g", "dead", "0", &first]).await;
     let _: ::redis::Value = raw.run(&["XCLAIM", &topic, "g", "dead", "0", &first]).await;
@@ -59,7 +60,7 @@ async fn takes_over_what_a_dead_member_left() {
     broker.close().await.unwrap();
 }
 
-/// For less than `claim_idle`.
+/// Asserts that no item arrives for less than `claim_idle`.
 async fn nothing_comes_yet(source: &mut traced_broker::driver::Source) {
     if let Some(item) = next_within(source, Duration::from_millis(150)).await {
         panic!("too early: {item:?}");
@@ -74,7 +75,7 @@ async fn a_handle_that_is_dropped_gives_its_message_back() {
     drop(next(&mut source).await);
     let again = next(&mut source).await;
     assert_eq!((text(&again), again.attempt), ("0".to_owned(), 2));
-    // From here on it is kept like any other.
+    // From here on it is kept like any other delivery.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(Raw::new().await.pending(&topic, "g").await[0].3, 2);
     ack(again).await.unwrap();
@@ -93,7 +94,7 @@ async fn reports_what_was_trimmed_before_it_was_handled() {
     ack(next(&mut source).await).await.unwrap();
     let mut raw = Raw::at(&server.url()).await;
 
-    // Of this member, found when it reads its own again.
+    // Deleted from this member, which notices it when it reads its own entries again.
     let _: i64 = raw.run(&["XDEL", &topic, &deleted]).await;
     raw.break_connections().await;
     let lost = next_trouble(&mut source).await;
@@ -104,7 +105,7 @@ async fn reports_what_was_trimmed_before_it_was_handled() {
     ack(again).await.unwrap();
     assert!(raw.pending(&topic, "g").await.is_empty());
 
-    // Of another, found when it is claimed.
+    // Deleted from another member, noticed when the entry is claimed.
     let foreign: String = raw.run(&["XADD", &topic, "*", "payload", "x"]).await;
     let read = ["XREADGROUP", "GROUP", "g", "dead", "STREAMS", &*topic, ">"];
     if raw.run::<::redis::Value>(&read).await != ::redis::Value::Nil {
@@ -117,7 +118,7 @@ async fn reports_what_was_trimmed_before_it_was_handled() {
     broker.close().await.unwrap();
 }
 
-/// The next report, but for that of the lost connection.
+/// Returns the next report, skipping those of the lost connection.
 async fn next_trouble(source: &mut traced_broker::driver::Source) -> traced_broker::Error {
     loop {
         match next_within(source, SOON).await.expect("a report") {
@@ -144,7 +145,8 @@ async fn removes_consumers_that_are_gone_and_left_nothing() {
     for name in gone {
         let _: i64 = raw.run(&["XGROUP", "CREATECONSUMER", &topic, "g", name]).await;
     }
-    // One has something pending until it is taken over, which takes away the reason to keep it.
+    // One has a pending entry until it is taken over; after that there is no reason to keep the
+    // consumer.
     let mut source = subscribe(&broker, &topic, "g").await;
     let own = next(&mut source).await;
     eventually("those that are gone are removed", || async {
@@ -165,7 +167,7 @@ async fn never_removes_a_consumer_with_something_pending() {
     let mut raw = Raw::new().await;
     let read = ["XREADGROUP", "GROUP", "g", "traced-broker-1-0000000000000003", "STREAMS", &*topic, ">"];
     let _: ::redis::Value = raw.run(&read).await;
-    // There is no room to claim it, for longer than it takes to be silent.
+    // For longer than the idle limit there is no room to claim the entry.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     let pending = raw.pending(&topic, "g").await;
     assert_eq!(pending.len(), 2, "{pending:?}");
@@ -186,7 +188,7 @@ async fn makes_a_group_again_that_was_destroyed() {
     assert_eq!(drain(&mut once, 1).await, ["0"]);
     assert_eq!(drain(&mut late, 1).await, ["0"]);
     let mut raw = Raw::new().await;
-    // What a flush does to one stream, groups and all.
+    // Same effect as a flush on one stream, including its groups.
     let _: i64 = raw.run(&["DEL", &topic]).await;
     publish_numbers(&broker, &topic, 1..3).await;
     for source in [&mut durable, &mut once, &mut late] {

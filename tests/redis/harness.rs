@@ -1,4 +1,4 @@
-//! What the tests have in common.
+//! Shared code of these tests.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,9 +14,9 @@ use traced_broker::{BrokerUrl, Receipt, Result, Subscription, Topic};
 
 use crate::support::{Kind, Server, shared};
 
-/// How long anything that should happen may take.
+/// Maximum duration of any expected event.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
-/// How long to watch that something does not happen.
+/// Time without an event after which a test concludes that it does not happen.
 pub(crate) const WHILE: Duration = Duration::from_millis(400);
 
 pub(crate) fn url() -> &'static str {
@@ -27,7 +27,7 @@ pub(crate) async fn broker() -> Redis {
     broker_with("").await
 }
 
-/// A connection with options such as `?maxlen=5`.
+/// Connects with options such as `?maxlen=5`.
 pub(crate) async fn broker_with(options: &str) -> Redis {
     connect(&format!("{}{options}", url())).await.unwrap()
 }
@@ -36,17 +36,17 @@ pub(crate) async fn connect(url: &str) -> Result<Redis> {
     Redis::connect(&BrokerUrl::parse(url).unwrap()).await
 }
 
-/// A server of the test's own.
+/// Starts a separate server for one test.
 pub(crate) async fn server() -> Server {
     blocking(|| Server::start(Kind::Redis)).await
 }
 
-/// Runs what blocks beside what is under test.
+/// Runs a blocking operation beside the code under test.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
-/// A client of the test's own, to look at the server from the side.
+/// A separate client, which inspects the server.
 pub(crate) struct Raw(MultiplexedConnection);
 
 impl Raw {
@@ -70,12 +70,13 @@ impl Raw {
         command.query_async(&mut self.0).await.unwrap()
     }
 
-    /// Entries that were handed out and not acknowledged, as `XPENDING` lists them: id, consumer, idleness, deliveries.
+    /// Returns the unacknowledged entries, as `XPENDING` lists them: id, consumer, idle time,
+    /// deliveries.
     pub(crate) async fn pending(&mut self, topic: &Topic, group: &str) -> Vec<(String, String, u64, u32)> {
         self.run(&["XPENDING", topic, group, "-", "+", "100000"]).await
     }
 
-    /// The names of the group's consumers.
+    /// Returns the names of the group's consumers.
     pub(crate) async fn consumers(&mut self, topic: &Topic, group: &str) -> Vec<String> {
         let consumers: Vec<std::collections::HashMap<String, ::redis::Value>> =
             self.run(&["XINFO", "CONSUMERS", topic, group]).await;
@@ -85,13 +86,13 @@ impl Raw {
         consumers.iter().map(name).collect()
     }
 
-    /// Breaks every connection of the server but this one.
+    /// Breaks every connection of the server except this one.
     pub(crate) async fn break_connections(&mut self) {
         let _broken: i64 = self.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
     }
 }
 
-/// A topic that no other test uses, nor another run against the same server.
+/// Returns a topic that no other test uses, in this run or another against the same server.
 pub(crate) fn topic(name: &str) -> Topic {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
@@ -107,7 +108,7 @@ pub(crate) async fn publish(broker: &Redis, topic: &Topic, message: Outbound) ->
     timeout(SOON, broker.publish(topic, message)).await.expect("an answer")
 }
 
-/// Publishes numbers as text, in flight all at once.
+/// Publishes numbers as text, all in flight at once.
 pub(crate) async fn publish_numbers(broker: &Redis, topic: &Topic, numbers: std::ops::Range<usize>) {
     let confirmations: Vec<_> = numbers.map(|number| broker.publish(topic, message(number.to_string()))).collect();
     for confirmation in confirmations {
@@ -123,17 +124,17 @@ pub(crate) async fn subscribe(broker: &Redis, topic: &Topic, group: &str) -> Sou
     broker.subscribe(&of_group(topic, group)).await.unwrap()
 }
 
-/// The next item, or `None` when nothing comes for that long.
+/// Returns the next item, or `None` if none arrives within this time.
 pub(crate) async fn next_within(source: &mut Source, wait: Duration) -> Option<Result<Inbound>> {
     timeout(wait, poll_fn(|cx| source.poll_next(cx))).await.ok().map(|item| item.expect("the source has ended"))
 }
 
-/// The next item, which is a message.
+/// Returns the next item, which must be a message.
 pub(crate) async fn next(source: &mut Source) -> Inbound {
     next_within(source, SOON).await.expect("a message").unwrap()
 }
 
-/// The next message, past reports of trouble.
+/// Returns the next message, skipping reports of trouble.
 pub(crate) async fn next_message(source: &mut Source) -> Inbound {
     loop {
         match next_within(source, SOON).await.expect("a message") {
@@ -161,7 +162,7 @@ pub(crate) fn text(message: &Inbound) -> String {
     String::from_utf8(message.payload.clone().unwrap().to_vec()).unwrap()
 }
 
-/// Takes and acknowledges `count` messages.
+/// Receives and acknowledges `count` messages.
 pub(crate) async fn drain(source: &mut Source, count: usize) -> Vec<String> {
     let mut payloads = Vec::with_capacity(count);
     while payloads.len() < count {
@@ -172,7 +173,7 @@ pub(crate) async fn drain(source: &mut Source, count: usize) -> Vec<String> {
     payloads
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let began = tokio::time::Instant::now();
     while !holds().await {

@@ -1,4 +1,4 @@
-//! What producers that are not ours write: all of it is delivered, with the headers that can be read.
+//! Entries written by foreign producers: each is delivered, with its readable headers.
 
 use ::redis::cmd;
 use traced_broker::driver::Driver;
@@ -70,7 +70,8 @@ async fn takes_ids_that_no_clock_made() {
             ack(message).await.unwrap();
         }
     }
-    // Nothing can follow the last id there is; the server says so, and it was not stored.
+    // No id can follow the last possible one; the server reports it, and the message was not
+    // stored.
     let error = publish(&broker, &topic, message("x")).await.unwrap_err();
     assert_eq!(error.publish_outcome(), traced_broker::PublishOutcome::NotSent, "{error}");
     broker.close().await.unwrap();

@@ -1,4 +1,4 @@
-//! Where groups and readers begin, and groups that are moved.
+//! Start positions of groups and readers, and groups that are moved.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use traced_broker::{ErrorKind, Start, Subscription, Topic};
 
 use crate::harness::*;
 
-/// Ten numbers, and a time between the first five and the last.
+/// Publishes ten numbers, and returns a time between the first five and the last five.
 async fn publish_halves(broker: &Redis, topic: &Topic) -> SystemTime {
     publish_numbers(broker, topic, 0..5).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -34,7 +34,7 @@ async fn begins_where_it_is_told() {
             assert_eq!(drain(&mut source, 10 - first).await, numbers(first..10), "{start:?}");
         }
     }
-    // A time that is still to come is waited for: what is stored before it is passed over.
+    // With a start time in the future, messages stored before that time are skipped.
     let soon = SystemTime::now() + Duration::from_secs(1);
     let subscription = of_group(&topic, "soon").start(Start::Time(soon));
     let mut source = broker.subscribe(&subscription).await.unwrap();
@@ -63,13 +63,13 @@ async fn moves_a_group() {
     let (broker, topic) = (broker().await, topic("move"));
     let between = publish_halves(&broker, &topic).await;
     let group = of_group(&topic, "g");
-    // It is made where it is missing.
+    // Moving creates a missing group.
     broker.reposition(&group, Start::Time(between)).await.unwrap();
     let mut source = broker.subscribe(&group).await.unwrap();
     let mut other = subscribe(&broker, &topic, "other").await;
     assert_eq!(drain(&mut source, 5).await, numbers(5..10));
     assert_eq!(drain(&mut other, 10).await, numbers(0..10));
-    // A member that waits for what is new learns of it.
+    // A member that waits for new messages notices the move.
     broker.reposition(&group, Start::Earliest).await.unwrap();
     assert_eq!(drain(&mut source, 10).await, numbers(0..10));
     broker.reposition(&group, Start::Time(between)).await.unwrap();
@@ -116,12 +116,13 @@ async fn what_is_pending_stays_pending() {
     assert_eq!(raw.pending(&topic, "g").await.len(), 3, "nothing is settled by passing it over");
     let [zero, one, two] = held;
     ack(zero).await.unwrap();
-    // Given up, it comes again, however far ahead the group is.
+    // A dropped delivery is redelivered, however far ahead the group is.
     drop(one);
     let again = next(&mut source).await;
     assert_eq!(text(&again), "1");
     ack(again).await.unwrap();
-    // What is held is handed out again when the group is moved back. Either handle settles it, once.
+    // Held deliveries are handed out again after the group is moved back. Either handle settles
+    // them, once.
     broker.reposition(&of_group(&topic, "g"), Start::Earliest).await.unwrap();
     let twice = [next(&mut source).await, next(&mut source).await, next(&mut source).await];
     assert_eq!(twice.each_ref().map(text), ["0", "1", "2"]);

@@ -1,4 +1,4 @@
-//! The way out: order, outcome, layout, options.
+//! Publishing: order, outcomes, layout, options.
 
 use std::collections::BTreeMap;
 
@@ -89,7 +89,7 @@ async fn refuses_what_cannot_be_stored() {
     let tombstone = Outbound { payload: None, ..message("") };
     let error = publish(&broker, &topic, tombstone).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unsupported, PublishOutcome::NotSent));
-    // Never touched, so that the system never gives the memory.
+    // Never touched, so the system never allocates the memory.
     let huge = Outbound { key: Some(vec![0; MAX_FIELD + 1].into()), ..message("") };
     let error = publish(&broker, &topic, huge).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::TooLarge, PublishOutcome::NotSent));

@@ -62,7 +62,7 @@ async fn loses_nothing_confirmed_over_three_kills() {
     assert!(left.is_empty(), "all that was acknowledged stays so: {left:?}");
 }
 
-/// Takes and acknowledges until `count` different messages have come.
+/// Receives and acknowledges until `count` different messages have arrived.
 async fn take(source: &mut traced_broker::driver::Source, delivered: &mut BTreeMap<usize, u32>, count: usize) {
     while delivered.len() < count {
         let message: Inbound = next_message(source).await;
@@ -92,7 +92,7 @@ async fn everything_goes_on_after_a_restart_while_idle() {
         server
     })
     .await;
-    // Without a word of it: the loss was noticed while nothing was sent.
+    // Without a report: the loss was noticed while no command was in flight.
     publish_numbers(&broker, &topic, 2..4).await;
     broker.ping().await.unwrap();
     drop(held);
@@ -130,7 +130,7 @@ async fn publishes_wait_for_the_server_and_not_for_ever() {
         server
     })
     .await;
-    // Depending on the moment it went with a failed attempt, or it waited for the one that succeeded.
+    // Depending on the moment it failed with an attempt, or waited for the attempt that succeeded.
     let waited = timeout(SOON, waiting).await.expect("an answer");
     publish(&broker, &topic, message("after")).await.unwrap();
     let stored: usize = Raw::at(&server.url()).await.run(&["XLEN", &topic]).await;
@@ -228,7 +228,7 @@ async fn a_server_that_is_silent_for_too_long_is_left() {
     .await;
     eventually("the server is back", || async { broker.ping().await.is_ok() }).await;
     publish(&broker, &topic, message("2")).await.unwrap();
-    // What the server had read before it was left, it did: 0 may be settled, 1 may be stored.
+    // The server executed the commands that it had already read: 0 may be settled, 1 may be stored.
     let mut seen = Vec::new();
     while seen.last().is_none_or(|last| last != "2") {
         let message = next_message(&mut source).await;

@@ -1,4 +1,5 @@
-//! Settling: exactly what is ours, at once or in bulk, and never what is another's.
+//! Settling: only this member's deliveries, one by one or in bulk, and never those of another
+//! member.
 
 use std::time::Duration;
 
@@ -81,7 +82,7 @@ async fn an_acknowledgement_by_somebody_else_is_noticed() {
     let (lost, settled) = (first.handle.settle(Disposition::Ack), second.handle.settle(Disposition::Ack));
     assert_eq!(lost.await.unwrap_err().kind(), ErrorKind::SettlementLost);
     settled.await.unwrap();
-    // In bulk too, it is the one that is said to be lost, and no other.
+    // In bulk too, only that settlement is reported as lost.
     let mut settlements = Vec::new();
     for number in 0..28 {
         let message = next(&mut source).await;
@@ -109,7 +110,7 @@ async fn what_another_member_took_over_is_left_to_it() {
     let id = taken.id.clone().unwrap();
     let _: Vec<String> = raw.run(&["XCLAIM", &topic, "g", "thief", "0", &id, "JUSTID"]).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    // While it cannot be told from a fresh one, it is settled; after `claim_idle` it is looked up first.
+    // While it looks like a fresh delivery it is settled; after `claim_idle` it is looked up first.
     let keep_alive = async {
         for _ in 0..10 {
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,4 +1,4 @@
-//! Which servers there are, what they are called and who runs them.
+//! The kinds of servers, their names and the scripts that run them.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,7 +18,8 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) const BROKERS: [Self; 4] = [Self::Kafka, Self::RabbitMq, Self::Nats, Self::Redis];
 
-    /// The variable that names a server of the user's own, which [`shared`](super::shared) heeds.
+    /// Returns the variable with the address of a user-supplied server; [`shared`](super::shared)
+    /// reads it.
     pub(crate) fn variable(self) -> &'static str {
         match self {
             Self::Kafka => "TRACED_BROKER_KAFKA_URL",
@@ -31,12 +32,12 @@ impl Kind {
         }
     }
 
-    /// The address in the environment, if there is one.
+    /// Returns the address in the environment, if there is one.
     pub(crate) fn given(self) -> Option<String> {
         std::env::var(self.variable()).ok().filter(|url| !url.is_empty())
     }
 
-    /// The scheme of its address.
+    /// Returns the scheme of its address.
     pub(super) fn scheme(self) -> &'static str {
         match self {
             Self::RabbitMq => "amqp",
@@ -45,7 +46,7 @@ impl Kind {
         }
     }
 
-    /// How many ports it has, all in a row; its script says what for.
+    /// Returns the number of its consecutive ports; its script describes their use.
     pub(super) fn ports(self) -> u16 {
         match self {
             Self::Kafka | Self::RabbitMq | Self::Nats | Self::Redis | Self::Prometheus => 1,
@@ -54,7 +55,7 @@ impl Kind {
         }
     }
 
-    /// What its script is called.
+    /// Returns the name of its script.
     pub(super) fn script_name(self) -> &'static str {
         match self {
             Self::Kafka => "kafka",
@@ -67,7 +68,7 @@ impl Kind {
         }
     }
 
-    /// A call of its script in `tests/testbed`, without standard input.
+    /// Returns a call of its script in `tests/testbed`, without standard input.
     pub(super) fn script(self, verb: &str) -> Command {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testbed");
         let mut command = Command::new(folder.join(self.script_name()));

@@ -1,7 +1,8 @@
-//! Real servers for the tests of the adapters.
+//! Real servers for the adapters' tests.
 //!
-//! [`Server::start`] runs a server that belongs to one test, which may kill, pause and restart it; [`shared`] gives the address
-//! of one that all tests of a process use, or of the user's own. The scripts in `tests/testbed` do the work.
+//! [`Server::start`] runs a server that belongs to one test, which may kill, pause and restart it;
+//! [`shared`] returns the address of a server that all tests of a process use, or of a
+//! user-supplied one. The scripts in `tests/testbed` do the work.
 #![allow(dead_code, unused_imports, reason = "every test target uses its own part")]
 
 mod jaeger;
@@ -18,13 +19,14 @@ pub(crate) use jaeger::Jaeger;
 pub(crate) use kind::Kind;
 pub(crate) use server::{Server, send_signal};
 
-/// The address of the broker of this kind that the tests of this process share.
+/// Returns the address of the broker of this kind that the tests of this process share.
 ///
-/// It is what the environment says ([`Kind::variable`]), else that of a server started at the first call. That one ends with the
-/// process: nobody drops a static, but the server stops when the process no longer holds its standard input.
+/// It is taken from the environment ([`Kind::variable`]), or else a server is started at the first
+/// call. That server ends with the process: statics are not dropped, but the server stops when the
+/// process no longer holds its standard input.
 ///
 /// # Panics
-/// When the server cannot be started; every later call then panics at once with the same words.
+/// If the server cannot be started; every later call then panics at once with the same message.
 pub(crate) fn shared(kind: Kind) -> &'static str {
     static SHARED: [Shared; Kind::BROKERS.len()] = [const { Shared::new() }; Kind::BROKERS.len()];
     let index = Kind::BROKERS.iter().position(|broker| *broker == kind);
@@ -37,7 +39,7 @@ pub(crate) fn shared(kind: Kind) -> &'static str {
 
 type Shared = OnceLock<Address>;
 
-/// Where a shared server is, and what keeps it running.
+/// The address of a shared server, and the value that keeps it running.
 enum Address {
     Given(String),
     Started(String, Server),

@@ -1,6 +1,7 @@
-//! Runs the order system as a program of its own and checks what it leaves behind.
+//! Runs the order system as a separate program and checks its results.
 //!
-//! Nothing here uses the library: the evidence is the exit status, the output and the file of spans.
+//! This module does not use the library: the evidence is the exit status, the output and the file
+//! of spans.
 #![expect(clippy::expect_used, reason = "a check that cannot be made fails")]
 
 mod evidence;
@@ -16,13 +17,13 @@ use tempfile::TempDir;
 
 pub(crate) use evidence::{Evidence, Kind, Span};
 
-/// A run takes seconds; brokers that wait for vanished readers take longer.
+/// Maximum duration of a run. It takes seconds; brokers that wait for vanished readers take longer.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Runs the orders of the repository over the broker at this URL and checks that it exits with 0 and that its exported
-/// spans tell of every order what must have happened to it.
+/// Runs the orders of the repository over the broker at this URL. Checks that the program exits
+/// with 0, and that the exported spans show the expected events of every order.
 ///
-/// Blocks until the run is over. The program is built with the features of the test that calls this.
+/// Blocks until the run is over. The program is built with the features of the calling test.
 pub(crate) fn check_orders_on(url: &str) {
     let finished = Running::start(&["--broker", url]).wait();
     assert_eq!(finished.status.code(), Some(0), "on {url}:\n{}", finished.all());
@@ -30,7 +31,7 @@ pub(crate) fn check_orders_on(url: &str) {
     Evidence::read(&finished.spans()).check();
 }
 
-/// Kills a run half-way, then checks that the next one is not confused by what that left behind.
+/// Kills a run half-way, then checks that the next run is not confused by the remains.
 pub(crate) fn check_orders_after_an_aborted_run_on(url: &str) {
     let mut running = Running::start(&["--broker", url]);
     running.wait_for_output("API at");
@@ -40,13 +41,13 @@ pub(crate) fn check_orders_after_an_aborted_run_on(url: &str) {
     check_orders_on(url);
 }
 
-/// The program, under way.
+/// The running program.
 pub(crate) struct Running {
     pub(crate) child: Child,
     folder: Arc<TempDir>,
 }
 
-/// The program, done.
+/// The finished program.
 pub(crate) struct Finished {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
@@ -71,12 +72,12 @@ impl Running {
         Self { child, folder }
     }
 
-    /// The first line of standard output with this text, once it is there.
+    /// Waits for the first line of standard output with this text, and returns it.
     pub(crate) fn wait_for_output(&mut self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let output = fs::read_to_string(self.folder.path().join("stdout")).expect("its output");
-            // Only whole lines: the last one may still be written.
+            // Only complete lines: the last one may still be written.
             if let Some(line) = output.split_inclusive('\n').find(|line| line.contains(text) && line.ends_with('\n')) {
                 return line.trim_end().to_owned();
             }
@@ -86,7 +87,7 @@ impl Running {
         }
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it ends by itself.
     pub(crate) fn wait(mut self) -> Finished {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
@@ -110,17 +111,17 @@ impl Running {
 }
 
 impl Finished {
-    /// The file of spans.
+    /// Returns the path of the file of spans.
     pub(crate) fn spans(&self) -> PathBuf {
         self.folder.path().join("spans.jsonl")
     }
 
-    /// All it said.
+    /// Returns all its output.
     pub(crate) fn all(&self) -> String {
         format!("{}\n{}", self.stdout, self.stderr)
     }
 
-    /// What it says about the orders of the repository, where there is no terminal.
+    /// Checks the output about the orders of the repository, without a terminal.
     fn check_output(&self) {
         assert!(!self.all().contains('\u{1b}'), "escape codes without a terminal:\n{}", self.all());
         for (name, number) in [
@@ -130,7 +131,7 @@ impl Finished {
             ("retried", 2),
             ("dead-lettered", 1),
             ("unaccounted for", 0),
-            // Every request is a trace, and the job is one.
+            // Each request is a trace, and so is the job.
             ("traces whole", evidence::ACCEPTED + evidence::REFUSED + 1),
             ("traces broken", 0),
         ] {
@@ -143,7 +144,7 @@ impl Finished {
         assert!(widest <= Some(80) || self.stdout.contains("spans are in"), "{widest:?} columns:\n{}", self.stdout);
     }
 
-    /// The number after this name in the summary.
+    /// Returns the number after this name in the summary.
     fn number(&self, name: &str) -> usize {
         let after = self.stdout.lines().find_map(|line| line.split_once(&format!("  {name} "))).map(|(_, rest)| rest);
         let word = after.and_then(|rest| rest.split_whitespace().next());
@@ -152,16 +153,17 @@ impl Finished {
 }
 
 impl Drop for Running {
-    /// A test that fails half-way leaves nothing running.
+    /// Stops the program if a test fails half-way.
     fn drop(&mut self) {
         let _gone_already = self.child.kill();
         let _reaped_already = self.child.wait();
     }
 }
 
-/// Where the program is: built, if it is not there yet or older than its source.
+/// Returns the path of the program, which is built if it is missing or older than its source.
 ///
-/// Cargo builds no examples for a single test target, so that whatever lies in the build folder may be stale.
+/// Cargo builds no examples for a single test target, so a program in the build folder may be
+/// stale.
 fn program() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| super::program::example("orders"))

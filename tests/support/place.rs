@@ -1,4 +1,4 @@
-//! Where a server lives: its folder and its port.
+//! A server's folder and port.
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -11,10 +11,11 @@ use tempfile::TempDir;
 
 use super::kind::Kind;
 
-/// A folder for one server.
+/// Creates a folder for one server.
 ///
-/// With `TRACED_BROKER_TEST_DIR` set it lies in there and is left for whoever set it to remove. Else it lies in the build
-/// folder and is removed with its server; that of a shared server, which nobody drops, by a later run.
+/// If `TRACED_BROKER_TEST_DIR` is set, the folder is created there, and the caller that set it has
+/// to remove it. Otherwise it is in the build folder and is removed with its server; the folder of
+/// a shared server, which is never dropped, is removed by a later run.
 pub(super) fn new_directory(kind: Kind) -> io::Result<TempDir> {
     let given = std::env::var_os("TRACED_BROKER_TEST_DIR").map(PathBuf::from);
     let parent = given.clone().unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("testbed"));
@@ -29,7 +30,8 @@ pub(super) fn new_directory(kind: Kind) -> io::Result<TempDir> {
     Ok(directory)
 }
 
-/// Removes the folders whose owner is gone. Their names hold its process id: `redis-1234-a1b2c3`.
+/// Removes the folders whose owner is gone. Their names contain its process id:
+/// `redis-1234-a1b2c3`.
 fn sweep(parent: &Path) {
     if !Path::new("/proc/self").exists() {
         return;
@@ -39,19 +41,19 @@ fn sweep(parent: &Path) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let owner = name.split('-').nth(1).unwrap_or_default();
         if !owner.is_empty() && !Path::new("/proc").join(owner).exists() {
-            // One that another process is sweeping too may already be gone.
+            // A folder that another process also sweeps may already be gone.
             let _gone = fs::remove_dir_all(&folder);
         }
     }
 }
 
-/// The first of so many ports in a row that nobody listens on.
+/// Returns the first of this many consecutive free ports.
 ///
-/// They are drawn from below the range from which the kernel picks the local ports of connections (32768 up): a client that tries
-/// again and again to reach a killed server would sooner or later be given the server's own port, be connected to itself, and
-/// keep the server from coming back.
+/// They are below the range from which the kernel picks the local ports of connections (32768 and
+/// up). Otherwise a client that repeatedly tries to reach a killed server would sooner or later be
+/// given the server's port, connect to itself, and keep the server from restarting.
 pub(super) fn free_ports(in_a_row: u16) -> u16 {
-    // The standard library's only source of chance.
+    // The standard library's only source of randomness.
     let chance = RandomState::new();
     let mut drawn = (0..1_000_000).map(|attempt: u32| 10_000 + (chance.hash_one(attempt) % 20_000) as u16);
     let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();

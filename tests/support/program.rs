@@ -1,14 +1,14 @@
-//! The examples as programs of their own.
+//! The examples as separate programs.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// Builds the example of this name, with the features of the test that calls this, and says where it is.
+/// Builds the example with the features of the calling test, and returns its path.
 ///
 /// # Panics
-/// When it cannot be built.
+/// If it cannot be built.
 pub(crate) fn example(name: &str) -> PathBuf {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--example", name, "--message-format=json"]);
@@ -29,8 +29,8 @@ pub(crate) fn example(name: &str) -> PathBuf {
     for (feature, _) in features.into_iter().filter(|(_, on)| *on) {
         cargo.args(["--features", feature]);
     }
-    // What cargo told this test of its package would be taken for a change of the build scripts' surroundings: half of
-    // the dependencies would be built again, here and after.
+    // Cargo would treat the variables that it set for this test's package as a changed environment
+    // of the build scripts, and would rebuild half of the dependencies, here and later.
     let told = std::env::vars_os().map(|(name, _)| name);
     for name in told
         .filter(|name| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|lead| name.to_string_lossy().starts_with(lead)))

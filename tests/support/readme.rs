@@ -1,12 +1,13 @@
-//! The README's table of what each broker can do, against the capabilities that the brokers state.
+//! The table of broker features in `docs/guarantees.md`, checked against the capabilities that the
+//! brokers report.
 
 use traced_broker::{TracedBroker, connect};
 
 /// Checks the column of the broker at `url`.
 pub(crate) async fn check_column(url: &str) {
     let broker = connect(url).await.unwrap();
-    let readme = include_str!("../../README.md");
-    let rows: Vec<Vec<&str>> = readme
+    let page = include_str!("../../docs/guarantees.md");
+    let rows: Vec<Vec<&str>> = page
         .lines()
         .filter(|line| line.starts_with('|'))
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
@@ -17,7 +18,7 @@ pub(crate) async fn check_column(url: &str) {
     let words = broker.capabilities().in_words();
     let words: Vec<(&str, &str)> = words.iter().map(|(question, answer)| (*question, &**answer)).collect();
     let told: Vec<(&str, &str)> = rows[header + 2..].iter().take(words.len()).map(|row| (row[0], row[index])).collect();
-    assert_eq!(told, words, "the README's column {column}");
+    assert_eq!(told, words, "the column {column} of docs/guarantees.md");
     broker.close().await.unwrap();
 }
 
@@ -28,6 +29,6 @@ fn column_of(system: &str) -> &'static str {
         "rabbitmq" => "RabbitMQ",
         "nats" => "JetStream",
         "redis" => "Redis Streams",
-        other => panic!("the README has no column for {other}"),
+        other => panic!("docs/guarantees.md has no column for {other}"),
     }
 }

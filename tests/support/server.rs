@@ -1,4 +1,4 @@
-//! One server in a process of its own, and the signals a test sends to it.
+//! A server in a separate process, and the signals that a test sends to it.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,50 +13,54 @@ use tempfile::TempDir;
 use super::kind::Kind;
 use super::place::{free_ports, new_directory};
 
-/// How long a server may take to answer after its start. The slowest takes five seconds on an idle machine.
+/// Maximum duration from a server's start to its first answer. The slowest takes five seconds on an
+/// idle machine.
 const START: Duration = Duration::from_secs(90);
-/// How long a server may take to end. The scripts insist after ten seconds.
+/// Maximum duration of a server's stop. The scripts kill it after ten seconds.
 const END: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A running server on 127.0.0.1, with a folder and a port that stay its own over restarts. Dropping it ends the server and
-/// removes the folder, unless the test is failing or the folder was placed by `TRACED_BROKER_TEST_DIR`.
+/// A running server on 127.0.0.1, with a folder and a port that it keeps over restarts. Dropping it
+/// ends the server and removes the folder, unless the test is failing or the folder was placed by
+/// `TRACED_BROKER_TEST_DIR`.
 ///
-/// All calls block until they have taken effect; in an asynchronous test use a multi-threaded runtime, so that the clients
-/// under test go on meanwhile.
+/// All calls block until they have taken effect. Asynchronous tests need a multi-threaded runtime,
+/// so that the clients under test continue meanwhile.
 pub(crate) struct Server {
     kind: Kind,
     port: u16,
-    /// What its script is told beside.
+    /// Additional environment variables of its script.
     environment: Vec<(&'static str, String)>,
     directory: TempDir,
-    /// The script that runs the server for as long as we hold its standard input.
+    /// The script that runs the server for as long as this process holds its standard input.
     keeper: Mutex<Child>,
 }
 
 impl Server {
-    /// Starts a server on a free port, gets it first when it is missing, and waits until it answers its own protocol.
+    /// Starts a server on a free port, installs it first if it is missing, and waits until it
+    /// answers in its protocol.
     ///
     /// # Panics
-    /// When that fails, with the end of its log.
+    /// If that fails, with the end of its log.
     pub(crate) fn start(kind: Kind) -> Self {
         Self::try_start(kind).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// Like [`start`](Self::start), with the failure as text.
+    /// Like [`start`](Self::start), but returns the failure as text.
     pub(crate) fn try_start(kind: Kind) -> Result<Self, String> {
         Self::try_start_at(kind, Self::free_port(kind), Vec::new())
     }
 
-    /// Starts a server whose script is told something in its environment, at this port and those after it.
+    /// Starts a server at this port and those after it, with additional environment variables for
+    /// its script.
     ///
     /// # Panics
-    /// As [`start`](Self::start).
+    /// Same as [`start`](Self::start).
     pub(crate) fn start_at(kind: Kind, port: u16, environment: Vec<(&'static str, String)>) -> Self {
         Self::try_start_at(kind, port, environment).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// A port that is free, with as many after it as a server of this kind has.
+    /// Returns a free port, followed by as many free ports as a server of this kind needs.
     pub(crate) fn free_port(kind: Kind) -> u16 {
         free_ports(kind.ports())
     }
@@ -76,44 +80,46 @@ impl Server {
         }
     }
 
-    /// The address to connect to, such as `kafka://127.0.0.1:12345`.
+    /// Returns the address to connect to, such as `kafka://127.0.0.1:12345`.
     pub(crate) fn url(&self) -> String {
         format!("{}://127.0.0.1:{}", self.kind.scheme(), self.port)
     }
 
-    /// The port; with others after it, if its kind has more.
+    /// Returns the port, which is the first one if its kind has several.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// The process id of the server itself. After a kill it is that of the dead one.
+    /// Returns the process id of the server itself. After a kill it is the id of the dead process.
     pub(crate) fn pid(&self) -> u32 {
         let path = self.directory.path().join("pid");
         let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
         text.trim().parse().unwrap_or_else(|e| panic!("no process id in {}: {e}", path.display()))
     }
 
-    /// Whether it answers its own protocol now, within two seconds.
+    /// Returns `true` if it answers in its protocol within two seconds.
     pub(crate) fn answers(&self) -> bool {
         let mut ready = self.kind.script("ready");
         ready.arg(self.port.to_string()).envs(self.environment.iter().cloned()).stderr(Stdio::null());
         ready.status().is_ok_and(|status| status.success())
     }
 
-    /// Where its log, its data and its pid file are.
+    /// Returns the directory of its log, data and pid file.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Sends SIGKILL and waits until the server is gone. What it had written stays for [`restart`](Self::restart).
+    /// Sends SIGKILL and waits until the server is gone. Its written data stays for
+    /// [`restart`](Self::restart).
     pub(crate) fn kill(&self) {
         self.signal("KILL");
         self.wait_for_end();
     }
 
-    /// Starts it again with the same port and data and waits until it answers; one that still runs is asked to stop first.
+    /// Restarts it with the same port and data, and waits until it answers; a running server is
+    /// asked to stop first.
     pub(crate) fn restart(&self) {
-        // Closing standard input is the request to stop; of a dead server's script it closes nothing.
+        // Closing standard input is the request to stop; after the server's death it has no effect.
         drop(self.keeper().stdin.take());
         self.wait_for_end();
         let keeper = serve(self.kind, self.directory.path(), self.port, &self.environment)
@@ -124,10 +130,10 @@ impl Server {
         }
     }
 
-    /// Sends SIGSTOP: connections stay open, nothing answers.
+    /// Sends SIGSTOP: connections stay open, and no request is answered.
     pub(crate) fn pause(&self) {
         self.signal("STOP");
-        // It takes effect thread by thread: on a busy machine one may still answer.
+        // The signal takes effect thread by thread: on a busy machine one may still answer.
         let threads = format!("/proc/{}/task", self.pid());
         let deadline = Instant::now() + START;
         while !all_stopped(&threads) {
@@ -155,7 +161,8 @@ impl Server {
         let deadline = Instant::now() + START;
         loop {
             let ready = self.answers();
-            // Asked second, so that an answer can only have come from the server that is running now.
+            // Checked second, so that the answer can only have come from the server that is running
+            // now.
             if let Ok(Some(status)) = self.keeper().try_wait() {
                 return Err(format!("{:?}: the server ended while starting ({status})", self.kind));
             }
@@ -177,7 +184,8 @@ impl Server {
         }
     }
 
-    /// Gives up a server that did not start, keeps its folder, and says why.
+    /// Gives up a server that did not start, keeps its folder, and returns the reason with the end
+    /// of its log.
     fn abandon(mut self, why: &str) -> String {
         self.directory.disable_cleanup(true);
         format!("{why}\n{}", self.log_tail())
@@ -199,7 +207,7 @@ impl Drop for Server {
             self.directory.disable_cleanup(true);
             report(&format!("{:?}: its log and data are kept in {}", self.kind, self.directory.path().display()));
         }
-        // Nobody reads the data after this, so there is no need to let it stop in its own time. Nothing here may panic: a
+        // The data is not read after this, so a graceful stop is not needed. This must not panic: a
         // second panic would abort the process and hide the first.
         let alive = matches!(self.keeper().try_wait(), Ok(None));
         let pid = fs::read_to_string(self.directory.path().join("pid")).ok().and_then(|text| text.trim().parse().ok());
@@ -211,9 +219,9 @@ impl Drop for Server {
     }
 }
 
-/// Starts the script that runs the server; its own words go to the server's log.
+/// Starts the script that runs the server; the script's output goes to the server's log.
 fn serve(kind: Kind, directory: &Path, port: u16, environment: &[(&'static str, String)]) -> io::Result<Child> {
-    // The process id in it is that of the server before this one.
+    // The file still contains the process id of the previous server.
     let _absent = fs::remove_file(directory.join("pid"));
     let log = File::options().create(true).append(true).open(directory.join("log"))?;
     kind.script("serve")
@@ -226,9 +234,9 @@ fn serve(kind: Kind, directory: &Path, port: u16, environment: &[(&'static str, 
         .spawn()
 }
 
-/// Whether the signal could be sent, that is, whether the process exists.
+/// Returns `true` if the signal could be sent, that is, if the process exists.
 pub(crate) fn send_signal(name: &str, pid: u32) -> bool {
-    // The shell's own `kill`: the program of that name is not on every machine.
+    // The shell's built-in `kill`, because not every machine has the program of that name.
     Command::new("bash")
         .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid.to_string()])
         .stderr(Stdio::null())
@@ -241,12 +249,12 @@ fn report(line: &str) {
     eprintln!("{line}");
 }
 
-/// Whether every thread listed in that folder is stopped. Where there is no such folder, nobody can tell.
+/// Returns `true` if every thread listed in that folder is stopped, or if there is no such folder.
 fn all_stopped(threads: &str) -> bool {
     let Ok(threads) = fs::read_dir(threads) else { return true };
     threads.flatten().all(|thread| {
         let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        // The name of the command, in parentheses, may hold anything; the state follows it.
+        // The command name, in parentheses, may contain any character; the state follows it.
         stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['T', 't']))
     })
 }

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
-# Asks servers that speak HTTP, without a program for it.
+# A minimal HTTP client in bash.
 
-# http HOST PORT LINES…: sends these lines as a request and prints what comes back within two seconds.
+# http HOST PORT LINES…: sends these lines as a request and prints the response received within two
+# seconds.
 http() {
     local host=$1 port=$2
     shift 2

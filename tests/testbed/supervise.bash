@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # Keeps a server running for exactly as long as the process that holds the other end of standard input.
 
-# supervise DIR COMMAND…: runs COMMAND, writes its process id to DIR/pid and its output to DIR/log, and returns once it has ended:
-# when standard input ends (status 0) or when the server dies by itself (status 1). COMMAND must become the server by `exec`, so
-# that the id is the server's own.
+# supervise DIR COMMAND…: runs COMMAND, writes its process id to DIR/pid and its output to DIR/log,
+# and returns once it has ended: when standard input ends (status 0) or when the server dies by
+# itself (status 1). COMMAND must become the server by `exec`, so that the id is the server's own.
 supervise() {
     local directory=$1
     shift
@@ -24,8 +24,8 @@ supervise() {
     fi
 }
 
-# start_child DIR COMMAND…: runs COMMAND in the background and leaves its process id in `child`. Should this script itself be
-# killed, the kernel kills the child.
+# start_child DIR COMMAND…: runs COMMAND in the background and sets `child` to its process id. If
+# this script itself is killed, the kernel kills the child.
 start_child() {
     local directory=$1
     shift
@@ -36,7 +36,8 @@ start_child() {
 
 children=()
 
-# Ends what was started, the last first: asks, waits ten seconds, then insists. A stopped process is woken to hear it.
+# Ends the started processes, the last first: sends SIGTERM, waits ten seconds, then sends SIGKILL.
+# A stopped process is continued, so that it receives the signal.
 end_children() {
     local index child tenths
     if [[ -n ${owner:-} ]]; then kill "$owner" 2>/dev/null || true; fi
@@ -52,8 +53,9 @@ end_children() {
     done
 }
 
-# Prints a port nobody listens on. It lies below the range from which the kernel picks the local ports of connections (32768 up),
-# so no client that keeps trying to connect can be given the very port a server wants back after a restart.
+# Prints a free port. It is below the range from which the kernel picks the local ports of
+# connections (32768 and up), so a client that keeps trying to connect cannot be given the port that
+# a server needs after a restart.
 free_port() {
     local port
     while true; do

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# The command line of the server scripts, and where what they fetch is kept. A script sources this file, defines the functions
-# `install`, `serve DIR PORT` and `ready PORT`, and ends with `run_verb "$@"`.
+# The command line of the server scripts, and the cache of their downloads. A script sources this file,
+# defines the functions `install`, `serve DIR PORT` and `ready PORT`, and ends with `run_verb "$@"`.
 
 testbed=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 name=$(basename "$0")
@@ -19,9 +19,9 @@ run_verb() {
         2:ready) ready "$2" ;;
         *)
             cat >&2 <<USAGE
-usage: $name install          get the server if it is missing, into $cache
-       $name serve DIR PORT   run it on 127.0.0.1:PORT with everything it writes in DIR, until standard input ends
-       $name ready PORT       succeed if it answers its own protocol on 127.0.0.1:PORT
+usage: $name install          install the server into $cache if it is missing
+       $name serve DIR PORT   run it on 127.0.0.1:PORT with all its files in DIR, until standard input ends
+       $name ready PORT       succeed if it answers in its protocol on 127.0.0.1:PORT
 USAGE
             exit 2
             ;;
@@ -37,8 +37,9 @@ fail() {
     exit 1
 }
 
-# cached NAME FUNCTION: makes the folder NAME of the cache by calling `FUNCTION FOLDER`, once for all processes. The folder gets
-# its name when it is complete, so an interrupted call leaves nothing that looks finished.
+# cached NAME FUNCTION: creates the folder NAME of the cache by calling `FUNCTION FOLDER`, once for
+# all processes. The folder gets its name when it is complete, so an interrupted call never looks
+# finished.
 cached() {
     local target=$cache/$1 fetch=$2
     if [[ -d $target ]]; then return; fi
@@ -55,11 +56,12 @@ cached() {
     exec 9>&-
 }
 
-# debian_package NAME: installs one of the distribution's packages, which takes root or a sudo that asks nothing.
+# debian_package NAME: installs one of the distribution's packages, which needs root or passwordless
+# sudo.
 debian_package() {
     local -a root=()
     if ! command -v apt-get >/dev/null; then
-        fail "no apt-get here to install $1 with: install $1 by other means so that it is on PATH"
+        fail "$1 is missing and there is no apt-get: install $1 by other means so that it is on PATH"
     fi
     if ((EUID != 0)); then
         if ! sudo -n true 2>/dev/null; then
@@ -76,11 +78,11 @@ debian_package() {
         apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$1" >&2 ||
         fail "apt-get install $1 failed: see above"
     exec 9>&-
-    # The package may have started a service on the usual port; the testbed runs servers of its own.
+    # The package may have started a service on the usual port; the testbed runs its own servers.
     if [[ -d /run/systemd/system ]]; then "${root[@]}" systemctl disable --now "$1" >&2; fi
 }
 
-# at_least WANTED FOUND: fails, saying so, when the release FOUND is older than WANTED.
+# at_least WANTED FOUND: fails with a message if the release FOUND is older than WANTED.
 at_least() {
     if [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) != "$1" ]]; then
         fail "release $2 is too old: $1 or later is needed; remove it or put a newer one first on PATH"

@@ -1,4 +1,4 @@
-//! Tests that run beside each other see their own spans only.
+//! Tests that run in parallel see only their own spans.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ async fn beds_beside_each_other_share_nothing() {
         tokio::spawn(async move {
             let bed = TestBed::new();
             shop::open(&bed).await;
-            // From here on all of them work at once, so that spans of all are in the air together.
+            // From here on all tests work at once, so that their spans are in flight together.
             together.wait().await;
             for _ in 0..=number {
                 shop::order(&bed, "plain").await;

@@ -1,4 +1,5 @@
-//! Every assertion holds where it should and fails where it should, with the picture and the name of the break.
+//! Every assertion holds where it should, and otherwise fails with the picture and the name of the
+//! break.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -13,13 +14,13 @@ use traced_broker::{Delivery, HandlerError, Message, Received, Settlement, Subsc
 
 use crate::shop;
 
-/// What an assertion that has to fail says.
+/// Returns the panic message of an assertion that must fail.
 fn failure<T>(assertion: impl FnOnce() -> T) -> String {
     let panic = catch_unwind(AssertUnwindSafe(|| drop(assertion()))).unwrap_err();
     panic.downcast_ref::<String>().cloned().unwrap_or_else(|| (*panic.downcast_ref::<&str>().unwrap()).to_owned())
 }
 
-/// Fails with this on its first lines and the picture below.
+/// Asserts that it fails with this message, followed by the picture.
 #[track_caller]
 fn fails<T>(assertion: impl FnOnce() -> T, expected: &str) {
     let text = failure(assertion);
@@ -142,7 +143,7 @@ async fn a_message_that_is_tied_to_no_sender_is_named() {
     shop::start(&bed, TracePolicy::Ignore).await;
     shop::order(&bed, "plain").await;
     bed.settled().await.unwrap();
-    // The break shows on the other side of the queue, in a trace of its own.
+    // The break shows on the other side of the queue, in a separate trace.
     let text = failure(|| bed.trace("POST /orders").hops(["orders", "shipments"]).trace().id());
     assert!(text.contains("expected: orders → shipments\n  found:    none"), "{text}");
     assert!(text.contains("broken as well is the trace `process orders`:\ntrace "), "{text}");
@@ -213,7 +214,7 @@ async fn a_torn_trace_lacks_hops() {
     bed.trace("send shipments").assert_whole();
 }
 
-/// Passed on by a handler that succeeds, a message is linked as a dead letter is, and is none.
+/// A message forwarded by a successful handler is linked like a dead letter, and is not one.
 #[tokio::test]
 async fn what_is_forwarded_is_no_dead_letter() {
     let bed = TestBed::new().without_reader("elsewhere");
@@ -256,7 +257,7 @@ async fn linked_traces_are_followed() {
     fails(|| bed.trace("process orders").links_to("other").trace().id(), wrong);
 }
 
-/// Batches are a trace of their own that links every message.
+/// A batch is a separate trace that links every message.
 #[tokio::test]
 async fn a_batch_is_linked_from_each_message() {
     let bed = TestBed::new();

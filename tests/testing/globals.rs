@@ -56,7 +56,7 @@ async fn what_a_handler_does_with_a_global_tracer_is_captured_under_its_service(
     assert_eq!(pack.events[0].attributes.text("how"), Some("well"));
 }
 
-/// Everything by itself: it connects by URL and knows no provider but the global one.
+/// A stand-alone application: it connects by URL and knows only the global provider.
 async fn application(url: String, policy: TracePolicy) {
     let broker = connect(url).await.unwrap();
     let workers = Subscription::new("orders").group("workers").trace_policy(policy);
@@ -70,7 +70,7 @@ async fn an_application_that_connects_by_itself_is_captured_by_its_messages() {
         let running = tokio::spawn(application(bed.url(), policy));
         let api = bed.broker("api");
         bed.in_root_span("api", "POST /orders", api.publish("orders", Message::new("shoes"))).await.unwrap();
-        // It has not subscribed yet, and is waited for.
+        // The consumer has not subscribed yet; `settled` waits for it.
         bed.settled().await.unwrap();
         assert!(!running.is_finished());
         bed.capture().assert_whole();
@@ -81,7 +81,7 @@ async fn an_application_that_connects_by_itself_is_captured_by_its_messages() {
     }
 }
 
-/// Its only tie to the test is what was stored for it.
+/// The stored reference is its only tie to the test.
 #[tokio::test]
 async fn a_job_in_a_task_of_its_own_is_captured_by_what_it_links() {
     let capture = Capture::new();

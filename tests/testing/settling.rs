@@ -1,4 +1,4 @@
-//! The wait until all is quiet, and what it says when that does not come.
+//! The wait until the application is idle, and the report if that does not happen.
 
 use std::time::{Duration, Instant};
 
@@ -108,7 +108,7 @@ async fn what_a_reader_left_unread_when_it_went_is_as_it_would_be_without_it() {
     assert_eq!(bed.settled().await.unwrap_err().messages(), ["1 message of `news` waiting for a reader"]);
 }
 
-/// Without a span that ends, it is the broker that tells.
+/// If no span ends, the broker notifies the wait.
 #[tokio::test]
 async fn what_is_settled_by_hand_is_noticed() {
     let bed = TestBed::new();
@@ -141,7 +141,7 @@ async fn a_capture_waits_for_spans_alone() {
     capture.trace("slow").assert_whole();
 }
 
-/// Nothing of a test bed wakes itself up: while it waits, it waits.
+/// A waiting test bed does not wake itself up.
 #[tokio::test(start_paused = true)]
 async fn waiting_is_not_polling() {
     let bed = TestBed::new().patience(Duration::from_secs(7200));

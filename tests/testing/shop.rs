@@ -7,13 +7,13 @@ use traced_broker::{
     Broker, HandlerError, Message, Received, Retry, Subscription, TracePolicy, TracedBroker, TracedBrokerExt,
 };
 
-/// Starts `worker`, which ships orders: `flaky` fails once, `hopeless` fails three times and is given up, `late` is slow. What is shipped is told
-/// to `desk`.
+/// Starts `worker`, which ships orders: `flaky` fails once, `hopeless` fails three times and is
+/// given up, `late` is slow. Shipped orders are published to `desk`.
 pub(crate) async fn open(bed: &TestBed) {
     start(bed, TracePolicy::Parent).await;
 }
 
-/// The same with a worker of that policy.
+/// Starts the same application with that policy for its worker.
 pub(crate) async fn start(bed: &TestBed, policy: TracePolicy) {
     let broker = bed.broker("worker");
     let orders = Subscription::new("orders").group("workers").trace_policy(policy).dead_letter("orders.dead");
@@ -39,7 +39,7 @@ async fn ship(broker: Broker, message: Received) -> Result<(), HandlerError> {
     Ok(())
 }
 
-/// Has `api` take an order in a trace of its own.
+/// Publishes an order from `api` in a new trace.
 pub(crate) async fn order(bed: &TestBed, what: &'static str) {
     let api = bed.broker("api");
     bed.in_root_span("api", "POST /orders", api.publish("orders", Message::new(what))).await.unwrap();

@@ -1,5 +1,5 @@
-//! Events of a handler go through OpenTelemetry's log bridge with the ids of the process span, whether or not `tracing` spans
-//! become OpenTelemetry spans as well.
+//! A handler's events go through OpenTelemetry's log bridge with the ids of the process span,
+//! whether or not `tracing` spans also become OpenTelemetry spans.
 
 use std::sync::Arc;
 
@@ -19,20 +19,21 @@ use tracing::Instrument;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::layer::SubscriberExt;
 
-/// What an application installs beside the log bridge.
+/// The layers that an application installs besides the log bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layers {
-    /// Nothing: its spans are made by OpenTelemetry's API.
+    /// None: its spans are created through OpenTelemetry's API.
     Logs,
-    /// The layer that makes spans of `tracing` OpenTelemetry's, and their contexts current.
+    /// The layer that turns `tracing` spans into OpenTelemetry spans and makes their contexts
+    /// current.
     Joined,
-    /// The same, but contexts are not made current.
+    /// The same layer, without making contexts current.
     Apart,
 }
 
 const ALL: [Layers; 3] = [Layers::Logs, Layers::Joined, Layers::Apart];
 
-/// An application: spans and logs are exported to memory, until it is dropped.
+/// An application whose spans and logs are exported to memory, until it is dropped.
 struct Application {
     broker: Traced<Arc<Memory>>,
     provider: SdkTracerProvider,
@@ -59,7 +60,7 @@ impl Application {
         Self { broker, provider, spans, logs, _loggers: loggers, _installed: installed }
     }
 
-    /// The ids that the only event with this text carries.
+    /// Returns the ids of the only event with this text.
     #[track_caller]
     fn logged(&self, text: &str) -> Option<Ids> {
         let said = |body: &AnyValue| matches!(body, AnyValue::String(body) if body.as_str() == text);
@@ -79,7 +80,7 @@ impl Application {
         span
     }
 
-    /// The ids of the only span of this name, as logs are to carry them.
+    /// Returns the ids of the only span of this name, in the form used in logs.
     #[track_caller]
     fn ids(&self, name: &str) -> Option<Ids> {
         let context = self.span(name).span_context;
@@ -107,7 +108,7 @@ async fn handle(_: Received) -> Result<(), HandlerError> {
         tracing::info!("in a function");
         trace_ids()
     });
-    // Here, since the test's subscriber is installed for its own thread.
+    // Called here because the test's subscriber is installed only for its own thread.
     assert_eq!(std::iter::once_with(function).next(), Some(trace_ids()));
     tracing::info!("at last");
     Ok(())
@@ -119,7 +120,8 @@ fn check_events(application: &Application, layers: Layers) {
         assert_eq!(application.logged(text), process, "{text}, {layers:?}");
     }
     assert_eq!(application.logged("in a task that was told nothing"), None, "{layers:?}");
-    // The layer says which context is current within a span of `tracing`; in every case it is in the message's trace.
+    // The layer determines the current context within a `tracing` span; it is always in the
+    // message's trace.
     let within = if layers == Layers::Joined { application.ids("ship") } else { process };
     assert_eq!(application.logged("in a span of its own"), within, "{layers:?}");
     assert_eq!(application.logged("outside"), None, "{layers:?}");
@@ -138,7 +140,7 @@ async fn events_of_a_handler_carry_the_ids_of_the_process_span() {
     }
 }
 
-/// The span around the loop is another trace's; what is logged in the handler is not part of it.
+/// The span around the loop belongs to another trace; the handler's events are not part of it.
 #[tokio::test]
 async fn a_span_around_the_receiving_loop_takes_no_event_from_the_handler() {
     for layers in ALL {
@@ -219,7 +221,7 @@ async fn events_of_a_job_carry_the_ids_of_its_span() {
         let within = if layers == Layers::Joined { application.ids("write") } else { ids };
         assert_eq!(application.logged("in a span of its own"), within, "{layers:?}");
 
-        // The scheduler's span is linked where it is one of OpenTelemetry's, and is not the parent.
+        // The scheduler's span is not the parent; it is linked if it is an OpenTelemetry span.
         let job = application.span("job report");
         assert_eq!(job.parent_span_id, SpanId::INVALID);
         let linked: Vec<SpanId> = job.links.iter().map(|link| link.span_context.span_id()).collect();

@@ -1,4 +1,4 @@
-//! What Tempo and Jaeger answer, and what they never should.
+//! Answers of Tempo and Jaeger, valid and invalid.
 
 use traced_broker::verify::answer::{self, AnswerError, MAX_ANSWER, MAX_OBJECTS};
 use traced_broker::verify::{Kind, Span, SpanId, SpanRef, Status, Traces, check};
@@ -55,7 +55,7 @@ fn times_of_the_older_jaeger_interface_are_microseconds() {
         assert_eq!(classic.start, exact.start / 1_000 * 1_000);
         assert_eq!(classic.duration(), exact.duration());
     }
-    // Half a microsecond is not nothing.
+    // Half a microsecond is not zero.
     let short = JAEGER_CLASSIC.replace("\"duration\": 30000", "\"duration\": 0");
     let traces = answer::jaeger(short.as_bytes()).unwrap();
     assert!(check(&traces).is_whole());
@@ -122,7 +122,7 @@ fn what_is_no_trace_is_an_error_that_says_why() {
         for other in ["{\"status\":\"ok\"}", "{}", "[]"] {
             assert!(matches!(read(other.as_bytes()), Err(AnswerError::Foreign)), "{other}");
         }
-        // Neither what is ignored nor what is read can exhaust the stack.
+        // Neither ignored nor parsed input can exhaust the stack.
         let deep = format!("{{\"x\":{}", "[".repeat(1_000_000));
         assert!(matches!(read(deep.as_bytes()), Err(AnswerError::Truncated)));
         let value = "{\"arrayValue\":{\"values\":[".repeat(100_000);
@@ -149,7 +149,7 @@ fn what_is_no_trace_is_an_error_that_says_why() {
     assert!(matches!(answer::tempo(garbled.as_bytes()), Err(AnswerError::Malformed(_))));
 }
 
-/// Cut anywhere, an answer is an error, never a shorter trace.
+/// An answer cut at any place is an error, never a shorter trace.
 #[test]
 fn a_cut_answer_is_never_a_trace() {
     for (read, text) in

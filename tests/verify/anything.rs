@@ -1,4 +1,4 @@
-//! Whatever is exported, reading it through to the picture neither panics nor overflows a line.
+//! Any exported spans can be read and drawn without a panic or an overflowing line.
 
 use proptest::prelude::*;
 use proptest::test_runner::RngAlgorithm;
@@ -9,7 +9,7 @@ use traced_broker::verify::{
 use crate::markup::read;
 use crate::paging::elements_of;
 
-/// Characters whose width is known by how they were picked.
+/// Returns the width of a text whose characters were picked from ranges of known width.
 fn columns(text: &str) -> usize {
     let one = |c: char| match c {
         '\u{300}'..='\u{36f}' => 0,
@@ -94,7 +94,7 @@ prop_compose! {
 }
 
 proptest! {
-    // Unoptimised, the default generator takes three times as long as all that is tested.
+    // Without optimisation the default generator takes three times as long as the tested code.
     #![proptest_config(ProptestConfig {
         rng_algorithm: RngAlgorithm::XorShift,
         failure_persistence: None,

@@ -1,9 +1,9 @@
-//! Spans as OTLP/JSON text, written the way exporters write them.
+//! Spans as OTLP/JSON text, as exporters write them.
 
 use serde_json::{Value, json};
-use traced_broker::verify::{self, FindingKind, Report, SpanId, Traces};
+use traced_broker::verify::{self, FindingKind, SpanId, TraceReport, Traces};
 
-/// The trace that spans belong to unless told otherwise.
+/// The trace of spans without an explicit one.
 pub(crate) const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 /// The trace of the reconciliation job.
 pub(crate) const JOB: &str = "9f86d081884c7d659a2feaa0c55ad015";
@@ -17,7 +17,7 @@ pub(crate) struct Span {
     pub json: Value,
 }
 
-/// A span of `service` from microsecond `start` to `end`; kinds are OTLP's numbers.
+/// Creates a span of `service` from microsecond `start` to `end`; kinds are OTLP's numbers.
 pub(crate) fn span(service: &'static str, id: u64, name: &str, kind: u8, (start, end): (u64, u64)) -> Span {
     let json = json!({
         "traceId": TRACE,
@@ -43,13 +43,13 @@ pub(crate) fn internal(service: &'static str, id: u64, name: &str, period: (u64,
     span(service, id, name, 1, period)
 }
 
-/// A `send` span whose context the message carries.
+/// Creates a `send` span whose context the message carries.
 pub(crate) fn send(service: &'static str, id: u64, topic: &str, period: (u64, u64)) -> Span {
     let span = span(service, id, &format!("send {topic}"), 4, period);
     span.messaging("send", topic).text("messaging.message.id", "m-1")
 }
 
-/// A `process` span, child of the span that sent its message and linked to it.
+/// Creates a `process` span, child of the span that sent its message and linked to it.
 pub(crate) fn process(service: &'static str, id: u64, topic: &str, sent_by: u64, period: (u64, u64)) -> Span {
     let span = span(service, id, &format!("process {topic}"), 5, period).messaging("process", topic);
     span.text("messaging.consumer.group.name", &format!("{service}s")).child_of(sent_by).links(sent_by)
@@ -94,7 +94,7 @@ impl Span {
         self.attribute(key, json!({ "doubleValue": value }))
     }
 
-    /// The wait that the consumer measured.
+    /// Adds the wait that the consumer measured.
     pub(crate) fn queued(self, seconds: f64) -> Self {
         self.double("traced_broker.queue.duration", seconds)
     }
@@ -123,8 +123,8 @@ impl Span {
     }
 }
 
-/// The file a Collector writes: here one export request a span, the services taking turns as they
-/// do in life.
+/// Returns the file that a Collector would write: one export request for each span, with the
+/// services interleaved.
 pub(crate) fn file(spans: &[Span]) -> String {
     let line = |span: &Span| {
         let resource = json!({ "attributes": [
@@ -142,7 +142,7 @@ pub(crate) fn traces(spans: &[Span]) -> Traces {
     verify::otlp::read(file(spans).as_bytes()).unwrap()
 }
 
-pub(crate) fn check(spans: &[Span]) -> Report {
+pub(crate) fn check(spans: &[Span]) -> TraceReport {
     verify::check(&traces(spans))
 }
 
@@ -150,20 +150,20 @@ pub(crate) fn span_id(id: u64) -> String {
     SpanId::new(id).to_string()
 }
 
-/// Puts another span in place of the one with its id.
+/// Replaces the span with the same id.
 pub(crate) fn with(mut spans: Vec<Span>, changed: Span) -> Vec<Span> {
     let position = spans.iter().position(|span| span.json["spanId"] == changed.json["spanId"]);
     spans[position.unwrap()] = changed;
     spans
 }
 
-/// Takes the span with this id out.
+/// Removes the span with this id.
 pub(crate) fn without(mut spans: Vec<Span>, id: u64) -> Vec<Span> {
     spans.retain(|span| span.json["spanId"] != span_id(id).as_str());
     spans
 }
 
-/// Asserts that exactly these findings are made, on the spans with these ids; gives their messages.
+/// Asserts exactly these findings, on the spans with these ids; returns their messages.
 #[track_caller]
 pub(crate) fn finds(spans: &[Span], expected: &[(FindingKind, u64)]) -> Vec<String> {
     let report = check(spans);

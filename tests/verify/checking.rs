@@ -1,4 +1,4 @@
-//! Whole traces, and for every way in which messages break a trace, one that is broken so.
+//! Whole traces, and a broken trace for every way in which messages can break one.
 
 use serde_json::json;
 use traced_broker::verify::FindingKind::*;
@@ -28,7 +28,7 @@ fn wrong_kinds() {
     }
     let create = batch().swap_remove(1).set("kind", json!(1));
     finds(&with(batch(), create), &[(WrongKind, 11)]);
-    // A send whose messages have their contexts already is a client.
+    // A send span is a client if its messages already have contexts.
     finds(&with(order(), order().swap_remove(1).set("kind", json!(3))), &[]);
     for (operation, good, bad) in [("receive", 3, 4), ("settle", 3, 5)] {
         let spans = |kind| [span("worker", 1, "x", kind, (0, 5)).text("messaging.operation.type", operation)];
@@ -51,11 +51,11 @@ fn no_context_at_all() {
 
 #[test]
 fn context_of_the_wrong_span() {
-    // The context around the send was injected, not the send's own.
+    // The context around the send was injected, not that of the send span.
     let injected = process("fulfillment-worker", 3, "orders", 1, (14_100, 23_900));
     let messages = finds(&with(order(), injected), &[(WrongContext, 3)]);
     assert!(messages[0].contains("continues `POST /orders` (order-api)"), "{messages:?}");
-    // A root that links something, but no message.
+    // A root with a link, but not to a message.
     let linked = process("reconciler", 23, "orders", 2, (950_000, 960_000)).unlinked();
     let linked = linked.links_to(crate::build::JOB, 22, &[]).in_trace("0000000000000000000000000000abcd");
     let linked = linked.set("parentSpanId", json!(""));
@@ -66,7 +66,7 @@ fn context_of_the_wrong_span() {
 fn child_without_a_link() {
     let unlinked = order().swap_remove(2).unlinked();
     finds(&with(order(), unlinked.clone()), &[(NoCreationLink, 3)]);
-    // A link to something else does not make up for it.
+    // A link to another span does not make up for it.
     finds(&with(order(), unlinked.links(1)), &[(NoCreationLink, 3)]);
 }
 
@@ -75,7 +75,7 @@ fn processed_before_sent() {
     let early = process("fulfillment-worker", 3, "orders", 2, (390, 23_900));
     let messages = finds(&with(order(), early), &[(ProcessedBeforeSent, 3)]);
     assert!(messages[0].contains("starts 10.0 µs before `send orders` (order-api)"), "{messages:?}");
-    // In a batch it is the send that counts, not the earlier creation.
+    // In a batch the send counts, not the earlier creation.
     let batched = |start: u64| json!((crate::build::EPOCH + start * 1_000).to_string());
     let process = |start| with(batch(), batch().pop().unwrap().set("startTimeUnixNano", batched(start)));
     finds(&process(790), &[(ProcessedBeforeSent, 3); 4]);
@@ -92,7 +92,7 @@ fn processing_may_start_before_the_confirm() {
 
 #[test]
 fn process_span_without_length() {
-    // Its children are not reported as well: there is one cause.
+    // Its children are not reported as well, because there is only one cause.
     let empty = process("fulfillment-worker", 3, "orders", 2, (14_100, 14_100));
     finds(&with(order(), empty), &[(EmptyProcess, 3)]);
 }
@@ -103,7 +103,7 @@ fn work_outside_the_process_span() {
     finds(&with(order(), ended), &[(OutsideProcess, 5), (OutsideProcess, 6)]);
     let late = process("fulfillment-worker", 3, "orders", 2, (14_310, 23_900));
     finds(&with(order(), late), &[(OutsideProcess, 4)]);
-    // Work left running is the handler's own affair, and another service has other clocks.
+    // A handler may leave work running, and another service has other clocks.
     let long = internal("fulfillment-worker", 4, "reserve stock", (14_300, 90_000)).child_of(3);
     finds(&with(order(), long), &[]);
     let remote = internal("stock", 4, "reserve", (14_000, 15_000)).child_of(3);

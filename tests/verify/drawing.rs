@@ -1,7 +1,7 @@
-//! The waterfall, compared with pictures that were looked at.
+//! The waterfall, compared with reviewed pictures.
 //!
-//! After a change that is meant, write them anew with `UPDATE_SNAPSHOTS=1 cargo test --test verify`
-//! and look at them.
+//! After an intended change, rewrite them with `UPDATE_SNAPSHOTS=1 cargo test --test verify` and
+//! look at them.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ fn compare(name: &str, picture: &str) {
     assert_eq!(picture, kept.trim_end_matches('\n'), "{} differs; now it is\n{picture}", path.display());
 }
 
-/// All the traces of a scene, one below the other, each drawn after being checked.
+/// Draws all traces of a scene, one below the other, each with its findings.
 fn picture(spans: &[Span], style: impl Fn(Waterfall<'_>) -> Waterfall<'_>) -> String {
     let traces = traces(spans);
     let report = check(&traces);
@@ -29,7 +29,7 @@ fn picture(spans: &[Span], style: impl Fn(Waterfall<'_>) -> Waterfall<'_>) -> St
     traces.iter().map(one).collect::<Vec<_>>().join("\n\n")
 }
 
-/// An order that went wrong in every way a picture can show.
+/// Returns an order with every defect that a picture can show.
 fn broken() -> Vec<Span> {
     let open = order().swap_remove(6).set("endTimeUnixNano", json!("0")).links(99);
     let spans = with(without(order(), 2), open);
@@ -127,6 +127,6 @@ fn a_long_trace_ends_with_what_is_left_out() {
     let picture = Waterfall::new(trace).width(80).max_rows(20).to_string();
     assert!(picture.ends_with("\n980 more spans not shown"), "{picture}");
     assert_eq!(picture.lines().count(), 4 + 20 + 1);
-    // Deep in the tree the names are still there.
+    // Names are still visible deep in the tree.
     assert!(picture.lines().filter(|line| line.contains("└ row")).count() == 19, "{picture}");
 }

@@ -7,12 +7,12 @@ use traced_broker::verify::{HumanDuration, Latencies};
 use crate::build::{Span, internal, process, send, server, traces};
 use crate::scenes::{batch, dead_lettered, order, retried};
 
-/// Send, process, attempt, whether redelivered, queue time in microseconds, whether measured.
+/// Send, process, attempt, `true` if redelivered, queue time in microseconds, `true` if measured.
 type Row = (String, String, u32, bool, u128, bool);
 
 fn rows(spans: &[Span]) -> Vec<Row> {
     let traces = traces(spans);
-    let row = |hop: &traced_broker::verify::Hop<'_>| {
+    let row = |hop: &traced_broker::verify::QueueHop<'_>| {
         let send = hop.send.map_or_else(String::new, |send| send.name.clone());
         let (process, micros) = (hop.process.name.clone(), hop.queue.as_micros());
         (send, process, hop.attempt, hop.is_redelivery(), micros, hop.measured)
@@ -67,7 +67,7 @@ fn a_dead_letter_waits_from_when_it_was_sent_on() {
 fn each_message_of_a_batch_has_its_hop() {
     let expected = [7_000, 8_000, 9_000, 10_000].map(|us| row("send orders", "process orders", 1, false, us, true));
     assert_eq!(rows(&batch()), expected);
-    // What the span says as a whole is about no single message.
+    // A value on the span as a whole does not apply to any single message.
     let mut spans = batch();
     let process = spans.pop().unwrap().queued(9.0);
     let links: Vec<_> = process.json["links"].as_array().unwrap().clone();
@@ -77,7 +77,7 @@ fn each_message_of_a_batch_has_its_hop() {
     });
     spans.push(process.clone().set("links", bare.collect()));
     assert_eq!(rows(&spans), [8_500; 4].map(|us| row("send orders", "process orders", 1, false, us, false)));
-    // The batch was processed in another trace: that trace alone does not show who sent it.
+    // The batch was processed in another trace, which alone does not show the sender.
     let traces = traces(&batch());
     let trace = traces.get(crate::build::JOB.parse().unwrap()).unwrap();
     assert!(trace.hops().is_empty());
@@ -103,8 +103,7 @@ fn rabbitmq_names_the_queue_after_the_routing_key() {
         forward(7, "events:retry", (60, 61)).child_of(3),
         process("worker", 8, "events:retry:retries", 2, (50, 55)),
     ];
-    // Of the two before it the later one; neither the one to another topic nor the one that came
-    // afterwards.
+    // The later of the two sends before it; neither the one to another topic nor the one after it.
     assert_eq!(rows(&spans), [row("send events:retry", "process events:retry:retries", 1, false, 30, false)]);
 }
 

@@ -1,4 +1,4 @@
-//! What the library itself exports, on the embedded broker, read back and judged.
+//! Spans exported by the library itself, on the embedded broker, read back and checked.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
-use traced_broker::verify::{Report, Traces, Waterfall, check, otlp};
+use traced_broker::verify::{TraceReport, Traces, Waterfall, check, otlp};
 use traced_broker::{Deliveries, HandlerError, Message, Received, Subscription, TracedBroker, connect};
 
 async fn process(deliveries: &mut Deliveries, work: impl FnOnce(&Received) -> Result<(), HandlerError>) {
@@ -20,7 +20,8 @@ async fn process(deliveries: &mut Deliveries, work: impl FnOnce(&Received) -> Re
     delivery.process(handler).await.unwrap();
 }
 
-/// One message that fails once, one that is rejected and read from the dead-letter topic, and a batch of three.
+/// Exports one message that fails once, one that is rejected and read from the dead-letter topic,
+/// and a batch of three.
 async fn exported() -> String {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
@@ -60,7 +61,7 @@ async fn exported() -> String {
     serde_json::to_string(&ExportTraceServiceRequest { resource_spans }).unwrap()
 }
 
-async fn judged() -> (Traces, Report) {
+async fn judged() -> (Traces, TraceReport) {
     let traces = otlp::read(exported().await.as_bytes()).unwrap();
     let report = check(&traces);
     (traces, report)

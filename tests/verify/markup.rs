@@ -1,12 +1,13 @@
-//! A strict reader of the little XML that pictures are made of, to find out what a viewer would make of them.
+//! A strict reader for the small subset of XML in the pictures, which shows how a viewer would
+//! parse them.
 
-/// An element with its attributes, and the text directly in it.
+/// An element with its attributes and its direct text.
 #[derive(Debug, Default)]
 pub(crate) struct Element {
     pub name: String,
     pub attributes: Vec<(String, String)>,
     pub text: String,
-    /// How many elements it is in.
+    /// Number of enclosing elements.
     pub depth: usize,
 }
 
@@ -24,7 +25,7 @@ impl Element {
     }
 }
 
-/// Every element in the order in which it begins, or what is wrong with the document.
+/// Returns all elements in the order of their start tags, or the first error in the document.
 pub(crate) fn read(document: &str) -> Result<Vec<Element>, String> {
     let forbidden = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{fffe}' | '\u{ffff}');
     if let Some(c) = document.chars().find(|c| forbidden(*c)) {

@@ -1,4 +1,5 @@
-//! The page for the browser: complete, well-formed, proof against any name. What its script does is tested in a browser.
+//! The page for the browser: complete, well-formed, and safe with any name. Its script is tested in
+//! a browser.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,13 +15,13 @@ use crate::scenes::{batch, dead_lettered, job, order, retried, unicode};
 
 const SCRIPT: &str = include_str!("../../src/verify/page/page.js");
 
-/// The page of the first trace.
+/// Returns the page of the first trace.
 fn page_of(traces: &Traces) -> String {
     let report = check(traces);
     Page::new(traces.iter().next().unwrap()).within(traces).report(&report).to_string()
 }
 
-/// What is on a page besides script and style.
+/// Returns the elements of a page, without script and style.
 pub(crate) fn elements_of(page: &str) -> Result<Vec<Element>, String> {
     let (from, to) = (page.find("<header>").unwrap(), page.find("</main>").unwrap());
     read(&format!("<page>{}</main></page>", &page[from..to]))
@@ -157,7 +158,7 @@ fn long_values_are_cut_and_say_so() {
     assert!(page.contains(" … and 5904 more characters") && !page.contains(&"x".repeat(5_000)));
 }
 
-/// `UPDATE_SNAPSHOTS=1 cargo test --test verify` writes it anew.
+/// `UPDATE_SNAPSHOTS=1 cargo test --test verify` rewrites it.
 #[test]
 fn the_policy_names_the_script() {
     let hash = base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(SCRIPT));

@@ -1,4 +1,4 @@
-//! The picture for documents: well-formed, complete, in proportion, and proof against any name.
+//! The picture for documents: well-formed, complete, to scale, and safe with any name.
 
 use std::collections::BTreeSet;
 
@@ -79,7 +79,7 @@ fn links_are_arrows_but_for_those_to_the_parent() {
     assert_eq!(arrows(&dead_lettered()), 1);
     assert_eq!(arrows(&batch()), 8, "the send and the processing link each of four");
     assert_eq!(arrows(&[order(), job()].concat()), 1);
-    // What an arrow shows needs no words; what lies outside of the picture does.
+    // Visible arrows need no words; references that leave the picture do.
     let words = |traces: &Traces, picture: Picture<'_>| {
         let elements = read(&picture.within(traces).to_string()).unwrap();
         texts(&elements).iter().filter(|text| text.starts_with('↳') || text.starts_with('↰')).count()
@@ -125,7 +125,7 @@ fn it_can_be_read_without_being_seen() {
     );
 }
 
-/// A viewer shows it from the file alone, in both colour schemes.
+/// A viewer can display it from the file alone, in both colour schemes.
 #[test]
 fn it_needs_nothing_from_elsewhere_and_styles_all_it_uses() {
     let svg = drawn(&traces(&[order(), job()].concat()));

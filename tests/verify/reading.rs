@@ -1,4 +1,4 @@
-//! OTLP/JSON in, spans out.
+//! Reading OTLP/JSON into spans.
 
 use std::io::{BufReader, Read};
 
@@ -13,7 +13,7 @@ use traced_broker::verify::{Kind, SpanId, Status, TraceId, Value};
 use crate::build::{EPOCH, TRACE, file, traces};
 use crate::scenes;
 
-/// One span with everything, as the Collector's file exporter lays it out.
+/// A span with every field, as the Collector's file exporter writes it.
 const FULL: &str = r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"worker"}}]},"schemaUrl":"https://opentelemetry.io/schemas/1.42.0","scopeSpans":[{"scope":{"name":"traced-broker","attributes":[]},"spans":[{"traceId":"4BF92f3577b34da6a3ce929d0e0e4736","spanId":"00f067aa0ba902b7","traceState":"a=b","parentSpanId":"00f067aa0ba902b6","flags":769,"name":"process orders","kind":5,"startTimeUnixNano":"1795368288498000001","endTimeUnixNano":1795368288510000002,"attributes":[{"key":"messaging.kafka.offset","value":{"intValue":"42"}},{"key":"messaging.destination.partition.id","value":{"stringValue":"7"}},{"key":"n","value":{"intValue":-3}},{"key":"traced_broker.queue.duration","value":{"doubleValue":0.5}},{"key":"inf","value":{"doubleValue":"Infinity"}},{"key":"t","value":{"boolValue":true}},{"key":"l","value":{"arrayValue":{"values":[{"stringValue":"x"},{"intValue":1}]}}},{"key":"m","value":{"kvlistValue":{"values":[{"key":"k","value":{"boolValue":false}}]}}},{"key":"b","value":{"bytesValue":"AAE="}},{"key":"e","value":{}},{"key":"new","value":{"futureValue":[1,{}]}}],"droppedAttributesCount":1,"events":[{"timeUnixNano":"1795368288500000000","name":"exception","attributes":[{"key":"exception.message","value":{"stringValue":"out of stock"}}]}],"links":[{"traceId":"4bf92f3577b34da6a3ce929d0e0e4736","spanId":"00f067aa0ba902b6","attributes":[{"key":"a","value":{"stringValue":"b"}}]}],"droppedLinksCount":2,"status":{"message":"out of stock","code":2},"aFieldOfTheFuture":{"x":[null]}}]}]}]}"#;
 
 #[test]
@@ -43,7 +43,7 @@ fn every_field_of_the_format() {
     assert_eq!((attributes.get("e"), attributes.get("new")), (Some(&Value::Empty), Some(&Value::Empty)));
 }
 
-/// Protobuf's own writers name enumerations and may write null for what is not set.
+/// Protobuf's own writers use the names of enumerations, and may write null for unset fields.
 #[test]
 fn what_other_writers_do() {
     let line = r#"{"resourceSpans":[{"resource":null,"scopeSpans":[{"spans":[
@@ -56,7 +56,7 @@ fn what_other_writers_do() {
     assert_eq!((&*span.service, &*span.name, span.start, span.end), ("unknown_service", "", 0, 0));
 }
 
-/// A request with one span, made of the types of the protocol crate.
+/// Returns a request with one span, built from the protocol crate's types.
 fn foreign_request(trace: u128, id: u64, parent: u64) -> ExportTraceServiceRequest {
     let text = |key: &str, text: &str| KeyValue {
         key: key.into(),
@@ -88,7 +88,7 @@ fn foreign_request(trace: u128, id: u64, parent: u64) -> ExportTraceServiceReque
     ExportTraceServiceRequest { resource_spans: vec![resource_spans] }
 }
 
-/// What is written by code that is not ours.
+/// The request is written by foreign code.
 #[test]
 fn reads_what_the_protocol_crate_writes() {
     let (trace, id, parent) = (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 7, 6);
@@ -130,7 +130,7 @@ fn a_line_beyond_the_limit_is_refused_and_passed_over() {
     let limit = short.trim_end().len();
     assert!(long.len() > limit + 1);
     let text = format!("{short}{long}{short}");
-    // A small buffer, so that the long line is passed over in several steps.
+    // A small buffer, so that the long line is skipped in several steps.
     let input = BufReader::with_capacity(16, text.as_bytes());
     let results: Vec<_> = Reader::new(input).max_line(limit).collect();
     assert_eq!(results.len(), 3);

@@ -8,7 +8,7 @@ const API: &str = "order-api";
 const WORKER: &str = "fulfillment-worker";
 const NOTIFIER: &str = "notification-service";
 
-/// One order from the HTTP request to the notification: nine spans, two queues.
+/// Returns one order from the HTTP request to the notification: nine spans, two queues.
 pub(crate) fn order() -> Vec<Span> {
     vec![
         server(API, 1, "POST /orders", (0, 2_100)),
@@ -23,7 +23,7 @@ pub(crate) fn order() -> Vec<Span> {
     ]
 }
 
-/// An order whose handler fails twice and then succeeds, redelivered by the broker.
+/// Returns an order whose handler fails twice and then succeeds, redelivered by the broker.
 pub(crate) fn retried() -> Vec<Span> {
     let failed = |id, period| process(WORKER, id, "orders", 2, period).error("Unavailable", "stock service timed out");
     vec![
@@ -36,8 +36,8 @@ pub(crate) fn retried() -> Vec<Span> {
     ]
 }
 
-/// An order that can never succeed: after two attempts its message is sent on to the dead-letter
-/// topic.
+/// Returns an order that can never succeed: after two attempts its message is sent to the
+/// dead-letter topic.
 pub(crate) fn dead_lettered() -> Vec<Span> {
     let failed = |id, period| process(WORKER, id, "orders", 2, period).error("InvalidOrder", "quantity -4 is negative");
     let forward = span(WORKER, 5, "send orders.dead", 3, (52_000, 53_500));
@@ -55,7 +55,7 @@ pub(crate) fn dead_lettered() -> Vec<Span> {
     ]
 }
 
-/// A job that runs as its own root, linked to the order that asked for it.
+/// Returns a job that runs as a separate root, linked to the order that requested it.
 pub(crate) fn job() -> Vec<Span> {
     let root = internal("reconciler", 21, "daily.reconciliation", (900_000, 1_400_000)).in_trace(JOB);
     let read = internal("reconciler", 22, "read ledger", (910_000, 1_100_000)).in_trace(JOB).child_of(21);
@@ -63,8 +63,8 @@ pub(crate) fn job() -> Vec<Span> {
     vec![root, read]
 }
 
-/// A batch: a creation context for each of four messages, one send, one process span that links
-/// them all.
+/// Returns a batch: a creation context for each of four messages, one send, and one process span
+/// that links them all.
 pub(crate) fn batch() -> Vec<Span> {
     let create = |id: u64| {
         let start = 200 + 20 * id;
@@ -83,7 +83,7 @@ pub(crate) fn batch() -> Vec<Span> {
     spans
 }
 
-/// Names in other scripts, and one that wants to colour the terminal.
+/// Returns names in other scripts, and one that tries to colour the terminal.
 pub(crate) fn unicode() -> Vec<Span> {
     vec![
         server("注文サービス", 1, "POST /заказы", (0, 2_100)),

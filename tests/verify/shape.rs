@@ -1,4 +1,4 @@
-//! For every way in which any trace can be broken, one that is.
+//! A broken trace for every way in which any trace can break.
 
 use serde_json::json;
 use traced_broker::verify::FindingKind::*;
@@ -8,7 +8,7 @@ use crate::scenes::{batch, job, order};
 
 #[test]
 fn phantom_parent() {
-    // The link to the same missing span is not reported apart.
+    // The link to the same missing span is not reported separately.
     let messages = finds(&without(order(), 2), &[(MissingParent, 3)]);
     assert_eq!(
         messages,
@@ -58,7 +58,7 @@ fn cycles() {
 #[test]
 fn id_used_twice() {
     let twin = internal("order-api", 8, "validate", (100, 200)).child_of(1);
-    // The earlier one is what the id stands for; the finding is on the later one.
+    // The id stands for the earlier span; the finding is on the later one.
     let messages = finds(&[order(), vec![twin]].concat(), &[(DuplicateSpan, 8)]);
     assert!(messages[0].starts_with("`render e-mail` (notification-service) has the id"), "{messages:?}");
 }
@@ -72,7 +72,7 @@ fn lost_links() {
     short.json["links"].as_array_mut().unwrap().pop();
     let messages = finds(&with(batch(), short.clone()), &[(LostLinks, 3)]);
     assert!(messages[0].contains("handled 4 messages but links only 3"), "{messages:?}");
-    // Links for which a span has no room are on a child of its name.
+    // Excess links may be on a child span with the same name.
     let child = |name: &str| {
         let child = span("fulfillment-worker", 9, name, 5, (12_000, 30_000));
         child.child_of(3).links(14).in_trace(JOB)

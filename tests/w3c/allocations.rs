@@ -1,4 +1,4 @@
-//! What the codec allocates, counted on the current thread.
+//! Allocations of the codec, counted on the current thread.
 
 use allocation_counter::measure;
 use opentelemetry::Context;
@@ -18,7 +18,7 @@ fn cost_of_writing(context: &Context, mut emit: impl FnMut(&[u8])) -> u64 {
     })
 }
 
-/// What OpenTelemetry's own types take for a remote span.
+/// Returns the allocations of OpenTelemetry's own types for a remote span.
 fn own_cost(traceparent: &str, tracestate: &str) -> u64 {
     let parent = TraceParent::parse(traceparent.as_bytes()).unwrap();
     allocations(|| {

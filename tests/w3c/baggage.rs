@@ -3,7 +3,7 @@
 use opentelemetry::baggage::Baggage;
 use traced_broker::w3c::baggage::{MAX_BYTES, MAX_MEMBERS, encode, parse};
 
-/// The members as (key, value, properties), in the order of their keys.
+/// Returns the members as (key, value, properties), in the order of their keys.
 fn entries(baggage: &Baggage) -> Vec<(&str, &str, &str)> {
     let mut entries: Vec<_> =
         baggage.iter().map(|(key, (value, properties))| (key.as_str(), value.as_str(), properties.as_str())).collect();

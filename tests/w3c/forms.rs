@@ -1,13 +1,13 @@
-//! The codec against every form that foreign producers write; the conformance kit sends the same through every broker.
+//! The codec against every form that foreign producers write; the conformance kit sends the same
+//! forms through every broker.
 
 use allocation_counter::measure;
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
 use traced_broker::Headers;
 use traced_broker::carrier::HeaderExtractor;
-use traced_broker::w3c::{
-    BAGGAGE, Extracted, TRACEPARENT, TRACESTATE, TraceParent, W3cPropagator, decode_all, encode_context, tracestate,
-};
+use traced_broker::names::header;
+use traced_broker::w3c::{Extracted, TraceParent, W3cPropagator, decode_all, encode_context, tracestate};
 
 use super::vectors::{Read, Vector, baggage, hostile, traceparents, tracestates};
 use super::written;
@@ -21,14 +21,15 @@ fn headers(vector: &Vector) -> Headers {
 }
 
 fn read(headers: &Headers) -> Extracted {
-    let [parent, state, baggage] = [TRACEPARENT, TRACESTATE, BAGGAGE].map(|name| headers.get_all(name));
+    let [parent, state, baggage] =
+        [header::TRACEPARENT, header::TRACESTATE, header::BAGGAGE].map(|name| headers.get_all(name));
     decode_all(parent, state, baggage, &Context::new())
 }
 
 fn seen(context: &Context) -> Read {
     let mut state = String::new();
     encode_context(context, |name, value| {
-        if name == TRACESTATE {
+        if name == header::TRACESTATE {
             state = String::from_utf8(value.to_vec()).unwrap();
         }
     });
@@ -61,7 +62,7 @@ fn what_was_read_is_written_once_and_read_again() {
         let (sent, issues) = written(&context);
         assert!(issues.is_empty(), "{}: {issues:?}", vector.what);
         assert_eq!(
-            sent.first().filter(|(name, _)| *name == TRACEPARENT).map(|(_, value)| value),
+            sent.first().filter(|(name, _)| *name == header::TRACEPARENT).map(|(_, value)| value),
             vector.read.parent.as_ref()
         );
         let mut again = Headers::new();
@@ -80,14 +81,15 @@ fn what_is_left_out_is_told() {
     }
     for vector in tracestates() {
         let has_one = vector.headers.iter().any(|(name, value)| {
-            name.eq_ignore_ascii_case(TRACESTATE) && value.iter().any(|byte| !b" \t,".contains(byte))
+            name.eq_ignore_ascii_case(header::TRACESTATE) && value.iter().any(|byte| !b" \t,".contains(byte))
         });
         let issue = read(&headers(&vector)).issues.tracestate;
         assert_eq!(issue.is_some(), has_one && vector.read.state.is_empty(), "{}", vector.what);
     }
 }
 
-/// Propagators get text only: what is none is absent for them, and the rest as it is for the codec.
+/// Propagators receive only text: other values are absent for them, and text reads as it does for
+/// the codec.
 #[test]
 fn the_propagator_reads_the_same_through_a_carrier() {
     for vector in all() {
@@ -108,9 +110,10 @@ fn nothing_is_allocated_to_check_any_form() {
     for vector in all() {
         for (name, value) in &vector.headers {
             let (count, allowed) = match name.as_str() {
-                TRACEPARENT => (measure(|| _ = std::hint::black_box(TraceParent::parse(value))).count_total, 0),
-                TRACESTATE => {
-                    // A list that is bad, or normal already, costs nothing; one that has to be put right, its text.
+                header::TRACEPARENT => (measure(|| _ = std::hint::black_box(TraceParent::parse(value))).count_total, 0),
+                header::TRACESTATE => {
+                    // An invalid list or one already normalised costs no allocation; a corrected
+                    // list costs one, for its text.
                     let is_corrected = tracestate::normalize(value).is_ok_and(|list| list.text.as_bytes() != value);
                     let count = measure(|| drop(std::hint::black_box(tracestate::normalize(value)))).count_total;
                     (count, u64::from(is_corrected))
@@ -122,12 +125,12 @@ fn nothing_is_allocated_to_check_any_form() {
     }
 }
 
-/// A message from which nothing is read costs nothing, however large it is.
+/// A message without a readable context causes no allocation, however large it is.
 #[test]
 fn nothing_is_allocated_for_what_is_dropped() {
     for vector in all().iter().filter(|vector| vector.headers.len() == 1 && vector.read == Read::default()) {
         let headers = headers(vector);
-        if headers.contains(BAGGAGE) {
+        if headers.contains(header::BAGGAGE) {
             continue;
         }
         let count = measure(|| drop(std::hint::black_box(read(&headers)))).count_total;

@@ -10,7 +10,7 @@ use traced_broker::w3c::W3cPropagator;
 
 use super::traceparent;
 
-/// Headers that may repeat, as HTTP's do.
+/// Headers that may repeat, as in HTTP.
 #[derive(Default)]
 struct Lines(Vec<(String, String)>);
 

@@ -11,7 +11,7 @@ use traced_broker::w3c::{TraceParent, baggage, decode, decode_all, encode_contex
 
 use super::{header, traceparent};
 
-/// Bytes of which many are the ones that matter to a grammar.
+/// Generates bytes, many of which have a meaning in the grammars.
 fn hostile() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![
         3 => prop::sample::select(b",;= \t%-\r\n\0\"\\".to_vec()),
@@ -21,7 +21,7 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
     vec(byte, 0..200)
 }
 
-/// Arbitrary and hostile bytes, and near misses of a valid `traceparent`.
+/// Generates arbitrary and hostile bytes, and near misses of a valid `traceparent`.
 fn near_traceparent() -> impl Strategy<Value = Vec<u8>> {
     let edited = (any::<u8>(), 0..60_usize, 0..60_usize, hostile()).prop_map(|(flags, from, len, new)| {
         let mut value = traceparent(&format!("{flags:02x}")).into_bytes();
@@ -33,7 +33,7 @@ fn near_traceparent() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![edited, hostile(), vec(any::<u8>(), 0..120)]
 }
 
-/// Lists of which a good part is valid.
+/// Generates lists of which a good part is valid.
 fn near_list() -> impl Strategy<Value = Vec<u8>> {
     let member = "[a-z0-9][a-z0-9_*/@-]{0,6}=[ -+\\--<>-~]{0,6}";
     let padded =
@@ -57,7 +57,7 @@ fn near_baggage() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![3 => valid, 1 => hostile()]
 }
 
-/// Lists as OpenTelemetry's type lets an application make them.
+/// Generates lists that OpenTelemetry's type accepts from an application.
 fn state_of_the_application() -> impl Strategy<Value = TraceState> {
     let value = prop_oneof![2 => "[ -+.-<>-~]{0,5}", 1 => "[^,=]{0,5}", 1 => "[\\x00-\\x20a]{0,5}"];
     vec(("[a-z0-9]{1,3}", value), 0..40).prop_map(|members| TraceState::from_key_value(members).unwrap())
@@ -190,7 +190,8 @@ proptest! {
     }
 }
 
-/// Each header at most once, none empty, nothing but printable ASCII, and readable.
+/// Asserts that each header is written at most once, not empty, in printable ASCII only, and
+/// readable.
 fn assert_harmless(context: &Context) -> Result<(), TestCaseError> {
     let mut sent: Vec<(&str, Vec<u8>)> = Vec::new();
     encode_context(context, |name, value| sent.push((name, value.to_vec())));

@@ -1,4 +1,4 @@
-//! What was received comes through spans of the real SDK, whatever the sampler decides.
+//! Received contexts pass through spans of the real SDK, whatever the sampler decides.
 
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, Tracer, TracerProvider};
@@ -18,7 +18,7 @@ fn received(flags: &str, tracestate: &str) -> Context {
     received.context
 }
 
-/// The context of a span two generations below.
+/// Returns the context of a span two generations below.
 fn grandchild(parent: &Context, sampler: impl ShouldSample + 'static) -> Context {
     let provider = SdkTracerProvider::builder().with_sampler(sampler).build();
     let tracer = provider.tracer("test");
@@ -75,7 +75,7 @@ fn a_new_trace_in_the_same_context_inherits_the_baggage_only() {
     assert_eq!(header(&context, "baggage").unwrap(), "user=a%20b;ttl=3");
 }
 
-/// A sampler that leaves its mark in the list, as consistent probability samplers do.
+/// A sampler that adds a member to the list, as consistent probability samplers do.
 #[derive(Clone, Debug)]
 struct Marks(SamplingDecision);
 

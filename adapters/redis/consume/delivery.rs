@@ -1,5 +1,6 @@
-//! The handle of a delivery, and what all deliveries of one generation share.
+//! The handle of a delivery, and the state that all deliveries of one generation share.
 
+use crate::names::attribute;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
@@ -11,18 +12,20 @@ use tokio::time::Instant;
 use crate::driver::{AttributeValue, Confirmation, Confirmer, DeliveryHandle, Disposition};
 use crate::error::{Error, ErrorKind};
 
-use super::super::entry::EntryId;
+use super::super::connection::entry::EntryId;
 use super::super::error::SYSTEM;
 use super::window::Window;
 
-/// What the deliveries share that were read over the same connections.
+/// The state shared by deliveries that were read over the same connections.
 ///
-/// Once these are lost, nobody receives settlements any more, so that a handle of that generation can settle nothing.
+/// Once these connections are lost, settlements are no longer received, so a handle of this
+/// generation cannot settle its delivery.
 pub(super) struct Generation {
     window: Arc<Window>,
-    /// To the task that acknowledges; none where there is nothing to acknowledge.
+    /// The queue to the task that acknowledges; `None` if no acknowledgement is needed.
     settlements: Option<mpsc::Sender<Settlement>>,
-    /// Dropped unsettled: no longer renewed, so that some member claims them.
+    /// Entries that were dropped unsettled. They are no longer renewed, so that some member claims
+    /// them.
     abandoned: Mutex<HashSet<EntryId>>,
 }
 
@@ -35,23 +38,24 @@ impl Generation {
         &self.window
     }
 
-    /// Whether its deliveries can no longer be settled.
+    /// Returns `true` if its deliveries can no longer be settled.
     pub(super) fn is_over(&self) -> bool {
         self.settlements.as_ref().is_some_and(mpsc::Sender::is_closed)
     }
 
-    /// Whether the entry was dropped unsettled.
+    /// Returns `true` if the entry was dropped unsettled.
     pub(super) fn is_abandoned(&self, id: EntryId) -> bool {
         self.abandoned.lock().contains(&id)
     }
 
-    /// The entry was claimed and is handed out again.
+    /// Records that the entry was claimed and is delivered again.
     pub(super) fn reclaim(&self, id: EntryId) {
         self.abandoned.lock().remove(&id);
     }
 }
 
-/// A delivery to acknowledge, and whom to tell. When it is dropped, its connection is gone.
+/// A delivery to acknowledge, and the receiver of the result. It is dropped if its connection is
+/// gone.
 pub(super) struct Settlement {
     delivery: Box<Held>,
     confirmer: Option<Confirmer<()>>,
@@ -62,12 +66,13 @@ impl Settlement {
         self.delivery.id
     }
 
-    /// When the server was last known to count the entry as this member's.
+    /// Returns the time at which the server was last known to count the entry as this member's.
     pub(super) fn since(&self) -> Instant {
         self.delivery.since
     }
 
-    /// The delivery is settled, or cannot be any more; what is left is to tell whoever waits for it.
+    /// Marks the delivery as settled, or no longer to be settled, and returns the receiver of the
+    /// result.
     pub(super) fn end(mut self) -> Option<Confirmer<()>> {
         self.delivery.settled = true;
         self.confirmer.take()
@@ -82,7 +87,8 @@ impl Drop for Settlement {
     }
 }
 
-/// The handle of a delivery. It takes up a place in the window until it is dropped, which its settlement does in the end.
+/// The handle of a delivery. It takes up a place in the window until it is dropped; settling drops
+/// it at the end.
 pub(super) struct Held {
     generation: Arc<Generation>,
     id: EntryId,
@@ -107,14 +113,14 @@ impl DeliveryHandle for Held {
             return Confirmation::ready(Ok(()));
         };
         let (confirmer, confirmation) = Confirmation::pending();
-        // It is refused only when its generation is over, for the queue has a place for each delivery of the window; being
-        // dropped, it then answers itself.
+        // The queue has a place for each delivery of the window, so this fails only if the
+        // generation is over. The settlement then answers by being dropped.
         let _ = settlements.try_send(Settlement { delivery: self, confirmer: Some(confirmer) });
         confirmation
     }
 
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
-        visit("messaging.redis.entry.id", AttributeValue::Text(self.id.to_string().into()));
+        visit(attribute::REDIS_ENTRY_ID, AttributeValue::Text(self.id.to_string().into()));
     }
 }
 
@@ -133,7 +139,7 @@ impl fmt::Debug for Held {
     }
 }
 
-/// The delivery is no longer this member's to settle.
+/// Returns the error for a delivery that is no longer this member's to settle.
 pub(super) fn lost() -> Error {
     let message = "the delivery is no longer this consumer's: the connection it came from is gone, or another member took it over";
     Error::new(ErrorKind::SettlementLost, message).with_system(SYSTEM)

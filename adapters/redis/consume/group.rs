@@ -1,4 +1,5 @@
-//! A member of a consumer group: reads, hands out, keeps what is unsettled, and takes over what others left.
+//! A member of a consumer group: reads, delivers, keeps unsettled entries, and takes over entries
+//! that other members left.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -6,61 +7,53 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::{Value, cmd};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 
-use super::super::commands::Member;
 use super::super::config::Config;
 use super::super::connection::Connection;
-use super::super::entry::{Entries, EntryId};
+use super::super::connection::commands::Member;
+use super::super::connection::entry::{Entries, EntryId};
+use super::super::consume::{LONGEST_WAIT, window::Window};
 use super::super::error::{command_failed, unexpected_reply};
 use super::super::topology::ensure_group;
+use super::channel::{EntryChannel, Outage};
 use super::delivery::Generation;
-use super::outlet::{Outage, Outlet};
-use super::pending::{Keeper, leave};
-use super::settle::Settler;
-use super::{LONGEST_WAIT, window::Window};
+use super::pending::{PendingEntries, leave};
+use super::settle::{Settler, Signals};
 
-/// In one `claim_idle`, a member renews what it holds and looks for what others left that many times.
+/// Number of times in one `claim_idle` that a member renews its entries and looks for those that
+/// other members left.
 const ROUNDS: u32 = 4;
 
-/// How long to wait for a read that the server was asked to end.
+/// Time to wait for a read that the server was asked to end, before asking again.
 const UNBLOCK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Reads for one subscription until it ends.
+/// The task that reads for one subscription until it ends.
 pub(super) struct GroupTask {
     config: Arc<Config>,
-    outlet: Outlet,
+    channel: EntryChannel,
     member: Member,
     start: EntryId,
 }
 
-/// The two connections of a generation: reads wait on one of them, and acknowledgements must not wait behind.
+/// The two connections of a generation: reads wait on one of them, and acknowledgements must not
+/// wait behind them.
 pub(super) struct Links {
     reader: Connection,
     settler: Connection,
-    /// The server's number for the reader's connection.
+    /// The server's id of the reader's connection.
     reader_id: i64,
 }
 
-/// What reading tells settling.
-#[derive(Default)]
-pub(super) struct Signals {
-    /// The reader is to be woken up.
-    pub(super) unblock: Notify,
-    /// Nothing more is read.
-    pub(super) done: CancellationToken,
-}
-
 impl GroupTask {
-    pub(super) fn new(config: Arc<Config>, outlet: Outlet, member: Member, start: EntryId) -> Self {
-        Self { config, outlet, member, start }
+    pub(super) fn new(config: Arc<Config>, channel: EntryChannel, member: Member, start: EntryId) -> Self {
+        Self { config, channel, member, start }
     }
 
-    /// The connections of a generation, one of which is there.
+    /// Completes the connections of a generation, of which the reader's exists.
     pub(super) async fn complete(&self, mut reader: Connection) -> Result<Links> {
         let mut who = cmd("CLIENT");
         who.arg("ID");
@@ -80,10 +73,10 @@ impl GroupTask {
         }
     }
 
-    /// One generation: from its connections until they are lost or the subscription ends.
+    /// Serves one generation: from its connections until they are lost or the subscription ends.
     async fn serve(&self, links: Links) -> Result<()> {
         let Links { mut reader, mut settler, reader_id } = links;
-        let window = self.outlet.window();
+        let window = self.channel.window();
         let (settlements, requests) = mpsc::channel(window.limit());
         let generation = Arc::new(Generation::new(Arc::clone(window), Some(settlements)));
         let signals = Signals::default();
@@ -97,7 +90,7 @@ impl GroupTask {
         };
         let receiving = Receiver {
             task: self,
-            keeper: Keeper::new(&self.member, &self.outlet, &generation, self.config.claim_idle),
+            pending_entries: PendingEntries::new(&self.member, &self.channel, &generation, self.config.claim_idle),
             generation: &generation,
             signals: &signals,
         };
@@ -106,7 +99,7 @@ impl GroupTask {
     }
 
     async fn restore(&self, outage: &mut Outage, mut error: Error) -> Option<Links> {
-        while outage.pause(&self.outlet, error).await {
+        while outage.pause(&self.channel, error).await {
             match self.reopen().await {
                 Ok(links) => {
                     outage.over();
@@ -128,7 +121,7 @@ impl GroupTask {
 /// The reading half of a generation.
 struct Receiver<'a> {
     task: &'a GroupTask,
-    keeper: Keeper<'a>,
+    pending_entries: PendingEntries<'a>,
     generation: &'a Arc<Generation>,
     signals: &'a Signals,
 }
@@ -137,17 +130,17 @@ impl Receiver<'_> {
     async fn run(mut self, reader: &mut Connection) -> Result<()> {
         let round = self.task.config.claim_idle / ROUNDS;
         let mut next_round = Instant::now();
-        // What this member was handed out over earlier connections comes first.
+        // Entries that were delivered to this member over earlier connections come first.
         let mut own = Some(EntryId::ZERO);
         while !self.is_over() {
             if Instant::now() >= next_round {
-                self.keeper.renew(reader, round).await?;
-                if own.is_none() && !self.outlet().is_abandoned() {
-                    self.keeper.claim(reader).await?;
+                self.pending_entries.renew(reader, round).await?;
+                if own.is_none() && !self.channel().is_abandoned() {
+                    self.pending_entries.claim(reader).await?;
                 }
                 next_round = Instant::now() + round;
             }
-            let room = if self.outlet().is_abandoned() { 0 } else { self.window().worth_reading() };
+            let room = if self.channel().is_abandoned() { 0 } else { self.window().worth_reading() };
             if room == 0 {
                 self.wait(next_round).await;
                 continue;
@@ -155,7 +148,7 @@ impl Receiver<'_> {
             let entries = match own {
                 None => self.read_new(reader, room, next_round).await?,
                 Some(after) => {
-                    let (entries, last) = self.keeper.read_own(reader, room, after).await?;
+                    let (entries, last) = self.pending_entries.read_own(reader, room, after).await?;
                     own = last;
                     if own.is_none() {
                         next_round = Instant::now();
@@ -163,46 +156,48 @@ impl Receiver<'_> {
                     entries
                 }
             };
-            self.outlet().hand_over(self.generation, entries.present).await;
+            self.channel().hand_over(self.generation, entries.present).await;
         }
         self.signals.done.cancel();
         Ok(())
     }
 
-    fn outlet(&self) -> &Outlet {
-        &self.task.outlet
+    fn channel(&self) -> &EntryChannel {
+        &self.task.channel
     }
 
     fn window(&self) -> &Window {
-        self.task.outlet.window()
+        self.task.channel.window()
     }
 
-    /// Whether nothing is left to do: the broker is closed, or nobody reads and nothing is unsettled.
+    /// Returns `true` if no work is left: the broker is closed, or the stream is dropped and
+    /// everything is settled.
     fn is_over(&self) -> bool {
-        self.outlet().is_closing() || (self.outlet().is_abandoned() && self.window().is_idle())
+        self.channel().is_closing() || (self.channel().is_abandoned() && self.window().is_idle())
     }
 
-    /// Waits until there may be room, or the round is over, or the subscription ends.
+    /// Waits until there may be room, the round is over, or the subscription ends.
     async fn wait(&self, until: Instant) {
-        let outlet = self.outlet();
+        let channel = self.channel();
         let changed = self.window().changed();
-        if outlet.is_abandoned() {
+        if channel.is_abandoned() {
             tokio::select! {
                 () = changed => {}
-                () = outlet.closed() => {}
+                () = channel.closed() => {}
                 () = tokio::time::sleep_until(until) => {}
             }
         } else {
             tokio::select! {
                 () = changed => {}
-                () = outlet.stopped() => {}
+                () = channel.stopped() => {}
                 () = tokio::time::sleep_until(until) => {}
             }
         }
     }
 
-    /// Reads what nobody was handed out yet. The read is never given up, for its entries would be pending and not here: when
-    /// the subscription ends, the server is asked to end it.
+    /// Reads entries that were not delivered to any member yet. The read is never given up, because
+    /// its entries would be pending but unknown here. When the subscription ends, the server is
+    /// asked to end the read.
     async fn read_new(&self, reader: &mut Connection, count: usize, until: Instant) -> Result<Entries> {
         let wait = until.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
         let command = self.task.member.read_new(count, wait, false);
@@ -210,9 +205,10 @@ impl Receiver<'_> {
         let answer = tokio::select! {
             biased;
             answer = &mut answer => answer,
-            () = self.outlet().stopped() => loop {
+            () = self.channel().stopped() => loop {
                 self.signals.unblock.notify_one();
-                // Once more if need be: the first time it may come to the server before the read itself does.
+                // Repeated if necessary: the first request may reach the server before the read
+                // does.
                 if let Ok(answer) = tokio::time::timeout(UNBLOCK_AGAIN, &mut answer).await {
                     break answer;
                 }

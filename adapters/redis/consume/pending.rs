@@ -1,4 +1,4 @@
-//! What was handed out and is not acknowledged: read again, renewed, claimed, and given back at the end.
+//! Pending entries: read again, renewed, claimed, and given back at the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,36 +8,37 @@ use tokio::time::Instant;
 
 use crate::error::Result;
 
-use super::super::commands::{Member, PAGE};
+use super::super::connection::commands::{Member, PAGE};
+use super::super::connection::entry::{Entries, EntryId, Pending};
 use super::super::connection::{Connection, answered};
-use super::super::entry::{Entries, EntryId, Pending};
+use super::super::consume::{CONSUMER_PREFIX, TIDY_AFTER};
 use super::super::error::{command_failed, unexpected_reply};
 use super::super::topology::tidy;
+use super::channel::EntryChannel;
 use super::delivery::Generation;
-use super::outlet::Outlet;
-use super::{CONSUMER_PREFIX, TIDY_AFTER};
 
-/// Keeps the pending entries of one generation.
-pub(super) struct Keeper<'a> {
+/// The pending_entries of the pending entries of one generation.
+pub(super) struct PendingEntries<'a> {
     member: &'a Member,
-    outlet: &'a Outlet,
+    channel: &'a EntryChannel,
     generation: &'a Arc<Generation>,
     claim_idle: Duration,
     next_tidy: Instant,
 }
 
-impl<'a> Keeper<'a> {
+impl<'a> PendingEntries<'a> {
     pub(super) fn new(
         member: &'a Member,
-        outlet: &'a Outlet,
+        channel: &'a EntryChannel,
         generation: &'a Arc<Generation>,
         claim_idle: Duration,
     ) -> Self {
         let next_tidy = Instant::now() + claim_idle * TIDY_AFTER;
-        Self { member, outlet, generation, claim_idle, next_tidy }
+        Self { member, channel, generation, claim_idle, next_tidy }
     }
 
-    /// Reads again what this member has pending after `after`. Also says after which entry to go on, if there may be more.
+    /// Reads again this member's pending entries after `after`. Also returns the entry after which
+    /// to continue, if there may be more.
     pub(super) async fn read_own(
         &self,
         connection: &mut Connection,
@@ -46,7 +47,7 @@ impl<'a> Keeper<'a> {
     ) -> Result<(Entries, Option<EntryId>)> {
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.add_command(self.member.read_own(count, after));
-        // Asked second, so that it counts this delivery as well.
+        // Asked second, so that it includes this delivery.
         pipeline.add_command(self.member.list_own(Duration::ZERO, after, None, count));
         let answers = connection.call_all(&pipeline).await;
         let [read, listed] = answers
@@ -61,13 +62,14 @@ impl<'a> Keeper<'a> {
         Ok((entries, last))
     }
 
-    /// Tells the server that this member still works on what it holds, as far as it was idle for `idle`.
+    /// Tells the server that this member still works on its entries, as far as they were idle for
+    /// `idle`.
     pub(super) async fn renew(&self, connection: &mut Connection, idle: Duration) -> Result<()> {
         let is_held = |id: EntryId| !self.generation.is_abandoned(id);
         set_idle_of_own(connection, self.member, idle, Duration::ZERO, is_held).await
     }
 
-    /// Takes over what any member was silent about for too long, as far as there is room.
+    /// Takes over entries about which a member was silent for too long, as far as there is room.
     pub(super) async fn claim(&mut self, connection: &mut Connection) -> Result<()> {
         if Instant::now() >= self.next_tidy {
             let silent = self.claim_idle * TIDY_AFTER;
@@ -76,7 +78,7 @@ impl<'a> Keeper<'a> {
         }
         let mut cursor = EntryId::ZERO;
         loop {
-            let room = self.outlet.window().room().min(PAGE);
+            let room = self.channel.window().room().min(PAGE);
             if room == 0 {
                 return Ok(());
             }
@@ -85,11 +87,11 @@ impl<'a> Keeper<'a> {
             let (next, mut entries) =
                 Entries::of_claim(answer.map_err(|error| command_failed("claim what is pending", error))?)?;
             self.count_claimed(connection, &mut entries).await?;
-            self.outlet.report_missing(&entries.missing);
+            self.channel.report_missing(&entries.missing);
             for entry in &entries.present {
                 self.generation.reclaim(entry.id);
             }
-            self.outlet.hand_over(self.generation, entries.present).await;
+            self.channel.hand_over(self.generation, entries.present).await;
             if next == EntryId::ZERO {
                 return Ok(());
             }
@@ -116,24 +118,26 @@ impl<'a> Keeper<'a> {
         Ok(())
     }
 
-    /// Reports entries that are pending and no longer in the stream, and ends their being pending.
+    /// Reports entries that are pending but no longer in the stream, and acknowledges them.
     async fn forget(&self, connection: &mut Connection, missing: &[EntryId]) -> Result<()> {
         if missing.is_empty() {
             return Ok(());
         }
-        self.outlet.report_missing(missing);
+        self.channel.report_missing(missing);
         let acknowledged = connection.call(&self.member.acknowledge(missing.iter().copied())).await;
         acknowledged.map(drop).map_err(|error| command_failed("forget what was trimmed", error))
     }
 }
 
-/// Ends a membership: what is still pending may be claimed by others at once, and the consumer is removed if nothing is.
+/// Ends a membership: others may claim its pending entries at once, and the consumer is removed if
+/// it has none.
 pub(super) async fn leave(connection: &mut Connection, member: &Member, claim_idle: Duration) -> Result<()> {
     set_idle_of_own(connection, member, Duration::ZERO, claim_idle, |_| true).await?;
     tidy(connection, member, &member.consumer, Duration::ZERO).await
 }
 
-/// Sets how long entries have been idle that this member has pending: those idle for `at_least` that are `chosen`.
+/// Sets the idle time of this member's pending entries that were idle for `at_least` and are
+/// `chosen`.
 async fn set_idle_of_own(
     connection: &mut Connection,
     member: &Member,

@@ -7,21 +7,21 @@ use ::redis::Cmd;
 
 use crate::error::{Error, Result};
 
-use super::super::commands::{Member, read_after};
 use super::super::config::Config;
 use super::super::connection::Connection;
-use super::super::entry::{Entries, EntryId};
+use super::super::connection::commands::{Member, read_after};
+use super::super::connection::entry::{Entries, EntryId};
 use super::super::error::command_failed;
 use super::super::topology::{ensure_group, tidy};
 use super::LONGEST_WAIT;
+use super::channel::{EntryChannel, Outage};
 use super::delivery::Generation;
-use super::outlet::{Outage, Outlet};
 
-/// Where a reader is.
+/// The position of a reader.
 pub(super) enum Position {
-    /// After an entry that it knows itself, so that nothing between two reads is missed.
+    /// After an entry that the reader remembers, so that no entry between two reads is missed.
     After { stream: String, last: EntryId },
-    /// Where the server says that the group is.
+    /// At the position of the group, which the server keeps.
     Group { member: Member, start: EntryId },
 }
 
@@ -48,18 +48,18 @@ impl Position {
     }
 }
 
-/// Reads for one subscription until it ends.
+/// The task that reads for one subscription until it ends.
 pub(super) struct ReaderTask {
     config: Arc<Config>,
-    outlet: Outlet,
+    channel: EntryChannel,
     position: Position,
     generation: Arc<Generation>,
 }
 
 impl ReaderTask {
-    pub(super) fn new(config: Arc<Config>, outlet: Outlet, position: Position) -> Self {
-        let generation = Arc::new(Generation::new(Arc::clone(outlet.window()), None));
-        Self { config, outlet, position, generation }
+    pub(super) fn new(config: Arc<Config>, channel: EntryChannel, position: Position) -> Self {
+        let generation = Arc::new(Generation::new(Arc::clone(channel.window()), None));
+        Self { config, channel, position, generation }
     }
 
     pub(super) async fn run(mut self, mut connection: Connection) {
@@ -75,7 +75,8 @@ impl ReaderTask {
         }
     }
 
-    /// Removes the consumer from its group, if it has one. On a connection of its own: a read may be waiting on the other.
+    /// Removes the consumer from its group, if it has one. This uses another connection, because a
+    /// read may be waiting on the first.
     async fn leave(&self) -> Result<()> {
         let Position::Group { member, .. } = &self.position else { return Ok(()) };
         let mut connection = Connection::open(&self.config, Duration::ZERO).await?;
@@ -85,26 +86,26 @@ impl ReaderTask {
     /// Reads until the subscription ends.
     async fn read(&mut self, mut connection: Connection) -> Result<()> {
         loop {
-            let room = self.outlet.window().worth_reading();
+            let room = self.channel.window().worth_reading();
             if room == 0 {
                 tokio::select! {
-                    () = self.outlet.stopped() => return Ok(()),
-                    () = self.outlet.window().changed() => continue,
+                    () = self.channel.stopped() => return Ok(()),
+                    () = self.channel.window().changed() => continue,
                 }
             }
             let command = self.position.read(room);
-            // A read that is given up takes nothing along: nothing is pending afterwards that anybody waits for.
+            // A read that is given up leaves no pending entries that would have to be settled.
             let entries = tokio::select! {
-                () = self.outlet.stopped() => return Ok(()),
+                () = self.channel.stopped() => return Ok(()),
                 entries = connection.read(&command) => entries.map_err(|error| command_failed("read the stream", error))?,
             };
             self.position.advance(&entries);
-            self.outlet.hand_over(&self.generation, entries.present).await;
+            self.channel.hand_over(&self.generation, entries.present).await;
         }
     }
 
     async fn restore(&self, outage: &mut Outage, mut error: Error) -> Option<Connection> {
-        while outage.pause(&self.outlet, error).await {
+        while outage.pause(&self.channel, error).await {
             match self.reopen().await {
                 Ok(connection) => {
                     outage.over();

@@ -1,4 +1,4 @@
-//! Acknowledges, many deliveries to a pipeline, over a connection on which nothing waits.
+//! Acknowledges deliveries, many to a pipeline, over a connection on which no read waits.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,18 +9,29 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 
-use super::super::commands::{Member, unblock};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::super::connection::commands::{Member, unblock};
+use super::super::connection::entry::Pending;
 use super::super::connection::{Connection, answered};
-use super::super::entry::Pending;
 use super::super::error::{command_failed, unexpected_reply};
 use super::delivery::{Settlement, lost};
-use super::group::Signals;
 
-/// How many settlements are taken from the queue at a time.
+/// Signals from reading to settling.
+#[derive(Default)]
+pub(super) struct Signals {
+    /// Notified when the reader is to be woken up.
+    pub(super) unblock: Notify,
+    /// Cancelled when no more entries are read.
+    pub(super) done: CancellationToken,
+}
+
+/// Maximum number of settlements taken from the queue at a time.
 const MAX_BATCH: usize = 512;
 
-/// How many pipelines may be unanswered. With two, one is on its way while the server works on the other; more would only make
-/// them smaller.
+/// Maximum number of unanswered pipelines. With two, one is on its way while the server works on
+/// the other; more would only make them smaller.
 const MAX_FLIGHTS: usize = 2;
 
 /// The acknowledging half of a generation.
@@ -30,11 +41,12 @@ pub(super) struct Settler<'a> {
     pub(super) claim_idle: Duration,
     pub(super) signals: &'a Signals,
     pub(super) reader_id: i64,
-    /// What each pipeline on its way is about, the oldest first.
+    /// The requests of each pipeline in flight, the oldest first.
     pub(super) flights: VecDeque<Flight>,
 }
 
-/// What the answers to a pipeline are about. When it is dropped, the connection is gone, and its settlements say so.
+/// The requests of a pipeline. If it is dropped, the connection is gone, and its settlements say
+/// so.
 pub(super) enum Flight {
     Acknowledge(Vec<Settlement>),
     WakeReader,
@@ -60,7 +72,7 @@ impl Settler<'_> {
         Ok(())
     }
 
-    /// Ends the reader's waiting. Where the server does not allow that, it ends by itself a little later.
+    /// Ends the reader's wait. If the server does not allow that, it ends by itself a little later.
     async fn wake_reader(&mut self) {
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.add_command(unblock(self.reader_id));
@@ -68,8 +80,9 @@ impl Settler<'_> {
         self.flights.push_back(Flight::WakeReader);
     }
 
-    /// Acknowledges a batch: each with a command of its own, whose answer says whether it was still pending. A command for many
-    /// would say of how many that is true, and not of which; it costs the server about as much.
+    /// Acknowledges a batch, each delivery with its own command, whose answer tells if the entry
+    /// was still pending. The answer to one command for many entries would only tell how many were
+    /// pending, not which, and it costs the server about as much.
     async fn settle(&mut self, batch: Vec<Settlement>) -> Result<()> {
         let batch = self.verify(batch).await?;
         if batch.is_empty() {
@@ -84,7 +97,7 @@ impl Settler<'_> {
         Ok(())
     }
 
-    /// Tells the settlements of the oldest pipeline how it went.
+    /// Passes the answers to the oldest pipeline on to its settlements.
     fn land(&mut self, answers: Vec<Value>) -> Result<()> {
         let Some(Flight::Acknowledge(batch)) = self.flights.pop_front() else { return Ok(()) };
         let mut told = Vec::with_capacity(batch.len());
@@ -97,7 +110,8 @@ impl Settler<'_> {
             Ok(_) => Some(unexpected_reply("acknowledge")),
             Err(error) => Some(failed(error)),
         });
-        // Told in one go, when all else is done: the first of them wakes up the consumer, which then finds the others too.
+        // Confirmed together, at the end: the first one wakes the consumer, which then finds the
+        // others too.
         for (confirmer, settled) in told {
             let result = if settled { Ok(()) } else { Err(lost()) };
             if let Some(confirmer) = confirmer {
@@ -107,8 +121,8 @@ impl Settler<'_> {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Sorts out deliveries that another member took over while this process did not renew them: an acknowledgement would be
-    /// taken for that member's.
+    /// Removes deliveries that another member took over while this process did not renew them. The
+    /// server would take an acknowledgement for that member's.
     async fn verify(&mut self, batch: Vec<Settlement>) -> Result<Vec<Settlement>> {
         let now = Instant::now();
         let claim_idle = self.claim_idle;

@@ -1,4 +1,4 @@
-//! The stream that a subscription hands out.
+//! The stream of messages of a subscription.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use crate::driver::Inbound;
 use crate::error::{Error, Result};
 
-use super::super::entry::Entry;
+use super::super::connection::entry::Entry;
 use super::super::headers;
 use super::delivery::{Generation, Held};
 
-/// What the task that reads hands over.
+/// An event from the task that reads.
 pub(super) enum Event {
     Batch(Batch),
     Trouble(Error),
@@ -35,7 +35,8 @@ impl Batch {
         Self { generation, received: Instant::now(), entries: entries.into_iter() }
     }
 
-    /// The next message. None at the end, and when it could not be settled any more: it comes again with the next generation.
+    /// Returns the next message. `None` at the end, and if it could no longer be settled: it is
+    /// redelivered with the next generation.
     fn next(&mut self) -> Option<Inbound> {
         if self.generation.is_over() {
             return None;
@@ -69,7 +70,7 @@ impl Drop for Batch {
     }
 }
 
-/// The messages of a subscription, turned into what the application sees where it asks for them.
+/// The messages of a subscription, converted when the application asks for them.
 pub(super) struct Deliveries {
     events: mpsc::Receiver<Event>,
     batch: Option<Batch>,

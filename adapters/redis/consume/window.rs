@@ -1,20 +1,21 @@
-//! How many deliveries of a subscription are unsettled, and when to read more.
+//! The number of unsettled deliveries of a subscription, and the time to read more.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// How many entries one read takes at most: the server does nothing else meanwhile, and acknowledgements wait.
+/// Maximum number of entries in one read: meanwhile the server does no other work, and
+/// acknowledgements wait.
 const MAX_READ: usize = 256;
 
-/// Counts what was read and is not settled, up to the subscription's prefetch.
+/// A counter of entries that were read and are not settled, up to the subscription's prefetch.
 #[derive(Debug)]
 pub(super) struct Window {
     limit: usize,
-    /// Read and neither settled nor given back.
+    /// Entries that were read, and neither settled nor given back.
     unsettled: AtomicUsize,
-    /// Of these, read and not yet handed out.
+    /// Those of them that are not delivered yet.
     waiting: AtomicUsize,
     changed: Notify,
 }
@@ -28,13 +29,14 @@ impl Window {
         self.limit
     }
 
-    /// How many more may be unsettled.
+    /// Returns the number of entries that may still be read.
     pub(super) fn room(&self) -> usize {
         self.limit.saturating_sub(self.unsettled.load(Ordering::Acquire))
     }
 
-    /// How many to read now: none while there is something to hand out and less than half of the window is free, for a
-    /// few large reads cost far less than many small ones.
+    /// Returns the number of entries to read now. It is 0 while entries wait to be delivered and
+    /// less than half of the window is free, because a few large reads cost far less than many
+    /// small ones.
     pub(super) fn worth_reading(&self) -> usize {
         let room = self.room();
         let enough = room * 2 >= self.limit || self.waiting.load(Ordering::Acquire) == 0;
@@ -51,7 +53,7 @@ impl Window {
         self.waiting.fetch_add(entries, Ordering::AcqRel);
     }
 
-    /// Counts entries that were handed out.
+    /// Counts entries that were delivered.
     pub(super) fn hand_out(&self, entries: usize) {
         self.waiting.fetch_sub(entries, Ordering::AcqRel);
         self.announce();
@@ -63,7 +65,7 @@ impl Window {
         self.announce();
     }
 
-    /// Completes once it may be worth reading; one change is remembered while nobody waits.
+    /// Completes once it may be worth reading; one change is remembered while no task waits.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }

@@ -1,7 +1,7 @@
-//! The best loops over RabbitMQ that we can write with lapin alone: the lower bound for the adapter.
+//! The best loops over RabbitMQ with lapin alone: the lower bound for the adapter.
 //!
-//! Same guarantee as the adapter's, on the exchange and quorum queue that it made: persistent messages with confirms,
-//! acknowledgements brought to the broker.
+//! The guarantee is that of the adapter, on the exchange and quorum queue that it created:
+//! persistent messages with confirms, and acknowledgements that reach the broker.
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,11 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 
-/// How many messages are fetched ahead; half of them are acknowledged at once.
+/// Number of messages that are prefetched; half of them are acknowledged together.
 const PREFETCH: u16 = 256;
 
-/// Publishes `n` messages of `payload_len` bytes, `in_flight` unconfirmed at a time, and returns how long it took until the last
-/// was confirmed.
+/// Publishes `n` messages of `payload_len` bytes, `in_flight` unconfirmed at a time, and returns
+/// the time until the last was confirmed.
 pub(crate) async fn publish(
     url: &str,
     topic: &str,
@@ -36,7 +36,7 @@ pub(crate) async fn publish(
             let confirm: Option<Confirmation> = unconfirmed.next().await;
             assert!(confirm.unwrap().is_ack());
         }
-        // Not awaited here: that costs a trip through the client's thread per message.
+        // Not awaited here, which would cost a trip through the client's thread for each message.
         let properties = properties(headers.then_some(sequence));
         let (channel, payload) = (&channel, &payload);
         unconfirmed.push(async move {
@@ -54,8 +54,8 @@ pub(crate) async fn publish(
     took
 }
 
-/// Consumes `n` messages with their `traceparent`, acknowledged in batches, and returns how long it took until the broker had
-/// the last acknowledgement.
+/// Consumes `n` messages with their `traceparent`, acknowledges them in batches, and returns the
+/// time until the broker had the last acknowledgement.
 pub(crate) async fn consume(url: &str, topic: &str, group: &str, n: usize) -> Duration {
     let (connection, channel) = connect(url).await;
     let queue = format!("{topic}.{group}");
@@ -72,7 +72,7 @@ pub(crate) async fn consume(url: &str, topic: &str, group: &str, n: usize) -> Du
             delivery.ack(BasicAckOptions { multiple: true }).await.unwrap();
         }
     }
-    // The answer proves that the acknowledgements arrived: closing right after them loses some.
+    // The answer proves that the acknowledgements arrived; closing right after them loses some.
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await.unwrap();
     let took = begin.elapsed();
     connection.close(200, "OK".into()).await.unwrap();

@@ -1,4 +1,5 @@
-//! Kafka with rdkafka alone: the loops to compare with. Each message carries a `traceparent` of its own, encoded by hand.
+//! Kafka with rdkafka alone: the loops to compare with. Each message carries its own `traceparent`,
+//! encoded by hand.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,11 +9,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
-/// Publishes `n` messages of `payload_len` bytes, at most `in_flight` of them unconfirmed, and returns how long that took until
-/// the last was confirmed.
+/// Publishes `n` messages of `payload_len` bytes, at most `in_flight` of them unconfirmed, and
+/// returns the time until the last was confirmed.
 ///
 /// # Panics
-/// When anything fails: the run is void then.
+/// If anything fails, because the run is void then.
 pub(crate) async fn publish(
     url: &str,
     topic: &str,
@@ -22,7 +23,8 @@ pub(crate) async fn publish(
     headers: bool,
 ) -> Duration {
     let mut config = client(url);
-    // Half of what may be in flight makes a batch, so that one is filled while the other is on its way.
+    // A batch is half of the messages in flight, so that one is filled while the other is on its
+    // way.
     let batch = (in_flight / 2).clamp(1, 10_000).to_string();
     config.set("enable.idempotence", "true").set("acks", "all").set("batch.num.messages", batch);
     let producer: FutureProducer = config.create().expect("a producer");
@@ -54,11 +56,12 @@ async fn confirmed(confirmation: rdkafka::producer::DeliveryFuture) {
     confirmation.await.expect("a delivery report").map_err(|(error, _)| error).expect("a confirmation");
 }
 
-/// Consumes `n` messages from the beginning of the topic as a member of the group, looks for the `traceparent` of each, and returns how
-/// long that took until the positions were committed and the group was left.
+/// Consumes `n` messages from the beginning of the topic as a member of the group, looks for the
+/// `traceparent` of each, and returns the time until the positions were committed and the group was
+/// left.
 ///
 /// # Panics
-/// When anything fails: the run is void then.
+/// If anything fails, because the run is void then.
 pub(crate) async fn consume(url: &str, topic: &str, group: &str, n: usize) -> Duration {
     let mut config = client(url);
     config
@@ -68,20 +71,20 @@ pub(crate) async fn consume(url: &str, topic: &str, group: &str, n: usize) -> Du
         .set("enable.auto.offset.store", "false");
     let consumer: BaseConsumer = config.create().expect("a consumer");
     consumer.subscribe(&[topic]).expect("a subscription");
-    // librdkafka is polled where that may block.
+    // librdkafka is polled on a thread that may block.
     tokio::task::spawn_blocking(move || {
         let mut begun = None;
         let mut waiting = Instant::now();
         for index in 0..n {
             let message = loop {
-                // Other events than messages end a poll too.
+                // Events other than messages also end a poll.
                 match consumer.poll(Duration::from_secs(10)) {
                     Some(message) => break message.expect("a message"),
                     None => assert!(waiting.elapsed() < Duration::from_secs(60), "nothing comes"),
                 }
             };
             waiting = Instant::now();
-            // Joining a group takes what it takes.
+            // The time to join a group is not measured.
             begun.get_or_insert_with(Instant::now);
             let carried = message.headers().into_iter().flat_map(Headers::iter);
             std::hint::black_box(carried.filter(|header| header.key == "traceparent").count());
@@ -92,7 +95,8 @@ pub(crate) async fn consume(url: &str, topic: &str, group: &str, n: usize) -> Du
             }
         }
         consumer.commit_consumer_state(rdkafka::consumer::CommitMode::Sync).expect("a commit");
-        // Leaving the group is part of the work: what else there is to compare with can only be closed.
+        // Leaving the group is part of the measured work, because the other contenders can only be
+        // closed.
         drop(consumer);
         begun.map_or(Duration::ZERO, |begun| begun.elapsed())
     })
@@ -108,7 +112,7 @@ fn client(url: &str) -> ClientConfig {
     config
 }
 
-/// A `traceparent` in version 00, sampled, with ids made of `id`.
+/// Encodes a `traceparent` of version 00, sampled, with ids made of `id`.
 fn encode(id: u64) -> [u8; 55] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";

@@ -1,4 +1,4 @@
-//! The raw clients, chosen by the URL's scheme as the library does.
+//! The raw clients, chosen by the URL's scheme as in the library.
 
 #[cfg(feature = "amqp")]
 mod amqp;
@@ -11,7 +11,8 @@ mod redis;
 
 use std::time::Duration;
 
-/// Publishes, confirmed, with `in_flight` unconfirmed at a time; with `headers`, each message has a `traceparent` of its own.
+/// Publishes, confirmed, with `in_flight` unconfirmed at a time; with `headers`, each message has
+/// its own `traceparent`.
 #[allow(unused_variables, reason = "a build without brokers has none to publish to")]
 pub(crate) async fn publish(
     url: &str,
@@ -34,7 +35,8 @@ pub(crate) async fn publish(
     }
 }
 
-/// Consumes as a member of the group, all acknowledged; where acknowledgements have answers, with `in_flight` unanswered.
+/// Consumes as a member of the group and acknowledges all messages; if acknowledgements have
+/// answers, with `in_flight` unanswered.
 #[allow(unused_variables, reason = "a build without brokers has none to consume from")]
 pub(crate) async fn consume(url: &str, topic: &str, group: &str, messages: usize, in_flight: usize) -> Duration {
     match url.split(':').next() {

@@ -1,5 +1,6 @@
-//! The best loops over the client crate `async-nats`: publishes whose answers all come to one subject and are counted, and a
-//! pull consumer whose acknowledgements are sent on their way, the last one confirmed, which proves the others.
+//! The best loops with the client crate `async-nats`: publishes whose answers all arrive at one
+//! subject and are counted, and a pull consumer that does not wait for acknowledgements, except for
+//! the last one, which proves the others.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use futures_util::StreamExt;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Publishes, confirmed. With `headers`, each message has a `traceparent` of its own.
+/// Publishes, confirmed. With `headers`, each message has its own `traceparent`.
 pub(crate) async fn publish(
     url: &str,
     topic: &str,
@@ -42,7 +43,7 @@ pub(crate) async fn publish(
     begun.elapsed()
 }
 
-/// Consumes as a member of the group, all acknowledged.
+/// Consumes as a member of the group and acknowledges all messages.
 pub(crate) async fn consume(url: &str, topic: &str, group: &str, messages: usize) -> Duration {
     let stream = jetstream::new(connect(url).await).get_stream(topic.replace('.', "~")).await.expect("a stream");
     let consumer: PullConsumer = stream.get_consumer(group).await.expect("a consumer");

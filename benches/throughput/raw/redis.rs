@@ -1,5 +1,6 @@
-//! The best loops over the client crate `redis`: pipelines with half of what may be in flight each, so that one is on its way
-//! while the server works on the other; reads of 256, acknowledged likewise, by commands for half of what may be in flight each.
+//! The best loops with the client crate `redis`. Each pipeline has half of the publishes in flight,
+//! so that one is on its way while the server works on the other. Reads take 256 entries; their
+//! acknowledgements are sent likewise, half of those in flight per command.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 
 const READ: usize = 256;
 
-/// Publishes, confirmed. With `headers`, each message has a `traceparent` of its own.
+/// Publishes, confirmed. With `headers`, each message has its own `traceparent`.
 pub(crate) async fn publish(
     url: &str,
     topic: &str,
@@ -42,7 +43,7 @@ pub(crate) async fn publish(
     begun.elapsed()
 }
 
-/// Consumes as a member of the group, all acknowledged.
+/// Consumes as a member of the group and acknowledges all messages.
 pub(crate) async fn consume(url: &str, topic: &str, group: &str, messages: usize, in_flight: usize) -> Duration {
     let (mut reader, settler) = (connect(url).await, connect(url).await);
     let mut read = cmd("XREADGROUP");
@@ -63,7 +64,7 @@ pub(crate) async fn consume(url: &str, topic: &str, group: &str, messages: usize
             acknowledge.arg("XACK").arg(topic).arg(group).arg(ids);
             let mut settler = settler.clone();
             let count = ids.len();
-            // A task, so that it is on its way while the next entries are read.
+            // A task, so that the acknowledgement is on its way while the next entries are read.
             let answer = tokio::spawn(async move { settler.send_packed_command(&acknowledge).await });
             settling.push(async move { (answer.await.expect("no panic"), count) });
         }

@@ -1,4 +1,4 @@
-//! A connection: whichever store it has now, and the next one when that is gone.
+//! A connection: refers to its current store, and to the next one when that is gone.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,30 +7,30 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use traced_broker::driver::{Confirmation, DEFAULT_MAX_IN_FLIGHT, Outbound};
+use traced_broker::driver::{Confirmation, Identity, Outbound};
 use traced_broker::{Error, ErrorKind, Receipt, Result, Topic};
 
 use crate::queue::{Command, Reply};
 use crate::registry;
 use crate::store::{Store, failed};
 
-/// How long to wait before the first and the last of many attempts to open the directory again.
+/// First and maximum delay between attempts to reopen the directory.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// Where a connection leads.
+/// The directory and the options of a connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Location {
     pub(crate) directory: PathBuf,
     pub(crate) sync: bool,
     pub(crate) create: bool,
 }
 
-impl Place {
+impl Location {
     async fn open(&self) -> Result<Arc<Store>> {
-        let place = self.clone();
-        let opened = tokio::task::spawn_blocking(move || registry::open(&place.directory, place.sync)).await;
+        let location = self.clone();
+        let opened = tokio::task::spawn_blocking(move || registry::open(&location.directory, location.sync)).await;
         opened.unwrap_or_else(|error| Err(failed("opening the directory was interrupted", error.into())))
     }
 }
@@ -38,23 +38,23 @@ impl Place {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: u64,
-    pub(crate) place: Place,
+    pub(crate) location: Location,
     store: watch::Receiver<Option<Arc<Store>>>,
     closed: CancellationToken,
     in_flight: Arc<Semaphore>,
 }
 
 impl Connection {
-    pub(crate) async fn open(place: Place) -> Result<Arc<Self>> {
-        let first = place.open().await?;
+    pub(crate) async fn open(location: Location) -> Result<Arc<Self>> {
+        let first = location.open().await?;
         let (sender, store) = watch::channel(Some(Arc::clone(&first)));
         let closed = CancellationToken::new();
-        tokio::spawn(keep_open(place.clone(), first, sender, closed.clone()));
-        let in_flight = Arc::new(Semaphore::new(DEFAULT_MAX_IN_FLIGHT));
-        Ok(Arc::new(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), place, store, closed, in_flight }))
+        tokio::spawn(keep_open(location.clone(), first, sender, closed.clone()));
+        let in_flight = Arc::new(Semaphore::new(Identity::DEFAULT_MAX_IN_FLIGHT));
+        Ok(Arc::new(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), location, store, closed, in_flight }))
     }
 
-    /// The store of this moment.
+    /// Returns the current store.
     pub(crate) fn store(&self) -> Result<Arc<Store>> {
         if self.closed.is_cancelled() {
             return Err(Error::new(ErrorKind::Closed, "the connection is closed"));
@@ -62,7 +62,7 @@ impl Connection {
         self.store.borrow().clone().ok_or_else(between_stores)
     }
 
-    /// The store of this moment, or else the next; none when the connection is closed.
+    /// Returns the current store, or waits for the next; `None` after the connection is closed.
     pub(crate) async fn next_store(&self) -> Option<Arc<Store>> {
         let mut changes = self.store.clone();
         let store = changes.wait_for(|store| store.as_ref().is_some_and(|store| !store.queue.is_killed()));
@@ -77,22 +77,22 @@ impl Connection {
         self.closed.cancelled().await;
     }
 
-    /// Puts a message in the queue, behind those of earlier calls.
+    /// Queues a message behind those of earlier calls.
     pub(crate) fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
         let store = match self.store() {
             Ok(store) => store,
             Err(error) => return Confirmation::ready(Err(error)),
         };
-        let Ok(place) = Arc::clone(&self.in_flight).try_acquire_owned() else {
+        let Ok(location) = Arc::clone(&self.in_flight).try_acquire_owned() else {
             let message = "more publishes are unconfirmed than this adapter allows; await some of them";
             return Confirmation::ready(Err(Error::new(ErrorKind::Busy, message)));
         };
         let (confirmer, confirmation) = Confirmation::pending();
-        let publish = Command::Publish { place, topic: topic.clone(), message, confirmer };
+        let publish = Command::Publish { location, topic: topic.clone(), message, confirmer };
         if store.queue.push(publish) { confirmation } else { Confirmation::ready(Err(between_stores())) }
     }
 
-    /// Asks the store and waits for its answer.
+    /// Sends a command to the store and waits for its answer.
     pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.store()?.queue.push(command(reply));
@@ -102,7 +102,7 @@ impl Connection {
         })
     }
 
-    /// Ends the connection: nothing more is taken, what was taken is done. The answer comes when it is.
+    /// Ends the connection: refuses new work and finishes accepted work, then answers.
     pub(crate) fn close(&self) -> Option<oneshot::Receiver<Result<()>>> {
         let store = self.store().ok();
         self.closed.cancel();
@@ -111,14 +111,14 @@ impl Connection {
     }
 }
 
-/// The error of what nobody began.
+/// Returns the error of an operation that was not begun.
 fn between_stores() -> Error {
     Error::new(ErrorKind::Unavailable, "the directory is being opened again after a failure; try again later")
 }
 
-/// Opens the directory again whenever its store ends, until the connection is closed.
+/// Reopens the directory whenever its store ends, until the connection is closed.
 async fn keep_open(
-    place: Place,
+    location: Location,
     first: Arc<Store>,
     store: watch::Sender<Option<Arc<Store>>>,
     closed: CancellationToken,
@@ -129,7 +129,7 @@ async fn keep_open(
         loop {
             ended.await;
             store.send_replace(None);
-            let next = open_again(&place).await;
+            let next = open_again(&location).await;
             ended = next.queue.ended();
             store.send_replace(Some(next));
         }
@@ -138,10 +138,10 @@ async fn keep_open(
     store.send_replace(None);
 }
 
-async fn open_again(place: &Place) -> Arc<Store> {
+async fn open_again(location: &Location) -> Arc<Store> {
     let (mut delay, longest) = BACK_OFF;
     loop {
-        match place.open().await {
+        match location.open().await {
             Ok(store) => return store,
             Err(_) => tokio::time::sleep(delay).await,
         }

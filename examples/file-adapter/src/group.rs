@@ -1,9 +1,10 @@
-//! Where a group stands in a topic: what is settled, what is out and with whom, what comes again.
+//! The state of a group in a topic: messages that are settled, out with a member, or to be
+//! redelivered.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,27 +14,26 @@ use traced_broker::driver::Disposition;
 use crate::journal::Journal;
 use crate::record::{Event, Stored, decode};
 
-/// How far a group runs ahead of its oldest unsettled message, in messages: the bound of its memory.
+/// Maximum number of messages between the oldest unsettled one and the newest: the bound of memory.
 const WINDOW: usize = 65_536;
-/// From this size in bytes on, the file of a group is written anew, with what matters only.
-const COMPACT_AT: u64 = 4 << 20;
-/// As good as never, and within the range of the clock.
+/// Maximum delay of a retry, so that the due time is within the range of the clock.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// The number of a delivery: no two of this process have the same, so that a stale handle settles nothing.
+/// The number of the next delivery. Numbers are unique in a process, so that a stale handle settles
+/// no other message.
 static NEXT_DELIVERY: AtomicU64 = AtomicU64::new(1);
 
-/// A group, or a reader without one, which keeps no file.
+/// A group, or a reader without a group, which has no file.
 #[derive(Debug)]
 pub(crate) struct Group {
-    file: Option<(PathBuf, Journal)>,
-    /// The oldest unsettled message, and where the one behind the window lies.
+    file: Option<Journal>,
+    /// The oldest unsettled message, and the position of the message behind the window.
     low: u64,
     next_position: u64,
     window: VecDeque<Slot>,
     again: BTreeSet<u64>,
     later: BinaryHeap<Reverse<(Instant, u64)>>,
-    /// In turn: whoever got a message goes to the end.
+    /// The members in turn: one that gets a message goes to the end.
     members: VecDeque<Member>,
 }
 
@@ -56,7 +56,7 @@ enum State {
 pub(crate) struct Member {
     pub(crate) id: u64,
     pub(crate) connection: u64,
-    /// How many more it may have unsettled.
+    /// The number of further messages that it may have unsettled.
     pub(crate) room: usize,
     pub(crate) messages: mpsc::Sender<Handed>,
 }
@@ -71,34 +71,39 @@ pub(crate) struct Handed {
 }
 
 impl Group {
-    /// A group that begins at this message, with a file if it has a name.
-    pub(crate) fn begin(path: Option<PathBuf>, number: u64, position: u64) -> io::Result<Self> {
-        let began = Event::Began { number, position }.encode();
-        let file = path.map(|path| Journal::replace(&path, [began].into_iter()).map(|file| (path, file)));
-        Ok(Self {
-            file: file.transpose()?,
+    /// Creates a group that begins at this message, with a file if it has a name.
+    pub(crate) fn begin(file: Option<Journal>, number: u64, position: u64) -> Self {
+        let mut group = Self {
+            file,
             low: number,
             next_position: position,
             window: VecDeque::new(),
             again: BTreeSet::new(),
             later: BinaryHeap::new(),
             members: VecDeque::new(),
-        })
+        };
+        group.note(Event::Began { number, position });
+        group
     }
 
-    /// The group of that file: all that was not settled comes again. `end` is the number of the topic's next message.
+    /// Restores the group of a file; every unsettled message is redelivered. `end` is the number of
+    /// the topic's next message. A file without a beginning is a new group.
     pub(crate) fn restore(path: &Path, journal: &mut Journal, end: u64) -> io::Result<Option<Self>> {
         let (mut began, mut settled, mut attempts) = (None, BTreeSet::new(), BTreeMap::new());
         let file = Journal::open(path, false, |_, record| match Event::decode(record) {
-            Some(Event::Began { number, position }) => began = Some((number, position)),
+            Some(Event::Began { number, position }) => {
+                began = Some((number, position));
+                settled.clear();
+                attempts.clear();
+            }
             Some(Event::Tried { number, attempts: tried }) => drop(attempts.insert(number, tried)),
             Some(Event::Settled { number }) => drop((settled.insert(number), attempts.remove(&number))),
             None => {}
         })?;
         let Some((low, mut position)) = began else { return Ok(None) };
         if low > end || position > journal.end() {
-            // The machine crashed, and of the journal less is left than of this file.
-            return Self::begin(Some(path.to_owned()), end, journal.end()).map(Some);
+            // After a crash of the machine, the journal may be shorter than this file says.
+            return Ok(Some(Self::begin(Some(file), end, journal.end())));
         }
         let known = settled.last().max(attempts.keys().next_back()).copied();
         let mut window = VecDeque::new();
@@ -111,9 +116,8 @@ impl Group {
         }
         let back = window.iter().enumerate().filter(|(_, slot)| slot.state == State::Back);
         let again = back.map(|(index, _)| low + index as u64).collect();
-        let file = Some((path.to_owned(), file));
         let (later, members) = (BinaryHeap::new(), VecDeque::new());
-        let mut group = Self { file, low, next_position: position, window, again, later, members };
+        let mut group = Self { file: Some(file), low, next_position: position, window, again, later, members };
         group.advance();
         Ok(Some(group))
     }
@@ -126,26 +130,28 @@ impl Group {
         !self.members.is_empty()
     }
 
-    /// Whether somebody holds a message, be its subscription gone or not.
+    /// Returns `true` if there are members, or messages that are out with a handle.
     pub(crate) fn is_in_use(&self) -> bool {
         self.has_members() || self.window.iter().any(|slot| matches!(slot.state, State::Out { .. }))
     }
 
-    /// Begins anew elsewhere with the same members, who hold nothing any more.
-    pub(crate) fn reposition(&mut self, number: u64, position: u64) -> io::Result<()> {
-        let fresh = Self::begin(self.file.as_ref().map(|(path, _)| path.clone()), number, position)?;
-        let old = std::mem::replace(self, fresh);
-        self.members = old.members;
-        old.window.iter().for_each(|slot| self.make_room(slot.state));
-        Ok(())
+    /// Moves the group to another message; its members keep their places, but no messages.
+    pub(crate) fn reposition(&mut self, number: u64, position: u64) {
+        for slot in std::mem::take(&mut self.window) {
+            self.make_room(slot.state);
+        }
+        self.again.clear();
+        self.later.clear();
+        (self.low, self.next_position) = (number, position);
+        self.note(Event::Began { number, position });
     }
 
-    /// When there is something to hand out without being told.
+    /// Returns the time when the next delayed retry is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.later.peek().map(|Reverse((due, _))| *due)
     }
 
-    /// Hands out what there is, as far as members have room: what comes again first.
+    /// Hands out messages while members have room, redeliveries first.
     pub(crate) fn hand_out(&mut self, journal: &mut Journal) -> io::Result<()> {
         while self.next_due().is_some_and(|due| due <= Instant::now()) {
             self.again.extend(self.later.pop().map(|Reverse((_, number))| number));
@@ -158,7 +164,7 @@ impl Group {
             slot.state = State::Out { delivery, member: member.id, connection: member.connection };
             slot.attempts = slot.attempts.saturating_add(1);
             let attempt = slot.attempts;
-            // A member whose stream is gone stays away; that it leaves is on its way.
+            // A member whose stream is gone gets no more; its `Leave` is on its way.
             if member.messages.try_send(Handed { number, delivery, attempt, stored }).is_err() {
                 self.unsent(number, delivery);
                 continue;
@@ -184,7 +190,7 @@ impl Group {
         Ok(Some((self.low + self.window.len() as u64 - 1, decode(record))))
     }
 
-    /// Settles a delivery; false when it is not out any more.
+    /// Settles a delivery; returns `false` if it is not out any more.
     pub(crate) fn settle(&mut self, number: u64, delivery: u64, disposition: Disposition) -> bool {
         let Some(state) = self.out(number, delivery) else { return false };
         self.make_room(state);
@@ -201,7 +207,7 @@ impl Group {
         true
     }
 
-    /// Takes back what its member never saw: that was no attempt.
+    /// Takes back a message that its member never saw; it does not count as an attempt.
     pub(crate) fn unsent(&mut self, number: u64, delivery: u64) {
         let Some(state) = self.out(number, delivery) else { return };
         self.make_room(state);
@@ -214,12 +220,12 @@ impl Group {
         self.bring_back(number, Duration::ZERO);
     }
 
-    /// A subscription is gone; what is out stays with its handles.
+    /// Removes a subscription; messages that are out stay with their handles.
     pub(crate) fn leave(&mut self, member: u64) {
         self.members.retain(|other| other.id != member);
     }
 
-    /// A connection is gone: what it holds comes again.
+    /// Removes a connection; the messages that it holds are redelivered.
     pub(crate) fn release(&mut self, gone: u64) {
         self.members.retain(|member| member.connection != gone);
         for (number, slot) in (self.low..).zip(&mut self.window) {
@@ -230,20 +236,9 @@ impl Group {
         }
     }
 
-    /// Writes what happened, so that another process finds it.
+    /// Writes the events, so that the next process finds them.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        let Some((path, file)) = &mut self.file else { return Ok(()) };
-        file.flush()?;
-        if file.end() > COMPACT_AT {
-            let position = self.window.front().map_or(self.next_position, |slot| slot.position);
-            let began = Event::Began { number: self.low, position };
-            let known = self.window.iter().zip(self.low..).map(|(slot, number)| match slot.state {
-                State::Settled => Event::Settled { number },
-                _ => Event::Tried { number, attempts: slot.attempts },
-            });
-            *file = Journal::replace(path, std::iter::once(began).chain(known).map(Event::encode))?;
-        }
-        Ok(())
+        self.file.as_mut().map_or(Ok(()), Journal::flush)
     }
 
     fn bring_back(&mut self, number: u64, delay: Duration) {
@@ -279,7 +274,7 @@ impl Group {
     }
 
     fn note(&mut self, event: Event) {
-        if let Some((_, file)) = &mut self.file {
+        if let Some(file) = &mut self.file {
             file.append(&event.encode());
         }
     }

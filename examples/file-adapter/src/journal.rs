@@ -1,31 +1,35 @@
-//! A file of records that only grows.
+//! An append-only file of records, each with its length and checksum.
 
-use std::fs::{self, File};
-use std::io::{self, BufReader, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use crate::frame;
+/// The length and the checksum before every record, four bytes each.
+const FRAME: u64 = 8;
+/// Maximum length of a record; a greater length is damage.
+const MAX_RECORD: usize = 64 << 20;
 
-/// An open file of records. What was appended is in the file after [`flush`](Self::flush).
+/// An open file of records. Appended records are in the file after [`flush`](Self::flush).
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: File,
     written: u64,
-    /// Records of the work that is under way, with their frames.
+    /// Records that are not written yet, with their frames.
     pending: Vec<u8>,
     sync: bool,
 }
 
 impl Journal {
-    /// Opens the file, made if it is not there, and shows every record with its position. What follows the last whole
-    /// record was cut off by a crash: it is moved to a file beside, so that nothing hinders what is appended next.
+    /// Opens the file, created if it is missing, and calls `visit` with every record and its
+    /// position. A crash may have cut off the last record: everything behind the last whole record
+    /// is moved to a second file, so that the next record is appended to a whole one.
     pub(crate) fn open(path: &Path, sync: bool, mut visit: impl FnMut(u64, &[u8])) -> io::Result<Self> {
         let mut file = File::options().read(true).append(true).create(true).open(path)?;
         let mut written = 0;
         let mut reader = BufReader::new(&mut file);
-        while let Some(record) = frame::read(&mut reader)? {
+        while let Some(record) = read(&mut reader)? {
             visit(written, &record);
-            written += frame::HEADER + record.len() as u64;
+            written += FRAME + record.len() as u64;
         }
         if file.metadata()?.len() > written {
             file.seek(SeekFrom::Start(written))?;
@@ -39,16 +43,19 @@ impl Journal {
         Ok(Self { file, written, pending: Vec::new(), sync })
     }
 
-    /// Where the next record will lie.
+    /// Returns the position of the next record to append.
     pub(crate) fn end(&self) -> u64 {
         self.written + self.pending.len() as u64
     }
 
+    /// Appends a record, which is neither empty nor longer than [`MAX_RECORD`].
     pub(crate) fn append(&mut self, record: &[u8]) {
-        frame::write(&mut self.pending, record);
+        self.pending.extend_from_slice(&(record.len() as u32).to_le_bytes());
+        self.pending.extend_from_slice(&crc32fast::hash(record).to_le_bytes());
+        self.pending.extend_from_slice(record);
     }
 
-    /// Writes what was appended; with `sync`, until the disk has it.
+    /// Writes the appended records; with `sync`, waits until they are on the disk.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         if self.pending.is_empty() {
             return Ok(());
@@ -58,41 +65,51 @@ impl Journal {
             self.file.sync_data()?;
         }
         self.written = self.end();
-        // Keeps room for the next time, but not the room of the largest batch there ever was.
+        // Keeps a buffer for the next records, but not the size of the largest batch.
         self.pending.clear();
         self.pending.shrink_to(64 << 10);
         Ok(())
     }
 
-    /// The written record at this position, and the position of the next; none at the end.
+    /// Reads the record at this position, and returns it with the position of the next; `None` at
+    /// the end of the written records.
     pub(crate) fn read(&mut self, position: u64) -> io::Result<Option<(Vec<u8>, u64)>> {
         if position >= self.written {
             return Ok(None);
         }
         self.file.seek(SeekFrom::Start(position))?;
-        match frame::read(&mut self.file)? {
+        match read(&mut self.file)? {
             Some(record) => {
-                let next = position + frame::HEADER + record.len() as u64;
+                let next = position + FRAME + record.len() as u64;
                 Ok(Some((record, next)))
             }
-            None => Err(io::Error::new(io::ErrorKind::InvalidData, "a record was changed by somebody else")),
+            None => Err(io::Error::new(ErrorKind::InvalidData, "another program changed a record")),
         }
-    }
-
-    /// Replaces the file at `path` by one with these records only, all or nothing.
-    pub(crate) fn replace(path: &Path, records: impl Iterator<Item = [u8; 17]>) -> io::Result<Self> {
-        let draft = path.with_extension("draft");
-        let _ = fs::remove_file(&draft);
-        let mut journal = Self::open(&draft, false, |_, _| {})?;
-        records.for_each(|record| journal.append(&record));
-        journal.flush()?;
-        journal.file.sync_all()?;
-        fs::rename(&draft, path)?;
-        Ok(journal)
     }
 }
 
-/// Brings the name of a new file to the disk; where folders cannot be opened, the system sees to it.
+/// Reads the next record; `None` at the end of the file, or if no whole record follows.
+fn read(file: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut frame = [0; FRAME as usize];
+    match file.read_exact(&mut frame) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let [a, b, c, d, check @ ..] = frame;
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
+    // A crash of the machine may leave zeros, and the checksum of an empty record is zero.
+    if length == 0 || length > MAX_RECORD {
+        return Ok(None);
+    }
+    // Grows with the bytes that are there, so that a wrong length takes no memory.
+    let mut record = Vec::new();
+    file.take(length as u64).read_to_end(&mut record)?;
+    let is_whole = record.len() == length && crc32fast::hash(&record) == u32::from_le_bytes(check);
+    Ok(is_whole.then_some(record))
+}
+
+/// Brings the name of a new file to the disk. Systems without folders that can be opened do it
+/// themselves.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),

@@ -1,41 +1,48 @@
-//! A broker that is a directory, as an adapter for [`traced_broker`] that stands outside of it.
+//! A broker that is a directory: an adapter for [`traced_broker`] in a separate package.
 //!
 //! # URLs
-//! `files:///var/lib/shop` is the directory `/var/lib/shop`, created if it is missing; [`Files::open`] takes any path. There is
-//! neither host nor credentials.
+//! `files:///var/lib/shop` is the directory `/var/lib/shop`, created if it is missing;
+//! [`Files::open`] takes any path. There is no host, and there are no credentials.
 //!
 //! | option | meaning | default |
 //! |---|---|---|
 //! | `sync` | `true`: a confirmed message is on the disk; `false`: with the operating system | `true` |
 //! | `topology` | `create` missing topics, or only `check` | `create` |
 //!
-//! All connections of a process to one directory share it. One process at a time can have it open: another is refused with
-//! [`ErrorKind::Conflict`], until a moment after the last connection is closed. Each directory has a thread of its own, which writes and
-//! reads all its files.
+//! All connections of a process to one directory share it. One process at a time can have it open:
+//! another one is refused with [`ErrorKind::Conflict`], until a moment after the last connection is
+//! closed. Each directory has its own thread, which writes and reads all its files.
 //!
 //! # Delivery semantics
-//! A confirmed message survives the death of the process in any case. A crash of the machine, or a loss of power, it survives with
-//! `sync=true`, as far as the disk tells the truth. What is settled is written and never synced: after a crash of the machine, but not of
-//! the process, some of it may come again, or a group that was new be forgotten. What a crash cut off at the end of a file was
-//! not confirmed; it is moved to a file `*.torn` beside when the topic is opened, and so is what follows a damaged record.
+//! A confirmed message survives the death of the process. With `sync=true` it also survives a crash
+//! of the machine or a loss of power, as far as the disk tells the truth. Settlements are written
+//! but never synced: after a crash of the machine, but not of the process, some messages may be
+//! redelivered, and a new group may be forgotten. A record that a crash cut off at the end of a
+//! file was not confirmed. It is moved to a file `*.torn` when the topic is opened, and so is
+//! everything behind a damaged record.
 //!
-//! Every group gets every message at least once, members share; a new group starts at the oldest message. Order is that of
-//! publishing; a message that is retried comes again after its delay while later ones pass it. The number of attempts is written down
-//! and outlives the process; the delay of a retry does not. A group runs at most 65,536 messages ahead of its oldest unsettled one.
-//! A topic keeps all its messages: to remove them, remove its folder while no process has the directory open. A topic is read
-//! from its beginning once it is opened, and to find a time or an offset.
+//! Every group gets every message at least once; members share them. A new group starts at the
+//! oldest message. Order is that of publishing; a retried message is redelivered after its delay,
+//! and later messages pass it. The number of attempts is written to the file of the group and
+//! outlives the process; the delay of a retry does not. A group runs at most 65,536 messages ahead
+//! of its oldest unsettled one.
 //!
-//! When a file cannot be written, all is closed and opened again: what was under way fails with an unknown outcome, streams go on. A reader
-//! without a group goes on behind the last message that it was handed.
+//! All files only grow: a topic keeps all its messages, and a group all its events. To remove them,
+//! remove the folder of the topic while no process has the directory open. A topic is read from its
+//! beginning when it is opened, and to find a time or an offset; a group is read from its beginning
+//! when it is opened.
+//!
+//! If a file cannot be written, everything is closed and reopened: operations in progress fail with
+//! an unknown outcome, and streams continue. A reader without a group continues behind the last
+//! message that it was handed.
 //!
 //! # Headers
-//! Names and values are carried as they are.
+//! Names and values are carried unchanged.
 //!
 //! # Escape hatch
 //! [`offline`] takes a directory out of use, to copy or to restore its files.
 
 mod connection;
-mod frame;
 mod group;
 mod journal;
 mod queue;
@@ -50,16 +57,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use traced_broker::capability::{Attempts, Confirm, HeaderValues, Order, Retry, TimestampSource};
+use traced_broker::capability::{Attempts, Confirm, HeaderValues, Order, Redelivery, TimestampSource};
 use traced_broker::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
 use traced_broker::{BrokerUrl, Capabilities, Error, ErrorKind, Receipt, Result, Start, Subscription, Topic, Topology};
 
-use connection::{Connection, Place};
+use connection::{Connection, Location};
 use queue::Command;
 use source::Reading;
 use topic::GroupKey;
 
-/// The largest payload in bytes.
+/// Maximum length of a payload in bytes.
 pub const MAX_PAYLOAD: usize = 16 << 20;
 
 /// A connection to a directory; see the [crate](self).
@@ -74,7 +81,8 @@ impl Files {
     /// Connects to the directory of the URL.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for another scheme, a host, credentials, or an unknown or invalid option; and as [`Files::open`].
+    /// [`ErrorKind::InvalidConfig`] for another scheme, a host, credentials, or an unknown or
+    /// invalid option; otherwise as [`Files::open`].
     pub async fn connect(url: &BrokerUrl) -> Result<Self> {
         if url.scheme() != "files" || url.name().is_some() || url.username().is_some() {
             let message = "the URL of a directory is files:///path, without a host and without credentials";
@@ -84,20 +92,21 @@ impl Files {
         let sync = options.take("sync")?.unwrap_or(true);
         let create = options.take("topology")?.unwrap_or(Topology::Create) == Topology::Create;
         options.finish()?;
-        Self::over(Place { directory: Path::new("/").join(url.path()), sync, create }).await
+        Self::over(Location { directory: Path::new("/").join(url.path()), sync, create }).await
     }
 
-    /// Connects to a directory, created if it is missing. With `sync`, what is confirmed is on the disk.
+    /// Connects to a directory, created if it is missing. With `sync`, a confirmed message is on
+    /// the disk.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when it cannot be written, [`ErrorKind::Conflict`] when another process has it open, or this one with
-    /// another value of `sync`.
+    /// [`ErrorKind::Unavailable`] if it cannot be written, [`ErrorKind::Conflict`] if another
+    /// process has it open, or this one with another value of `sync`.
     pub async fn open(directory: impl Into<PathBuf>, sync: bool) -> Result<Self> {
-        Self::over(Place { directory: directory.into(), sync, create: true }).await
+        Self::over(Location { directory: directory.into(), sync, create: true }).await
     }
 
-    async fn over(place: Place) -> Result<Self> {
-        let connection = Connection::open(place).await.map_err(|error| error.with_operation("connect"))?;
+    async fn over(location: Location) -> Result<Self> {
+        let connection = Connection::open(location).await.map_err(|error| error.with_operation("connect"))?;
         Ok(Self { identity: Identity::new("files"), capabilities: capabilities(), connection })
     }
 }
@@ -108,7 +117,7 @@ fn capabilities() -> Capabilities {
     can.groups = true;
     can.at_least_once = true;
     can.backlog = true;
-    can.retry = Retry::NativeDelayed;
+    can.retry = Redelivery::NativeDelayed;
     can.attempts = Attempts::Broker;
     can.order = Order::Stream;
     can.native_key = true;
@@ -123,12 +132,14 @@ fn capabilities() -> Capabilities {
     can
 }
 
-/// Closes the directory in this process as a kill would, does some work on its files, and lets connections open it again.
+/// Closes the directory in this process as a kill does, does some work on its files, and lets
+/// connections reopen it.
 ///
-/// What was under way ends with an unknown outcome, what is unsettled comes again. Blocks until the work is done.
+/// Operations in progress end with an unknown outcome, and unsettled messages are redelivered.
+/// Blocks until the work is done.
 ///
 /// # Errors
-/// When the directory cannot be found.
+/// If the directory cannot be found.
 pub fn offline<T>(directory: impl AsRef<Path>, work: impl FnOnce() -> T) -> io::Result<T> {
     registry::offline(directory.as_ref(), work)
 }
@@ -144,7 +155,7 @@ impl Driver for Files {
     }
 
     async fn declare(&self, topic: &Topic) -> Result<Destination> {
-        let (topic, create) = (topic.clone(), self.connection.place.create);
+        let (topic, create) = (topic.clone(), self.connection.location.create);
         self.connection.ask(|reply| Command::Declare { topic, create, reply }).await?;
         Ok(Destination::new())
     }

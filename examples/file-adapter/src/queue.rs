@@ -1,4 +1,4 @@
-//! What connections ask of a store, in order.
+//! The commands of connections to a store, in order.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -12,10 +12,10 @@ use traced_broker::{Error, Receipt, Start, Topic};
 use crate::group::Member;
 use crate::topic::GroupKey;
 
-/// The answer to what is awaited at once.
+/// The answer to a command that is awaited at once.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
-/// Whose turn a delivery is.
+/// The identity of a delivery.
 #[derive(Debug, Clone)]
 pub(crate) struct Ticket {
     pub(crate) topic: Topic,
@@ -35,7 +35,7 @@ pub(crate) enum Command {
         topic: Topic,
         message: Outbound,
         confirmer: Confirmer<Receipt>,
-        place: OwnedSemaphorePermit,
+        location: OwnedSemaphorePermit,
     },
     Join {
         topic: Topic,
@@ -56,7 +56,7 @@ pub(crate) enum Command {
         disposition: Disposition,
         confirmer: Confirmer<()>,
     },
-    /// Handed out, and never seen by the application.
+    /// A delivery that was handed out, but never seen by the application.
     Unsent(Ticket),
     Leave {
         topic: Topic,
@@ -70,7 +70,8 @@ pub(crate) enum Command {
     Ping(Reply<()>),
 }
 
-/// A queue that its reader may end. It holds no more than connections may leave unconfirmed and subscriptions unsettled.
+/// A queue that its reader may end. It is bounded by the limits of unconfirmed publishes per
+/// connection and unsettled messages per subscription.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     commands: Mutex<Commands>,
@@ -81,14 +82,14 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 struct Commands {
     waiting: VecDeque<Command>,
-    /// Nothing more will come; what is there is still done.
+    /// No more commands are accepted; the waiting ones are still executed.
     finished: bool,
-    /// Nothing more is done.
+    /// No more commands are executed.
     killed: bool,
 }
 
 impl Queue {
-    /// Adds a command; drops it, and says false, if nobody will do it.
+    /// Adds a command; drops it and returns `false` if it will not be executed.
     pub(crate) fn push(&self, command: Command) -> bool {
         let mut commands = self.commands.lock();
         let takes = !commands.finished && !commands.killed;
@@ -99,7 +100,7 @@ impl Queue {
         takes
     }
 
-    /// All that is there, waiting for something until `due`; none when there will never be anything.
+    /// Takes all commands, waiting for the first until `due`; `None` after the end of the queue.
     pub(crate) fn take(&self, due: Option<Instant>) -> Option<VecDeque<Command>> {
         let mut commands = self.commands.lock();
         while commands.waiting.is_empty() && !commands.finished && !commands.killed {
@@ -115,13 +116,13 @@ impl Queue {
         (!over).then(|| std::mem::take(&mut commands.waiting))
     }
 
-    /// Lets what is there be done, and nothing more.
+    /// Accepts no more commands; the waiting ones are still executed.
     pub(crate) fn finish(&self) {
         self.commands.lock().finished = true;
         self.changed.notify_one();
     }
 
-    /// Stops at once. Who waits for an answer gets none, which is to say that the outcome is unknown.
+    /// Stops at once. Waiting commands get no answer, so their outcome is unknown.
     pub(crate) fn kill(&self) {
         let mut commands = self.commands.lock();
         commands.killed = true;
@@ -136,7 +137,7 @@ impl Queue {
         self.commands.lock().killed
     }
 
-    /// Completes when nothing is done any more.
+    /// Completes when no more commands are executed.
     pub(crate) fn ended(&self) -> WaitForCancellationFutureOwned {
         self.ended.clone().cancelled_owned()
     }

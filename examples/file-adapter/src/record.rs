@@ -1,4 +1,4 @@
-//! What records mean: a message of a topic, an event of a group.
+//! The contents of records: a message of a topic, an event of a group.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,10 +6,10 @@ use bytes::Bytes;
 use traced_broker::Headers;
 use traced_broker::driver::Outbound;
 
-/// The length that stands for "there is none", which is not the same as "empty".
+/// The length of an absent field; an empty field has length 0.
 const NONE: u32 = u32::MAX;
 
-/// A message as it was read from a journal.
+/// A message read from a journal.
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
     pub(crate) time: Option<SystemTime>,
@@ -20,7 +20,7 @@ pub(crate) struct Stored {
     pub(crate) unreadable_headers: u32,
 }
 
-/// The record of a message: time, payload, key, id, number of headers, names and values.
+/// Encodes a message: time, payload, key, id, number of headers, names and values.
 pub(crate) fn encode(message: &Outbound, time: SystemTime) -> Vec<u8> {
     let mut out = Vec::new();
     let nanoseconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -36,7 +36,8 @@ pub(crate) fn encode(message: &Outbound, time: SystemTime) -> Vec<u8> {
     out
 }
 
-/// The message of a record. One that this adapter did not write is handed out as it is, for somebody to look at.
+/// Decodes a message. A record that this adapter did not write becomes the payload, so that the
+/// application can reject it.
 pub(crate) fn decode(record: Vec<u8>) -> Stored {
     let record = Bytes::from(record);
     decode_fields(&record).unwrap_or_else(|| Stored {
@@ -63,7 +64,7 @@ fn decode_fields(record: &Bytes) -> Option<Stored> {
     Some(stored)
 }
 
-/// The time of a message, without reading the rest.
+/// Reads only the time of a message.
 pub(crate) fn time_of(record: &[u8]) -> Option<SystemTime> {
     let nanoseconds = Fields(record).array().map(u64::from_le_bytes)?;
     UNIX_EPOCH.checked_add(Duration::from_nanos(nanoseconds))
@@ -75,14 +76,15 @@ fn put(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     out.extend_from_slice(bytes.unwrap_or_default());
 }
 
-/// What happened to a group, as its file has it. Messages are told by their number.
+/// An event of a group, as its file records it. Messages are identified by their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// It stands at this message, which lies at this position of the journal, and nothing else is known of it.
+    /// The group begins at this message, which has this position in the journal; earlier events do
+    /// not count.
     Began { number: u64, position: u64 },
-    /// The message was handed out that often.
+    /// The message was handed out this many times.
     Tried { number: u64, attempts: u32 },
-    /// The message does not come back.
+    /// The message is not redelivered.
     Settled { number: u64 },
 }
 
@@ -99,7 +101,7 @@ impl Event {
         out
     }
 
-    /// The event of a record; one of a later version means nothing here.
+    /// Decodes an event; returns `None` for an event of a later version.
     pub(crate) fn decode(record: &[u8]) -> Option<Self> {
         let (tag, mut fields) = record.split_first().map(|(tag, rest)| (*tag, Fields(rest)))?;
         let number = fields.array().map(u64::from_le_bytes)?;
@@ -113,7 +115,7 @@ impl Event {
     }
 }
 
-/// The rest of a record; every step may find it too short.
+/// The rest of a record. Every step returns `None` if it is too short.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {

@@ -1,4 +1,4 @@
-//! Which directories this process has open: connections to one directory share it.
+//! The open directories of this process: connections to one directory share it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,7 +12,8 @@ use traced_broker::{Error, ErrorKind, Result};
 
 use crate::store::{Store, failed};
 
-/// By canonical path. An entry whose store is gone stays until the directory is opened again, for its thread may still be at work.
+/// The directories by canonical path. An entry whose store is gone stays until the directory is
+/// reopened, because its thread may still be working.
 static OPEN: LazyLock<Mutex<HashMap<PathBuf, Entry>>> = LazyLock::new(Mutex::default);
 
 struct Entry {
@@ -21,7 +22,7 @@ struct Entry {
     thread: JoinHandle<()>,
 }
 
-/// Opens the directory, or joins those who have it open. Blocks.
+/// Opens the directory, or returns the store that has it open. Blocks.
 pub(crate) fn open(directory: &Path, sync: bool) -> Result<Arc<Store>> {
     let mut open = OPEN.lock();
     let path = canonical(directory).map_err(|error| failed("the directory cannot be created", error))?;
@@ -32,7 +33,7 @@ pub(crate) fn open(directory: &Path, sync: bool) -> Result<Arc<Store>> {
             let message = "the directory is open in this process with another value of sync";
             return if same { Ok(store) } else { Err(Error::new(ErrorKind::Conflict, message)) };
         }
-        // It finishes what it was asked, and then gives up its lock. How it ended is of no interest.
+        // The thread finishes its commands, and then releases its lock. Its result does not matter.
         let _ = entry.thread.join();
     }
     let (store, thread) = Store::open(&path, sync)?;
@@ -41,7 +42,7 @@ pub(crate) fn open(directory: &Path, sync: bool) -> Result<Arc<Store>> {
     Ok(store)
 }
 
-/// Closes the directory as a kill would, and lets nobody open it before `work` is done. Blocks.
+/// Closes the directory as a kill does, and keeps it closed until `work` is done. Blocks.
 pub(crate) fn offline<T>(directory: &Path, work: impl FnOnce() -> T) -> io::Result<T> {
     let mut open = OPEN.lock();
     if let Some(entry) = open.remove(&canonical(directory)?) {

@@ -1,4 +1,5 @@
-//! Subscriptions: streams of messages that go on when the directory is opened again, and the handles to settle them.
+//! Subscriptions: streams of messages that continue when the directory is reopened, and the handles
+//! that settle the messages.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,12 +17,12 @@ use crate::queue::{Command, Ticket};
 use crate::store::{Store, settlement_lost};
 use crate::topic::GroupKey;
 
-/// How long to wait when the directory is there and the topic cannot be joined.
+/// Delay after an attempt to join a topic has failed although the directory is open.
 const PAUSE: Duration = Duration::from_millis(200);
 
 static NEXT_MEMBER: AtomicU64 = AtomicU64::new(1);
 
-/// A subscription, as its stream carries it along.
+/// A subscription, which is the state of its stream.
 pub(crate) struct Reading {
     connection: Arc<Connection>,
     topic: Topic,
@@ -43,18 +44,18 @@ impl Reading {
             group: named.unwrap_or(GroupKey::Reader(member)),
             member,
             start: subscription.start_position(),
-            limit: subscription.max_unsettled(),
+            limit: subscription.prefetch_limit(),
             messages: mpsc::channel(1).1,
             store: Weak::new(),
         };
-        let create = reading.connection.place.create;
+        let create = reading.connection.location.create;
         let store = reading.connection.store()?;
         reading.join(&store, create).await?;
         Ok(reading)
     }
 
     async fn join(&mut self, store: &Arc<Store>, create: bool) -> Result<()> {
-        // Room for all that may be unsettled: the store never waits for us.
+        // Room for every message that may be unsettled, so that the store never waits.
         let (sender, messages) = mpsc::channel(self.limit);
         let (topic, group) = (self.topic.clone(), self.group.clone());
         let member = Member { id: self.member, connection: self.connection.id, room: self.limit, messages: sender };
@@ -64,7 +65,7 @@ impl Reading {
         self.connection.ask(|reply| Command::Join { topic, group, start, member, create, reply }).await
     }
 
-    /// The messages, until the connection is closed.
+    /// Returns the stream of messages, which ends when the connection is closed.
     pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Inbound>> + Send {
         futures_util::stream::unfold(self, |mut reading| async {
             let connection = Arc::clone(&reading.connection);
@@ -91,7 +92,7 @@ impl Reading {
 
     fn inbound(&mut self, handed: Handed) -> Inbound {
         if matches!(self.group, GroupKey::Reader(_)) {
-            // A reader has no file that tells where it was.
+            // A reader has no file that holds its position.
             self.start = Start::Offset(handed.number + 1);
         }
         let handle = Handle { ticket: Some(self.ticket(&handed)), store: self.store.clone() };
@@ -117,7 +118,7 @@ impl Reading {
 }
 
 impl Drop for Reading {
-    /// Leaves the group, and gives back what was on its way here.
+    /// Leaves the group, and gives back the messages that were not yielded.
     fn drop(&mut self) {
         let Some(store) = self.store.upgrade() else { return };
         let (topic, group) = (self.topic.clone(), self.group.clone());
@@ -129,11 +130,11 @@ impl Drop for Reading {
     }
 }
 
-/// The way to settle one delivery. One that is dropped unsettled gives its message back.
+/// The handle of one delivery. Dropping it unsettled gives the message back.
 #[derive(Debug)]
 struct Handle {
     ticket: Option<Ticket>,
-    /// The store that handed it out: no other has this delivery.
+    /// The store that handed the message out; no other store has this delivery.
     store: Weak<Store>,
 }
 

@@ -1,4 +1,4 @@
-//! The broker: one thread per directory that alone touches its files.
+//! The broker: one thread per directory, the only one that touches its files.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, TryLockError};
@@ -14,10 +14,10 @@ use traced_broker::{Error, ErrorKind, Receipt, Result};
 use crate::queue::{Command, Queue, Reply};
 use crate::topic::Topic;
 
-/// So many topics are open at a time, and more only if they are all in use.
+/// Maximum number of open topics, unless more are in use.
 const OPEN_TOPICS: usize = 128;
 
-/// An open directory; closed, after what was asked, when the last one who holds it lets go.
+/// An open directory. It is closed when the last reference is dropped, after all commands.
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) queue: Arc<Queue>,
@@ -59,12 +59,12 @@ fn lock(directory: &Path) -> Result<File> {
     }
 }
 
-/// The error of a file operation, after which trying again may help.
+/// Returns the error of a file operation that may succeed later.
 pub(crate) fn failed(message: &str, error: io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, message).with_source(error)
 }
 
-/// What is answered once it is in the files.
+/// The answer to a command, given once its effects are in the files.
 enum Answer {
     Published(OwnedSemaphorePermit, Confirmer<Receipt>, Result<Receipt>),
     Settled(Confirmer<()>, Result<()>),
@@ -72,12 +72,12 @@ enum Answer {
 }
 
 impl Answer {
-    /// Gives it; nobody may be waiting any more.
+    /// Gives the answer; the caller may have gone.
     fn give(self) {
         match self {
-            Self::Published(place, confirmer, receipt) => {
-                // In this order: whoever hears of it may publish the next message at once.
-                drop(place);
+            Self::Published(location, confirmer, receipt) => {
+                // In this order: after the confirm, the next message may arrive at once.
+                drop(location);
                 confirmer.confirm(receipt);
             }
             Self::Settled(confirmer, settled) => confirmer.confirm(settled),
@@ -90,13 +90,13 @@ fn unreadable(error: io::Error) -> Error {
     failed("the files of the topic cannot be used", error)
 }
 
-/// The error of a delivery that somebody else has, or will have.
+/// Returns the error of a delivery that has gone, or will go, to another handle.
 pub(crate) fn settlement_lost() -> Error {
-    let message = "the delivery is not this connection's any more: it comes again, or did";
+    let message = "the delivery no longer belongs to this connection: the message is redelivered";
     Error::new(ErrorKind::SettlementLost, message)
 }
 
-/// However the thread ends, nobody waits for it in vain.
+/// Ends the queue with the thread, so that no caller waits forever.
 struct KillOnDrop(Arc<Queue>);
 
 impl Drop for KillOnDrop {
@@ -113,7 +113,8 @@ struct Worker {
 }
 
 impl Worker {
-    /// Works until nobody asks any more, or a file fails: then what is in the files is no longer known, and all is read again.
+    /// Works until the queue ends or a file fails. After a failure, the contents of the files are
+    /// not known, so the directory is closed and read again.
     fn run(mut self) {
         let _last = KillOnDrop(Arc::clone(&self.queue));
         loop {
@@ -130,7 +131,7 @@ impl Worker {
         for command in commands {
             answers.extend(self.obey(command)?);
         }
-        // First what was published, then what becomes of it, and then the word that it is so.
+        // First the published messages, then the events of the groups, and then the answers.
         for topic in self.topics.values_mut() {
             topic.flush()?;
             topic.hand_out()?;
@@ -144,12 +145,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Does what was asked. An error is one after which nothing can be relied on; any other is an answer.
+    /// Executes a command. An error ends the store; any other failure is part of the answer.
     fn obey(&mut self, command: Command) -> io::Result<Option<Answer>> {
         Ok(Some(match command {
-            Command::Publish { place, topic, message, confirmer } => {
+            Command::Publish { location, topic, message, confirmer } => {
                 let receipt = self.topic(&topic, false).map(|topic| topic.publish(&message));
-                Answer::Published(place, confirmer, receipt)
+                Answer::Published(location, confirmer, receipt)
             }
             Command::Settle { ticket, disposition, confirmer } => {
                 let group = self.topics.get_mut(&*ticket.topic).and_then(|topic| topic.open_group(&ticket.group));
@@ -180,7 +181,7 @@ impl Worker {
         }))
     }
 
-    /// Works on the files of a topic, what was published before being in them.
+    /// Works on the files of a topic after the messages published so far are written.
     fn within(
         &mut self,
         topic: &str,
@@ -196,7 +197,7 @@ impl Worker {
         }
     }
 
-    /// The topic of that name, opened if it is not.
+    /// Returns the topic with this name, opened if it is not open.
     fn topic(&mut self, name: &str, create: bool) -> Result<&mut Topic> {
         if !self.topics.contains_key(name) {
             let opened = Topic::open(&self.directory.join("topics").join(name), create, self.sync);

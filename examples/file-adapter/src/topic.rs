@@ -14,12 +14,12 @@ use crate::group::{Group, Member};
 use crate::journal::Journal;
 use crate::record;
 
-/// Which group of a topic.
+/// The key of a group of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum GroupKey {
-    /// A group with a name, and so with a file.
+    /// A group with a name, and thus with a file.
     Named(Arc<str>),
-    /// A reader without a group, by its subscription: it goes with it.
+    /// A reader without a group; it ends with its subscription, whose number this is.
     Reader(u64),
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Topic {
 }
 
 impl Topic {
-    /// Opens the topic in that folder; none if there is none and it may not be created.
+    /// Opens the topic in this folder; returns `None` if it is missing and must not be created.
     pub(crate) fn open(folder: &Path, create: bool, sync: bool) -> io::Result<Option<Self>> {
         let path = folder.join("journal");
         if !create && !path.exists() {
@@ -45,14 +45,14 @@ impl Topic {
         Ok(Some(Self { folder: folder.to_owned(), journal, next, groups: BTreeMap::new() }))
     }
 
-    /// Puts a message behind the others; it is written by [`flush`](Self::flush).
+    /// Appends a message; [`flush`](Self::flush) writes it.
     pub(crate) fn publish(&mut self, message: &Outbound) -> Receipt {
         self.journal.append(&record::encode(message, SystemTime::now()));
         self.next += 1;
         Receipt::confirmed().with_offset(i64::try_from(self.next - 1).unwrap_or(i64::MAX))
     }
 
-    /// Writes what was published.
+    /// Writes the published messages.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.journal.flush()
     }
@@ -68,16 +68,17 @@ impl Topic {
         Ok(())
     }
 
-    /// Moves a group, made if it is not there.
+    /// Moves a group, created if it is missing.
     pub(crate) fn reposition(&mut self, key: &GroupKey, start: Start) -> io::Result<()> {
         let (number, position) = self.find(start)?;
         match self.group(key)? {
             Some(group) => group.reposition(number, position),
-            None => self.begin(key, start),
+            None => self.begin(key, start)?,
         }
+        Ok(())
     }
 
-    /// The group of that name, restored if it is known from before.
+    /// Returns the group with this key, restored from its file if it has one.
     pub(crate) fn group(&mut self, key: &GroupKey) -> io::Result<Option<&mut Group>> {
         if let (false, Some(path)) = (self.groups.contains_key(key), self.path_of(key))
             && path.exists()
@@ -88,7 +89,7 @@ impl Topic {
         Ok(self.groups.get_mut(key))
     }
 
-    /// The group if it is open, as it is where something of it is out.
+    /// Returns the group if it is open; a group with messages that are out is.
     pub(crate) fn open_group(&mut self, key: &GroupKey) -> Option<&mut Group> {
         self.groups.get_mut(key)
     }
@@ -107,7 +108,7 @@ impl Topic {
         self.groups.retain(|key, group| matches!(key, GroupKey::Named(_)) || group.has_members());
     }
 
-    /// Hands out what there is, and writes down what happened to the groups.
+    /// Hands out messages, and writes the events of the groups.
     pub(crate) fn hand_out(&mut self) -> io::Result<()> {
         for group in self.groups.values_mut() {
             group.hand_out(&mut self.journal)?;
@@ -130,12 +131,13 @@ impl Topic {
         if let Some(folder) = path.as_deref().and_then(Path::parent) {
             fs::create_dir_all(folder)?;
         }
-        self.groups.insert(key.clone(), Group::begin(path, number, position)?);
+        let file = path.map(|path| Journal::open(&path, false, |_, _| {})).transpose()?;
+        self.groups.insert(key.clone(), Group::begin(file, number, position));
         Ok(())
     }
 
-    /// The number and the position of the message to begin at. There is no index: it reads
-    /// what is written of the journal.
+    /// Returns the number and the position of the message to begin at. There is no index: it reads
+    /// the written part of the journal.
     fn find(&mut self, start: Start) -> io::Result<(u64, u64)> {
         let (mut number, mut position) = (0, 0);
         if start == Start::Latest {

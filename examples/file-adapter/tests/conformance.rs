@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tempfile::TempDir;
-use traced_broker::conformance::{self, Harness, Mortal};
+use traced_broker::conformance::{self, Harness, Killable};
 use traced_broker::driver::Driver;
 use traced_broker::{Error, ErrorKind, Result};
 use traced_broker_files::{Files, offline};
@@ -36,22 +36,23 @@ impl Harness for OneDirectory {
         Ok(Arc::new(Files::connect(&url.parse()?).await?))
     }
 
-    async fn start_mortal(&self) -> Result<Option<Arc<dyn Mortal>>> {
+    async fn start_mortal(&self) -> Result<Option<Arc<dyn Killable>>> {
         Ok(Some(Arc::new(OwnDirectory(Arc::new(directory())))))
     }
 }
 
-/// A directory that one case has for itself.
+/// A directory for one case.
 struct OwnDirectory(Arc<TempDir>);
 
 #[async_trait]
-impl Mortal for OwnDirectory {
+impl Killable for OwnDirectory {
     async fn connect(&self) -> Result<Arc<dyn Driver>> {
         Ok(Arc::new(Files::connect(&url_of(self.0.path()).parse()?).await?))
     }
 
-    /// The broker lives in the process of its clients, so that both cannot be told apart by a signal. This drops all that the broker
-    /// has in memory, and leaves half a record behind each journal. `tests/crash.rs` kills a process.
+    /// The broker lives in the process of its clients, so a signal would kill both. Instead, this
+    /// drops the broker's memory, and leaves half a record behind each journal. `tests/crash.rs`
+    /// kills a process.
     async fn kill_and_restart(&self) -> Result<()> {
         let directory = Arc::clone(&self.0);
         let torn = tokio::task::spawn_blocking(move || offline(directory.path(), || tear(directory.path()))).await;
@@ -61,7 +62,7 @@ impl Mortal for OwnDirectory {
     }
 }
 
-/// Adds to each journal the beginning of a record that never ended.
+/// Adds to each journal the beginning of a record without its end.
 fn tear(directory: &Path) {
     for topic in fs::read_dir(directory.join("topics")).expect("there are topics") {
         let journal = topic.expect("a topic").path().join("journal");

@@ -1,4 +1,5 @@
-//! Two processes: one publishes, acknowledges and is killed in the middle of it; the other reads what it left.
+//! Two processes: one is killed while it publishes and acknowledges; the other reads the files that
+//! it left.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
@@ -12,9 +13,9 @@ use futures_util::StreamExt;
 use traced_broker::{ErrorKind, Message, Subscription, Traced, TracedBroker};
 use traced_broker_files::Files;
 
-/// The directory, for the process that is to be killed.
+/// The variable with the directory, set for the process that is killed.
 const VICTIM: &str = "TRACED_BROKER_FILES_VICTIM";
-/// After how many words of its work the process is killed, each time in another place of it.
+/// The numbers of printed lines after which the process is killed.
 const KILLED_AFTER: [usize; 4] = [1, 100, 1_000, 4_000];
 
 #[tokio::main]
@@ -34,7 +35,7 @@ fn group() -> Subscription {
     Subscription::new("orders").group("g").prefetch(64)
 }
 
-/// Publishes and acknowledges without end, and says so once it is confirmed.
+/// Publishes and acknowledges without end, and prints each confirmation.
 async fn work(directory: &Path) {
     let broker = Traced::new(Files::open(directory, false).await.unwrap());
     let mut deliveries = broker.subscribe(group()).await.unwrap();
@@ -48,7 +49,7 @@ async fn work(directory: &Path) {
         while let Some(delivery) = deliveries.next().await {
             let delivery = delivery.unwrap();
             let number = String::from_utf8(delivery.message().payload().to_vec()).unwrap();
-            // Every third stays unsettled, until there is no room for more.
+            // Every third message stays unsettled, until there is no room for more.
             if number.parse::<u64>().unwrap() % 3 == 2 && number.len() < 3 {
                 std::mem::forget(delivery);
             } else {
@@ -72,7 +73,7 @@ async fn survives_a_kill_after(words: usize) {
     assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
     victim.kill().unwrap();
     victim.wait().unwrap();
-    // What it said while we were at it; the system writes a line of this length whole or not at all.
+    // Lines that it printed meanwhile; the system writes a line of this length whole or not at all.
     said.extend(lines.map_while(Result::ok));
 
     let numbers = |word: &str| -> BTreeSet<String> {
@@ -89,7 +90,7 @@ async fn survives_a_kill_after(words: usize) {
         again.insert(number);
         delivery.ack().await.unwrap();
     }
-    // The last may have been settled without a word on it.
+    // The last message may have been settled before it was printed.
     let lost: Vec<_> =
         published.iter().filter(|number| !settling.contains(*number) && !again.contains(*number)).collect();
     assert!(lost.is_empty(), "confirmed, not settled, and lost: {lost:?}");

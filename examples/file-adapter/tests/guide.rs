@@ -1,10 +1,10 @@
-//! The guide shows the code of this adapter and no other.
+//! The guide shows only code of this adapter.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::Path;
 
-/// Without the indentation of its lines.
+/// Returns the text without the indentation of its lines.
 fn flat(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
 }
@@ -21,7 +21,7 @@ fn every_excerpt_is_in_the_sources() {
     let mut excerpts = 0;
     for block in guide.split("\n```rust\n").skip(1).chain(guide.split("\n```toml\n").skip(1)) {
         let (block, _) = block.split_once("\n```").unwrap();
-        // What is left out is marked.
+        // Omissions are marked.
         for excerpt in block.split("…").map(|excerpt| flat(excerpt.trim_end_matches(['/', '#', ' ']))) {
             assert!(
                 sources.iter().any(|source| source.contains(&excerpt)),

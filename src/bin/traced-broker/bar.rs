@@ -1,17 +1,17 @@
-//! Progress, on standard error and only where that is a terminal.
+//! Progress on standard error, shown only if that is a terminal.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often the picture moves by itself.
+/// Interval between redraws.
 const TICK: Duration = Duration::from_millis(120);
 
-/// A bar where the end is known, and something that turns where it is not. It is gone once dropped.
+/// A progress bar, or a spinner if the end is unknown. Dropping it clears the line.
 pub(crate) struct Bar(ProgressBar);
 
 impl Bar {
-    /// With how long it will take, where it goes on until the end.
+    /// Creates a bar with the estimated time left, or a spinner without an end.
     pub(crate) fn new(end: Option<u64>) -> Self {
         match end {
             Some(end) => Self::drawn(ProgressBar::new(end), "{wide_bar} {human_pos} of {human_len}, {eta} left{msg}"),
@@ -19,9 +19,16 @@ impl Bar {
         }
     }
 
-    /// Of what may be over before it comes to its end.
-    pub(crate) fn up_to(most: u64) -> Self {
-        Self::drawn(ProgressBar::new(most), "{wide_bar} {human_pos} of {human_len}{msg}")
+    /// Creates a bar without an estimate, for work that may end before `max`.
+    pub(crate) fn up_to(max: u64) -> Self {
+        Self::drawn(ProgressBar::new(max), "{wide_bar} {human_pos} of {human_len}{msg}")
+    }
+
+    /// Creates a spinner that shows only a message.
+    pub(crate) fn message(text: &'static str) -> Self {
+        let bar = Self::drawn(ProgressBar::new_spinner(), "{spinner} {msg}");
+        bar.0.set_message(text);
+        bar
     }
 
     fn drawn(bar: ProgressBar, template: &str) -> Self {
@@ -32,11 +39,16 @@ impl Bar {
         Self(bar)
     }
 
-    /// How far it is, and what else there is to say.
-    pub(crate) fn set(&self, position: u64, words: &str) {
+    /// Sets the position and the details behind it.
+    pub(crate) fn set(&self, position: u64, details: &str) {
         self.0.set_position(position);
-        let message = if words.is_empty() { String::new() } else { format!("; {words}") };
+        let message = if details.is_empty() { String::new() } else { format!("; {details}") };
         self.0.set_message(message);
+    }
+
+    /// Replaces the message of a [`Bar::message`].
+    pub(crate) fn set_message(&self, text: String) {
+        self.0.set_message(text);
     }
 }
 

@@ -12,31 +12,32 @@ use traced_broker::verify::HumanDuration;
 use traced_broker::{Bridged, Broker, Dialect, Start, Subscription, TracedBroker as _, TracedBrokerExt as _};
 
 use crate::bar::Bar;
-use crate::place::{Missing, Place, close};
-use crate::stop::told_to_stop;
-use crate::trouble::Trouble;
-use crate::{duration, moment, screen, telemetry};
+use crate::endpoint::{Endpoint, Topology, close};
+use crate::error::CliError;
+use crate::stop::stop_signal_or;
+use crate::{output, telemetry, time};
 
 pub(crate) const EXAMPLES: &str = "\
-A message is acknowledged once the other broker has confirmed the copy, and keeps the context of whoever made it: one trace through \
-both. A bridge that is stopped goes on where it ended, since its position is that of its group.
+A message is acknowledged once the other broker has confirmed the copy. The copy keeps the trace \
+context of the producer, so one trace covers both brokers. A bridge that is started again \
+resumes at the position of its group.
 
 Examples:
-  # Until Ctrl-C, which lets what is on its way arrive
+  # Copy until Ctrl-C, then finish the messages in flight
   traced-broker bridge amqp://localhost orders kafka://localhost:9092 orders
 
-  # All there is, and what cannot cross to a topic of its own
+  # Copy all stored messages; those that cannot be copied go to a dead-letter topic
   traced-broker bridge redis://localhost orders nats://localhost:4222 orders --until-empty --dead-letter orders.stranded
 
 Exit codes:
-  0  ended as it should; all that was taken has crossed
-  1  messages could not cross and were given up
-  2  it could not be done";
+  0  all consumed messages were copied
+  1  some messages could not be copied and were given up
+  2  an error";
 
-/// How often it looks how far it has come.
-const LOOK: Duration = Duration::from_millis(200);
-/// How long nothing may come before there is nothing.
-const EMPTY: &str = "5s";
+/// Interval between updates of the progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+/// The default of `--until-empty`.
+const UNTIL_EMPTY: &str = "5s";
 
 #[derive(Args)]
 pub(crate) struct Bridge {
@@ -46,30 +47,33 @@ pub(crate) struct Bridge {
     from_topic: String,
     /// The broker to copy to
     to_url: String,
-    /// The topic there
+    /// The topic to copy to
     to_topic: String,
-    /// The group that the bridge consumes as, and its place in the topic [default: bridge-SYSTEM-TOPIC of the target]
+    /// The group that the bridge consumes as, which holds its position [default:
+    /// bridge-SYSTEM-TOPIC of the target]
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// Where a new group begins: earliest, latest, a time, or how long ago
-    #[arg(long, value_name = "earliest|latest|TIME|DURATION", default_value = "earliest", value_parser = moment::start)]
+    /// Start position of a new group: earliest, latest, a time, or a duration before now
+    #[arg(long, value_name = "earliest|latest|TIME|DURATION", default_value = "earliest", value_parser = time::start)]
     from: Start,
-    /// End once that many have crossed
+    /// End once N messages are copied
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End once nothing has come for this time, which should be seconds on Kafka, where joining a group takes some
-    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = EMPTY, value_parser = duration::parse)]
+    /// End after this time without a message; use several seconds on Kafka, where joining a group
+    /// is slow
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = UNTIL_EMPTY, value_parser = time::duration)]
     until_empty: Option<Duration>,
-    /// How many may be on their way at a time
+    /// Maximum number of messages in flight
     #[arg(long, value_name = "N", default_value_t = DEFAULT_IN_FLIGHT)]
     in_flight: usize,
-    /// Copy the messages of a key one after the other, so that they keep their order through failures
+    /// Copy the messages of each key one after another, so that failures do not change their order
     #[arg(long)]
     ordered: bool,
-    /// Where messages go, at the source, that cannot cross; without it they are discarded
+    /// A topic of the source broker for messages that cannot be copied; without it they are
+    /// discarded
     #[arg(long, value_name = "TOPIC")]
     dead_letter: Option<String>,
-    /// Understand contexts that are not the W3C's: b3, jaeger, cloudevents, …
+    /// Read trace contexts in another format than the W3C's: b3, jaeger, cloudevents, …
     #[arg(long, value_name = "NAME", value_parser = dialect)]
     dialect: Vec<Dialect>,
     /// Print the result as JSON
@@ -77,36 +81,29 @@ pub(crate) struct Bridge {
     json: bool,
 }
 
-/// Whether all that was taken has crossed.
-pub(crate) async fn run(options: Bridge) -> Result<bool, Trouble> {
+/// Runs the command; returns `true` if every consumed message was copied.
+pub(crate) async fn run(options: Bridge) -> Result<bool, CliError> {
     if options.from_url == options.to_url && options.from_topic == options.to_topic {
-        return Err(Trouble::new("a bridge from a topic to itself would copy its own copies for ever"));
+        return Err(CliError::new("a bridge from a topic to itself would copy its own copies forever"));
     }
-    let telemetry = telemetry::start()?;
-    let bridged = options.connect_and_copy().await;
-    telemetry.end().await;
-    let bridged = bridged?;
-    if options.json {
-        screen::print(&json(&bridged))?;
-    } else {
-        screen::print(&text(&bridged))?;
-    }
+    let bridged = telemetry::traced(options.connect_and_copy()).await?;
+    output::print_as(options.json, || json(&bridged), || text(&bridged))?;
     Ok(bridged.consumed.rejected == 0)
 }
 
 impl Bridge {
-    async fn connect_and_copy(&self) -> Result<Bridged, Trouble> {
-        let [near, far] = self.places();
-        let (from, to) = (near.connect(Missing::ByOption).await?, far.connect(Missing::ByOption).await?);
+    async fn connect_and_copy(&self) -> Result<Bridged, CliError> {
+        let [source, target] = self.endpoints();
+        let (from, to) = (source.connect(Topology::AsConfigured).await?, target.connect(Topology::AsConfigured).await?);
         let bridged = self.copy(&from, &to).await;
-        let bridged = bridged.map_err(|error| near.trouble("copy from", &error));
+        let bridged = bridged.map_err(|error| source.error("copy from", &error));
         let closed = close(&from).await.and(close(&to).await);
         bridged.and_then(|bridged| closed.map(|()| bridged))
     }
 
-    fn places(&self) -> [Place; 2] {
-        let place = |url: &String, topic: &String| Place { url: url.clone(), topic: topic.clone() };
-        [place(&self.from_url, &self.from_topic), place(&self.to_url, &self.to_topic)]
+    fn endpoints(&self) -> [Endpoint; 2] {
+        [(&self.from_url, &self.from_topic), (&self.to_url, &self.to_topic)]
+            .map(|(url, topic)| Endpoint { url: url.clone(), topic: topic.clone() })
     }
 
     async fn copy(&self, from: &Broker, to: &Broker) -> traced_broker::Result<Bridged> {
@@ -114,10 +111,10 @@ impl Bridge {
         let mut bridge = from
             .bridge(self.subscription(from, to), to, &self.to_topic)
             .in_flight(self.in_flight)
-            .progress_every(LOOK)
-            .on_progress(|now| watch.look(now))
+            .progress_every(PROGRESS_INTERVAL)
+            .on_progress(|now| watch.update(now))
             .prepare(|message, received| {
-                watch.saw(received.timestamp().map(|stored| stored.time));
+                watch.consumed(received.timestamp().map(|stored| stored.time));
                 Ok(message)
             });
         if let Some(count) = self.count {
@@ -126,19 +123,13 @@ impl Bridge {
         if self.ordered {
             bridge = bridge.ordered_by_key();
         }
-        let stop = async {
-            tokio::select! {
-                () = told_to_stop() => {}
-                () = watch.empty.cancelled() => {}
-            }
-        };
-        bridge.run_until(stop).await
+        bridge.run_until(stop_signal_or(watch.empty.cancelled())).await
     }
 
     fn subscription(&self, from: &Broker, to: &Broker) -> Subscription {
         let group = self.group.clone().unwrap_or_else(|| format!("bridge-{}-{}", to.system(), self.to_topic));
         let mut subscription = Subscription::new(&self.from_topic).group(group).dialects(self.dialect.iter().copied());
-        // What is the same as not saying it is left unsaid, for brokers that keep no backlog.
+        // The default is left unset for brokers without a backlog.
         if self.from != Start::Earliest {
             subscription = subscription.start(self.from);
         }
@@ -152,12 +143,12 @@ impl Bridge {
     }
 }
 
-/// Draws the progress, and notices when nothing more comes.
+/// The state behind the progress bar, which also detects an empty topic.
 struct Watch {
     bar: Bar,
-    /// When the newest message that was taken was stored, in milliseconds since 1970; 0 where that is not known.
+    /// The storage time of the newest consumed message, in milliseconds since 1970; 0 if unknown.
     newest: AtomicU64,
-    /// How far it had come, and since when; `None` until it has begun.
+    /// The last progress that differed from the one before, and its time; `None` at first.
     last: Mutex<Option<(Progress, Instant)>>,
     idle: Option<Duration>,
     empty: CancellationToken,
@@ -169,18 +160,18 @@ impl Watch {
         Self { bar: Bar::new(count), newest, last, idle, empty: CancellationToken::new() }
     }
 
-    fn saw(&self, stored: Option<SystemTime>) {
+    fn consumed(&self, stored: Option<SystemTime>) {
         let since = stored.and_then(|stored| stored.duration_since(SystemTime::UNIX_EPOCH).ok());
         let millis = since.map(|since| since.as_millis().try_into().unwrap_or(u64::MAX)).unwrap_or_default();
         self.newest.fetch_max(millis, Ordering::Relaxed);
     }
 
-    fn look(&self, now: Progress) {
-        self.bar.set(now.copied, &self.words(now));
+    fn update(&self, now: Progress) {
+        self.bar.set(now.copied, &self.details(now));
         let mut last = self.last.lock();
-        let rests = |then: &Progress| now.under_way == 0 && (now.copied, now.failed) == (then.copied, then.failed);
+        let is_idle = |then: &Progress| now.under_way == 0 && (now.copied, now.failed) == (then.copied, then.failed);
         let since = match *last {
-            Some((then, since)) if rests(&then) => since,
+            Some((then, since)) if is_idle(&then) => since,
             _ => last.insert((now, Instant::now())).1,
         };
         if self.idle.is_some_and(|idle| since.elapsed() >= idle) {
@@ -188,18 +179,18 @@ impl Watch {
         }
     }
 
-    /// The rate, how old the messages are that cross now, and what is wrong.
-    fn words(&self, now: Progress) -> String {
-        let mut words = format!("{:.0}/s", now.rate);
+    /// Describes the rate, the age of the messages, and failures.
+    fn details(&self, now: Progress) -> String {
+        let mut details = format!("{:.0}/s", now.rate);
         let newest = self.newest.load(Ordering::Relaxed);
         let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + Duration::from_millis(newest));
         if let (1.., Ok(age), 1..) = (newest, age, now.under_way) {
-            words.push_str(&format!(", {} behind", HumanDuration(age)));
+            details.push_str(&format!(", {} behind", HumanDuration(age)));
         }
         if now.failed > 0 {
-            words.push_str(&format!(", {} attempts failed", now.failed));
+            details.push_str(&format!(", {} attempts failed", now.failed));
         }
-        words
+        details
     }
 }
 

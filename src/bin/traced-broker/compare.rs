@@ -1,23 +1,24 @@
-//! `traced-broker compare`.
+//! `traced-broker compare`: the differences between two brokers.
 
 use traced_broker::capability::compare;
 use traced_broker::{Broker, TracedBroker as _};
 
 use crate::args::Compare;
-use crate::place::shown;
-use crate::screen;
-use crate::trouble::Trouble;
+use crate::endpoint::{close, without_secrets};
+use crate::error::CliError;
+use crate::output;
 
-pub(crate) async fn run(options: &Compare) -> Result<(), Trouble> {
+pub(crate) async fn run(options: &Compare) -> Result<(), CliError> {
     let (from, to) = (connect("first", &options.from).await?, connect("second", &options.to).await?);
-    let comparison = compare(from.capabilities(), to.capabilities()).between(shown(&options.from), shown(&options.to));
+    let comparison = compare(from.capabilities(), to.capabilities())
+        .between(without_secrets(&options.from), without_secrets(&options.to));
     for broker in [from, to] {
-        broker.close().await.map_err(|error| Trouble::because("cannot close", &error))?;
+        close(&broker).await?;
     }
-    screen::print(&comparison)
+    output::print(&comparison)
 }
 
-async fn connect(which: &str, url: &str) -> Result<Broker, Trouble> {
+async fn connect(which: &str, url: &str) -> Result<Broker, CliError> {
     let connected = traced_broker::connect(url).await;
-    connected.map_err(|error| Trouble::because(format_args!("cannot ask the {which} broker"), &error))
+    connected.map_err(|error| CliError::with_source(format_args!("cannot connect to the {which} broker"), &error))
 }

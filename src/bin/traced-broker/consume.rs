@@ -1,4 +1,4 @@
-//! `traced-broker consume`: a tail of a topic.
+//! `traced-broker consume`: shows the messages of a topic.
 
 use std::future::Future;
 use std::pin::pin;
@@ -7,79 +7,76 @@ use std::time::Duration;
 use clap::Args;
 use traced_broker::{Capabilities, Deliveries, Delivery, Start, Subscription, TracedBroker as _};
 
-use crate::context::Carried;
-use crate::place::{Missing, Place, close};
-use crate::screen::{self, Screen};
-use crate::stop::told_to_stop;
-use crate::trouble::{Trouble, chain};
-use crate::{duration, message, moment, reading};
+use crate::context::CarriedContext;
+use crate::endpoint::{Endpoint, Topology, close};
+use crate::error::{CliError, chain};
+use crate::output::{self, Terminal};
+use crate::stop::stop_signal_or;
+use crate::{deliveries, message, time};
 
 pub(crate) const EXAMPLES: &str = "\
-Without --group nobody else notices: no group loses a message, no position moves, nothing is made. On RabbitMQ such a tail \
-sees what is published while it runs; to look into the queue of a group there, its messages would have to be taken.
+Without --group other consumers are not affected: no group loses a message, no position moves, \
+nothing is created. On RabbitMQ the command then shows only messages that are published while it \
+runs, because reading the queue of a group would take its messages.
 
-What looks like a credential in a header is shown as ***.
+Header values that look like credentials are shown as ***.
 
 Examples:
-  # What is published from now on, until Ctrl-C
+  # All messages from now on, until Ctrl-C
   traced-broker consume kafka://localhost:9092 orders
 
   # The trace ids of the last ten minutes
   traced-broker consume nats://localhost:4222 orders --from 10m --for 5s --json | jq -r .context.trace_id
 
-  # Five messages of a group: they count as handled, and no other member gets them
+  # Five messages as a member of a group: they are acknowledged, and no other member gets them
   traced-broker consume amqp://localhost orders --group billing --count 5
 
 Exit codes:
-  0  ended by --count, --for, Ctrl-C, or because nobody reads on
-  2  it could not be done";
+  0  ended by --count, --for, Ctrl-C, or because the reader of its output ended
+  2  an error";
 
-/// How many messages may be in hand at a time.
+/// Maximum number of prefetched messages.
 const PREFETCH: u64 = 256;
 
 #[derive(Args)]
 pub(crate) struct Consume {
     #[command(flatten)]
-    place: Place,
-    /// Where to begin: earliest, latest, a time, or how long ago; for a group only when it is new [default: latest, and of a new group earliest]
-    #[arg(long, value_name = "earliest|latest|TIME|DURATION", value_parser = moment::start)]
+    endpoint: Endpoint,
+    /// Start position: earliest, latest, a time, or a duration before now; a group uses it only
+    /// when it is new [default: latest; earliest for a new group]
+    #[arg(long, value_name = "earliest|latest|TIME|DURATION", value_parser = time::start)]
     from: Option<Start>,
-    /// Take part in this group: each message is acknowledged once it is printed, and its other members do not get it
+    /// Join this group: each message is acknowledged once it is printed, and other members do not
+    /// get it
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// End after that many messages
+    /// End after N messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// End after this time
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = time::duration)]
     time: Option<Duration>,
     /// Show headers only
     #[arg(long)]
     no_payload: bool,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }
 
-pub(crate) async fn run(options: Consume) -> Result<(), Trouble> {
-    let missing = if options.group.is_some() { Missing::ByOption } else { Missing::IsTrouble };
-    let broker = options.place.connect(missing).await?;
+pub(crate) async fn run(options: Consume) -> Result<(), CliError> {
+    let topology = if options.group.is_some() { Topology::AsConfigured } else { Topology::CheckOnly };
+    let broker = options.endpoint.connect(topology).await?;
     let subscription = options.subscription(broker.capabilities());
     let subscribed = broker.subscribe(subscription).await;
-    let deliveries = subscribed.map_err(|error| options.place.trouble("consume", &error))?;
-    let stop = async {
-        tokio::select! {
-            () = told_to_stop() => {}
-            () = ended(options.time) => {}
-        }
-    };
-    let tailed = options.tail(deliveries, stop).await;
+    let deliveries = subscribed.map_err(|error| options.endpoint.error("consume", &error))?;
+    let shown = options.show(deliveries, stop_signal_or(elapsed(options.time))).await;
     close(&broker).await?;
-    tailed
+    shown
 }
 
-/// Ends after the time, if there is one.
-async fn ended(time: Option<Duration>) {
+/// Completes after the time, if there is one.
+async fn elapsed(time: Option<Duration>) {
     match time {
         Some(time) => tokio::time::sleep(time).await,
         None => std::future::pending().await,
@@ -89,26 +86,26 @@ async fn ended(time: Option<Duration>) {
 impl Consume {
     fn subscription(&self, broker: &Capabilities) -> Subscription {
         let mut subscription = match &self.group {
-            None => self.place.watched(),
+            None => self.endpoint.observe(),
             Some(group) => {
-                let member = Subscription::new(&self.place.topic).group(group);
+                let member = Subscription::new(&self.endpoint.topic).group(group);
                 if broker.at_least_once { member } else { member.at_most_once() }
             }
         };
         if let Some(from) = self.from {
             subscription = subscription.start(from);
         }
-        // What is not to be printed is left to others.
+        // Messages that will not be printed are left to the other members.
         subscription.prefetch(self.count.unwrap_or(PREFETCH).min(PREFETCH) as usize)
     }
 
-    async fn tail(&self, mut deliveries: Deliveries, stop: impl Future<Output = ()>) -> Result<(), Trouble> {
-        let screen = Screen::new();
+    async fn show(&self, mut deliveries: Deliveries, stop: impl Future<Output = ()>) -> Result<(), CliError> {
+        let terminal = Terminal::stdout();
         let mut stop = pin!(stop);
         let mut printed = 0;
         while self.count.is_none_or(|count| printed < count) {
-            let Some(delivery) = reading::next(&mut deliveries, stop.as_mut()).await else { break };
-            if !self.print(&delivery, screen)? {
+            let Some(delivery) = deliveries::next(&mut deliveries, stop.as_mut()).await else { break };
+            if !self.print(&delivery, terminal)? {
                 break;
             }
             printed += 1;
@@ -117,14 +114,14 @@ impl Consume {
         Ok(())
     }
 
-    /// Whether anybody still reads.
-    fn print(&self, delivery: &Delivery, screen: Screen) -> Result<bool, Trouble> {
+    /// Prints a message; returns `false` once the reader of the output has ended.
+    fn print(&self, delivery: &Delivery, terminal: Terminal) -> Result<bool, CliError> {
         let received = delivery.message();
-        let carried = Carried::read(received.headers(), received.payload());
+        let carried = CarriedContext::read(received.headers(), received.payload());
         let printed = if self.json {
-            screen::line(&message::json(received, &carried, !self.no_payload))?
+            output::print_line(&message::json(received, &carried, !self.no_payload))?
         } else {
-            screen::line(&message::text(received, &carried, !self.no_payload, screen.colour))?
+            output::print_line(&message::text(received, &carried, !self.no_payload, terminal.colour))?
         };
         Ok(printed.is_continue())
     }
@@ -132,6 +129,6 @@ impl Consume {
 
 async fn acknowledge(delivery: Delivery) {
     if let Err(error) = delivery.ack().await {
-        screen::remark(&format!("a message comes again: {}", chain(&error)));
+        output::warn(&format!("cannot acknowledge a message, it will be redelivered: {}", chain(&error)));
     }
 }

@@ -1,4 +1,4 @@
-//! The command `traced-broker`: checks from outside whether traces are whole, and moves messages with their traces.
+//! The command `traced-broker`: checks traces from outside, and moves messages with their traces.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -8,20 +8,20 @@ mod client;
 mod compare;
 mod consume;
 mod context;
+mod deliveries;
 mod doctor;
-mod duration;
+mod endpoint;
+mod error;
+mod input;
 mod message;
-mod moment;
-mod place;
+mod output;
 mod probe;
 mod publish;
-mod reading;
 mod redrive;
-mod screen;
 mod secrets;
 mod stop;
 mod telemetry;
-mod trouble;
+mod time;
 mod verify;
 
 use std::env;
@@ -32,10 +32,11 @@ use clap_complete::Shell;
 
 use self::args::{Arguments, Command};
 
-/// What a command exits with that found something broken, lost or given up.
+/// The exit code of a command that found a broken trace, or a lost or undeliverable message.
 const BROKEN: u8 = 1;
-/// What the command exits with when it could not do what it was asked to; also clap's code for a wrong command line.
-const COULD_NOT: u8 = 2;
+/// The exit code of a command that could not do its work; clap uses it for a wrong command line,
+/// too.
+const FAILED: u8 = 2;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -48,19 +49,19 @@ async fn main() -> ExitCode {
         Command::Bridge(options) => bridge::run(options).await,
         Command::Redrive(options) => redrive::run(options).await,
         Command::Compare(options) => compare::run(&options).await.map(|()| true),
-        Command::Completions { shell } => screen::print(&completions(shell)).map(|()| true),
+        Command::Completions { shell } => output::print(&completions(shell)).map(|()| true),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(BROKEN),
-        Err(trouble) => {
-            screen::complain(&trouble);
-            ExitCode::from(COULD_NOT)
+        Err(error) => {
+            output::print_error(&error);
+            ExitCode::from(FAILED)
         }
     }
 }
 
-/// The command line, or what is wrong with it, where no URL is repeated with its password.
+/// Parses the command line. An error does not repeat the password of a URL.
 fn arguments() -> Arguments {
     Arguments::try_parse().unwrap_or_else(|error| {
         let arguments = env::args_os().map(|argument| argument.to_string_lossy().into_owned());
@@ -72,7 +73,7 @@ fn arguments() -> Arguments {
             error.exit();
         }
         let text = secrets.iter().fold(error.render().to_string(), |text, secret| text.replace(secret, "***"));
-        screen::explain(text.trim_end());
+        output::print_usage_error(text.trim_end());
         process::exit(error.exit_code());
     })
 }
@@ -81,6 +82,7 @@ fn completions(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "traced-broker", &mut script);
     let script = String::from_utf8_lossy(&script);
-    // clap_complete 4.6.11 takes the hyphen of the name for the start of a subcommand in half of its bash script.
+    // In half of its bash script, clap_complete 4.6.11 takes the hyphen of the name for the start
+    // of a subcommand.
     script.trim_end().replace("traced__subcmd__broker", "traced__broker")
 }

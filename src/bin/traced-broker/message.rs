@@ -1,4 +1,4 @@
-//! A message as it is shown.
+//! Messages as text and as JSON.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -7,19 +7,21 @@ use opentelemetry::trace::SpanContext;
 use serde_json::{Map, Value, json};
 use traced_broker::{Headers, Received};
 
-use crate::context::{Carried, State};
-use crate::moment;
-use crate::screen::printable;
-use crate::secrets::{self, HIDDEN};
+use crate::context::{CarriedContext, State};
+use crate::output::printable;
+use crate::secrets::{self, REDACTED};
+use crate::time;
 
-/// How many characters of a value are shown to people, and how many lines of a payload.
-const MOST_OF_VALUE: usize = 400;
-const MOST_LINES: usize = 40;
+/// Maximum characters of a value in the text form.
+const MAX_CHARACTERS: usize = 400;
+/// Maximum lines of a payload in the text form.
+const MAX_LINES: usize = 40;
 
-/// For people: a line of where it stands, one of its trace, its headers, its payload.
-pub(crate) fn text(message: &Received, carried: &Carried, payload: bool, colour: bool) -> String {
-    let (dim, loud) = (Style::new().dim().force_styling(colour), Style::new().bold().force_styling(colour));
-    let mut lines = vec![loud.apply_to(place(message)).to_string(), trace(carried, colour)];
+/// Formats a message for people: a line with its position, a line with its trace, its headers and
+/// its payload.
+pub(crate) fn text(message: &Received, carried: &CarriedContext, payload: bool, colour: bool) -> String {
+    let (dim, bold) = (Style::new().dim().force_styling(colour), Style::new().bold().force_styling(colour));
+    let mut lines = vec![bold.apply_to(position(message)).to_string(), trace(carried, colour)];
     lines.extend(headers(message.headers()).map(|line| format!("  {}", dim.apply_to(line))));
     if payload {
         lines.extend(self::payload(message).into_iter().map(|line| format!("  {line}")));
@@ -27,37 +29,37 @@ pub(crate) fn text(message: &Received, carried: &Carried, payload: bool, colour:
     lines.join("\n")
 }
 
-/// The headers, one a line, without credentials.
+/// Returns a line for each header, without credentials.
 pub(crate) fn headers(headers: &Headers) -> impl Iterator<Item = String> {
-    headers.iter().map(|(name, value)| match secrets::without(name, value) {
+    headers.iter().map(|(name, value)| match secrets::redact(name, value) {
         Some(value) => printable(&format!("{name}: {}", short(&value))),
-        None => printable(&format!("{name}: {HIDDEN}")),
+        None => printable(&format!("{name}: {REDACTED}")),
     })
 }
 
-/// The payload, a line for each of its own, up to a number of them.
+/// Returns the lines of the payload, at most [`MAX_LINES`].
 pub(crate) fn payload(message: &Received) -> Vec<String> {
     if message.is_tombstone() {
         return vec!["(no payload)".to_owned()];
     }
     let Ok(text) = std::str::from_utf8(message.payload()) else { return vec![short(message.payload())] };
-    let mut lines: Vec<String> = text.lines().take(MOST_LINES).map(|line| printable(&cut(line))).collect();
-    let more = text.lines().skip(MOST_LINES).count();
+    let mut lines: Vec<String> = text.lines().take(MAX_LINES).map(|line| printable(&cut(line))).collect();
+    let more = text.lines().skip(MAX_LINES).count();
     if more > 0 {
         lines.push(format!("… {more} more lines"));
     }
     lines
 }
 
-/// For programs: one object.
-pub(crate) fn json(message: &Received, carried: &Carried, payload: bool) -> Value {
+/// Returns the message as a JSON object.
+pub(crate) fn json(message: &Received, carried: &CarriedContext, payload: bool) -> Value {
     let mut object = json!({
         "topic": message.topic().as_str(),
         "partition": message.partition(),
         "offset": message.offset(),
         "id": message.id(),
         "key": message.key().map(|key| bytes(key)),
-        "timestamp": message.timestamp().map(|stored| moment::format(stored.time)),
+        "timestamp": message.timestamp().map(|stored| time::format(stored.time)),
         "attempt": message.attempt(),
         "context": context(carried),
         "headers": header_map(message.headers()),
@@ -68,16 +70,16 @@ pub(crate) fn json(message: &Received, carried: &Carried, payload: bool) -> Valu
     object
 }
 
-/// The payload for programs.
+/// Returns the payload as JSON; `null` for a tombstone.
 pub(crate) fn payload_value(message: &Received) -> Value {
     if message.is_tombstone() { Value::Null } else { bytes(message.payload()) }
 }
 
-/// The headers by name, each with all of its values, without credentials.
+/// Returns the headers as JSON: a list of values for each name, without credentials.
 pub(crate) fn header_map(headers: &Headers) -> Value {
     let mut map = Map::new();
     for (name, value) in headers.iter() {
-        let shown = secrets::without(name, value).map_or_else(|| HIDDEN.into(), |value| bytes(&value));
+        let shown = secrets::redact(name, value).map_or_else(|| REDACTED.into(), |value| bytes(&value));
         if let Value::Array(values) = map.entry(name).or_insert_with(|| json!([])) {
             values.push(shown);
         }
@@ -85,7 +87,7 @@ pub(crate) fn header_map(headers: &Headers) -> Value {
     Value::Object(map)
 }
 
-fn context(carried: &Carried) -> Value {
+fn context(carried: &CarriedContext) -> Value {
     let mut object = json!({ "state": carried.state.kind(), "detail": carried.state.detail() });
     if let Some(span) = carried.span() {
         object["trace_id"] = span.trace_id().to_string().into();
@@ -95,7 +97,7 @@ fn context(carried: &Carried) -> Value {
     object
 }
 
-/// Text as it is, and bytes that are none in base64.
+/// Returns text as a string, and other bytes as an object with their base64.
 fn bytes(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.into(),
@@ -103,8 +105,8 @@ fn bytes(bytes: &[u8]) -> Value {
     }
 }
 
-fn place(message: &Received) -> String {
-    let time = message.timestamp().map(|stored| moment::format(stored.time));
+fn position(message: &Received) -> String {
+    let time = message.timestamp().map(|stored| time::format(stored.time));
     let parts = [
         time,
         message.partition().map(|partition| format!("partition {partition}")),
@@ -117,19 +119,14 @@ fn place(message: &Received) -> String {
     printable(&if parts.is_empty() { message.topic().to_string() } else { parts.join("  ") })
 }
 
-fn trace(carried: &Carried, colour: bool) -> String {
-    let style = match carried.state {
-        State::Valid => Style::new().green(),
-        State::Dialect(_) => Style::new().yellow(),
-        _ => Style::new().red(),
-    };
-    let words = match (carried.state, carried.span()) {
+fn trace(carried: &CarriedContext, colour: bool) -> String {
+    let text = match (carried.state, carried.span()) {
         (State::Valid, Some(span)) => ids(&span),
-        (state, Some(span)) => format!("{} ({})", ids(&span), state.in_words()),
+        (state, Some(span)) => format!("{} ({})", ids(&span), state.description()),
         (State::Missing, None) => "no trace context".to_owned(),
-        (state, None) => format!("no usable trace context ({})", state.in_words()),
+        (state, None) => format!("no usable trace context ({})", state.description()),
     };
-    format!("  {}", style.force_styling(colour).apply_to(words))
+    format!("  {}", carried.state.style().force_styling(colour).apply_to(text))
 }
 
 fn ids(span: &SpanContext) -> String {
@@ -140,12 +137,12 @@ fn ids(span: &SpanContext) -> String {
 fn short(value: &[u8]) -> String {
     match std::str::from_utf8(value) {
         Ok(text) => cut(text),
-        Err(_) => format!("{} bytes that are no text", value.len()),
+        Err(_) => format!("{} bytes of binary data", value.len()),
     }
 }
 
 fn cut(text: &str) -> String {
-    match text.char_indices().nth(MOST_OF_VALUE) {
+    match text.char_indices().nth(MAX_CHARACTERS) {
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
         None => text.to_owned(),
     }

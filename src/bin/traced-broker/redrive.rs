@@ -1,51 +1,54 @@
-//! `traced-broker redrive`: dead letters back to where they came from.
+//! `traced-broker redrive`: sends dead letters back to the topics that they came from.
 
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use traced_broker::redrive::{MAX_LOOKED_AT, Redriven};
 use traced_broker::{Broker, TracedBrokerExt as _};
 
 use crate::bar::Bar;
-use crate::place::{Missing, Place, close};
-use crate::stop::told_to_stop;
-use crate::trouble::Trouble;
-use crate::{duration, screen, telemetry};
+use crate::endpoint::{Endpoint, Topology, close};
+use crate::error::CliError;
+use crate::stop::stop_signal;
+use crate::{output, telemetry, time};
 
 pub(crate) const EXAMPLES: &str = "\
-Each letter goes to the topic that it says it came from, with its context, and is settled once the broker has confirmed that. Letters \
-that do not say stay where they are, and so do those that die again meanwhile.
+Each dead letter is published to the topic named in its headers, with its trace context, and \
+settled once the broker has confirmed that. Messages without such a header stay in the \
+dead-letter topic, and so do messages that are dead-lettered again meanwhile.
 
-On RabbitMQ name a group that was there when the letters came, as `parked`, which every dead-letter topic of this library has.
+On RabbitMQ name a group that existed when the letters arrived, such as `parked`, which this \
+library creates for every dead-letter topic.
 
 Examples:
-  # How many there are
+  # Count the letters
   traced-broker redrive kafka://localhost:9092 orders.dead --dry-run
 
-  # A few first, then all
+  # Send a few back, then all
   traced-broker redrive amqp://localhost orders.dead --group parked --limit 10
   traced-broker redrive amqp://localhost orders.dead --group parked
 
 Exit codes:
-  0  all that was looked at was sent back, or could be
-  1  letters were left where they are
-  2  it could not be done";
+  0  every letter that was read was sent back, or could be
+  1  some letters were left
+  2  an error";
 
 #[derive(Args)]
 pub(crate) struct Redrive {
     #[command(flatten)]
-    place: Place,
+    endpoint: Endpoint,
     /// The group that reads the letters
     #[arg(long, value_name = "NAME", default_value = "redrive")]
     group: String,
-    /// Send no more than that many back
+    /// Send back at most N letters
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// How long nothing may come before there is nothing; on Kafka joining a group takes some seconds
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
+    /// Time without a letter after which the topic counts as empty; joining a group takes seconds
+    /// on Kafka
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = time::duration)]
     idle: Duration,
-    /// Send nothing, and count what could be sent, up to 10,000
+    /// Send no letters, and count those that could be sent, up to 10,000
     #[arg(long)]
     dry_run: bool,
     /// Print the result as JSON
@@ -53,27 +56,18 @@ pub(crate) struct Redrive {
     json: bool,
 }
 
-/// Whether none was left.
-pub(crate) async fn run(options: Redrive) -> Result<bool, Trouble> {
-    let telemetry = telemetry::start()?;
-    let redriven = options.connect_and_send().await;
-    telemetry.end().await;
-    let redriven = redriven?;
-    if options.json {
-        let Redriven { sent_back, left, .. } = redriven;
-        let key = if options.dry_run { "could_be_sent_back" } else { "sent_back" };
-        screen::print(&json!({ key: sent_back, "left": left }))?;
-    } else {
-        screen::print(&options.text(redriven))?;
-    }
+/// Runs the command; returns `true` if no letter was left.
+pub(crate) async fn run(options: Redrive) -> Result<bool, CliError> {
+    let redriven = telemetry::traced(options.connect_and_send()).await?;
+    output::print_as(options.json, || options.json(redriven), || options.text(redriven))?;
     Ok(redriven.left == 0)
 }
 
 impl Redrive {
-    async fn connect_and_send(&self) -> Result<Redriven, Trouble> {
-        let broker = self.place.connect(Missing::ByOption).await?;
+    async fn connect_and_send(&self) -> Result<Redriven, CliError> {
+        let broker = self.endpoint.connect(Topology::AsConfigured).await?;
         let redriven = self.send(&broker).await;
-        let redriven = redriven.map_err(|error| self.place.trouble("redrive", &error));
+        let redriven = redriven.map_err(|error| self.endpoint.error("redrive", &error));
         let closed = close(&broker).await;
         redriven.and_then(|redriven| closed.map(|()| redriven))
     }
@@ -83,19 +77,24 @@ impl Redrive {
         let draw = |now: Redriven| {
             bar.set(now.sent_back, &if now.left > 0 { format!("{} left", now.left) } else { String::new() })
         };
-        let mut redrive = broker.redrive(&self.place.topic).group(&self.group).idle(self.idle).on_progress(draw);
+        let mut redrive = broker.redrive(&self.endpoint.topic).group(&self.group).idle(self.idle).on_progress(draw);
         if let Some(limit) = self.limit {
             redrive = redrive.at_most(limit);
         }
         if self.dry_run {
             redrive = redrive.dry_run();
         }
-        redrive.run_until(told_to_stop()).await
+        redrive.run_until(stop_signal()).await
+    }
+
+    fn json(&self, Redriven { sent_back, left, .. }: Redriven) -> Value {
+        let key = if self.dry_run { "could_be_sent_back" } else { "sent_back" };
+        json!({ key: sent_back, "left": left })
     }
 
     fn text(&self, Redriven { sent_back, left, .. }: Redriven) -> String {
         let done = if self.dry_run { "could be sent back" } else { "sent back" };
-        let rest = if left > 0 { format!(", {left} left where they are") } else { String::new() };
+        let rest = if left > 0 { format!(", {left} left in the topic") } else { String::new() };
         let more = if self.dry_run && sent_back + left >= MAX_LOOKED_AT as u64 { "; there may be more" } else { "" };
         format!("{sent_back} {done}{rest}{more}")
     }

@@ -1,10 +1,10 @@
-//! Headers without what looks like a credential.
+//! Headers without values that look like credentials.
 
-/// What stands in the place of a credential.
-pub(crate) const HIDDEN: &str = "***";
+/// The replacement of a credential.
+pub(crate) const REDACTED: &str = "***";
 
-/// Whatever else a name holds, letters and digits only.
-const PARTS: [&str; 11] = [
+/// Parts of names of credentials, compared with the letters and digits of a name.
+const NAME_PARTS: [&str; 11] = [
     "authorization",
     "password",
     "passwd",
@@ -18,14 +18,16 @@ const PARTS: [&str; 11] = [
     "cookie",
 ];
 
-/// Whole words of a name.
-const WORDS: [&str; 6] = ["auth", "jwt", "bearer", "sid", "pwd", "session"];
+/// Whole words in names of credentials.
+const NAME_WORDS: [&str; 6] = ["auth", "jwt", "bearer", "sid", "pwd", "session"];
 
-/// How a value may begin.
-const LEADS: [&str; 3] = ["bearer ", "basic ", "digest "];
+/// Prefixes of values that are credentials.
+const VALUE_PREFIXES: [&str; 3] = ["bearer ", "basic ", "digest "];
 
-/// The value of a header as it may be shown, as text if it is some; `None` where it looks like a credential.
-pub(crate) fn without(name: &str, value: &[u8]) -> Option<Vec<u8>> {
+/// Returns the value of a header as it may be shown; `None` if it looks like a credential.
+///
+/// Credentials within `baggage` are replaced one by one.
+pub(crate) fn redact(name: &str, value: &[u8]) -> Option<Vec<u8>> {
     if names_credential(name) || is_credential(value) {
         return None;
     }
@@ -37,25 +39,28 @@ fn names_credential(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let joined: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
-    PARTS.iter().any(|part| joined.contains(part)) || words.any(|word| WORDS.contains(&word))
+    NAME_PARTS.iter().any(|part| joined.contains(part)) || words.any(|word| NAME_WORDS.contains(&word))
 }
 
-/// A scheme of authentication, a JSON web token, or a URL with a password.
+/// Returns `true` for a value with an authentication scheme, a JSON web token, or a URL with a
+/// password.
 fn is_credential(value: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(value).map(str::trim_start) else { return false };
-    let led = LEADS.iter().any(|lead| text.get(..lead.len()).is_some_and(|start| start.eq_ignore_ascii_case(lead)));
+    let has_scheme = VALUE_PREFIXES
+        .iter()
+        .any(|prefix| text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)));
     let is_token = text.starts_with("eyJ") && text.split('.').count() == 3 && !text.contains(' ');
     let authority = text.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', ' ']).next());
     let has_password =
         authority.and_then(|authority| authority.rsplit_once('@')).is_some_and(|(user, _)| user.contains(':'));
-    led || is_token || has_password
+    has_scheme || is_token || has_password
 }
 
-/// The members that may be shown, and the names of the others.
+/// Replaces the values of baggage members that look like credentials.
 fn baggage(value: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(value);
     let members = text.split(',').map(|member| match member.split_once('=') {
-        Some((key, value)) if names_credential(key) || is_credential(value.as_bytes()) => format!("{key}={HIDDEN}"),
+        Some((key, value)) if names_credential(key) || is_credential(value.as_bytes()) => format!("{key}={REDACTED}"),
         _ => member.to_owned(),
     });
     members.collect::<Vec<_>>().join(",").into_bytes()
@@ -66,7 +71,7 @@ mod tests {
     use super::*;
 
     fn shown(name: &str, value: &str) -> String {
-        without(name, value.as_bytes()).map_or(HIDDEN.to_owned(), |value| String::from_utf8(value).unwrap())
+        redact(name, value.as_bytes()).map_or(REDACTED.to_owned(), |value| String::from_utf8(value).unwrap())
     }
 
     #[test]
@@ -81,16 +86,16 @@ mod tests {
             "x-auth",
             "JWT",
         ] {
-            assert_eq!(shown(name, "topsecret"), HIDDEN, "{name}");
+            assert_eq!(shown(name, "topsecret"), REDACTED, "{name}");
         }
         for value in ["Bearer topsecret", "basic dG9w", "eyJh.eyJz.c2ln", "amqp://me:topsecret@host/x"] {
-            assert_eq!(shown("forwarded", value), HIDDEN, "{value}");
+            assert_eq!(shown("forwarded", value), REDACTED, "{value}");
         }
         assert_eq!(shown("baggage", "tenant=acme,api_key=topsecret,x=y"), "tenant=acme,api_key=***,x=y");
     }
 
     #[test]
-    fn nothing_else_is() {
+    fn other_values_are_shown() {
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         for (name, value) in [
             ("traceparent", parent),

@@ -1,21 +1,31 @@
-//! Being told to stop.
+//! Stopping at a signal.
 
+use std::future::{Future, pending};
 use std::process;
 
 use traced_broker::shutdown_signal;
 
-/// What a shell reports for a program that Ctrl-C ended.
+/// The exit code that a shell reports for a program ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
-/// Ends at Ctrl-C or SIGTERM, after which there is time to finish. A second one ends the program at once.
-pub(crate) async fn told_to_stop() {
+/// Completes at Ctrl-C or SIGTERM, so that the command can finish. A second signal ends the program
+/// at once.
+pub(crate) async fn stop_signal() {
     if shutdown_signal().await.is_err() {
-        // Nobody can tell us. The program ends as it would without us, when it is killed.
-        return std::future::pending().await;
+        // Signals cannot be handled, so they have their default effect and end the program.
+        return pending().await;
     }
     tokio::spawn(async {
         if shutdown_signal().await.is_ok() {
             process::exit(INTERRUPTED);
         }
     });
+}
+
+/// Completes at a signal, or when `other` does.
+pub(crate) async fn stop_signal_or(other: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop_signal() => {}
+        () = other => {}
+    }
 }

@@ -1,62 +1,62 @@
-//! Contexts in every form that foreign producers write them, through the broker: what is read of each, and what is written for it.
+//! Contexts in every form that foreign producers write, sent through the broker: the context read
+//! from each, and the headers written for it.
 
+use crate::error::Error;
+use crate::names::{attribute, header};
 use opentelemetry::Context;
 use opentelemetry::trace::{TraceContextExt, TraceId};
 
-use super::super::failure::{Checked, Failure, check, check_eq};
-use super::super::measurements::total;
-use super::super::vectors::{self, Read, SPAN, TRACE, Vector};
-use super::super::world::{World, text};
-use crate::address::Topic;
-use crate::broker::{Broker, TracedBroker};
-use crate::capability::HeaderValues;
-use crate::consumer::Deliveries;
-use crate::delivery::Delivery;
+use crate::broker::{Broker, Deliveries, Delivery, TracedBroker};
+use crate::conformance::case_context::{CaseContext, text};
+use crate::conformance::failure::{Checked, Failure, check, check_eq};
+use crate::conformance::measurements::total;
+use crate::conformance::vectors::{self, Read, SPAN, TRACE, Vector};
+use crate::context::w3c::{self, TraceParent};
+use crate::driver::capability::HeaderValues;
 use crate::driver::{Driver, Outbound};
-use crate::error::ErrorKind;
-use crate::handler::HandlerError;
+use crate::error::{ErrorKind, PublishOutcome};
 use crate::headers::Headers;
-use crate::message::{Message, PublishOutcome};
-use crate::metrics;
-use crate::received::Received;
-use crate::w3c::{self, BAGGAGE, TRACEPARENT, TRACESTATE, TraceParent};
+use crate::message::{HandlerError, Message, Received, Topic};
+use crate::names::metric;
 
-super::super::case::cases! { Propagation:
+crate::conformance::case::cases! { Propagation:
     reads_every_form_of_traceparent []
-        "A parent in any form that the W3C allows is continued, in any other the trace begins anew; what is written is in one form.";
+        "A parent in any form that the W3C allows is continued; with any other, the trace starts anew. Written parents have one form.";
     reads_every_form_of_tracestate []
-        "A list in any form that the W3C allows travels on in one form, any other is dropped and the trace is continued.";
+        "A list in any form that the W3C allows travels on in one form; any other is dropped, and the trace is continued.";
     reads_every_form_of_baggage []
-        "Baggage in any form that the W3C allows reaches the handler and travels on, what is malformed in it is dropped alone.";
+        "Baggage in any form that the W3C allows reaches the handler and travels on; only malformed parts are dropped.";
     survives_hostile_headers_of_a_context []
-        "Huge, binary and forged headers of a context are delivered and do nothing, or are refused and never arrive.";
+        "Huge, binary and forged context headers are delivered without effect, or are refused and never arrive.";
     continues_the_trace_in_all_that_a_handler_publishes []
-        "What a handler publishes is in one trace, each message with a parent of its own, the received one or a new one.";
+        "All messages that a handler publishes are in one trace, the received one or a new one, each with its own parent.";
 }
 
-/// How many messages are under way at a time: fewer than any broker buffers.
+/// Number of messages in flight at a time: fewer than any broker buffers.
 const AT_A_TIME: usize = 32;
 
-/// What every broker carries in the headers of a message, in bytes; beyond, it may refuse a message as too large.
+/// Size of headers that every broker carries, in bytes. It may refuse a message with more as too
+/// large.
 const CARRIED: usize = 64 * 1024;
 
-async fn reads_every_form_of_traceparent(world: &World) -> Checked {
-    check_forms(world, vectors::traceparents()).await
+async fn reads_every_form_of_traceparent(case: &CaseContext) -> Checked {
+    check_forms(case, vectors::traceparents()).await
 }
 
-async fn reads_every_form_of_tracestate(world: &World) -> Checked {
-    check_forms(world, vectors::tracestates()).await
+async fn reads_every_form_of_tracestate(case: &CaseContext) -> Checked {
+    check_forms(case, vectors::tracestates()).await
 }
 
-async fn reads_every_form_of_baggage(world: &World) -> Checked {
-    check_forms(world, vectors::baggage()).await
+async fn reads_every_form_of_baggage(case: &CaseContext) -> Checked {
+    check_forms(case, vectors::baggage()).await
 }
 
-async fn survives_hostile_headers_of_a_context(world: &World) -> Checked {
-    check_forms(world, vectors::hostile()).await
+async fn survives_hostile_headers_of_a_context(case: &CaseContext) -> Checked {
+    check_forms(case, vectors::hostile()).await
 }
 
-/// Three topics: what the foreign producer sends, what a handler publishes in answer, and what it forwards.
+/// Three topics: for messages of the foreign producer, for answers that a handler publishes, and
+/// for messages that it forwards.
 struct Route {
     driver: std::sync::Arc<dyn Driver>,
     broker: Broker,
@@ -65,39 +65,41 @@ struct Route {
     forwarded: String,
 }
 
-/// Sends each form below the telemetry, handles it, and looks at what the handler was given and at what came of what it sent.
-async fn check_forms(world: &World, vectors: Vec<Vector>) -> Checked {
-    let driver = world.driver().await?;
+/// Sends each form below the telemetry, handles it, and checks the context of the handler and the
+/// messages that it sent.
+async fn check_forms(case: &CaseContext, vectors: Vec<Vector>) -> Checked {
+    let driver = case.driver().await?;
     let route = Route {
-        broker: world.traced(driver.clone()),
+        broker: case.traced(driver.clone()),
         driver,
-        source: Topic::new(&world.topic)?,
-        published: world.topic("published"),
-        forwarded: world.topic("forwarded"),
+        source: Topic::new(&case.topic)?,
+        published: case.topic("published"),
+        forwarded: case.topic("forwarded"),
     };
-    let subscribe = async |topic: &str| route.broker.subscribe(world.group_on(topic, "g").prefetch(256)).await;
-    let mut source = subscribe(&world.topic).await?;
+    let subscribe = async |topic: &str| route.broker.subscribe(case.group_on(topic, "g").prefetch(256)).await;
+    let mut source = subscribe(&case.topic).await?;
     let mut onward = [subscribe(&route.published).await?, subscribe(&route.forwarded).await?];
     route.driver.declare(&route.source).await?;
     let mut bad_parents = 0;
     for (round, vectors) in vectors.chunks(AT_A_TIME).enumerate() {
-        let arriving = route.send(world, vectors, round).await?;
+        let arriving = route.send(case, vectors, round).await?;
         for _ in 0..arriving {
-            let vector = route.handle(world.next(&mut source).await?, vectors).await?;
+            let vector = route.handle(case.next(&mut source).await?, vectors).await?;
             bad_parents += u64::from(vector.has_bad_parent());
         }
         for deliveries in &mut onward {
-            check_onward(world, deliveries, vectors, arriving).await?;
+            check_onward(case, deliveries, vectors, arriving).await?;
         }
     }
-    let counted = world.measurements.points(metrics::CONTEXT_REJECTED, (metrics::CONTEXT_HEADER, TRACEPARENT))?;
+    let counted =
+        case.measurements.points(metric::CONTEXT_REJECTED.name, (attribute::CONTEXT_HEADER, header::TRACEPARENT))?;
     check_eq!(total(&counted), bad_parents, "how many parents are counted that could not be used");
-    world.nothing_comes(&mut source).await
+    case.nothing_comes(&mut source).await
 }
 
 impl Route {
-    /// Sends what foreign producers write and returns how many of the messages the broker took.
-    async fn send(&self, world: &World, vectors: &[Vector], round: usize) -> Checked<usize> {
+    /// Sends the messages of foreign producers, and returns the number that the broker accepted.
+    async fn send(&self, case: &CaseContext, vectors: &[Vector], round: usize) -> Checked<usize> {
         let sends = vectors.iter().enumerate().map(|(index, vector)| {
             let headers = vector.headers.iter().map(|(name, value)| (name.as_str(), value)).collect();
             let payload = Some(format!("{round}/{index}").into());
@@ -106,15 +108,16 @@ impl Route {
         let sends: Vec<_> = sends.collect();
         let mut taken = 0;
         for (sent, vector) in sends.into_iter().zip(vectors) {
-            match world.within("an answer to the publish", sent).await? {
+            match case.within("an answer to the publish", sent).await? {
                 Ok(_) => taken += 1,
-                Err(error) => check_refusal(world, vector, &error)?,
+                Err(error) => check_refusal(case, vector, &error)?,
             }
         }
         Ok(taken)
     }
 
-    /// Looks at what was read, has the handler answer and forward, and returns which form it was.
+    /// Checks the context that was read, answers and forwards in the handler, and returns the form
+    /// of the message.
     async fn handle<'a>(&self, delivery: Delivery, vectors: &'a [Vector]) -> Checked<&'a Vector> {
         let form = vector_of(delivery.message(), vectors)?;
         let vector = form.clone();
@@ -136,12 +139,13 @@ impl Route {
     }
 }
 
-/// Only a broker of texts may refuse what is no plain text, and only what is large may be too large.
-fn check_refusal(world: &World, vector: &Vector, error: &crate::Error) -> Checked {
+/// Checks the reason for a refusal. Only a text-only broker may refuse values that are not plain
+/// text, and only large headers may be too large.
+fn check_refusal(case: &CaseContext, vector: &Vector, error: &Error) -> Checked {
     let plain = vector.headers.iter().all(|(_, value)| is_plain_text(value));
     let bytes: usize = vector.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     let reason = match error.kind() {
-        ErrorKind::InvalidMessage => !plain && world.capabilities.header_values == HeaderValues::Text,
+        ErrorKind::InvalidMessage => !plain && case.capabilities.header_values == HeaderValues::Text,
         ErrorKind::TooLarge => bytes > CARRIED,
         _ => false,
     };
@@ -150,7 +154,7 @@ fn check_refusal(world: &World, vector: &Vector, error: &crate::Error) -> Checke
     Ok(())
 }
 
-/// Whether any carrier of texts can carry it as it is.
+/// Returns `true` if any carrier of text can carry the value unchanged.
 fn is_plain_text(value: &[u8]) -> bool {
     std::str::from_utf8(value).is_ok_and(|text| text.trim() == text && !text.chars().any(char::is_control))
 }
@@ -159,20 +163,21 @@ fn vector_of<'a>(message: &Received, vectors: &'a [Vector]) -> Checked<&'a Vecto
     let payload = text(message.payload());
     let index = payload.rsplit('/').next().and_then(|index| index.parse::<usize>().ok());
     let vector = index.and_then(|index| vectors.get(index));
-    vector.ok_or_else(|| Failure::new(format!("a payload that was sent: there came {payload:?}")))
+    vector.ok_or_else(|| Failure::new(format!("a payload that was sent: received {payload:?}")))
 }
 
 fn read(context: &Context) -> Read {
     let mut state = String::new();
     w3c::encode_context(context, |name, value| {
-        if name == TRACESTATE {
+        if name == header::TRACESTATE {
             state = text(value);
         }
     });
     Read::of(context, &state)
 }
 
-/// The handler works in the trace of the sender, or in a new one, and has the sender's baggage.
+/// Checks that the handler works in the trace of the sender, or in a new one, and has the sender's
+/// baggage.
 fn check_current(vector: &Vector) -> Checked {
     let current = Context::current();
     let span = current.span().span_context().clone();
@@ -182,34 +187,35 @@ fn check_current(vector: &Vector) -> Checked {
     Ok(())
 }
 
-/// What the handler has sent carries one context, in the form of the W3C.
-async fn check_onward(world: &World, deliveries: &mut Deliveries, vectors: &[Vector], count: usize) -> Checked {
+/// Checks that each message that the handler has sent carries one context, in the W3C form.
+async fn check_onward(case: &CaseContext, deliveries: &mut Deliveries, vectors: &[Vector], count: usize) -> Checked {
     for _ in 0..count {
-        let delivery = world.next(deliveries).await?;
+        let delivery = case.next(deliveries).await?;
         let message = delivery.message();
         let vector = vector_of(message, vectors)?;
         let (what, forwarded) = (&vector.what, message.topic().ends_with(".forwarded"));
         let headers = message.headers();
         let value = |name: &str| Some(text(headers.get(name).unwrap_or_default())).filter(|value| !value.is_empty());
-        for name in [TRACEPARENT, TRACESTATE, BAGGAGE] {
+        for name in [header::TRACEPARENT, header::TRACESTATE, header::BAGGAGE] {
             check_one(headers, name).map_err(|failure| failure.during(what))?;
         }
-        let state = value(TRACESTATE).unwrap_or_default();
+        let state = value(header::TRACESTATE).unwrap_or_default();
         check_eq!(vector.settled(&state), vector.settled(&vector.read.state), "the list sent on for {what}");
         let read = read(&delivery.creation_context());
         check_eq!(read.baggage, vector.read.baggage, "the baggage sent on for {what}");
         match &vector.read.parent {
             Some(parent) if forwarded => {
-                check_eq!(value(TRACEPARENT).as_ref(), Some(parent), "the parent of {what}, forwarded")
+                check_eq!(value(header::TRACEPARENT).as_ref(), Some(parent), "the parent of {what}, forwarded")
             }
-            parent => check_parent(value(TRACEPARENT), parent.as_deref(), what)?,
+            parent => check_parent(value(header::TRACEPARENT), parent.as_deref(), what)?,
         }
         delivery.ack().await?;
     }
     Ok(())
 }
 
-/// A header of that name stands there once, under its name in lower case, and not empty; or not at all.
+/// Checks that a header is either missing, or present once, with its name in lower case and not
+/// empty.
 fn check_one(headers: &Headers, name: &str) -> Checked {
     let written: Vec<(&str, &[u8])> =
         headers.iter().filter(|(written, _)| written.eq_ignore_ascii_case(name)).collect();
@@ -221,7 +227,8 @@ fn check_one(headers: &Headers, name: &str) -> Checked {
     Ok(())
 }
 
-/// The parent is a span of the handler's making, in the sender's trace and with its flags, or in a new trace.
+/// Checks that the parent is a new span, in the sender's trace and with its flags, or in a new
+/// trace.
 fn check_parent(value: Option<String>, sent: Option<&str>, what: &str) -> Checked {
     let value = value.unwrap_or_default();
     let parent = TraceParent::parse(value.as_bytes());
@@ -238,17 +245,17 @@ fn sent_trace() -> Checked<TraceId> {
     TraceId::from_hex(TRACE).map_err(|error| Failure::new(error.to_string()))
 }
 
-async fn continues_the_trace_in_all_that_a_handler_publishes(world: &World) -> Checked {
-    let (driver, onward) = (world.driver().await?, world.topic("onward"));
-    let broker = world.traced(driver.clone());
-    let mut source = broker.subscribe(world.group("g")).await?;
-    let mut deliveries = broker.subscribe(world.group_on(&onward, "g")).await?;
-    let topic = Topic::new(&world.topic)?;
+async fn continues_the_trace_in_all_that_a_handler_publishes(case: &CaseContext) -> Checked {
+    let (driver, onward) = (case.driver().await?, case.topic("onward"));
+    let broker = case.traced(driver.clone());
+    let mut source = broker.subscribe(case.group("g")).await?;
+    let mut deliveries = broker.subscribe(case.group_on(&onward, "g")).await?;
+    let topic = Topic::new(&case.topic)?;
     driver.declare(&topic).await?;
     let good = format!("00-{TRACE}-{SPAN}-01");
     let bad = format!("00-{}-{SPAN}-01", "0".repeat(TRACE.len()));
     for (parent, continued) in [(Some(good), true), (None, false), (Some(bad), false)] {
-        let headers = parent.iter().map(|parent| (TRACEPARENT, parent)).collect();
+        let headers = parent.iter().map(|parent| (header::TRACEPARENT, parent)).collect();
         driver.publish(&topic, Outbound { headers, ..Outbound::new("x") }).await?;
         let (publisher, to) = (broker.clone(), onward.clone());
         let handler = async move |_: Received| -> Result<(), HandlerError> {
@@ -257,11 +264,11 @@ async fn continues_the_trace_in_all_that_a_handler_publishes(world: &World) -> C
             }
             Ok(())
         };
-        let processed = world.next(&mut source).await?.process(handler).await?;
+        let processed = case.next(&mut source).await?.process(handler).await?;
         check!(processed.error.is_none(), "the handler succeeds: {:?}", processed.error);
         let mut spans = Vec::new();
         for _ in 0..3 {
-            let delivery = world.next(&mut deliveries).await?;
+            let delivery = case.next(&mut deliveries).await?;
             spans.push(delivery.creation_context().span().span_context().clone());
             delivery.ack().await?;
         }

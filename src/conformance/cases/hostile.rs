@@ -1,4 +1,4 @@
-//! Bad input: from callers, from producers that are not ours; and secrets, which no text may hold.
+//! Bad input from callers and foreign producers; and secrets, which no text may contain.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -6,17 +6,16 @@ use std::time::Duration;
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt;
 
-use super::super::failure::{Checked, check, check_eq};
-use super::super::world::{World, refused, text};
-use crate::address::{Start, Subscription, Topic};
 use crate::broker::TracedBroker;
-use crate::capability::HeaderValues;
+use crate::conformance::case_context::{CaseContext, refused, text};
+use crate::conformance::failure::{Checked, check, check_eq};
 use crate::driver::Outbound;
-use crate::error::ErrorKind;
+use crate::driver::capability::HeaderValues;
+use crate::error::{ErrorKind, PublishOutcome};
 use crate::headers::Headers;
-use crate::message::{Message, PublishOutcome};
+use crate::message::{Message, Start, Subscription, Topic};
 
-super::super::case::cases! { Hostile:
+crate::conformance::case::cases! { Hostile:
     delivers_messages_with_hostile_context []
         "A message with a broken, foreign or doubled context is delivered without it, or refused and never arrives.";
     carries_odd_headers_or_refuses_them []
@@ -28,14 +27,14 @@ super::super::case::cases! { Hostile:
     refuses_to_move_what_is_no_group []
         "Only a group has a position to move: anything else is refused.";
     keeps_secrets_out_of_every_text []
-        "No error, no Debug output, no name and no span holds the secret that the connection was made with.";
+        "No error, Debug output, name or span contains the secret that the connection was made with.";
 }
 
 const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 type Pairs = Vec<(&'static str, Vec<u8>)>;
 
-/// Sets of headers, and whether each holds a context that can be trusted.
+/// Returns sets of headers, each with a flag that is `true` if its context can be trusted.
 fn contexts() -> Vec<(Pairs, bool)> {
     let parent = |value: &str| vec![("traceparent", value.as_bytes().to_vec())];
     let long = "a".repeat(16 * 1024);
@@ -66,25 +65,25 @@ fn contexts() -> Vec<(Pairs, bool)> {
     ]
 }
 
-async fn delivers_messages_with_hostile_context(world: &World) -> Checked {
-    let driver = world.driver().await?;
-    let broker = world.traced(driver.clone());
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    let topic = Topic::new(&world.topic)?;
+async fn delivers_messages_with_hostile_context(case: &CaseContext) -> Checked {
+    let driver = case.driver().await?;
+    let broker = case.traced(driver.clone());
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    let topic = Topic::new(&case.topic)?;
     driver.declare(&topic).await?;
-    // An ambient span that must not be taken for the sender.
-    let around = world.root("receiving loop");
+    // An ambient span that must not be mistaken for the sender.
+    let around = case.root("receiving loop");
     for (index, (pairs, trusted)) in contexts().into_iter().enumerate() {
         let headers: Headers = pairs.iter().map(|(name, value)| (*name, value.as_slice())).collect();
         let plain = pairs.iter().all(|(_, value)| is_plain_text(value));
         let message = Outbound { payload: Some(index.to_string().into()), headers, ..Outbound::default() };
         if let Err(error) = driver.publish(&topic, message).await {
-            check!(!plain || world.capabilities.header_values == HeaderValues::Text, "set {index} is taken: {error}");
+            check!(!plain || case.capabilities.header_values == HeaderValues::Text, "set {index} is taken: {error}");
             check!(matches!(error.kind(), ErrorKind::InvalidMessage | ErrorKind::TooLarge), "the kind of {error}");
             check_eq!(error.publish_outcome(), PublishOutcome::NotSent, "the outcome of set {index}");
             continue;
         }
-        let delivery = world.next(&mut deliveries).await?;
+        let delivery = case.next(&mut deliveries).await?;
         check_eq!(text(delivery.message().payload()), index.to_string(), "the message");
         let creation = delivery.creation_context();
         check_eq!(creation.span().span_context().is_valid(), trusted, "whether the context of set {index} is trusted");
@@ -96,9 +95,9 @@ async fn delivers_messages_with_hostile_context(world: &World) -> Checked {
         let processed = opentelemetry::context::FutureExt::with_context(work, around.clone()).await?;
         check!(processed.error.is_none(), "set {index} is handled: {:?}", processed.error);
     }
-    world.nothing_comes(&mut deliveries).await?;
+    case.nothing_comes(&mut deliveries).await?;
     let around = around.span().span_context().trace_id();
-    let spans = world.spans.named(&world.process_name());
+    let spans = case.spans.named(&case.process_name());
     check!(spans.iter().all(|span| span.span_context.trace_id() != around), "no message is in the trace of the loop");
     Ok(())
 }
@@ -107,7 +106,8 @@ fn is_plain_text(value: &[u8]) -> bool {
     std::str::from_utf8(value).is_ok_and(|text| !text.chars().any(char::is_control))
 }
 
-/// Names and values that somebody uses somewhere; the first sets are plain and must be carried.
+/// Returns unusual names and values that occur in practice. The first sets, whose number is also
+/// returned, are plain and must be carried.
 fn odd_headers() -> (Vec<Pairs>, usize) {
     let plain = vec![
         vec![("x-empty", Vec::new())],
@@ -141,11 +141,11 @@ fn odd_headers() -> (Vec<Pairs>, usize) {
     ([plain, odd].concat(), count)
 }
 
-async fn carries_odd_headers_or_refuses_them(world: &World) -> Checked {
-    let driver = world.driver().await?;
-    let broker = world.traced(driver.clone());
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    let topic = Topic::new(&world.topic)?;
+async fn carries_odd_headers_or_refuses_them(case: &CaseContext) -> Checked {
+    let driver = case.driver().await?;
+    let broker = case.traced(driver.clone());
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    let topic = Topic::new(&case.topic)?;
     driver.declare(&topic).await?;
     let (sets, plain) = odd_headers();
     for (index, pairs) in sets.into_iter().enumerate() {
@@ -157,10 +157,10 @@ async fn carries_odd_headers_or_refuses_them(world: &World) -> Checked {
             check_eq!(error.publish_outcome(), PublishOutcome::NotSent, "the outcome");
             continue;
         }
-        let delivery = world.next(&mut deliveries).await?;
+        let delivery = case.next(&mut deliveries).await?;
         check_eq!(text(delivery.message().payload()), index.to_string(), "the message");
         let names: Vec<&str> = pairs.iter().map(|(name, _)| *name).collect();
-        // What the adapter itself adds is no concern of the sender's.
+        // Headers that the adapter itself adds are ignored.
         let mut seen: Vec<(&str, Vec<u8>)> = delivery
             .message()
             .headers()
@@ -168,23 +168,24 @@ async fn carries_odd_headers_or_refuses_them(world: &World) -> Checked {
             .filter(|(seen, _)| names.iter().any(|name| name.eq_ignore_ascii_case(seen)))
             .map(|(name, value)| (name, value.to_vec()))
             .collect();
-        // Tables and maps keep no order of names; values of one name stay in order, since sorting is stable.
+        // Tables and maps do not keep the order of names. Values of one name stay in order, because
+        // sorting is stable.
         seen.sort_by_key(|(name, _)| *name);
         let mut expected = pairs.clone();
         expected.sort_by_key(|(name, _)| *name);
         check_eq!(seen, expected, "the headers {names:?}");
         delivery.ack().await?;
     }
-    world.nothing_comes(&mut deliveries).await
+    case.nothing_comes(&mut deliveries).await
 }
 
-async fn carries_many_headers(world: &World) -> Checked {
-    let broker = world.broker().await?;
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
+async fn carries_many_headers(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
     let mut names: Vec<String> = (0..200).map(|number| format!("x-header-{number}")).collect();
     let message = names.iter().fold(Message::new("x"), |message, name| message.header(name, name.len().to_string()));
-    broker.publish(&world.topic, message).await?;
-    let delivery = world.next(&mut deliveries).await?;
+    broker.publish(&case.topic, message).await?;
+    let delivery = case.next(&mut deliveries).await?;
     let headers = delivery.message().headers();
     let mut seen: Vec<String> =
         headers.iter().map(|(name, _)| name.to_owned()).filter(|name| name.starts_with("x-header-")).collect();
@@ -195,8 +196,8 @@ async fn carries_many_headers(world: &World) -> Checked {
     Ok(())
 }
 
-async fn refuses_bad_names_and_bounds(world: &World) -> Checked {
-    let broker = world.broker().await?;
+async fn refuses_bad_names_and_bounds(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?;
     for name in ["", "a b", "orders/eu", "größe", "..", "a*", ">", &"x".repeat(250)] {
         let error = refused("the name", broker.publish(name, Message::new("x")).await)?;
         check_eq!(error.kind(), ErrorKind::InvalidConfig, "the kind of {error}");
@@ -205,11 +206,11 @@ async fn refuses_bad_names_and_bounds(world: &World) -> Checked {
         check_eq!(error.kind(), ErrorKind::InvalidConfig, "the kind of {error}");
     }
     let subscriptions = [
-        world.group("a b"),
-        world.group("g").prefetch(0),
-        world.group("g").prefetch(70_000),
-        world.group("g").dead_letter(&world.topic),
-        world.group("g").dead_letter(""),
+        case.group("a b"),
+        case.group("g").prefetch(0),
+        case.group("g").prefetch(70_000),
+        case.group("g").dead_letter(&case.topic),
+        case.group("g").dead_letter(""),
     ];
     for subscription in subscriptions {
         let error = refused("the subscription", broker.subscribe(subscription).await)?;
@@ -218,29 +219,30 @@ async fn refuses_bad_names_and_bounds(world: &World) -> Checked {
     Ok(())
 }
 
-async fn refuses_to_move_what_is_no_group(world: &World) -> Checked {
-    let broker = world.broker().await?;
-    let error = refused("moving a reader", broker.reposition(&world.reader(), Start::Earliest).await)?;
+async fn refuses_to_move_what_is_no_group(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?;
+    let error = refused("moving a reader", broker.reposition(&case.reader(), Start::Earliest).await)?;
     check_eq!(error.kind(), ErrorKind::InvalidConfig, "the kind of {error}");
     Ok(())
 }
 
-async fn keeps_secrets_out_of_every_text(world: &World) -> Checked {
+async fn keeps_secrets_out_of_every_text(case: &CaseContext) -> Checked {
     const SECRET: &str = "hunter2-8f3ac1";
     let mut texts = String::new();
-    match world.within("an answer to the credentials", world.harness.connect_with_secret(SECRET)).await? {
+    match case.within("an answer to the credentials", case.harness.connect_with_secret(SECRET)).await? {
         Err(error) => {
             let mut source: Option<&dyn std::error::Error> = Some(&error);
             while let Some(error) = source {
-                write!(texts, "{error} {error:?} ").map_err(|_| super::super::Failure::new("writing to a string"))?;
+                write!(texts, "{error} {error:?} ")
+                    .map_err(|_| crate::conformance::Failure::new("writing to a string"))?;
                 source = error.source();
             }
         }
         Ok(driver) => {
-            let broker = world.traced(driver.clone());
-            let mut deliveries = broker.subscribe(world.group("g")).await?;
-            broker.publish(&world.topic, Message::new("x")).await?;
-            let delivery = world.next(&mut deliveries).await?;
+            let broker = case.traced(driver.clone());
+            let mut deliveries = broker.subscribe(case.group("g")).await?;
+            broker.publish(&case.topic, Message::new("x")).await?;
+            let delivery = case.next(&mut deliveries).await?;
             texts +=
                 &format!("{driver:?} {broker:?} {:?} {:?} {delivery:?} ", driver.identity(), driver.capabilities());
             texts += &format!(
@@ -251,20 +253,20 @@ async fn keeps_secrets_out_of_every_text(world: &World) -> Checked {
             let closing = tokio::time::timeout(Duration::from_secs(30), broker.close()).await;
             texts += &format!("{closing:?} ");
             let errors = [
-                broker.publish(&world.topic, Message::new("x")).await.map(drop),
+                broker.publish(&case.topic, Message::new("x")).await.map(drop),
                 broker.publish("not a name", Message::new("x")).await.map(drop),
-                broker.subscribe(world.group("g")).await.map(drop),
+                broker.subscribe(case.group("g")).await.map(drop),
                 broker.ping().await,
             ];
             for error in errors.into_iter().filter_map(Result::err) {
                 texts += &format!("{error} {error:?} ");
             }
-            texts += &format!("{:?}", world.spans.all());
+            texts += &format!("{:?}", case.spans.all());
         }
     }
     if let Some(at) = texts.find(SECRET) {
         let around: String = texts[..at].chars().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect();
-        check!(false, "no text holds the secret: it stands after {around:?}");
+        check!(false, "no text contains the secret: it follows {around:?}");
     }
     Ok(())
 }

@@ -8,92 +8,90 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 
-use super::super::failure::{Checked, Failure, check, check_eq};
-use super::super::world::{World, numbers, refused, text};
-use crate::address::Topic;
-use crate::broker::{Broker, TracedBroker};
-use crate::capability::Confirm;
-use crate::consumer::Deliveries;
+use crate::broker::{Broker, Deliveries, TracedBroker};
+use crate::conformance::case_context::{CaseContext, numbers, refused, text};
+use crate::conformance::failure::{Checked, Failure, check, check_eq};
 use crate::driver::Outbound;
-use crate::error::ErrorKind;
-use crate::message::{Message, PublishOutcome};
+use crate::driver::capability::Confirm;
+use crate::error::{ErrorKind, PublishOutcome};
+use crate::message::{Message, Topic};
 
-super::super::case::cases! { Lifecycle:
+crate::conformance::case::cases! { Lifecycle:
     closes_once_and_for_all []
-        "After closing everything is refused as Closed, streams end, a second close is fine.";
+        "After closing, everything is refused as Closed, streams end, and a second close succeeds.";
     closes_from_many_tasks_at_once []
-        "Closing from ten tasks at once, clones of the broker included, closes it once and well.";
+        "Closing from ten tasks at once, including clones of the broker, closes it once and without errors.";
     closes_while_many_publish []
-        "Closing under twenty publishers: what was confirmed is there, what is NotSent is not.";
+        "Closing under twenty publishers: confirmed messages arrive, NotSent ones do not.";
     drives_and_closes_below_the_telemetry []
-        "The driver alone publishes, refuses after closing, ends its sources, and closes twice.";
+        "The driver alone publishes, refuses after closing, ends its sources, and can be closed twice.";
     flushes_what_nobody_waits_for [AtLeastOnce]
-        "Closing brings to the broker what was published and settled before, also where nobody awaits the answer.";
+        "Closing flushes earlier publishes and settlements to the broker, even those whose answer is not awaited.";
     survives_a_cancelled_receive []
-        "Waiting for a delivery may be given up at any time: no message is lost by it.";
+        "Waiting for a delivery can be cancelled at any time without losing a message.";
     survives_a_cancelled_publish []
-        "Publishes may be given up: each arrives at most once, and those after them arrive in order.";
+        "Publishes can be cancelled: each arrives at most once, and later ones arrive in order.";
     continues_after_a_subscriber_is_gone []
-        "When one subscriber goes, others of the same connection go on.";
+        "When one subscriber ends, others on the same connection go on.";
     hands_the_work_of_a_closed_member_to_the_others [AtLeastOnce, Groups]
-        "When a member of a group closes with messages unsettled, the other gets them, and none is lost.";
+        "When a member of a group closes with unsettled messages, the other gets them, and none is lost.";
     answers_a_ping []
         "A ping succeeds on an open connection.";
 }
 
-async fn closes_once_and_for_all(world: &World) -> Checked {
-    let broker = world.broker().await?;
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    broker.publish(&world.topic, Message::new("before")).await?;
+async fn closes_once_and_for_all(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    broker.publish(&case.topic, Message::new("before")).await?;
     broker.close().await?;
     let ends = async { while deliveries.next().await.is_some() {} };
-    world.within("the stream ends", ends).await?;
+    case.within("the stream ends", ends).await?;
     broker.close().await?;
-    let error = refused("publishing", broker.publish(&world.topic, Message::new("late")).await)?;
+    let error = refused("publishing", broker.publish(&case.topic, Message::new("late")).await)?;
     check_eq!(error.kind(), ErrorKind::Closed, "the kind of {error}");
     check_eq!(error.publish_outcome(), PublishOutcome::NotSent, "the outcome");
-    let error = refused("subscribing", broker.subscribe(world.group("g")).await)?;
+    let error = refused("subscribing", broker.subscribe(case.group("g")).await)?;
     check_eq!(error.kind(), ErrorKind::Closed, "the kind of {error}");
     let error = refused("a ping", broker.ping().await)?;
     check_eq!(error.kind(), ErrorKind::Closed, "the kind of {error}");
     Ok(())
 }
 
-async fn closes_from_many_tasks_at_once(world: &World) -> Checked {
-    let broker = world.broker().await?;
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
+async fn closes_from_many_tasks_at_once(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
     for number in numbers(10) {
-        broker.publish(&world.topic, Message::new(number)).await?;
+        broker.publish(&case.topic, Message::new(number)).await?;
     }
-    let unsettled = world.next(&mut deliveries).await?;
+    let unsettled = case.next(&mut deliveries).await?;
     let closing: Vec<_> =
         (0..10).map(|_| broker.clone()).map(|broker| tokio::spawn(async move { broker.close().await })).collect();
     for closed in closing {
-        let closed = world.within("closing", closed).await?;
+        let closed = case.within("closing", closed).await?;
         closed.map_err(|error| Failure::new(format!("closing does not panic: {error}")))??;
     }
     drop(unsettled);
-    world.within("the stream ends", async { while deliveries.next().await.is_some() {} }).await
+    case.within("the stream ends", async { while deliveries.next().await.is_some() {} }).await
 }
 
-/// What became of each message, by its payload.
+/// The outcome of each publish, by payload.
 #[derive(Default)]
 struct Fates {
     confirmed: Mutex<BTreeSet<String>>,
     not_sent: Mutex<BTreeSet<String>>,
 }
 
-async fn closes_while_many_publish(world: &World) -> Checked {
+async fn closes_while_many_publish(case: &CaseContext) -> Checked {
     const PUBLISHERS: usize = 20;
     const BEFORE_CLOSE: usize = 600;
-    let broker = world.broker().await?;
-    // Made before anything is published, for brokers that keep no backlog.
-    let reader = world.broker().await?;
-    let mut deliveries = reader.subscribe(world.group("g").prefetch(1_000)).await?;
+    let broker = case.broker().await?;
+    // Subscribed before the first publish, for brokers that keep no backlog.
+    let reader = case.broker().await?;
+    let mut deliveries = reader.subscribe(case.group("g").prefetch(1_000)).await?;
     let (fates, count) = (Arc::new(Fates::default()), Arc::new(AtomicUsize::new(0)));
     let publishers: Vec<_> = (0..PUBLISHERS)
         .map(|publisher| {
-            let (broker, topic, fates) = (broker.clone(), world.topic.clone(), Arc::clone(&fates));
+            let (broker, topic, fates) = (broker.clone(), case.topic.clone(), Arc::clone(&fates));
             tokio::spawn(publish_until_closed(broker, topic, publisher, fates, Arc::clone(&count)))
         })
         .collect();
@@ -102,22 +100,19 @@ async fn closes_while_many_publish(world: &World) -> Checked {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    world.within("publishing", under_way).await?;
+    case.within("publishing", under_way).await?;
     broker.close().await?;
     for publisher in publishers {
-        let ended = world.within("the publisher ends", publisher).await?;
+        let ended = case.within("the publisher ends", publisher).await?;
         ended.map_err(|error| Failure::new(format!("publishing does not panic: {error}")))??;
     }
-    let seen = collect_until_quiet(world, &mut deliveries).await?;
+    let seen = collect_until_quiet(case, &mut deliveries).await?;
     let lost: Vec<String> =
         fates.confirmed.lock().iter().filter(|payload| !seen.contains_key(*payload)).cloned().collect();
-    check!(
-        world.capabilities.confirm == Confirm::Never || lost.is_empty(),
-        "what was confirmed arrives: lost {lost:?}"
-    );
+    check!(case.capabilities.confirm == Confirm::Never || lost.is_empty(), "what was confirmed arrives: lost {lost:?}");
     let wrong: Vec<String> =
         fates.not_sent.lock().iter().filter(|payload| seen.contains_key(*payload)).cloned().collect();
-    check_eq!(wrong, Vec::<String>::new(), "what was certainly not sent and arrived");
+    check_eq!(wrong, Vec::<String>::new(), "the messages that were certainly not sent, and arrived");
     Ok(())
 }
 
@@ -128,7 +123,8 @@ async fn publish_until_closed(
     fates: Arc<Fates>,
     count: Arc<AtomicUsize>,
 ) -> Checked {
-    /// Enough to still be busy when the broker is closed, and all together no more than a broker keeps in memory.
+    /// Maximum number of messages per publisher: enough to still be busy when the broker is closed,
+    /// and in total no more than a broker keeps in memory.
     const MOST: usize = 240;
     for number in 0..MOST {
         let payload = format!("{publisher}/{number}");
@@ -136,7 +132,7 @@ async fn publish_until_closed(
             Ok(_) => {
                 count.fetch_add(1, Ordering::Relaxed);
                 fates.confirmed.lock().insert(payload);
-                // A broker may confirm at once, and others have their turn all the same.
+                // Gives the other publishers a turn even if the broker confirms at once.
                 tokio::task::yield_now().await;
             }
             Err(error) => {
@@ -151,29 +147,30 @@ async fn publish_until_closed(
     Ok(())
 }
 
-/// Takes and acknowledges until nothing more comes: how often each payload came.
-async fn collect_until_quiet(world: &World, deliveries: &mut Deliveries) -> Checked<BTreeMap<String, usize>> {
+/// Receives and acknowledges until no more messages arrive. Returns the number of deliveries of
+/// each payload.
+async fn collect_until_quiet(case: &CaseContext, deliveries: &mut Deliveries) -> Checked<BTreeMap<String, usize>> {
     let mut seen = BTreeMap::new();
-    // The first may take long, such as joining a group.
-    let mut wait = world.harness.patience();
+    // The first delivery may take long, for example if the consumer must join a group.
+    let mut wait = case.harness.patience();
     while let Ok(Some(item)) = tokio::time::timeout(wait, deliveries.next()).await {
         let Ok(delivery) = item else { continue };
         *seen.entry(text(delivery.message().payload())).or_default() += 1;
         delivery.ack().await?;
-        wait = 3 * world.harness.quiet();
+        wait = 3 * case.harness.quiet();
     }
     Ok(seen)
 }
 
-async fn drives_and_closes_below_the_telemetry(world: &World) -> Checked {
-    let driver = world.driver().await?;
-    let topic = Topic::new(&world.topic)?;
+async fn drives_and_closes_below_the_telemetry(case: &CaseContext) -> Checked {
+    let driver = case.driver().await?;
+    let topic = Topic::new(&case.topic)?;
     driver.declare(&topic).await?;
-    let mut source = driver.subscribe(&world.group("g")).await?;
+    let mut source = driver.subscribe(&case.group("g")).await?;
     let receipt = driver.publish(&topic, Outbound::new("one")).await?;
-    world.check_receipt(&receipt)?;
+    case.check_receipt(&receipt)?;
     let inbound = std::future::poll_fn(|cx| source.poll_next(cx));
-    let inbound = match world.within("the message", inbound).await? {
+    let inbound = match case.within("the message", inbound).await? {
         Some(inbound) => inbound?,
         None => return Err(Failure::new("the source goes on until the driver is closed: it ended")),
     };
@@ -184,49 +181,49 @@ async fn drives_and_closes_below_the_telemetry(world: &World) -> Checked {
     driver.close().await?;
     driver.close().await?;
     let ends = async { while std::future::poll_fn(|cx| source.poll_next(cx)).await.is_some() {} };
-    world.within("the source ends", ends).await?;
+    case.within("the source ends", ends).await?;
     let error = refused("publishing", driver.publish(&topic, Outbound::new("two")).await)?;
     check_eq!(error.kind(), ErrorKind::Closed, "the kind of {error}");
     check_eq!(error.publish_outcome(), PublishOutcome::NotSent, "the outcome");
     check_eq!(refused("declaring", driver.declare(&topic).await)?.kind(), ErrorKind::Closed, "the kind of the error");
     check_eq!(
-        refused("subscribing", driver.subscribe(&world.group("g")).await)?.kind(),
+        refused("subscribing", driver.subscribe(&case.group("g")).await)?.kind(),
         ErrorKind::Closed,
         "the kind of the error"
     );
     Ok(())
 }
 
-async fn flushes_what_nobody_waits_for(world: &World) -> Checked {
+async fn flushes_what_nobody_waits_for(case: &CaseContext) -> Checked {
     const COUNT: usize = 40;
-    let broker = world.broker().await?;
-    let mut deliveries = broker.subscribe(world.group("g").prefetch(COUNT)).await?;
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g").prefetch(COUNT)).await?;
     let publishing =
-        numbers(COUNT).into_iter().map(|number| broker.publish(&world.topic, Message::new(number).key("one")));
+        numbers(COUNT).into_iter().map(|number| broker.publish(&case.topic, Message::new(number).key("one")));
     for result in futures_util::future::join_all(publishing).await {
         result?;
     }
     for _ in 0..COUNT {
-        let delivery = world.next(&mut deliveries).await?;
-        // Polled once, then dropped: it is on its way.
+        let delivery = case.next(&mut deliveries).await?;
+        // Polled once, then dropped: the settlement is in flight.
         let _ = delivery.ack().now_or_never();
     }
-    let mut last = broker.publish(&world.topic, Message::new("last").key("one"));
+    let mut last = broker.publish(&case.topic, Message::new("last").key("one"));
     let _ = (&mut last).now_or_never();
     drop(last);
     broker.close().await?;
 
-    let again = world.broker().await?;
-    let mut deliveries = again.subscribe(world.group("g")).await?;
-    check_eq!(world.drain(&mut deliveries, 1).await?, ["last"], "what comes on a new connection");
-    world.nothing_comes(&mut deliveries).await
+    let again = case.broker().await?;
+    let mut deliveries = again.subscribe(case.group("g")).await?;
+    check_eq!(case.drain(&mut deliveries, 1).await?, ["last"], "what comes on a new connection");
+    case.nothing_comes(&mut deliveries).await
 }
 
-async fn survives_a_cancelled_receive(world: &World) -> Checked {
+async fn survives_a_cancelled_receive(case: &CaseContext) -> Checked {
     const COUNT: usize = 100;
-    let broker = world.broker().await?;
-    let mut deliveries = broker.subscribe(world.group("g").prefetch(10)).await?;
-    let (publisher, topic) = (broker.clone(), world.topic.clone());
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g").prefetch(10)).await?;
+    let (publisher, topic) = (broker.clone(), case.topic.clone());
     let publishing = tokio::spawn(async move {
         for number in numbers(COUNT) {
             publisher.publish(&topic, Message::new(number).key("one")).await?;
@@ -237,7 +234,7 @@ async fn survives_a_cancelled_receive(world: &World) -> Checked {
     let mut seen = Vec::new();
     let receive = async {
         while seen.len() < COUNT {
-            // Given up again and again, often just when a message comes.
+            // Cancelled again and again, often just as a message arrives.
             let Ok(item) = tokio::time::timeout(Duration::from_millis(1), deliveries.next()).await else { continue };
             let Some(Ok(delivery)) = item else { continue };
             seen.push(text(delivery.message().payload()));
@@ -245,28 +242,28 @@ async fn survives_a_cancelled_receive(world: &World) -> Checked {
         }
         Checked::Ok(())
     };
-    let received = world.within("all messages", receive).await;
+    let received = case.within("all messages", receive).await;
     check!(received.is_ok(), "all {COUNT} messages arrive: {}", seen.len());
     received??;
     check_eq!(seen, numbers(COUNT), "the messages");
     publishing.await.map_err(|error| Failure::new(format!("publishing does not panic: {error}")))?
 }
 
-async fn survives_a_cancelled_publish(world: &World) -> Checked {
+async fn survives_a_cancelled_publish(case: &CaseContext) -> Checked {
     const COUNT: usize = 50;
-    let broker = world.broker().await?;
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    broker.publish(&world.topic, Message::new("first").key("one")).await?;
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    broker.publish(&case.topic, Message::new("first").key("one")).await?;
     for number in 0..COUNT {
-        // Polled once, then dropped: it may have been sent.
-        let mut given_up = broker.publish(&world.topic, Message::new(format!("given up {number}")).key("one"));
+        // Polled once, then dropped: the message may have been sent.
+        let mut given_up = broker.publish(&case.topic, Message::new(format!("given up {number}")).key("one"));
         let _ = (&mut given_up).now_or_never();
         drop(given_up);
-        broker.publish(&world.topic, Message::new(number.to_string()).key("one")).await?;
+        broker.publish(&case.topic, Message::new(number.to_string()).key("one")).await?;
     }
     let (mut kept, mut given_up) = (Vec::new(), Vec::new());
     while kept.len() < COUNT + 1 {
-        let delivery = world.next(&mut deliveries).await?;
+        let delivery = case.next(&mut deliveries).await?;
         let payload = text(delivery.message().payload());
         if payload.starts_with("given up") {
             given_up.push(payload)
@@ -283,36 +280,36 @@ async fn survives_a_cancelled_publish(world: &World) -> Checked {
     Ok(())
 }
 
-async fn continues_after_a_subscriber_is_gone(world: &World) -> Checked {
-    let broker = world.broker().await?;
-    let other = world.topic("other");
-    let mut stays = broker.subscribe(world.group("stays")).await?;
-    let mut elsewhere = broker.subscribe(world.group_on(&other, "elsewhere")).await?;
-    let mut goes = broker.subscribe(world.group("goes")).await?;
-    broker.publish(&world.topic, Message::new("0").key("one")).await?;
-    let unsettled = world.next(&mut goes).await?;
+async fn continues_after_a_subscriber_is_gone(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?;
+    let other = case.topic("other");
+    let mut stays = broker.subscribe(case.group("stays")).await?;
+    let mut elsewhere = broker.subscribe(case.group_on(&other, "elsewhere")).await?;
+    let mut goes = broker.subscribe(case.group("goes")).await?;
+    broker.publish(&case.topic, Message::new("0").key("one")).await?;
+    let unsettled = case.next(&mut goes).await?;
     drop(goes);
     drop(unsettled);
     for number in ["1", "2", "3"] {
-        broker.publish(&world.topic, Message::new(number).key("one")).await?;
+        broker.publish(&case.topic, Message::new(number).key("one")).await?;
         broker.publish(&other, Message::new(number).key("one")).await?;
     }
-    check_eq!(world.drain(&mut stays, 4).await?, numbers(4), "what the other group gets");
-    check_eq!(world.drain(&mut elsewhere, 3).await?, ["1", "2", "3"], "what arrives at the other topic");
+    check_eq!(case.drain(&mut stays, 4).await?, numbers(4), "what the other group gets");
+    check_eq!(case.drain(&mut elsewhere, 3).await?, ["1", "2", "3"], "what arrives at the other topic");
     Ok(())
 }
 
-async fn hands_the_work_of_a_closed_member_to_the_others(world: &World) -> Checked {
+async fn hands_the_work_of_a_closed_member_to_the_others(case: &CaseContext) -> Checked {
     const COUNT: usize = 40;
-    let (leaving, staying) = (world.broker().await?, world.broker().await?);
-    let mut first = leaving.subscribe(world.group("g").prefetch(COUNT)).await?;
+    let (leaving, staying) = (case.broker().await?, case.broker().await?);
+    let mut first = leaving.subscribe(case.group("g").prefetch(COUNT)).await?;
     for number in numbers(COUNT) {
-        staying.publish(&world.topic, Message::new(number.clone()).key(number)).await?;
+        staying.publish(&case.topic, Message::new(number.clone()).key(number)).await?;
     }
     let mut settled = BTreeSet::new();
     let mut unsettled = Vec::new();
     for index in 0..COUNT / 2 {
-        let delivery = world.next(&mut first).await?;
+        let delivery = case.next(&mut first).await?;
         if index % 2 == 0 {
             settled.insert(text(delivery.message().payload()));
             delivery.ack().await?;
@@ -320,19 +317,20 @@ async fn hands_the_work_of_a_closed_member_to_the_others(world: &World) -> Check
             unsettled.push(delivery);
         }
     }
-    let mut second = staying.subscribe(world.group("g")).await?;
+    let mut second = staying.subscribe(case.group("g")).await?;
     leaving.close().await?;
     drop((unsettled, first));
     while settled.len() < COUNT {
-        // One may come twice: a log brings back what follows the oldest unsettled message, too.
-        settled.extend(world.drain(&mut second, 1).await?);
+        // A message may be delivered twice: a log also redelivers everything after the oldest
+        // unsettled message.
+        settled.extend(case.drain(&mut second, 1).await?);
     }
     check_eq!(settled, numbers(COUNT).into_iter().collect(), "the messages that the two get");
     Ok(())
 }
 
-async fn answers_a_ping(world: &World) -> Checked {
-    let broker = world.broker().await?;
+async fn answers_a_ping(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?;
     broker.ping().await?;
     check_eq!(broker.system(), broker.get_ref().identity().system, "the name of the system");
     Ok(())

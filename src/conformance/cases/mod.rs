@@ -22,7 +22,7 @@ use std::sync::LazyLock;
 
 use super::case::Case;
 
-/// Every case, by area.
+/// Returns every case, by area.
 pub fn cases() -> &'static [Case] {
     static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         [
@@ -42,7 +42,7 @@ pub fn cases() -> &'static [Case] {
             &traces::cases(),
             restart::CASES,
             traces::killed::CASES,
-            // Last, for they run alone.
+            // Last, because they run alone.
             stress::CASES,
             traces::many::CASES,
         ]

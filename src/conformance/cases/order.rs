@@ -1,16 +1,16 @@
-//! In which order messages arrive.
+//! The order in which messages arrive.
 
 use std::collections::BTreeMap;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 
-use super::super::failure::{Checked, check, check_eq};
-use super::super::world::{World, numbers, text};
 use crate::broker::TracedBroker;
+use crate::conformance::case_context::{CaseContext, numbers, text};
+use crate::conformance::failure::{Checked, check, check_eq};
 use crate::message::Message;
 
-super::super::case::cases! { Order:
+crate::conformance::case::cases! { Order:
     keeps_the_callers_order_with_many_in_flight []
         "Three thousand messages of one key, all in flight at once, arrive in the order in which they were published.";
     keeps_the_order_of_each_key []
@@ -19,21 +19,19 @@ super::super::case::cases! { Order:
         "Messages published one by one, in a batch and one by one again arrive in that order.";
 }
 
-async fn keeps_the_callers_order_with_many_in_flight(world: &World) -> Checked {
+async fn keeps_the_callers_order_with_many_in_flight(case: &CaseContext) -> Checked {
     const COUNT: usize = 3_000;
-    let broker = world.broker().await?;
-    let mut deliveries = broker.subscribe(world.group("g").prefetch(500)).await?;
-    let mut publishes: FuturesOrdered<_> = numbers(COUNT)
-        .into_iter()
-        .map(|number| broker.publish(&world.topic, Message::new(number).key("one")))
-        .collect();
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g").prefetch(500)).await?;
+    let mut publishes: FuturesOrdered<_> =
+        numbers(COUNT).into_iter().map(|number| broker.publish(&case.topic, Message::new(number).key("one"))).collect();
     let publishing = async {
         while let Some(result) = publishes.next().await {
             result?;
         }
         Checked::Ok(())
     };
-    let (published, received) = tokio::join!(publishing, world.drain(&mut deliveries, COUNT));
+    let (published, received) = tokio::join!(publishing, case.drain(&mut deliveries, COUNT));
     published?;
     let received = received?;
     let expected = numbers(COUNT);
@@ -42,21 +40,21 @@ async fn keeps_the_callers_order_with_many_in_flight(world: &World) -> Checked {
     Ok(())
 }
 
-async fn keeps_the_order_of_each_key(world: &World) -> Checked {
+async fn keeps_the_order_of_each_key(case: &CaseContext) -> Checked {
     const COUNT: usize = 1_000;
     const KEYS: usize = 16;
-    let broker = world.broker().await?;
-    let mut deliveries = broker.subscribe(world.group("g").prefetch(100)).await?;
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g").prefetch(100)).await?;
     let publishes = (0..COUNT).map(|number| {
         let key = format!("key-{}", number % KEYS);
-        broker.publish(&world.topic, Message::new(number.to_string()).key(key))
+        broker.publish(&case.topic, Message::new(number.to_string()).key(key))
     });
     for result in futures_util::future::join_all(publishes).await {
         result?;
     }
     let mut last: BTreeMap<String, usize> = BTreeMap::new();
     for _ in 0..COUNT {
-        let delivery = world.next(&mut deliveries).await?;
+        let delivery = case.next(&mut deliveries).await?;
         let key = delivery.message().key().map(|key| text(key)).unwrap_or_default();
         let number: usize = text(delivery.message().payload()).parse().unwrap_or(usize::MAX);
         check_eq!(key, format!("key-{}", number % KEYS), "the key of message {number}");
@@ -68,20 +66,20 @@ async fn keeps_the_order_of_each_key(world: &World) -> Checked {
     Ok(())
 }
 
-async fn keeps_the_order_across_a_batch(world: &World) -> Checked {
-    let broker = world.broker().await?;
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
+async fn keeps_the_order_across_a_batch(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
     let message = |number: usize| Message::new(number.to_string()).key("one");
-    broker.publish(&world.topic, message(0)).await?;
-    let before = broker.publish(&world.topic, message(1));
-    let batch = broker.publish_batch(&world.topic, (2..30).map(message).collect());
-    let after = broker.publish(&world.topic, message(30));
+    broker.publish(&case.topic, message(0)).await?;
+    let before = broker.publish(&case.topic, message(1));
+    let batch = broker.publish_batch(&case.topic, (2..30).map(message).collect());
+    let after = broker.publish(&case.topic, message(30));
     let (before, batch, after) = tokio::join!(before, batch, after);
     before?;
     after?;
     for result in batch {
         result?;
     }
-    check_eq!(world.drain(&mut deliveries, 31).await?, numbers(31), "the order");
+    check_eq!(case.drain(&mut deliveries, 31).await?, numbers(31), "the order");
     Ok(())
 }

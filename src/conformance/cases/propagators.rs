@@ -1,5 +1,8 @@
-//! Contexts by propagators that the user brings: alone, together, unsampled, without an SDK, and from producers that are not ours.
+//! Contexts with propagators that the application configures: alone, combined, unsampled, without
+//! an SDK, and from foreign producers.
 
+use crate::message::HandlerError;
+use crate::names::header;
 use std::sync::Arc;
 
 use opentelemetry::baggage::BaggageExt;
@@ -8,44 +11,48 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, Tra
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 
-use super::super::failure::{Checked, Failure, check, check_eq};
-use super::super::propagators::{B3, Jaeger};
-use super::super::world::World;
-use crate::address::Topic;
-use crate::broker::{Broker, TracedBroker};
-use crate::consumer::Deliveries;
+use crate::broker::{Broker, Deliveries, TracedBroker};
+use crate::conformance::case_context::CaseContext;
+use crate::conformance::failure::{Checked, Failure, check, check_eq};
+use crate::conformance::propagators::{B3, Jaeger};
 use crate::driver::{Driver, Outbound};
 use crate::headers::Headers;
-use crate::message::Message;
-use crate::received::Received;
-use crate::w3c::{BAGGAGE, TRACEPARENT, TRACESTATE};
+use crate::message::{Message, Received, Topic};
 
-super::super::case::cases! { Propagation:
+crate::conformance::case::cases! { Propagation:
     works_with_b3_in_one_header []
-        "With B3 in one header contexts travel as with the W3C's: whole traces, decisions kept, without an SDK, from anybody.";
+        "With B3 in one header, contexts travel as with the W3C headers: whole traces, decisions kept, without an SDK, from any producer.";
     works_with_b3_in_several_headers []
-        "With B3 in several headers contexts travel as with the W3C's: whole traces, decisions kept, without an SDK, from anybody.";
+        "With B3 in several headers, contexts travel as with the W3C headers: whole traces, decisions kept, without an SDK, from any producer.";
     works_with_jaegers_propagator []
-        "With Jaeger's header contexts travel as with the W3C's: whole traces, decisions kept, without an SDK, from anybody.";
+        "With Jaeger's header, contexts travel as with the W3C headers: whole traces, decisions kept, without an SDK, from any producer.";
     works_with_several_propagators_at_once []
-        "With B3, the W3C's and baggage at once each header is written once, and any of them is enough to be read.";
+        "With B3, W3C headers and baggage combined, each header is written once, and any of them is enough to be read.";
 }
 
-/// The headers of one foreign message, and the trace, span and decision that they mean.
+/// The headers of one foreign message, and the trace, span and decision that they encode.
 type Foreign = (&'static [(&'static str, &'static str)], Option<(u128, u64, bool)>);
 
-/// A propagator: how it is made, what it writes, and what others write for it.
+/// A propagator: its constructor, the headers it writes, and foreign messages for it.
 struct Kind<P> {
     make: fn() -> P,
     written: &'static [&'static str],
     foreign: &'static [Foreign],
 }
 
-/// Headers of which no message carries any but those of the user's propagator.
-const KNOWN: [&str; 8] =
-    [TRACEPARENT, TRACESTATE, BAGGAGE, "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "uber-trace-id"];
+/// The context headers of all propagators; a message carries only those of the configured one.
+const KNOWN: [&str; 8] = [
+    header::TRACEPARENT,
+    header::TRACESTATE,
+    header::BAGGAGE,
+    "b3",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-sampled",
+    "uber-trace-id",
+];
 
-async fn works_with_b3_in_one_header(world: &World) -> Checked {
+async fn works_with_b3_in_one_header(case: &CaseContext) -> Checked {
     let kind = Kind {
         make: || B3::One,
         written: &["b3"],
@@ -58,10 +65,10 @@ async fn works_with_b3_in_one_header(world: &World) -> Checked {
             (&[("traceparent", "00-0000000000000000000000000000abcd-000000000000ef01-01")], None),
         ],
     };
-    check_propagator(world, &kind).await
+    check_propagator(case, &kind).await
 }
 
-async fn works_with_b3_in_several_headers(world: &World) -> Checked {
+async fn works_with_b3_in_several_headers(case: &CaseContext) -> Checked {
     let kind = Kind {
         make: || B3::Several,
         written: &["x-b3-traceid", "x-b3-spanid", "x-b3-sampled"],
@@ -82,10 +89,10 @@ async fn works_with_b3_in_several_headers(world: &World) -> Checked {
             (&[("X-B3-Sampled", "0")], None),
         ],
     };
-    check_propagator(world, &kind).await
+    check_propagator(case, &kind).await
 }
 
-async fn works_with_jaegers_propagator(world: &World) -> Checked {
+async fn works_with_jaegers_propagator(case: &CaseContext) -> Checked {
     let kind = Kind {
         make: || Jaeger,
         written: &["uber-trace-id"],
@@ -97,10 +104,10 @@ async fn works_with_jaegers_propagator(world: &World) -> Checked {
             (&[("uber-trace-id", "abcd:ef01")], None),
         ],
     };
-    check_propagator(world, &kind).await
+    check_propagator(case, &kind).await
 }
 
-async fn works_with_several_propagators_at_once(world: &World) -> Checked {
+async fn works_with_several_propagators_at_once(case: &CaseContext) -> Checked {
     let kind = Kind {
         make: || {
             TextMapCompositePropagator::new(vec![
@@ -116,7 +123,7 @@ async fn works_with_several_propagators_at_once(world: &World) -> Checked {
                 &[("Traceparent", "00-0000000000000000000000000000abcd-000000000000ef01-00")],
                 Some((0xabcd, 0xef01, false)),
             ),
-            // The later one in the list of propagators wins, as everywhere in OpenTelemetry.
+            // The later propagator in the list wins, as everywhere in OpenTelemetry.
             (
                 &[
                     ("b3", "0000000000000001-0000000000000002-1"),
@@ -127,51 +134,53 @@ async fn works_with_several_propagators_at_once(world: &World) -> Checked {
             (&[("baggage", "tenant=acme")], None),
         ],
     };
-    check_propagator(world, &kind).await
+    check_propagator(case, &kind).await
 }
 
-async fn check_propagator<P: TextMapPropagator + Send + Sync + 'static>(world: &World, kind: &Kind<P>) -> Checked {
-    let onward = world.topic("onward");
-    let driver = world.driver().await?;
-    let traced = world.traced(driver.clone()).with_propagator((kind.make)());
-    let mut source = traced.subscribe(world.group("g")).await?;
-    let mut last = traced.subscribe(world.group_on(&onward, "g")).await?;
-    check_whole_trace(world, kind, &traced, &mut source, &mut last).await?;
+async fn check_propagator<P: TextMapPropagator + Send + Sync + 'static>(case: &CaseContext, kind: &Kind<P>) -> Checked {
+    let onward = case.topic("onward");
+    let driver = case.driver().await?;
+    let traced = case.traced(driver.clone()).with_propagator((kind.make)());
+    let mut source = traced.subscribe(case.group("g")).await?;
+    let mut last = traced.subscribe(case.group_on(&onward, "g")).await?;
+    check_whole_trace(case, kind, &traced, &mut source, &mut last).await?;
 
-    // The same connection with a sampler that drops, and without an SDK: what is published is read above.
-    let unsampled = Broker::new(driver.clone()).with_tracer_provider(&world.unsampled());
+    // The same connection with a sampler that drops, and without an SDK. The messages are read by
+    // the subscription above.
+    let unsampled = Broker::new(driver.clone()).with_tracer_provider(&case.unsampled());
     let silent = Broker::new(driver.clone());
     for (broker, flags) in [(unsampled, TraceFlags::default()), (silent, TraceFlags::SAMPLED)] {
         let broker = broker.with_propagator((kind.make)());
-        broker.publish(&world.topic, Message::new("x").context(remote(0x77, 0x88, flags))).await?;
-        let delivery = world.next(&mut source).await?;
+        broker.publish(&case.topic, Message::new("x").context(remote(0x77, 0x88, flags))).await?;
+        let delivery = case.next(&mut source).await?;
         let read = delivery.creation_context().span().span_context().clone();
         check_eq!(read.trace_id(), TraceId::from(0x77), "the trace of the message");
         check_eq!(read.trace_flags(), flags, "the decision of the sender");
         check_written(kind, delivery.message().headers())?;
         delivery.ack().await?;
     }
-    check_foreign(world, kind, &driver, &mut source).await
+    check_foreign(case, kind, &driver, &mut source).await
 }
 
-/// Sender, handler and what the handler publishes are in one trace, and only the propagator's headers travel.
+/// Checks that the sender, the handler and the handler's publish are in one trace, and that only
+/// the propagator's headers travel.
 async fn check_whole_trace<P>(
-    world: &World,
+    case: &CaseContext,
     kind: &Kind<P>,
     broker: &Broker,
     source: &mut Deliveries,
     last: &mut Deliveries,
 ) -> Checked {
-    let (root, onward) = (world.root("POST /orders"), world.topic("onward"));
+    let (root, onward) = (case.root("POST /orders"), case.topic("onward"));
     let context = root.with_baggage([KeyValue::new("tenant", "acme, inc=1")]);
-    // What stands in the headers already is another message's.
-    let stale = [TRACEPARENT, TRACESTATE, BAGGAGE].iter().chain(kind.written);
+    // Headers that are left over from another message.
+    let stale = [header::TRACEPARENT, header::TRACESTATE, header::BAGGAGE].iter().chain(kind.written);
     let stale = stale.fold(Message::new("x").context(context), |message, name| message.header(name, "stale"));
-    broker.publish(&world.topic, stale).await?;
-    let delivery = world.next(source).await?;
+    broker.publish(&case.topic, stale).await?;
+    let delivery = case.next(source).await?;
     check_written(kind, delivery.message().headers())?;
-    let (publisher, to, carries_baggage) = (broker.clone(), onward.clone(), kind.written.contains(&BAGGAGE));
-    let handler = async move |_: Received| -> Result<(), crate::HandlerError> {
+    let (publisher, to, carries_baggage) = (broker.clone(), onward.clone(), kind.written.contains(&header::BAGGAGE));
+    let handler = async move |_: Received| -> Result<(), HandlerError> {
         let tenant = Context::current().baggage().get("tenant").map(ToString::to_string);
         check_eq!(tenant.as_deref(), carries_baggage.then_some("acme, inc=1"), "the baggage in the handler");
         publisher.publish(&to, Message::new("y")).await?;
@@ -179,17 +188,17 @@ async fn check_whole_trace<P>(
     };
     let processed = delivery.process(handler).await?;
     check!(processed.error.is_none(), "the handler succeeds: {:?}", processed.error);
-    let answer = world.next(last).await?;
+    let answer = case.next(last).await?;
     check_written(kind, answer.message().headers())?;
     answer.process(|_| async { Ok(()) }).await?;
     root.span().end();
 
-    let spans = &world.spans;
+    let spans = &case.spans;
     spans.check_everything_resolves()?;
     let chain = [
         "POST /orders".to_owned(),
-        world.send_name(),
-        world.process_name(),
+        case.send_name(),
+        case.process_name(),
         format!("send {onward}"),
         format!("process {onward}"),
     ];
@@ -200,15 +209,15 @@ async fn check_whole_trace<P>(
     Ok(())
 }
 
-/// The message carries the propagator's headers, once each, and no other context.
+/// Checks that the message carries each header of the propagator once, and no other context.
 fn check_written<P>(kind: &Kind<P>, headers: &Headers) -> Checked {
     for name in KNOWN {
         let named: Vec<(&str, &[u8])> =
             headers.iter().filter(|(written, _)| written.eq_ignore_ascii_case(name)).collect();
         check!(named.iter().all(|(written, _)| *written == name), "{name} is written in lower case: {named:?}");
         let values: Vec<&[u8]> = named.into_iter().map(|(_, value)| value).collect();
-        // Baggage is written only where there is some.
-        let optional = name == BAGGAGE && values.is_empty();
+        // Baggage is written only if there is any.
+        let optional = name == header::BAGGAGE && values.is_empty();
         let expected = usize::from(kind.written.contains(&name) && !optional);
         check_eq!(values.len(), expected, "how often {name} is written");
         check!(!values.contains(&&b"stale"[..]), "{name} is not what it was");
@@ -216,18 +225,23 @@ fn check_written<P>(kind: &Kind<P>, headers: &Headers) -> Checked {
     Ok(())
 }
 
-async fn check_foreign<P>(world: &World, kind: &Kind<P>, driver: &Arc<dyn Driver>, source: &mut Deliveries) -> Checked {
-    let topic = Topic::new(&world.topic)?;
+async fn check_foreign<P>(
+    case: &CaseContext,
+    kind: &Kind<P>,
+    driver: &Arc<dyn Driver>,
+    source: &mut Deliveries,
+) -> Checked {
+    let topic = Topic::new(&case.topic)?;
     driver.declare(&topic).await?;
     for (headers, expected) in kind.foreign {
         let message = Outbound { headers: headers.iter().copied().collect(), ..Outbound::new("x") };
         driver.publish(&topic, message).await?;
-        let delivery = world.next(source).await?;
+        let delivery = case.next(source).await?;
         let read = delivery.creation_context().span().span_context().clone();
         let seen = read.is_valid().then(|| (read.trace_id(), read.span_id(), read.is_sampled()));
         let expected = expected.map(|(trace, span, sampled)| (TraceId::from(trace), SpanId::from(span), sampled));
         check_eq!(seen, expected, "what is read of {headers:?}");
-        let processed = delivery.process(async move |_: Received| -> Result<(), crate::HandlerError> {
+        let processed = delivery.process(async move |_: Received| -> Result<(), HandlerError> {
             let trace = Context::current().span().span_context().trace_id();
             let sent = expected.map(|(trace, ..)| trace);
             check!(sent.is_none_or(|sent| sent == trace), "the handler is in the sender's trace");

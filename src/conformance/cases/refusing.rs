@@ -1,16 +1,16 @@
-//! A driver that refuses some messages and passes everything else on: what a broker may refuse differs, and what must follow does not.
+//! A driver that refuses some messages and passes everything else on. Brokers differ in what they
+//! refuse, but the required consequences are the same.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::address::{Start, Subscription, Topic};
-use crate::capability::Capabilities;
+use crate::driver::capability::Capabilities;
 use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Receipt;
+use crate::message::{Receipt, Start, Subscription, Topic};
 
-/// A connection over another.
+/// A connection that wraps another.
 #[derive(Debug)]
 pub(super) struct Refusing {
     driver: Arc<dyn Driver>,
@@ -19,12 +19,13 @@ pub(super) struct Refusing {
 }
 
 impl Refusing {
-    /// Refuses messages with this payload.
+    /// Wraps a driver so that it refuses messages with this payload.
     pub(super) fn payload(driver: Arc<dyn Driver>, payload: &'static str) -> Arc<dyn Driver> {
         Arc::new(Self { driver, topic: None, payload: Some(payload) })
     }
 
-    /// Knows no topic of this name, as a connection that may not create it.
+    /// Wraps a driver so that it knows no topic of this name, like a connection that may not create
+    /// it.
     pub(super) fn topic(driver: Arc<dyn Driver>, topic: String) -> Arc<dyn Driver> {
         Arc::new(Self { driver, topic: Some(topic), payload: None })
     }

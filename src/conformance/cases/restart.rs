@@ -1,4 +1,4 @@
-//! The broker is killed and comes back.
+//! A broker that is killed and restarted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,51 +7,50 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
-use super::super::failure::{Checked, Failure, check};
-use super::super::harness::Mortal;
-use super::super::recorder::Recorder;
-use super::super::world::{World, numbers, text};
-use crate::broker::{Broker, Traced, TracedBroker};
-use crate::consumer::Deliveries;
+use crate::broker::{Broker, Deliveries, Traced, TracedBroker};
+use crate::conformance::case_context::{CaseContext, numbers, text};
+use crate::conformance::failure::{Checked, Failure, check};
+use crate::conformance::harness::Killable;
+use crate::conformance::recorder::Recorder;
 use crate::message::Message;
 
-super::super::case::cases! { Restart:
+crate::conformance::case::cases! { Restart:
     loses_nothing_confirmed_when_killed_twice [Durable, AtLeastOnce]
-        "Killed at a third and at half of 10,000 messages of 100 publishers: what was confirmed arrives, what was not sent does not, all as it was.";
+        "The broker is killed at a third and at half of 10,000 messages from 100 publishers: every confirmed message arrives intact, and no NotSent one.";
     brings_back_what_was_unsettled_when_killed [Durable, AtLeastOnce]
-        "After a kill all that was not acknowledged comes again on the same stream, which goes on.";
+        "After a kill, all unacknowledged messages are redelivered on the same stream, which goes on.";
 }
 
 const MESSAGES: usize = 10_000;
 const PUBLISHERS: usize = 100;
 const PREFETCH: usize = 500;
-/// How long nothing may happen before the run counts as stuck.
+/// Maximum time without progress before the run counts as stuck.
 const STUCK: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(100);
 
-pub(super) async fn mortal(world: &World) -> Checked<Arc<dyn Mortal>> {
-    let broker = world.harness.start_mortal().await?;
+pub(super) async fn killable(case: &CaseContext) -> Checked<Arc<dyn Killable>> {
+    let broker = case.harness.start_mortal().await?;
     broker.ok_or_else(|| {
-        Failure::new("a broker whose confirms outlive it is killed to see whether they do: the harness starts none")
+        Failure::new("a harness whose broker's confirms outlive it starts a broker to kill: it starts none")
     })
 }
 
-async fn loses_nothing_confirmed_when_killed_twice(world: &World) -> Checked {
-    let mortal = mortal(world).await?;
-    let broker = Traced::new(mortal.connect().await?);
+async fn loses_nothing_confirmed_when_killed_twice(case: &CaseContext) -> Checked {
+    let killable = killable(case).await?;
+    let broker = Traced::new(killable.connect().await?);
     let recorder = Arc::new(Recorder::default());
-    let deliveries = broker.subscribe(world.group("g").prefetch(PREFETCH)).await?;
-    tokio::time::sleep(mortal.settling_time()).await;
+    let deliveries = broker.subscribe(case.group("g").prefetch(PREFETCH)).await?;
+    tokio::time::sleep(killable.settling_time()).await;
     let consumer = tokio::spawn(consume(deliveries, Arc::clone(&recorder)));
     let next = Arc::new(AtomicUsize::new(0));
     let publishers: Vec<_> = (0..PUBLISHERS)
-        .map(|_| (broker.clone(), world.topic.clone(), Arc::clone(&next), Arc::clone(&recorder)))
+        .map(|_| (broker.clone(), case.topic.clone(), Arc::clone(&next), Arc::clone(&recorder)))
         .map(|(broker, topic, next, recorder)| tokio::spawn(publish(broker, topic, next, recorder)))
         .collect();
 
     for threshold in [MESSAGES / 3, MESSAGES / 2] {
         progress("publishing", &recorder, Recorder::confirmed_count, threshold).await?;
-        mortal.kill_and_restart().await?;
+        killable.kill_and_restart().await?;
     }
     for publisher in publishers {
         publisher.await.map_err(|error| Failure::new(format!("publishing does not panic: {error}")))??;
@@ -63,20 +62,20 @@ async fn loses_nothing_confirmed_when_killed_twice(world: &World) -> Checked {
     broker.close().await?;
     recorder.check(MESSAGES)?;
 
-    // What is acknowledged after the last restart stays acknowledged.
-    let again = Traced::new(mortal.connect().await?);
-    let mut deliveries = again.subscribe(world.group("g").prefetch(PREFETCH)).await?;
+    // Messages acknowledged after the last restart stay acknowledged.
+    let again = Traced::new(killable.connect().await?);
+    let mut deliveries = again.subscribe(case.group("g").prefetch(PREFETCH)).await?;
     let mut late = 0;
-    while let Ok(Some(Ok(delivery))) = tokio::time::timeout(4 * world.harness.quiet(), deliveries.next()).await {
+    while let Ok(Some(Ok(delivery))) = tokio::time::timeout(4 * case.harness.quiet(), deliveries.next()).await {
         late += 1;
         delivery.ack().await?;
     }
-    check!(late <= PREFETCH, "no more comes again than was unsettled when the consumer was stopped: {late} messages");
+    check!(late <= PREFETCH, "only what was unsettled when the consumer stopped is redelivered: {late} messages");
     again.close().await?;
     Ok(())
 }
 
-/// Publishes numbers until all are taken; each attempt has a payload of its own.
+/// Publishes numbers until all are taken. Each attempt has its own payload.
 async fn publish(broker: Broker, topic: String, next: Arc<AtomicUsize>, recorder: Arc<Recorder>) -> Checked {
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
@@ -100,7 +99,8 @@ async fn publish(broker: Broker, topic: String, next: Arc<AtomicUsize>, recorder
     }
 }
 
-/// Acknowledges everything, with many in flight; a lost settlement comes again.
+/// Acknowledges everything, with many messages in flight. A message whose settlement is lost is
+/// redelivered.
 async fn consume(deliveries: Deliveries, recorder: Arc<Recorder>) {
     let handling = deliveries.for_each_concurrent(200, |item| async {
         match item {
@@ -116,7 +116,7 @@ async fn consume(deliveries: Deliveries, recorder: Arc<Recorder>) {
     handling.await;
 }
 
-/// Waits until `count` reaches `goal`, as long as it grows.
+/// Waits until `count` reaches `goal`. Fails if it stops growing for [`STUCK`].
 async fn progress(what: &str, recorder: &Recorder, count: fn(&Recorder) -> usize, goal: usize) -> Checked {
     let mut last = (count(recorder), Instant::now());
     while last.0 < goal {
@@ -127,31 +127,31 @@ async fn progress(what: &str, recorder: &Recorder, count: fn(&Recorder) -> usize
         }
         check!(
             last.1.elapsed() < STUCK,
-            "{what} goes on: it stands at {now} of {goal} since {STUCK:?}; {}",
+            "{what} goes on: no progress from {now} of {goal} for {STUCK:?}; {}",
             recorder.summary()
         );
     }
     Ok(())
 }
 
-async fn brings_back_what_was_unsettled_when_killed(world: &World) -> Checked {
+async fn brings_back_what_was_unsettled_when_killed(case: &CaseContext) -> Checked {
     const COUNT: usize = 20;
     const SETTLED: usize = 8;
-    let mortal = mortal(world).await?;
-    let broker = Traced::new(mortal.connect().await?);
-    let mut deliveries = broker.subscribe(world.group("g").prefetch(COUNT)).await?;
+    let killable = killable(case).await?;
+    let broker = Traced::new(killable.connect().await?);
+    let mut deliveries = broker.subscribe(case.group("g").prefetch(COUNT)).await?;
     for number in numbers(COUNT) {
-        broker.publish(&world.topic, Message::new(number).key("one")).await?;
+        broker.publish(&case.topic, Message::new(number).key("one")).await?;
     }
-    world.drain(&mut deliveries, SETTLED).await?;
+    case.drain(&mut deliveries, SETTLED).await?;
     let mut unsettled = Vec::new();
     while unsettled.len() < COUNT - SETTLED {
-        unsettled.push(world.next(&mut deliveries).await?);
+        unsettled.push(case.next(&mut deliveries).await?);
     }
-    tokio::time::sleep(mortal.settling_time()).await;
-    mortal.kill_and_restart().await?;
+    tokio::time::sleep(killable.settling_time()).await;
+    killable.kill_and_restart().await?;
     drop(unsettled);
-    // On the same stream, once the connection is restored.
+    // Redelivered on the same stream, once the connection is restored.
     let expected: BTreeSet<String> = numbers(COUNT).split_off(SETTLED).into_iter().collect();
     let mut again = BTreeSet::new();
     let coming = async {
@@ -163,9 +163,10 @@ async fn brings_back_what_was_unsettled_when_killed(world: &World) -> Checked {
         }
     };
     let came = tokio::time::timeout(STUCK, coming).await;
-    check!(came.is_ok(), "all that was unsettled comes again: of {expected:?} came {again:?}");
-    publish_once_it_can(&broker, &world.topic).await?;
-    // It takes as long as the client takes to find its way back, and what was settled just before the kill may come again.
+    check!(came.is_ok(), "all unsettled messages are redelivered: {again:?} of {expected:?}");
+    publish_once_it_can(&broker, &case.topic).await?;
+    // This takes until the client has reconnected. Messages settled just before the kill may be
+    // redelivered.
     let goes_on = async {
         while let Some(item) = deliveries.next().await {
             let Ok(delivery) = item else { continue };
@@ -178,7 +179,7 @@ async fn brings_back_what_was_unsettled_when_killed(world: &World) -> Checked {
         false
     };
     let goes_on = tokio::time::timeout(STUCK, goes_on).await;
-    check!(matches!(goes_on, Ok(true)), "the stream goes on and brings what is published after the kill: {goes_on:?}");
+    check!(matches!(goes_on, Ok(true)), "the stream goes on with messages published after the kill: {goes_on:?}");
     broker.close().await?;
     Ok(())
 }

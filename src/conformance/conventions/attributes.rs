@@ -1,11 +1,13 @@
 //! Every attribute that a span of this library may have.
 
-use super::{ALL, CONSUMING, CREATE, JOB, NAMESPACES, Operations, PROCESS, RECEIVE, SEND, SETTLE, TRANSFER, Type};
-use crate::dialect::Dialect;
-use crate::w3c::Malformed;
-use crate::{job, metrics, span};
+use crate::conformance::conventions::{
+    ALL, CONSUMING, CREATE, JOB, NAMESPACES, Operations, PROCESS, RECEIVE, SEND, SETTLE, TRANSFER, Type,
+};
+use crate::context::dialect::Dialect;
+use crate::context::w3c::Malformed;
+use crate::names::attribute;
 
-/// An attribute, and where it belongs.
+/// The definition of an attribute.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attribute {
     pub(super) name: &'static str,
@@ -14,17 +16,19 @@ pub(super) struct Attribute {
     pub(super) on: Operations,
     /// The operations whose spans must have it.
     pub(super) required: Operations,
-    /// The operations whose spans must have it if they are about a single message that is settled with the broker.
+    /// The operations whose spans must have it if they are about a single message that is settled
+    /// with the broker.
     pub(super) settled: Operations,
-    /// The only system that has it, where it is one's own.
+    /// The only system that has it, if it is specific to one.
     pub(super) system: Option<&'static str>,
-    /// The only values it may have, where they are few.
+    /// The only values it may have; empty if any value is allowed.
     pub(super) values: &'static [&'static str],
-    /// The operations whose spans begin with it if they have it, since samplers decide by it (`sampling_relevant` in the conventions).
+    /// The operations whose spans must begin with it if they have it, because samplers use it
+    /// (`sampling_relevant` in the conventions).
     pub(super) at_start: Operations,
-    /// It is about one message, and so not on the span of a batch.
+    /// `true` if it describes a single message, and therefore is not on the span of a batch.
     pub(super) single: bool,
-    /// It is in our own registry and not in the conventions.
+    /// `true` if it is in our own registry and not in the conventions.
     #[cfg_attr(not(test), expect(dead_code, reason = "the registry is compared by tests"))]
     pub(super) ours: bool,
 }
@@ -44,7 +48,7 @@ const fn attribute(name: &'static str, kind: Type) -> Attribute {
     }
 }
 
-/// One of our own registry.
+/// Creates an attribute of our own registry.
 const fn ours(name: &'static str, kind: Type) -> Attribute {
     Attribute { ours: true, ..attribute(name, kind) }
 }
@@ -82,18 +86,19 @@ impl Attribute {
         Self { single: true, ..self }
     }
 
-    /// The attribute of that name.
+    /// Returns the attribute of that name.
     pub(super) fn find(name: &str) -> Option<&'static Self> {
         ATTRIBUTES.iter().find(|attribute| attribute.name == name)
     }
 }
 
-/// Whether the tables speak of attributes with such names.
+/// Returns `true` if the tables govern attributes with such names.
 pub(super) fn is_governed(name: &str) -> bool {
     NAMESPACES.iter().any(|namespace| name.starts_with(namespace))
 }
 
-/// What went wrong: the names of [`ErrorKind`](crate::ErrorKind), and those of what befalls handlers and jobs.
+/// Error types: the names of [`ErrorKind`](crate::ErrorKind), and those of failures of handlers and
+/// jobs.
 const ERRORS: &[&str] = &[
     "busy",
     "cancelled",
@@ -117,7 +122,7 @@ const ERRORS: &[&str] = &[
     "unsupported",
 ];
 
-/// The forms of other systems that a context may be read from.
+/// The dialects of other systems from which a context may be read.
 const DIALECTS: &[&str] = &[
     Dialect::CloudEvents.as_str(),
     Dialect::MassTransit.as_str(),
@@ -131,7 +136,8 @@ const DIALECTS: &[&str] = &[
     Dialect::FastStream.as_str(),
 ];
 
-/// Why a header was not used: what the codec finds, and what only the layers around it can know.
+/// Reasons why a header was not used: those of the codec, and those that only the layers around it
+/// can detect.
 const REASONS: &[&str] = &[
     Malformed::Length.as_str(),
     Malformed::Version.as_str(),
@@ -152,78 +158,74 @@ const REASONS: &[&str] = &[
 
 use Type::{Double, Flag, Integer, Text};
 
-/// All of them.
+/// All attributes.
 pub(super) const ATTRIBUTES: &[Attribute] = &[
-    // Of every system.
-    attribute("messaging.system", Text).required().at_start(),
-    attribute("messaging.operation.name", Text)
+    // All systems.
+    attribute(attribute::SYSTEM, Text).required().at_start(),
+    attribute(attribute::OPERATION_NAME, Text)
         .required()
         .at_start()
         .one_of(&["create", "send", "receive", "process", "ack", "retry", "reject", "discard"]),
-    attribute("messaging.operation.type", Text)
+    attribute(attribute::OPERATION_TYPE, Text)
         .required()
         .at_start()
         .one_of(&["create", "send", "receive", "process", "settle"]),
-    attribute("messaging.destination.name", Text).required().at_start(),
-    attribute("messaging.destination.template", Text).at_start(),
-    // Of what is sent it is known only when the broker has answered.
-    attribute("messaging.destination.partition.id", Text).at_start_of(PROCESS),
-    attribute("messaging.destination.anonymous", Flag).one_of(&["true"]),
-    attribute("messaging.destination.temporary", Flag).one_of(&["true"]),
-    attribute("messaging.consumer.group.name", Text).on(CONSUMING).at_start(),
-    attribute("messaging.client.id", Text).on(ALL & !CREATE),
-    attribute("messaging.batch.message_count", Integer).on(TRANSFER | CONSUMING),
-    attribute("messaging.message.id", Text).single(),
-    attribute("messaging.message.conversation_id", Text).single(),
+    attribute(attribute::DESTINATION_NAME, Text).required().at_start(),
+    attribute(attribute::DESTINATION_TEMPLATE, Text).at_start(),
+    // For a sent message, it is known only once the broker has answered.
+    attribute(attribute::DESTINATION_PARTITION_ID, Text).at_start_of(PROCESS),
+    attribute(attribute::DESTINATION_ANONYMOUS, Flag).one_of(&["true"]),
+    attribute(attribute::DESTINATION_TEMPORARY, Flag).one_of(&["true"]),
+    attribute(attribute::CONSUMER_GROUP_NAME, Text).on(CONSUMING).at_start(),
+    attribute(attribute::CLIENT_ID, Text).on(ALL & !CREATE),
+    attribute(attribute::BATCH_MESSAGE_COUNT, Integer).on(TRANSFER | CONSUMING),
+    attribute(attribute::MESSAGE_ID, Text).single(),
+    attribute(attribute::CONVERSATION_ID, Text).single(),
     attribute("messaging.message.body.size", Integer).on(ALL & !SETTLE).single(),
     attribute("messaging.message.envelope.size", Integer).on(ALL & !SETTLE).single(),
-    attribute("server.address", Text).at_start(),
-    attribute("server.port", Integer).at_start(),
+    attribute(attribute::SERVER_ADDRESS, Text).at_start(),
+    attribute(attribute::SERVER_PORT, Integer).at_start(),
     attribute("network.peer.address", Text).on(ALL & !CREATE & !PROCESS),
     attribute("network.peer.port", Integer).on(ALL & !CREATE & !PROCESS),
-    attribute("error.type", Text).on(ALL | JOB).one_of(ERRORS),
-    // Of Kafka.
-    attribute("messaging.kafka.message.key", Text).of("kafka").single(),
-    attribute("messaging.kafka.message.tombstone", Flag).of("kafka").one_of(&["true"]).single(),
-    attribute("messaging.kafka.offset", Integer).of("kafka").required_if_settled(PROCESS | SETTLE).single(),
-    // Of RabbitMQ.
-    attribute("messaging.rabbitmq.destination.routing_key", Text).of("rabbitmq"),
-    attribute("messaging.rabbitmq.message.delivery_tag", Integer)
+    attribute(attribute::ERROR_TYPE, Text).on(ALL | JOB).one_of(ERRORS),
+    // Kafka.
+    attribute(attribute::KAFKA_MESSAGE_KEY, Text).of("kafka").single(),
+    attribute(attribute::KAFKA_TOMBSTONE, Flag).of("kafka").one_of(&["true"]).single(),
+    attribute(attribute::KAFKA_OFFSET, Integer).of("kafka").required_if_settled(PROCESS | SETTLE).single(),
+    // RabbitMQ.
+    attribute(attribute::RABBITMQ_ROUTING_KEY, Text).of("rabbitmq"),
+    attribute(attribute::RABBITMQ_DELIVERY_TAG, Integer)
         .on(CONSUMING)
         .of("rabbitmq")
         .required_if_settled(PROCESS | SETTLE)
         .single(),
-    // Of the systems for which there are no conventions.
-    ours("messaging.nats.stream", Text).of("nats"),
-    ours("messaging.nats.consumer", Text).on(CONSUMING).of("nats"),
-    ours("messaging.nats.message.stream_sequence", Integer).of("nats").required_if_settled(PROCESS | SETTLE).single(),
-    ours("messaging.nats.message.consumer_sequence", Integer).on(CONSUMING).of("nats").single(),
-    ours("messaging.redis.consumer.name", Text).on(CONSUMING).of("redis"),
-    ours("messaging.redis.entry.id", Text).on(CONSUMING).of("redis").required_if_settled(PROCESS | SETTLE).single(),
-    ours("messaging.memory.sequence", Integer)
-        .on(CONSUMING)
-        .of("memory")
-        .required_if_settled(PROCESS | SETTLE)
-        .single(),
-    // Of this library.
-    ours(span::DELIVERY_ATTEMPT, Integer).on(RECEIVE | PROCESS).required_if_settled(PROCESS).single(),
-    ours(span::SETTLEMENT, Text).on(PROCESS).one_of(&["ack", "retry", "reject", "none", "mixed"]),
-    ours(span::QUEUE_DURATION, Double).on(RECEIVE | PROCESS).single(),
-    ours(span::QUEUE_CLOCK, Text).on(RECEIVE | PROCESS).one_of(&["broker", "producer"]).single(),
-    ours(span::QUEUE_IS_SKEWED, Flag).on(RECEIVE | PROCESS).one_of(&["true"]).single(),
-    ours(span::HOP, Text)
+    // Systems without conventions.
+    ours(attribute::NATS_STREAM, Text).of("nats"),
+    ours(attribute::NATS_CONSUMER, Text).on(CONSUMING).of("nats"),
+    ours(attribute::NATS_STREAM_SEQUENCE, Integer).of("nats").required_if_settled(PROCESS | SETTLE).single(),
+    ours(attribute::NATS_CONSUMER_SEQUENCE, Integer).on(CONSUMING).of("nats").single(),
+    ours(attribute::REDIS_CONSUMER_NAME, Text).on(CONSUMING).of("redis"),
+    ours(attribute::REDIS_ENTRY_ID, Text).on(CONSUMING).of("redis").required_if_settled(PROCESS | SETTLE).single(),
+    ours(attribute::MEMORY_SEQUENCE, Integer).on(CONSUMING).of("memory").required_if_settled(PROCESS | SETTLE).single(),
+    // This library.
+    ours(attribute::DELIVERY_ATTEMPT, Integer).on(RECEIVE | PROCESS).required_if_settled(PROCESS).single(),
+    ours(attribute::SETTLEMENT, Text).on(PROCESS).one_of(&["ack", "retry", "reject", "none", "mixed"]),
+    ours(attribute::QUEUE_DURATION, Double).on(RECEIVE | PROCESS).single(),
+    ours(attribute::QUEUE_CLOCK, Text).on(RECEIVE | PROCESS).one_of(&["broker", "producer"]).single(),
+    ours(attribute::QUEUE_IS_SKEWED, Flag).on(RECEIVE | PROCESS).one_of(&["true"]).single(),
+    ours(attribute::HOP, Text)
         .on(SEND | TRANSFER | CREATE | PROCESS)
         .one_of(&["delayed", "scheduled", "dead_letter", "replay", "bridge"])
         .at_start(),
-    ours(span::CONTEXT_POLICY, Text).on(PROCESS).one_of(&["link", "ignore"]).at_start().single(),
-    ours(span::CONTEXT_DIALECT, Text).on(PROCESS).one_of(DIALECTS).at_start().single(),
-    // Of jobs, and of the links of their spans.
-    ours(job::JOB_NAME, Text).on(JOB).required().at_start(),
-    ours(job::JOB_TRIGGER, Text).on(JOB).at_start(),
-    ours(job::JOB_TYPE, Text).on(JOB).at_start(),
-    ours(job::REFERENCE_AGE, Double).on(0),
-    ours(job::REFERENCE_NOTE, Text).on(0),
-    // Of metrics alone.
-    ours(metrics::CONTEXT_HEADER, Text).on(0).one_of(&["traceparent", "tracestate", "baggage", "other"]),
-    ours(metrics::CONTEXT_REASON, Text).on(0).one_of(REASONS),
+    ours(attribute::CONTEXT_POLICY, Text).on(PROCESS).one_of(&["link", "ignore"]).at_start().single(),
+    ours(attribute::CONTEXT_DIALECT, Text).on(PROCESS).one_of(DIALECTS).at_start().single(),
+    // Jobs, and the links of their spans.
+    ours(attribute::JOB_NAME, Text).on(JOB).required().at_start(),
+    ours(attribute::JOB_TRIGGER, Text).on(JOB).at_start(),
+    ours(attribute::JOB_TYPE, Text).on(JOB).at_start(),
+    ours(attribute::REFERENCE_AGE, Double).on(0),
+    ours(attribute::REFERENCE_NOTE, Text).on(0),
+    // Metrics only.
+    ours(attribute::CONTEXT_HEADER, Text).on(0).one_of(&["traceparent", "tracestate", "baggage", "other"]),
+    ours(attribute::CONTEXT_REASON, Text).on(0).one_of(REASONS),
 ];

@@ -1,132 +1,49 @@
-//! Every metric of this library: the four that the conventions require of messaging clients, and ours.
+//! Every metric of this library with the attributes of its points: the four that the conventions
+//! require of messaging clients, and our own. Name, unit and buckets are those of
+//! [`names`](crate::names).
 
-use super::{Instrument, Metric};
-use crate::metrics::{CONTEXT_HEADER, CONTEXT_REASON, CONTEXT_REJECTED, QUEUE_BUCKETS, QUEUE_SKEWED};
-use crate::span::{HOP, QUEUE_CLOCK, QUEUE_DURATION};
+use crate::conformance::conventions::Metric;
+use crate::names::attribute::{
+    CONSUMER_GROUP_NAME, CONTEXT_HEADER, CONTEXT_REASON, DESTINATION_NAME, DESTINATION_PARTITION_ID,
+    DESTINATION_TEMPLATE, ERROR_TYPE, HOP, OPERATION_NAME, OPERATION_TYPE, QUEUE_CLOCK, SERVER_ADDRESS, SERVER_PORT,
+    SYSTEM,
+};
+use crate::names::metric;
 
-/// The boundaries that the conventions advise, in seconds ("Common metrics").
-const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// An attribute, and `true` if it is required.
+type Listed = (&'static str, bool);
 
-/// All of them.
-pub(super) const METRICS: &[Metric] = &[
-    Metric {
-        name: "messaging.client.operation.duration",
-        instrument: Instrument::Histogram,
-        unit: "s",
-        buckets: SECONDS,
-        attributes: &[
-            ("messaging.system", true),
-            ("messaging.operation.name", true),
-            ("messaging.operation.type", true),
-            ("messaging.destination.name", true),
-            ("messaging.destination.template", false),
-            ("messaging.destination.partition.id", false),
-            ("messaging.consumer.group.name", false),
-            ("server.address", false),
-            ("server.port", false),
-            ("error.type", false),
-        ],
-        ours: false,
-    },
-    Metric {
-        name: "messaging.process.duration",
-        instrument: Instrument::Histogram,
-        unit: "s",
-        buckets: SECONDS,
-        attributes: &[
-            ("messaging.system", true),
-            ("messaging.operation.name", true),
-            ("messaging.destination.name", true),
-            ("messaging.destination.template", false),
-            ("messaging.destination.partition.id", false),
-            ("messaging.consumer.group.name", false),
-            ("server.address", false),
-            ("server.port", false),
-            ("error.type", false),
-        ],
-        ours: false,
-    },
-    Metric {
-        name: "messaging.client.sent.messages",
-        instrument: Instrument::Counter,
-        unit: "{message}",
-        buckets: &[],
-        attributes: &[
-            ("messaging.system", true),
-            ("messaging.operation.name", true),
-            ("messaging.destination.name", true),
-            ("messaging.destination.template", false),
-            ("messaging.destination.partition.id", false),
-            ("server.address", false),
-            ("server.port", false),
-            ("error.type", false),
-        ],
-        ours: false,
-    },
-    Metric {
-        name: "messaging.client.consumed.messages",
-        instrument: Instrument::Counter,
-        unit: "{message}",
-        buckets: &[],
-        attributes: &[
-            ("messaging.system", true),
-            ("messaging.operation.name", true),
-            ("messaging.destination.name", true),
-            ("messaging.destination.template", false),
-            ("messaging.destination.partition.id", false),
-            ("messaging.consumer.group.name", false),
-            ("server.address", false),
-            ("server.port", false),
-            ("error.type", false),
-        ],
-        ours: false,
-    },
-    Metric {
-        name: QUEUE_DURATION,
-        instrument: Instrument::Histogram,
-        unit: "s",
-        buckets: &QUEUE_BUCKETS,
-        attributes: QUEUED,
-        ours: true,
-    },
-    Metric {
-        name: QUEUE_SKEWED,
-        instrument: Instrument::Counter,
-        unit: "{message}",
-        buckets: &[],
-        attributes: QUEUED,
-        ours: true,
-    },
-    Metric {
-        name: CONTEXT_REJECTED,
-        instrument: Instrument::Counter,
-        unit: "{header}",
-        buckets: &[],
-        attributes: &[
-            ("messaging.system", true),
-            ("messaging.operation.name", true),
-            ("messaging.destination.name", true),
-            ("messaging.destination.template", false),
-            ("messaging.consumer.group.name", false),
-            ("server.address", false),
-            ("server.port", false),
-            (CONTEXT_HEADER, true),
-            (CONTEXT_REASON, true),
-        ],
-        ours: true,
-    },
+/// The attributes of every metric.
+const ALWAYS: &[Listed] = &[
+    (SYSTEM, true),
+    (OPERATION_NAME, true),
+    (DESTINATION_NAME, true),
+    (DESTINATION_TEMPLATE, false),
+    (SERVER_ADDRESS, false),
+    (SERVER_PORT, false),
 ];
+const PARTITION: &[Listed] = &[(DESTINATION_PARTITION_ID, false)];
+const GROUP: &[Listed] = &[(CONSUMER_GROUP_NAME, false)];
+const ERROR: &[Listed] = &[(ERROR_TYPE, false)];
+const OPERATION: &[Listed] = &[(OPERATION_TYPE, true)];
+const QUEUE: &[Listed] = &[(QUEUE_CLOCK, true), (HOP, false)];
+const CONTEXT: &[Listed] = &[(CONTEXT_HEADER, true), (CONTEXT_REASON, true)];
 
-/// What is measured of the time in the queue is measured by.
-const QUEUED: &[(&str, bool)] = &[
-    ("messaging.system", true),
-    ("messaging.operation.name", true),
-    ("messaging.destination.name", true),
-    ("messaging.destination.template", false),
-    ("messaging.destination.partition.id", false),
-    ("messaging.consumer.group.name", false),
-    ("server.address", false),
-    ("server.port", false),
-    (QUEUE_CLOCK, true),
-    (HOP, false),
+const fn conventional(facts: metric::Metric, attributes: &'static [&'static [Listed]]) -> Metric {
+    Metric { facts, attributes, ours: false }
+}
+
+const fn ours(facts: metric::Metric, attributes: &'static [&'static [Listed]]) -> Metric {
+    Metric { facts, attributes, ours: true }
+}
+
+/// All metrics.
+pub(super) const METRICS: &[Metric] = &[
+    conventional(metric::OPERATION_DURATION, &[ALWAYS, PARTITION, GROUP, ERROR, OPERATION]),
+    conventional(metric::PROCESS_DURATION, &[ALWAYS, PARTITION, GROUP, ERROR]),
+    conventional(metric::SENT_MESSAGES, &[ALWAYS, PARTITION, ERROR]),
+    conventional(metric::CONSUMED_MESSAGES, &[ALWAYS, PARTITION, GROUP, ERROR]),
+    ours(metric::QUEUE_DURATION, &[ALWAYS, PARTITION, GROUP, QUEUE]),
+    ours(metric::QUEUE_SKEWED, &[ALWAYS, PARTITION, GROUP, QUEUE]),
+    ours(metric::CONTEXT_REJECTED, &[ALWAYS, GROUP, CONTEXT]),
 ];

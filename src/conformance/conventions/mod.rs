@@ -1,10 +1,12 @@
-//! The messaging conventions of OpenTelemetry 1.44 as data, and the check that holds every exported span to them.
+//! The messaging conventions of OpenTelemetry 1.44 as data, and the checks of every exported span
+//! and metric against them.
 //!
-//! What is not in the tables does not exist: an attribute in one of the [namespaces](NAMESPACES) that is neither in the conventions
-//! nor in our registry fails, as one that is missing does.
+//! The tables are complete. An attribute in one of the [namespaces](NAMESPACES) that is neither in
+//! the conventions nor in our registry fails the check, and so does a missing one.
 //!
 //! Sources: [spans](https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/) and
-//! [metrics](https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/), with what they add for Kafka and RabbitMQ.
+//! [metrics](https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/), with their
+//! additions for Kafka and RabbitMQ.
 
 mod attributes;
 mod metric;
@@ -17,35 +19,37 @@ mod registry_tests;
 #[cfg(test)]
 mod tests;
 
+use crate::names;
 use opentelemetry::Value;
 
 pub(super) use metric::check_metric;
 pub(super) use sampling::{SeenAtStart, Watching};
 pub(super) use span::{Surroundings, check_span};
 
-/// Attributes whose names begin so are the tables' business, whoever sets them on a span of this library.
+/// Prefixes of the attribute names that the tables govern, whichever component sets them on a span
+/// of this library.
 const NAMESPACES: [&str; 6] = ["messaging.", "traced_broker.", "job.", "server.", "network.", "error."];
 
-/// An operation that a span is about, as one bit of a set.
+/// A set of operations that spans are about, with one bit for each.
 type Operations = u8;
 
-/// A message gets its creation context.
+/// Creation of a message's context.
 const CREATE: Operations = 1;
-/// A message goes out with the span's own context.
+/// Sending of a message with the span's own context.
 const SEND: Operations = 1 << 1;
-/// Messages go out that have contexts already.
+/// Sending of messages that already have contexts.
 const TRANSFER: Operations = 1 << 2;
-/// A call returns messages.
+/// A call that returns messages.
 const RECEIVE: Operations = 1 << 3;
-/// A handler works on messages.
+/// Processing of messages by a handler.
 const PROCESS: Operations = 1 << 4;
-/// The broker is told what became of messages.
+/// Settlement of messages with the broker.
 const SETTLE: Operations = 1 << 5;
-/// All that are about messages.
+/// All operations on messages.
 const ALL: Operations = CREATE | SEND | TRANSFER | RECEIVE | PROCESS | SETTLE;
-/// Background work, which is about no message.
+/// Background work, which is not an operation on messages.
 const JOB: Operations = 1 << 6;
-/// Those of consumers.
+/// The operations of consumers.
 const CONSUMING: Operations = RECEIVE | PROCESS | SETTLE;
 
 /// The type of an attribute.
@@ -67,7 +71,7 @@ impl Type {
         }
     }
 
-    /// The name in a registry file.
+    /// Returns the name in a registry file.
     #[cfg(test)]
     const fn as_str(self) -> &'static str {
         match self {
@@ -79,24 +83,24 @@ impl Type {
     }
 }
 
-/// What a metric is measured with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Instrument {
-    Histogram,
-    Counter,
-}
-
-/// A metric, and what it is made of.
+/// The definition of a metric.
 #[derive(Debug)]
 struct Metric {
-    name: &'static str,
-    instrument: Instrument,
-    unit: &'static str,
-    /// The boundaries of a histogram's buckets.
-    buckets: &'static [f64],
-    /// The attributes that its points may have, and whether they must.
-    attributes: &'static [(&'static str, bool)],
-    /// It is in our own registry and not in the conventions.
+    /// The name, the unit and the buckets.
+    facts: names::metric::Metric,
+    /// The attributes that its points may have, in groups, and whether they are required.
+    attributes: &'static [&'static [(&'static str, bool)]],
+    /// `true` if it is in our own registry and not in the conventions.
     #[cfg_attr(not(test), expect(dead_code, reason = "the registry is compared by tests"))]
     ours: bool,
+}
+
+impl Metric {
+    fn attributes(&self) -> impl Iterator<Item = &(&'static str, bool)> {
+        self.attributes.iter().copied().flatten()
+    }
+
+    const fn is_histogram(&self) -> bool {
+        !self.facts.buckets.is_empty()
+    }
 }

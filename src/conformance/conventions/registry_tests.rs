@@ -1,4 +1,5 @@
-//! The registry in `docs/registry`, the tables of the kit and the names in the sources say the same.
+//! Tests that the registry in `docs/registry`, the tables of the kit and the names in the sources
+//! agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,8 +10,9 @@ use serde_json::Value as Any;
 
 use super::attributes::{ATTRIBUTES, Attribute, is_governed};
 use super::metrics::METRICS;
-use super::{Instrument, Metric};
-use crate::span::SCHEMA_URL;
+use crate::conformance::conventions::Metric;
+use crate::names;
+use crate::names::SCHEMA_URL;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,7 +135,7 @@ fn the_registry_has_our_attributes_and_no_other() {
         match &attribute.kind {
             Kind::Simple(kind) => {
                 assert_eq!(kind, table.kind.as_str(), "{}", attribute.key);
-                // A flag that is there says that it is so.
+                // A flag is set only if it is true.
                 assert!(table.values.is_empty() || table.values == ["true"], "{}", attribute.key);
             }
             Kind::Members { members } => {
@@ -152,7 +154,7 @@ fn the_registry_has_our_attributes_and_no_other() {
 fn the_registry_has_our_metrics_and_no_other() {
     let defined = definitions().metrics;
     let ours: BTreeMap<&str, &Metric> =
-        METRICS.iter().filter(|metric| metric.ours).map(|metric| (metric.name, metric)).collect();
+        METRICS.iter().filter(|metric| metric.ours).map(|metric| (metric.facts.name, metric)).collect();
     assert_eq!(
         defined.iter().map(|metric| metric.name.as_str()).collect::<BTreeSet<_>>(),
         ours.keys().copied().collect()
@@ -160,23 +162,25 @@ fn the_registry_has_our_metrics_and_no_other() {
     assert_eq!(defined.len(), ours.len(), "each is defined once");
     for metric in &defined {
         let table = ours[metric.name.as_str()];
-        let instrument = match table.instrument {
-            Instrument::Histogram => "histogram",
-            Instrument::Counter => "counter",
-        };
-        assert_eq!((metric.instrument.as_str(), metric.unit.as_str()), (instrument, table.unit), "{}", metric.name);
+        let instrument = if table.is_histogram() { "histogram" } else { "counter" };
+        assert_eq!(
+            (metric.instrument.as_str(), metric.unit.as_str()),
+            (instrument, table.facts.unit),
+            "{}",
+            metric.name
+        );
         assert!(metric.brief.ends_with('.') && metric.stability == "development", "{}", metric.name);
         let references: BTreeSet<&str> = metric.attributes.iter().map(|reference| reference.name.as_str()).collect();
-        let known: BTreeSet<&str> = table.attributes.iter().map(|(name, _)| *name).collect();
+        let known: BTreeSet<&str> = table.attributes().map(|(name, _)| *name).collect();
         assert_eq!(references, known, "{}", metric.name);
         for reference in &metric.attributes {
-            let required = table.attributes.iter().any(|(name, required)| *name == reference.name && *required);
+            let required = table.attributes().any(|(name, required)| *name == reference.name && *required);
             assert_eq!(reference.requirement_level == "required", required, "{} of {}", reference.name, metric.name);
         }
     }
 }
 
-/// The names of attributes and metrics as they stand in a source file, comments left out.
+/// Returns the names of attributes and metrics in a source file, excluding comments.
 fn names_in(text: &str) -> impl Iterator<Item = &str> {
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     code.flat_map(|line| line.split('"').skip(1).step_by(2)).filter(|name| {
@@ -201,20 +205,29 @@ fn sources() -> Vec<(PathBuf, String)> {
 }
 
 #[test]
-fn the_sources_use_the_names_of_the_tables_and_all_of_ours() {
-    let (kit, reader) = (root().join("src/conformance"), root().join("src/verify"));
-    let mut used = BTreeSet::new();
-    for (path, text) in sources().iter().filter(|(path, _)| !path.starts_with(&kit)) {
-        for name in names_in(text) {
-            let known = Attribute::find(name).is_some() || METRICS.iter().any(|metric| metric.name == name);
-            // What others export is read by the names they use.
-            assert!(known || path.starts_with(&reader), "{name} in {} is in no table", path.display());
-            used.insert(name.to_owned());
+fn names_are_written_in_one_file() {
+    // The reader of exported spans and the command use the names of other exporters, too, and the
+    // kit lists values.
+    let elsewhere = ["src/conformance", "src/verify", "src/bin", "src/names.rs"].map(|place| root().join(place));
+    for (path, text) in sources() {
+        if !elsewhere.iter().any(|place| path.starts_with(place)) {
+            let literals: Vec<&str> = names_in(&text).collect();
+            assert!(literals.is_empty(), "{} writes {literals:?}: use the constants of src/names.rs", path.display());
         }
     }
-    let ours = ATTRIBUTES.iter().filter(|attribute| attribute.ours).map(|attribute| attribute.name);
-    let ours = ours.chain(METRICS.iter().filter(|metric| metric.ours).map(|metric| metric.name));
-    for name in ours {
-        assert!(used.contains(name), "{name} is in the tables and nowhere set");
+}
+
+#[test]
+fn the_tables_have_the_names_of_the_library_and_no_other_of_ours() {
+    let text = fs::read_to_string(root().join("src/names.rs")).unwrap();
+    let written: BTreeSet<&str> = names_in(&text).collect();
+    for name in &written {
+        let known = Attribute::find(name).is_some() || METRICS.iter().any(|metric| metric.facts.name == *name);
+        assert!(known, "{name} is in src/names.rs and in no table");
     }
+    for attribute in ATTRIBUTES.iter().filter(|attribute| attribute.ours) {
+        assert!(written.contains(attribute.name), "{} is in the tables and not in src/names.rs", attribute.name);
+    }
+    let metrics: Vec<&str> = METRICS.iter().map(|metric| metric.facts.name).collect();
+    assert_eq!(metrics, names::metric::ALL.map(|metric| metric.name));
 }

@@ -1,4 +1,5 @@
-//! What samplers saw: an attribute that comes later than the start of its span cannot decide anything.
+//! The attributes that samplers saw: one that is set after the start of its span cannot affect a
+//! decision.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,14 +12,14 @@ use parking_lot::Mutex;
 use super::attributes::ATTRIBUTES;
 use super::span::operation;
 
-/// The names of attributes that spans of one trace and one name began with; seldom more than one set.
+/// The attribute names that spans of one trace and one name began with; rarely more than one set.
 type Starts = BTreeSet<Vec<Key>>;
 
 /// The names of the attributes that spans began with, by their trace and name.
 #[derive(Debug, Clone, Default)]
 pub(in crate::conformance) struct SeenAtStart(Arc<Mutex<HashMap<(TraceId, String), Starts>>>);
 
-/// A sampler that decides as the one of most applications does, and notes what it was shown.
+/// A sampler that decides like that of most applications, and records the attributes it was shown.
 #[derive(Debug, Clone)]
 pub(in crate::conformance) struct Watching {
     seen: SeenAtStart,
@@ -48,7 +49,7 @@ impl ShouldSample for Watching {
 }
 
 impl SeenAtStart {
-    /// What the span has and should have had when it began.
+    /// Returns a complaint if the span has an attribute that it should have had when it began.
     pub(in crate::conformance) fn check(&self, span: &SpanData) -> Vec<String> {
         if span.instrumentation_scope.name() != env!("CARGO_PKG_NAME") {
             return Vec::new();
@@ -62,7 +63,8 @@ impl SeenAtStart {
         let starts = seen.get(&(span.span_context.trace_id(), span.name.to_string()));
         let missing =
             |keys: &Vec<Key>| early.iter().find(|name| !keys.iter().any(|key| key.as_str() == **name)).copied();
-        // Spans of one name in one trace cannot be told apart: one of the starts is this one's.
+        // Spans of one name in one trace cannot be told apart; one of the starts belongs to this
+        // span.
         let complaint = match starts.map(|starts| starts.iter().map(missing).collect::<Vec<_>>()) {
             Some(missing) if missing.iter().any(Option::is_none) => return Vec::new(),
             Some(missing) => {

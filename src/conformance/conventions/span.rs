@@ -1,27 +1,27 @@
-//! One exported span, held to the tables.
+//! The check of one exported span against the tables.
 
+use crate::names::attribute;
 use opentelemetry::trace::{SpanId, SpanKind, Status};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 
 use super::attributes::{ATTRIBUTES, Attribute, is_governed};
-use super::{CREATE, JOB, Operations, PROCESS, RECEIVE, SEND, SETTLE, TRANSFER};
+use crate::conformance::conventions::{CREATE, JOB, Operations, PROCESS, RECEIVE, SEND, SETTLE, TRANSFER};
 use crate::driver::Identity;
-use crate::job::JOB_NAME;
-use crate::span::{QUEUE_CLOCK, QUEUE_DURATION, SCHEMA_URL, SETTLEMENT};
+use crate::names::SCHEMA_URL;
 
-/// What a span is held to beside the tables.
+/// The facts that a span is checked against, in addition to the tables.
 #[derive(Debug)]
 pub(in crate::conformance) struct Surroundings<'a> {
-    /// Who the driver says it is.
+    /// The identity that the driver reports.
     pub(in crate::conformance) identity: &'a Identity,
     /// Attributes that the adapter under test adds to the tables.
     pub(in crate::conformance) own: &'a [&'a str],
-    /// The spans of batches, whose children may hold links that they have no room for.
+    /// The spans of batches, whose children may hold links that do not fit on the batch span.
     pub(in crate::conformance) batches: &'a [SpanId],
 }
 
-/// What is wrong with a span, each finding in words; nothing for a span that is not this library's.
+/// Returns a description of each violation; empty for a span that is not this library's.
 pub(in crate::conformance) fn check_span(span: &SpanData, surroundings: &Surroundings<'_>) -> Vec<String> {
     let scope = &span.instrumentation_scope;
     if scope.name() != env!("CARGO_PKG_NAME") {
@@ -37,7 +37,7 @@ pub(in crate::conformance) fn check_span(span: &SpanData, surroundings: &Surroun
     found.complaints
 }
 
-/// The operation by the span's kind and its own words.
+/// Returns the operation according to the span's kind and operation type.
 pub(super) fn operation(span: &SpanData) -> Option<Operations> {
     Some(match (text(span, "messaging.operation.type"), &span.span_kind) {
         ("create", SpanKind::Producer) => CREATE,
@@ -82,7 +82,7 @@ impl Found<'_> {
         self.require(self.span.links.dropped_count == 0, "no link is dropped");
     }
 
-    /// An attribute that is there may be there, and is what the table says.
+    /// Checks that an attribute is allowed on the span, and that it conforms to the table.
     fn check_attribute(&mut self, pair: &KeyValue, operation: Operations) {
         let (name, value) = (pair.key.as_str(), &pair.value);
         let times = self.span.attributes.iter().filter(|other| other.key == pair.key).count();
@@ -106,10 +106,10 @@ impl Found<'_> {
         self.require(*value != Value::from(""), &format!("{name} is not empty"));
     }
 
-    /// What must be there is there.
+    /// Checks that all required attributes are present.
     fn check_presence(&mut self, operation: Operations) {
         let system = text(self.span, "messaging.system");
-        let said = ["ack", "retry", "reject"].contains(&text(self.span, SETTLEMENT));
+        let said = ["ack", "retry", "reject"].contains(&text(self.span, attribute::SETTLEMENT));
         let settled = operation == SETTLE || said && !self.is_batch();
         for known in ATTRIBUTES.iter().filter(|known| known.system.is_none_or(|own| own == system)) {
             let required = known.required | if settled { known.settled } else { 0 };
@@ -120,13 +120,19 @@ impl Found<'_> {
         if operation != JOB {
             self.check_surroundings(operation, system);
         }
-        self.require(operation != PROCESS || self.has(SETTLEMENT) || self.holds_links(), "it says how it was settled");
-        self.require(self.has(QUEUE_DURATION) == self.has(QUEUE_CLOCK), "the time in the queue has a clock");
-        let queued = attribute(self.span, QUEUE_DURATION);
+        self.require(
+            operation != PROCESS || self.has(attribute::SETTLEMENT) || self.holds_links(),
+            "it says how it was settled",
+        );
+        self.require(
+            self.has(attribute::QUEUE_DURATION) == self.has(attribute::QUEUE_CLOCK),
+            "the time in the queue has a clock",
+        );
+        let queued = attribute(self.span, attribute::QUEUE_DURATION);
         self.require(!matches!(queued, Some(Value::F64(queued)) if *queued < 0.0), "no time in a queue is negative");
     }
 
-    /// It says what the driver knows of itself, and nothing else.
+    /// Checks that the span has exactly the attributes that the driver knows about itself.
     fn check_surroundings(&mut self, operation: Operations, system: &str) {
         let identity = self.surroundings.identity;
         let named = identity.client_id.is_some() && operation != CREATE;
@@ -139,10 +145,11 @@ impl Found<'_> {
         }
     }
 
-    /// The name is the operation's and the destination's, the template's where there is one, and holds nothing else.
+    /// Checks that the name consists of the operation and the destination, or its template if there
+    /// is one.
     fn check_name(&mut self, operation: Operations) {
         if operation == JOB {
-            let own = format!("job {}", text(self.span, JOB_NAME));
+            let own = format!("job {}", text(self.span, attribute::JOB_NAME));
             let more = format!("{own} links");
             return self.require([own, more].contains(&self.span.name.to_string()), "it is called after the job");
         }
@@ -154,14 +161,15 @@ impl Found<'_> {
         self.require(operation == SETTLE || name == kind, &format!("{name} is an operation of the type {kind}"));
     }
 
-    /// Failure has a status and a type, success neither.
+    /// Checks that a failure has a status and a type, and a success has neither.
     fn check_outcome(&mut self) {
         let failed = matches!(self.span.status, Status::Error { .. });
         self.require(self.span.status != Status::Ok, "the status Ok is the application's to set");
         self.require(failed == self.has("error.type"), "it has error.type if and only if its status is an error");
     }
 
-    /// What moves messages that have contexts links these; a parent that was received is a link, too.
+    /// Checks that a span that sends messages with contexts links them, and that a received parent
+    /// is also a link.
     fn check_links(&mut self, operation: Operations) {
         let mut linked = self.span.links.iter().map(|link| link.span_context.clone());
         match operation {
@@ -173,7 +181,7 @@ impl Found<'_> {
             _ => {}
         }
         for link in self.span.links.iter() {
-            self.require(link.span_context.is_valid(), "what it links has an identity");
+            self.require(link.span_context.is_valid(), "each link has a valid context");
             for pair in link.attributes.iter().filter(|pair| is_governed(pair.key.as_str())) {
                 let known = Attribute::find(pair.key.as_str()).is_some_and(|known| known.kind.is_of(&pair.value));
                 self.require(known, &format!("{} of a link is in the tables, and of its type", pair.key));
@@ -189,7 +197,7 @@ impl Found<'_> {
         self.has("messaging.batch.message_count")
     }
 
-    /// Whether it is there only for links that the span of a batch has no room for.
+    /// Returns `true` if the span exists only for links that do not fit on the span of a batch.
     fn holds_links(&self) -> bool {
         self.surroundings.batches.contains(&self.span.parent_span_id)
     }
@@ -199,7 +207,7 @@ pub(super) fn attribute<'a>(span: &'a SpanData, name: &str) -> Option<&'a Value>
     span.attributes.iter().find(|pair| pair.key.as_str() == name).map(|pair| &pair.value)
 }
 
-/// The attribute if it is text, else nothing.
+/// Returns the attribute if it is text, otherwise an empty text.
 pub(super) fn text<'a>(span: &'a SpanData, name: &str) -> &'a str {
     match attribute(span, name) {
         Some(Value::String(text)) => text.as_str(),

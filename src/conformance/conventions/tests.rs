@@ -1,4 +1,5 @@
-//! Spans of the embedded broker are as the tables say; and with anything about them changed, the check says what.
+//! Tests that spans of the embedded broker conform to the tables, and that the check names any
+//! change to them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,13 +8,14 @@ use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceContextEx
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
 
-use super::super::spans::Spans;
-use super::{SeenAtStart, Surroundings, Watching, check_span};
+use crate::conformance::conventions::{SeenAtStart, Surroundings, Watching, check_span};
+use crate::conformance::spans::Spans;
 use crate::driver::{Driver, Identity};
 use crate::message::Message;
 use crate::{Broker, Subscription, TraceReference, TracedBroker};
 
-/// The exported spans of a publish, a batch, a forward and their handlers, and what samplers saw.
+/// Returns the exported spans of a publish, a batch, a forward and their handlers, and the
+/// attributes that samplers saw.
 fn exported() -> (Vec<SpanData>, SeenAtStart) {
     let (spans, seen) = (Spans::default(), SeenAtStart::default());
     let provider = SdkTracerProvider::builder()
@@ -39,7 +41,7 @@ fn exported() -> (Vec<SpanData>, SeenAtStart) {
     (spans.all(), seen)
 }
 
-/// An embedded broker of one's own.
+/// Connects to a new embedded broker.
 async fn embedded() -> Broker {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let url = format!("memory://conventions-{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -80,10 +82,10 @@ fn every_span_is_as_the_tables_say() {
     }
 }
 
-/// Something done to a span that was right.
+/// A change to a valid span.
 type Change = fn(&mut SpanData);
 
-/// The one finding that a change makes.
+/// Returns the only finding that a change causes.
 #[track_caller]
 fn found(operation: &str, kind: SpanKind, change: impl FnOnce(&mut SpanData)) -> String {
     let mut span = one(operation, kind);

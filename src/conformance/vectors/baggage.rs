@@ -4,7 +4,7 @@ use super::{Vector, filled};
 
 type Entries = &'static [[&'static str; 3]];
 
-/// What is particular, the values in their order, and the entries: key, value and properties.
+/// Description, values in their order, and the entries: key, value and properties.
 const LISTS: &[(&str, &[&str], Entries)] = &[
     ("one member", &["SomeKey=SomeValue"], &[["SomeKey", "SomeValue", ""]]),
     (
@@ -71,7 +71,7 @@ const LISTS: &[(&str, &[&str], Entries)] = &[
     ("a property without a key among others", &["a=1,b=2;=x,c=3"], &[["a", "1", ""], ["c", "3", ""]]),
 ];
 
-/// Every form of the header with the application's own pairs.
+/// Returns every form of the header with the application's key-value pairs.
 pub(in super::super) fn baggage() -> Vec<Vector> {
     let lists = LISTS.iter().map(|(what, values, entries)| {
         let vector = Vector::continued(*what).entries(entries);
@@ -98,7 +98,7 @@ fn names() -> Vec<Vector> {
     ]
 }
 
-/// At the limits of the specification and one beyond.
+/// Returns forms at the limits of the specification, and one beyond each.
 fn limits() -> Vec<Vector> {
     let members = |count: usize| (0..count).map(|number| format!("key{number:02}=value")).collect::<Vec<_>>().join(",");
     let entries = |count: usize| {

@@ -1,10 +1,11 @@
-//! What nobody writes by mistake: huge values, bytes that are no text, other encodings, and attempts to write further headers.
+//! Forms that are never written by mistake: huge values, bytes that are not text, other encodings,
+//! and attempts to inject headers.
 
 use super::{TRACE, Vector, filled};
 
 const MEGABYTE: usize = 1 << 20;
 
-/// Forms that a broker may refuse to carry, and that must do no harm where it carries them.
+/// Returns forms that a broker may refuse to carry, and that must do no harm if it carries them.
 pub(in super::super) fn hostile() -> Vec<Vector> {
     [parents(), lists(), masses()].concat()
 }

@@ -1,7 +1,8 @@
-//! What foreign producers write into the headers of the W3C, and what must come of it.
+//! Contents of the W3C headers as foreign producers write them, and the expected results.
 //!
-//! Data that depends on nothing of this library, so that the tests of the codec hold it to the same forms as the kit does every broker.
-//! Every form is there that the test suites of [Trace Context][tc] and [Baggage][bg] try, and the hostile ones that they do not.
+//! The data does not depend on this library, so that the tests of the codec use the same forms as
+//! the kit does for every broker. It contains every form in the test suites of [Trace Context][tc]
+//! and [Baggage][bg], and hostile forms that are not in them.
 //!
 //! [tc]: https://www.w3.org/TR/trace-context-2/
 //! [bg]: https://www.w3.org/TR/baggage/
@@ -22,37 +23,39 @@ pub(super) use hostile::hostile;
 pub(super) use traceparent::traceparents;
 pub(super) use tracestate::tracestates;
 
-/// The trace that the producer is in, and its span.
+/// The producer's trace id; [`SPAN`] is its span id.
 pub(super) const TRACE: &str = "7d1f0c2a9e5b48638c4d2e6f1a3b5c70";
 pub(super) const SPAN: &str = "3c9e1f5a7b2d4860";
 
-/// Headers as a table has them.
+/// Headers as they are written in a table.
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
-/// The headers of one message, as a foreign producer writes them, and what is read from them.
+/// The headers of one message from a foreign producer, and the context to be read from them.
 #[derive(Debug, Clone)]
 pub(super) struct Vector {
-    /// What is particular about it.
+    /// A description of the form.
     pub(super) what: String,
     pub(super) headers: Vec<(String, Vec<u8>)>,
     pub(super) read: Read,
-    /// The names of the headers that form the list differ, so that a broker whose headers are a table may turn them round.
+    /// `true` if the list is split over headers with different names. A broker whose headers are a
+    /// table may reorder these.
     pub(super) in_any_order: bool,
 }
 
-/// What was read from the headers of a message.
+/// The context read from the headers of a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Read {
-    /// The parent as a `traceparent` of version `00`; none where the trace is begun anew.
+    /// The parent as a `traceparent` of version `00`; `None` if the trace starts anew.
     pub(super) parent: Option<String>,
-    /// The `tracestate` in normal form, empty where there is none.
+    /// The `tracestate` in normal form, empty if there is none.
     pub(super) state: String,
-    /// Keys, values and properties, in the order of the keys.
+    /// Keys, values and properties, ordered by key.
     pub(super) baggage: Vec<[String; 3]>,
 }
 
 impl Read {
-    /// What a context holds; its `tracestate` is what is written for it, since OpenTelemetry's type cannot hold every list.
+    /// Reads a context. Its `tracestate` is passed as it would be written, because OpenTelemetry's
+    /// type cannot hold every list.
     pub(super) fn of(context: &Context, state: &str) -> Self {
         let span = context.span().span_context().clone();
         let parent = || format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags().to_u8());
@@ -66,12 +69,12 @@ impl Read {
 }
 
 impl Vector {
-    /// A message without headers, from which nothing is read.
+    /// Creates a message without headers, from which no context is read.
     fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), headers: Vec::new(), read: Read::default(), in_any_order: false }
     }
 
-    /// A message with a `traceparent` that is good, beside which other headers may stand.
+    /// Creates a message with a valid `traceparent`, to which other headers can be added.
     fn continued(what: impl Into<String>) -> Self {
         Self::new(what).header("traceparent", filled("00-{T}-{S}-00")).continues("00")
     }
@@ -81,18 +84,18 @@ impl Vector {
         self
     }
 
-    /// The trace is continued, with these flags.
+    /// Sets the expectation that the trace is continued with these flags.
     fn continues(mut self, flags: &str) -> Self {
         self.read.parent = Some(format!("00-{TRACE}-{SPAN}-{flags}"));
         self
     }
 
-    /// Whether there is a parent that cannot be used, so that this has to be told.
+    /// Returns `true` if there is a parent that cannot be used, which must be reported.
     pub(super) fn has_bad_parent(&self) -> bool {
         self.read.parent.is_none() && self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("traceparent"))
     }
 
-    /// The list, its members in an order that does not depend on the broker's.
+    /// Returns the list, with its members sorted if a broker may reorder them.
     pub(super) fn settled(&self, state: &str) -> String {
         if !self.in_any_order {
             return state.to_owned();
@@ -119,8 +122,8 @@ impl Vector {
     }
 }
 
-/// A text with the ids put in: `{T}` and `{S}` the trace's and the span's, `{t}` and `{s}` the same but for their last digit, `{0}`
-/// and `{z}` ids of zeroes.
+/// Replaces placeholders with ids: `{T}` and `{S}` with those of the trace and the span, `{t}` and
+/// `{s}` with the same without their last digit, `{0}` and `{z}` with all zeros.
 fn filled(text: &str) -> String {
     let (no_trace, no_span) = ("0".repeat(TRACE.len()), "0".repeat(SPAN.len()));
     [
@@ -135,12 +138,12 @@ fn filled(text: &str) -> String {
     .fold(text.to_owned(), |text, (mark, id)| text.replace(mark, id))
 }
 
-/// The members `from` to `to` of a long list.
+/// Returns the members `from` to `to` of a long list.
 fn members(from: usize, to: usize) -> String {
     let mut list = String::new();
     for number in from..=to {
         let comma = if number > from { "," } else { "" };
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(list, "{comma}m{number:02}={number}");
     }
     list

@@ -2,7 +2,7 @@
 
 use super::{Pairs, SPAN, TRACE, Vector, filled};
 
-/// What is particular, the value, and the flags with which the trace is continued.
+/// Description, value, and the flags with which the trace is continued.
 const CONTINUED: &[(&str, &str, &str)] = &[
     ("version 00, sampled", "00-{T}-{S}-01", "01"),
     ("version 00, not sampled", "00-{T}-{S}-00", "00"),
@@ -24,7 +24,7 @@ const CONTINUED: &[(&str, &str, &str)] = &[
     ("blanks of both kinds around", "\t 00-{T}-{S}-01 \t", "01"),
 ];
 
-/// What is particular, and the value, with which the trace is begun anew.
+/// Description and value of headers with which the trace starts anew.
 const BEGUN_ANEW: &[(&str, &str)] = &[
     ("empty", ""),
     ("blanks alone", " \t "),
@@ -71,7 +71,7 @@ const BEGUN_ANEW: &[(&str, &str)] = &[
     ("a blank within", "00-{T} -{S}-01"),
 ];
 
-/// What is particular, the headers, and the flags with which the trace is continued, if it is.
+/// Description, headers, and the flags with which the trace is continued, if it is.
 const NAMES: &[(&str, Pairs<'_>, Option<&str>)] = &[
     ("no header", &[], None),
     ("a name with capitals", &[("TraceParent", "00-{T}-{S}-01")], Some("01")),
@@ -103,10 +103,11 @@ const NAMES: &[(&str, Pairs<'_>, Option<&str>)] = &[
     ),
 ];
 
-/// Characters that are no digit of an id, each the neighbour of one or with a meaning of its own somewhere.
+/// Characters that are not valid digits of an id: neighbours of valid digits, and characters with a
+/// special meaning elsewhere.
 const NO_DIGITS: &str = ".gGAFxz-_:/@[`{+ \t%";
 
-/// Every form of the header that identifies the parent.
+/// Returns every form of the header that identifies the parent.
 pub(in super::super) fn traceparents() -> Vec<Vector> {
     let continued = CONTINUED
         .iter()
@@ -120,7 +121,8 @@ pub(in super::super) fn traceparents() -> Vec<Vector> {
     continued.chain(anew).chain(named).chain(illegal_characters()).collect()
 }
 
-/// The first and the last digit of both ids replaced by what is none.
+/// Returns headers in which the first or the last digit of an id is replaced by an invalid
+/// character.
 fn illegal_characters() -> impl Iterator<Item = Vector> {
     let good = filled("00-{T}-{S}-01");
     let (trace, span) = (3, 3 + TRACE.len() + 1);

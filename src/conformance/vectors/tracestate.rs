@@ -1,8 +1,8 @@
-//! Forms of the `tracestate`, each beside a good `traceparent` unless it says otherwise.
+//! Forms of the `tracestate`, each beside a valid `traceparent` unless stated otherwise.
 
 use super::{Pairs, Vector, filled, members};
 
-/// What is particular, the values in their order, and the list in normal form; empty where it is dropped.
+/// Description, values in their order, and the list in normal form; empty if it is dropped.
 const LISTS: &[(&str, &[&str], &str)] = &[
     ("one member", &["foo=1"], "foo=1"),
     ("two members", &["foo=1,bar=2"], "foo=1,bar=2"),
@@ -67,7 +67,7 @@ const LISTS: &[(&str, &[&str], &str)] = &[
     ("a value that is not ASCII", &["foo=größe"], ""),
 ];
 
-/// What is particular, the headers beside a good `traceparent`, and the list in normal form.
+/// Description, headers beside a valid `traceparent`, and the list in normal form.
 const NAMES: &[(&str, Pairs<'_>, &str)] = &[
     ("no header", &[], ""),
     ("a name with capitals", &[("TraceState", "foo=1")], "foo=1"),
@@ -77,7 +77,7 @@ const NAMES: &[(&str, Pairs<'_>, &str)] = &[
     ("a name with a dot", &[("trace.state", "foo=1")], ""),
 ];
 
-/// Every form of the header with the data of tracing systems.
+/// Returns every form of the header with the data of tracing systems.
 pub(in super::super) fn tracestates() -> Vec<Vector> {
     let lists = LISTS.iter().map(|(what, values, state)| listed(*what, values, *state));
     let names = NAMES.iter().map(|(what, headers, state)| {
@@ -97,7 +97,7 @@ fn listed(what: impl Into<String>, values: &[impl AsRef<str>], state: impl Into<
     values.iter().fold(vector, |vector, value| vector.header("tracestate", value.as_ref()))
 }
 
-/// At the limits of the specification and one beyond.
+/// Returns forms at the limits of the specification, and one beyond each.
 fn limits() -> Vec<Vector> {
     let (most, more) = ("z".repeat(256), "z".repeat(257));
     let all = members(1, 32);
@@ -122,7 +122,7 @@ fn limits() -> Vec<Vector> {
             &["foo=1", &with(&format!("{}@{}", "t".repeat(241), "v".repeat(14)))],
             format!("foo=1,{}@{}=1", "t".repeat(241), "v".repeat(14)),
         ),
-        // Limits of the first level, which are gone.
+        // Limits of level 1 of the specification, which no longer apply.
         listed(
             "a key of 242 characters and a system",
             &["foo=1", &with(&format!("{}@v", "t".repeat(242)))],
@@ -141,7 +141,8 @@ fn limits() -> Vec<Vector> {
     ]
 }
 
-/// Without a parent nobody knows what a list is about.
+/// Returns lists without a usable parent, which have no meaning, and one with a parent of a later
+/// version.
 fn beside_no_parent() -> Vec<Vector> {
     let beside = |what: &str, parent: &str, list: &str| {
         Vector::new(what).header("traceparent", filled(parent)).header("tracestate", list)

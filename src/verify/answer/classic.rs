@@ -1,4 +1,4 @@
-//! From the shapes of Jaeger's older interface to the model.
+//! Conversion from the data types of Jaeger's older interface to the model.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ fn span(from: ClassicSpan, services: &HashMap<String, Arc<str>>) -> Result<Span,
     let mut span = Span::new(trace_id, span_id, from.operation_name);
     span.service = Arc::clone(service);
     span.start = nanos(from.start_time);
-    // A length below the microsecond reads as none; it is not, and must not look like it.
+    // A duration below one microsecond reads as zero, but must not look like an empty span.
     span.end = span.start.saturating_add(nanos(from.duration).max(1));
     (span.kind, span.status) = (kind(&from.tags), status(&from.tags));
     span.parent = parent(trace_id, &from.references);
@@ -41,14 +41,14 @@ fn span(from: ClassicSpan, services: &HashMap<String, Arc<str>>) -> Result<Span,
     Ok(span)
 }
 
-/// Jaeger, `model.Span.ParentSpanID`.
+/// Finds the parent as Jaeger's `model.Span.ParentSpanID` does.
 fn parent(trace: TraceId, references: &[Reference]) -> Option<SpanId> {
     let within = || references.iter().filter(|reference| trace_id(&reference.trace_id) == Some(trace));
     let child_of = within().find(|reference| reference.ref_type == "CHILD_OF");
     child_of.or_else(|| within().next()).and_then(|reference| span_id(&reference.span_id))
 }
 
-/// A reference to nothing is kept, with zero ids: it is the check that says what is wrong with it.
+/// Converts the target of a reference. Missing ids become zero, and the check reports them.
 fn target(to: &Reference) -> SpanRef {
     SpanRef {
         trace_id: trace_id(&to.trace_id).unwrap_or(TraceId::new(0)),
@@ -56,7 +56,7 @@ fn target(to: &Reference) -> SpanRef {
     }
 }
 
-/// Ids of 64 bits have half the digits, and old versions leave zeros out in front.
+/// Parses a trace id. Ids of 64 bits have half the digits, and old versions omit leading zeros.
 fn trace_id(text: &str) -> Option<TraceId> {
     format!("{text:0>32}").parse().ok().filter(|id: &TraceId| !id.is_zero())
 }
@@ -97,7 +97,7 @@ fn status(tags: &[Tag]) -> Status {
     }
 }
 
-/// Not one of those that Jaeger makes of other fields of a span.
+/// Returns `true` unless Jaeger derives the tag from another field of the span.
 fn is_own(tag: &Tag) -> bool {
     let made = [KIND, STATUS, DESCRIPTION, ERROR, "otel.scope.name", "otel.scope.version", "w3c.tracestate"];
     !made.contains(&&*tag.key)
@@ -110,7 +110,7 @@ fn attributes(tags: impl Iterator<Item = Tag>) -> Attributes {
 fn value(of_type: &str, from: TagValue) -> Value {
     match from {
         TagValue::Bool(flag) => Value::Bool(flag),
-        // Round numbers have lost their fraction on the way.
+        // Round numbers have lost their fraction in JSON.
         TagValue::Int(number) if of_type == "float64" => Value::Double(number as f64),
         TagValue::Int(number) => Value::Int(number),
         TagValue::Double(number) => Value::Double(number),
@@ -122,7 +122,7 @@ fn value(of_type: &str, from: TagValue) -> Value {
     }
 }
 
-/// The name of an event is a field of its log.
+/// Converts a log to an event, whose name is a field of the log.
 fn event(from: Log) -> Event {
     let name = text(&from.fields, "event").unwrap_or_default().to_owned();
     let attributes = attributes(from.fields.into_iter().filter(|field| field.key != "event"));

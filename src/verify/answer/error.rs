@@ -1,36 +1,48 @@
-//! Why an answer could not be read.
+//! Errors of reading an answer.
 
 use std::fmt;
 
 use crate::verify::otlp::ReadErrorKind;
 
-/// An answer of a tracing backend that could not be read.
+/// The reason why an answer of a tracing backend could not be read.
 ///
-/// Texts that the backend sent are given as they came: they may hold anything, control characters included.
+/// Texts from the backend are unchanged: they may contain anything, including control characters.
+///
+/// ```
+/// use traced_broker::verify::answer::{self, AnswerError};
+///
+/// let cut = br#"{"trace":{},"status":"PARTIAL","message":"the trace is too large"}"#;
+/// match answer::tempo(cut) {
+///     Err(AnswerError::Partial(reason)) => assert_eq!(reason, "the trace is too large"),
+///     other => panic!("{other:?}"),
+/// }
+/// assert!(matches!(answer::tempo(b"<html>"), Err(AnswerError::Malformed(_))));
+/// assert!(matches!(answer::tempo(b"{}"), Err(AnswerError::Foreign)));
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AnswerError {
-    /// It is longer than this many bytes.
+    /// The answer is longer than this many bytes.
     TooLong(usize),
-    /// It holds more than this many objects.
+    /// The answer contains more than this many objects.
     TooMany(usize),
-    /// It ends in the middle of a value, or is empty.
+    /// The answer ends in the middle of a value, or is empty.
     Truncated,
-    /// It is not JSON, or a value in it is not of its type.
+    /// The answer is not JSON, or a value in it has the wrong type.
     Malformed(serde_json::Error),
-    /// It is JSON, but nothing that this backend answers: another server, or another path.
+    /// The answer is JSON, but not from this interface: perhaps the server or the path is wrong.
     Foreign,
-    /// A span, named here, has no trace id or no span id of its own.
+    /// A span, named here, has no trace id or no span id.
     MissingId(String),
-    /// A span, named first, is of a process that the answer does not tell of, named second.
+    /// A span, named first, belongs to a process, named second, that is missing from the answer.
     UnknownProcess(String, String),
-    /// The backend left spans out, and says why.
+    /// The backend left out spans; the text is its explanation.
     Partial(String),
-    /// The backend answers with an error.
+    /// The backend answered with an error.
     Refused {
-        /// What it says.
+        /// The backend's message.
         message: String,
-        /// The HTTP status it means, 404 for a trace it does not have; zero when it says none.
+        /// The HTTP status of the error, 404 for a missing trace; zero if the backend gives none.
         code: u16,
     },
 }
@@ -64,7 +76,7 @@ impl fmt::Display for AnswerError {
             Self::Foreign => f.write_str("the answer is JSON, but not what this backend answers"),
             Self::MissingId(name) => write!(f, "the span `{name}` has no trace id or no span id"),
             Self::UnknownProcess(name, process) => {
-                write!(f, "the span `{name}` is of process `{process}`, which the answer does not tell of")
+                write!(f, "the span `{name}` is of process `{process}`, which is missing from the answer")
             }
             Self::Partial(message) if message.is_empty() => f.write_str("the backend left spans out"),
             Self::Partial(message) => write!(f, "the backend left spans out: {message}"),

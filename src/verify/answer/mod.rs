@@ -1,13 +1,14 @@
-//! Reads what a tracing backend answers when it is asked for one trace.
+//! Reads the answer of a tracing backend to a query for one trace.
 //!
 //! | backend | query | function |
 //! |---|---|---|
 //! | Grafana Tempo | `/api/v2/traces/{id}`, `/api/traces/{id}` | [`tempo`] |
 //! | Jaeger | `/api/v3/traces/{id}`, `/api/traces/{id}` | [`jaeger`] |
 //!
-//! Nothing here speaks HTTP: a backend says "no such trace" with the status 404, which is for the caller to see. Answers
-//! come from elsewhere and may be anything, so the size ([`MAX_ANSWER`]) and the number of objects ([`MAX_OBJECTS`]) are
-//! bounded, and whatever is not as the backend's interface has it is an [`AnswerError`].
+//! This module makes no HTTP requests: a backend reports a missing trace with the status 404, which
+//! the caller must check. Answers may come from any source and contain anything. Their size
+//! ([`MAX_ANSWER`]) and number of objects ([`MAX_OBJECTS`]) are limited, and any deviation from the
+//! backend's interface is an [`AnswerError`].
 
 mod classic;
 mod error;
@@ -19,27 +20,33 @@ use super::otlp::{ReadErrorKind, ResourceSpans, spans_of};
 use super::span::Span;
 use super::trace::Traces;
 
-/// The longest answer read, in bytes: 64 MiB. A trace of 50,000 spans takes about 35.
+/// Maximum length of an answer, in bytes: 64 MiB. A trace of 50,000 spans takes about 35 MiB.
 pub const MAX_ANSWER: usize = 64 << 20;
 
-/// The most JSON objects an answer may hold: 4,194,304. A span with twenty attributes takes 42. Small objects take much
-/// more room once read than they do in the text.
+/// Maximum number of JSON objects in an answer: 4,194,304. A span with twenty attributes takes 42.
+/// Small objects take much more memory than their text.
 pub const MAX_OBJECTS: usize = 4 << 20;
 
-/// Reads Tempo's answer, of either version of its query interface, with ids in base64 or in hex.
+/// Reads an answer of Tempo, from either version of its query interface, with ids in base64 or in
+/// hex.
 ///
 /// ```
 /// use traced_broker::verify::answer;
 ///
-/// let text = r#"{"batches":[{"scopeSpans":[{"spans":[{"traceId":"W47/95gDgQPSabYzgT/GDA==","spanId":"APBnqgupArE=","name":"POST /orders"}]}]}]}"#;
+/// let text = concat!(
+///     r#"{"batches":[{"scopeSpans":[{"spans":[{"#,
+///     r#""traceId":"W47/95gDgQPSabYzgT/GDA==","spanId":"APBnqgupArE=","name":"POST /orders""#,
+///     r#"}]}]}]}"#,
+/// );
 /// let traces = answer::tempo(text.as_bytes())?;
-/// assert_eq!(traces.iter().next().unwrap().id().to_string(), "5b8efff798038103d269b633813fc60c");
+/// let id = traces.iter().next().unwrap().id();
+/// assert_eq!(id.to_string(), "5b8efff798038103d269b633813fc60c");
 /// # Ok::<(), answer::AnswerError>(())
 /// ```
 ///
 /// # Errors
-/// See [`AnswerError`]. A trace that Tempo cut because it is too large for it ([`AnswerError::Partial`]) is one: what is
-/// missing from it proves nothing.
+/// See [`AnswerError`]. A trace that Tempo cut because it was too large is also an error
+/// ([`AnswerError::Partial`]), because spans missing from it prove nothing.
 pub fn tempo(json: &[u8]) -> Result<Traces, AnswerError> {
     bounded(json)?;
     let answer: Tempo = serde_json::from_slice(json)?;
@@ -54,20 +61,38 @@ pub fn tempo(json: &[u8]) -> Result<Traces, AnswerError> {
     Ok(otlp(lists.into_iter().flatten().flatten())?.into_iter().collect())
 }
 
-/// Reads Jaeger's answer: that of its HTTP interface since version 3, which is OTLP, or the one before, which the user
-/// interface still asks.
+/// Reads an answer of Jaeger, from its HTTP interface since version 3, which is OTLP, or from the
+/// older one, which Jaeger's user interface still uses.
 ///
-/// The older one says less, and times in it are whole microseconds. It has no word for a parent, only for references:
-/// the first `CHILD_OF` within the trace is the parent, else the first `FOLLOWS_FROM`, as Jaeger itself has it; every
-/// `FOLLOWS_FROM` is a link.
+/// The older interface has less detail, and its times are whole microseconds. It has no parent,
+/// only references: the first `CHILD_OF` within the trace is the parent, otherwise the first
+/// `FOLLOWS_FROM`, as in Jaeger itself. Every `FOLLOWS_FROM` is a link.
+///
+/// ```
+/// use traced_broker::verify::answer::{self, AnswerError};
+///
+/// let text = concat!(
+///     r#"{"data":[{"processes":{"p1":{"serviceName":"api"}},"spans":[{"#,
+///     r#""traceID":"5b8efff798038103d269b633813fc60c","spanID":"00f067aa0ba902b1","#,
+///     r#""operationName":"POST /orders","processID":"p1"}]}]}"#,
+/// );
+/// let traces = answer::jaeger(text.as_bytes())?;
+/// assert_eq!(traces.iter().next().unwrap().services(), ["api"]);
+///
+/// let text = br#"{"error":{"httpCode":404,"message":"No traces found"}}"#;
+/// let error = answer::jaeger(text).unwrap_err();
+/// assert!(matches!(error, AnswerError::Refused { code: 404, .. }));
+/// # Ok::<(), AnswerError>(())
+/// ```
 ///
 /// # Errors
-/// See [`AnswerError`]; also what Jaeger answers in place of a trace ([`AnswerError::Refused`]).
+/// See [`AnswerError`]; this includes an error that Jaeger returns instead of a trace
+/// ([`AnswerError::Refused`]).
 pub fn jaeger(json: &[u8]) -> Result<Traces, AnswerError> {
     bounded(json)?;
     let mut spans: Vec<Span> = Vec::new();
     let mut known = false;
-    // The newer interface streams: long traces come as several values, one after the other.
+    // The newer interface streams: a long trace is a sequence of several JSON values.
     for part in serde_json::Deserializer::from_slice(json).into_iter::<Jaeger>() {
         let part = part?;
         if let Some(problem) = part.error.into_iter().chain(part.errors.into_iter().flatten()).next() {

@@ -1,4 +1,5 @@
-//! The shapes of the answers. Fields not named here are ignored, absent and null ones are empty.
+//! The data types of the answers. Fields not named here are ignored; absent and null fields are
+//! empty.
 
 use std::collections::HashMap;
 
@@ -6,7 +7,7 @@ use serde::Deserialize;
 
 use crate::verify::otlp::{ResourceSpans, Scalar, or_default};
 
-/// Tempo, `TraceByIDResponse` (version 2) and `Trace` (version 1).
+/// Tempo's `TraceByIDResponse` (version 2) and `Trace` (version 1).
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Tempo {
@@ -27,7 +28,7 @@ pub(super) struct TempoTrace {
 }
 
 impl Tempo {
-    /// Tempo, `PartialStatus`.
+    /// Returns `true` if Tempo's `PartialStatus` is `PARTIAL`.
     pub(super) fn is_partial(&self) -> bool {
         match &self.status {
             Scalar::Unsigned(number) => *number == 1,
@@ -37,7 +38,8 @@ impl Tempo {
     }
 }
 
-/// Jaeger: `data` and `errors` in the older interface, `result` and `error` in the newer one.
+/// Jaeger's answer: `data` and `errors` in the older interface, `result` and `error` in the newer
+/// one.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Jaeger {
@@ -54,7 +56,7 @@ pub(super) struct JaegerResult {
     pub(super) resource_spans: Vec<ResourceSpans>,
 }
 
-/// What went wrong, in the words of either interface.
+/// An error message of either interface.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Problem {
@@ -90,10 +92,10 @@ pub(super) struct ClassicSpan {
     pub(super) operation_name: String,
     #[serde(deserialize_with = "or_default")]
     pub(super) references: Vec<Reference>,
-    /// In microseconds since the Unix epoch.
+    /// Microseconds since the Unix epoch.
     #[serde(deserialize_with = "or_default")]
     pub(super) start_time: u64,
-    /// In microseconds.
+    /// Microseconds.
     #[serde(deserialize_with = "or_default")]
     pub(super) duration: u64,
     #[serde(deserialize_with = "or_default")]
@@ -126,7 +128,7 @@ pub(super) struct Tag {
     pub(super) value: TagValue,
 }
 
-/// Whole numbers that JavaScript has no room for are text.
+/// The value of a tag. Integers that JavaScript cannot represent are text.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum TagValue {
@@ -145,7 +147,7 @@ impl Default for TagValue {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Log {
-    /// In microseconds since the Unix epoch.
+    /// Microseconds since the Unix epoch.
     #[serde(deserialize_with = "or_default")]
     pub(super) timestamp: u64,
     #[serde(deserialize_with = "or_default")]

@@ -1,33 +1,46 @@
-//! What can be wrong with a trace.
+//! The faults that break a trace.
 
 use std::fmt;
 
 use crate::verify::id::{SpanId, TraceId};
 use crate::verify::span::Span;
 
-/// One thing that is wrong with one span.
+/// A fault of one span.
+///
+/// ```
+/// use traced_broker::verify::{FindingKind, Kind, Span, SpanId, TraceId, Traces, check};
+///
+/// let mut process = Span::new(TraceId::new(1), SpanId::new(2), "process orders");
+/// (process.kind, process.start, process.end) = (Kind::Consumer, 5_000, 9_000);
+///
+/// let report = check(&Traces::from_iter([process]));
+/// let finding = &report.findings()[0];
+/// assert_eq!((finding.kind, finding.span), (FindingKind::NoContext, SpanId::new(2)));
+/// assert_eq!(finding.kind.to_string(), "no context in the message");
+/// assert!(finding.message.contains("the producer wrote no context header"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What sort of thing.
+    /// The kind of fault.
     pub kind: FindingKind,
-    /// The trace it breaks.
+    /// The trace that is broken.
     pub trace: TraceId,
-    /// The span it shows on.
+    /// The span that shows the fault.
     pub span: SpanId,
-    /// What is wrong and what likely caused it, in a sentence that stands without the other fields.
+    /// The fault and its likely cause, in a sentence that is clear without the other fields.
     pub message: String,
 }
 
-/// The sorts of findings.
+/// The kind of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// The parent is no exported span.
+    /// The parent was not exported.
     MissingParent,
-    /// A link leads to no exported span.
+    /// A link leads to a span that was not exported.
     MissingLink,
-    /// One of several roots of one trace.
+    /// An additional root of a trace that already has one.
     SeveralRoots,
     /// The span is its own ancestor.
     ParentCycle,
@@ -41,22 +54,22 @@ pub enum FindingKind {
     ReversedTimes,
     /// The kind does not fit `messaging.operation.type`.
     WrongKind,
-    /// A process span is tied to no message's sender at all.
+    /// A process span has neither a parent nor a link, so its message has no known sender.
     NoContext,
-    /// A process span is tied to spans, but to none that sends or creates a message.
+    /// A process span has a parent or links, but none of these spans sends or creates a message.
     WrongContext,
     /// A process span is a child of the span that sent its message, but has no link to it.
     NoCreationLink,
-    /// Processing started before sending did.
+    /// Processing started before the send.
     ProcessedBeforeSent,
-    /// A process span has no length.
+    /// A process span has zero length.
     EmptyProcess,
     /// A child in the same service starts outside its process span.
     OutsideProcess,
 }
 
 impl FindingKind {
-    /// A few words for it, as in a table or beside a span.
+    /// Returns a short description, for a table or beside a span.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -97,7 +110,7 @@ impl Finding {
     }
 }
 
-/// A span as messages name it.
+/// Formats a span for the messages of findings.
 pub(super) fn named(span: &Span) -> String {
     format!("`{}` ({})", span.name, span.service)
 }

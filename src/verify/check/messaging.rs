@@ -1,13 +1,13 @@
-//! Rules for messages: who sent what, when, and that the work was done inside the process span.
+//! Rules for messages: the sender, the order in time, and the work inside the process span.
 
 use super::finding::{Finding, FindingKind, named};
-use crate::verify::hop::Hop;
+use crate::verify::hop::QueueHop;
 use crate::verify::latency::HumanDuration;
 use crate::verify::resolve::Resolver;
 use crate::verify::span::{Kind, Span};
 use crate::verify::trace::Trace;
 
-pub(super) fn check(trace: &Trace, resolver: &Resolver<'_>, hops: &[Hop<'_>], findings: &mut Vec<Finding>) {
+pub(super) fn check(trace: &Trace, resolver: &Resolver<'_>, hops: &[QueueHop<'_>], findings: &mut Vec<Finding>) {
     for span in trace.spans() {
         findings.extend(wrong_kind(span));
         if span.is_processing() {
@@ -45,11 +45,12 @@ fn empty(span: &Span) -> Option<Finding> {
     Some(Finding::on(span, FindingKind::EmptyProcess, message))
 }
 
-/// The context in the message must be the one of the span that sent or created it, and be linked.
+/// Checks that the context in the message is that of the span that sent or created it, and is
+/// linked.
 fn creation(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
     let links = || span.links.iter().map(|link| link.target);
     if links().any(|target| resolver.span(target).is_none_or(Span::is_producing)) {
-        // Linked; or linked to nothing, which is reported as such.
+        // Linked, or linked to a missing span, which is reported separately.
         return None;
     }
     let (kind, what) = match (span.parent, resolver.parent(span)) {
@@ -80,9 +81,9 @@ fn creation(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
     Some(Finding::on(span, kind, format!("{} {what}", named(span))))
 }
 
-/// What a handler starts belongs between the start and the end of its process span. It may end
-/// later: work may be left running. Children in other services are not the handler's own, and their
-/// clocks differ.
+/// Checks that the work a handler starts begins between the start and the end of its process span.
+/// It may end later, because work may be left running. Children in other services are not the
+/// handler's own, and their clocks differ.
 fn outside(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
     let process = resolver.parent(span).filter(|parent| parent.is_processing() && parent.duration() > 0)?;
     if span.service != process.service || span.start == 0 || matches!(span.kind, Kind::Consumer | Kind::Server) {
@@ -104,7 +105,7 @@ fn outside(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
     Some(Finding::on(span, FindingKind::OutsideProcess, message))
 }
 
-fn before_sent(hop: &Hop<'_>) -> Option<Finding> {
+fn before_sent(hop: &QueueHop<'_>) -> Option<Finding> {
     let (send, process) = (hop.send?, hop.process);
     if process.start == 0 || process.start >= send.start {
         return None;

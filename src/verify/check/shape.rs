@@ -1,4 +1,4 @@
-//! Rules for any trace: references resolve, one root, no cycle, no id twice, times in order.
+//! Rules for any trace: references resolve, one root, no cycle, no duplicate id, times in order.
 
 use super::finding::{Finding, FindingKind, named};
 use crate::verify::resolve::Resolver;
@@ -30,7 +30,7 @@ fn missing_parent(span: &Span, resolver: &Resolver<'_>) -> Option<Finding> {
     Some(Finding::on(span, FindingKind::MissingParent, message))
 }
 
-/// A link to a missing parent is one fault with it, and is not reported again.
+/// Finds links to spans that were not exported. A link to a missing parent is not reported again.
 fn missing_links(span: &Span, resolver: &Resolver<'_>) -> impl Iterator<Item = Finding> {
     let missing = span
         .links
@@ -57,7 +57,8 @@ fn missing_links(span: &Span, resolver: &Resolver<'_>) -> impl Iterator<Item = F
     })
 }
 
-/// A batch of more messages than a span keeps links for has the rest on children of its own name.
+/// Finds lost links. If a batch has more messages than a span keeps links for, child spans with the
+/// same name have the remaining links.
 fn lost_links(trace: &Trace, span: &Span) -> Option<Finding> {
     let (kept, dropped) = (span.links.len(), span.dropped_links);
     let message = if dropped > 0 {
@@ -68,7 +69,7 @@ fn lost_links(trace: &Trace, span: &Span) -> Option<Finding> {
             kept as u64 + u64::from(dropped)
         )
     } else {
-        // Without any link it is the lack of a context that is reported.
+        // Without any link, the lack of a context is reported instead.
         let messages = span.batch_size().filter(|size| span.is_processing() && kept > 0 && *size > kept)?;
         let holds_more = |other: &&Span| other.parent == Some(span.span_id) && other.name == span.name;
         let kept = kept + trace.spans().iter().filter(holds_more).map(|other| other.links.len()).sum::<usize>();
@@ -128,11 +129,11 @@ fn roots(trace: &Trace) -> impl Iterator<Item = Finding> {
     })
 }
 
-/// One finding for each cycle of parents, on its earliest span.
+/// Returns one finding for each cycle of parents, on its earliest span.
 fn cycles(trace: &Trace) -> Vec<Finding> {
     let parent = |position: usize| trace.spans()[position].parent.and_then(|id| trace.position(id));
-    // The number of the walk that first came by; 0 is none yet. A walk that meets itself has found
-    // a new cycle.
+    // The number of the walk that first visited each span; 0 means not visited. A walk that meets
+    // itself has found a new cycle.
     let mut walks = vec![0_usize; trace.spans().len()];
     let mut findings = Vec::new();
     for start in 0..walks.len() {

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// The hex form of `text` when it is eight or sixteen bytes in base64 (RFC 4648, section 4), padded or not; bits that
-/// no byte has room for must be zero.
+/// Returns the hex form of `text` if it is eight or sixteen bytes in base64 (RFC 4648, section 4),
+/// padded or not; unused bits must be zero.
 pub(super) fn to_hex(text: &str) -> Option<String> {
     let (digits, bytes) = match text.len() {
         11 => (text, 8),

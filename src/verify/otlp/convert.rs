@@ -1,4 +1,4 @@
-//! From the shapes of OTLP to the model.
+//! Conversion from the data types of OTLP to the model.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use crate::verify::attributes::{Attributes, Value};
 use crate::verify::id::{SpanId, SpanRef, TraceId};
 use crate::verify::span::{Event, Kind, Link, Span, Status};
 
-/// The spans under one resource, each with the resource's service name.
+/// Converts the spans under one resource, each with the resource's service name.
 pub(in crate::verify) fn spans(from: ResourceSpans) -> impl Iterator<Item = Result<Span, ReadErrorKind>> {
     let resource = attributes(from.resource.attributes);
-    // The resource conventions name this fallback for a missing service name.
+    // The resource conventions define this fallback for a missing service name.
     let service: Arc<str> = Arc::from(resource.text("service.name").unwrap_or("unknown_service"));
     let wires = from.scope_spans.into_iter().flat_map(|scope| scope.spans);
     wires.map(move |wire| span(wire, &service))
@@ -46,7 +46,7 @@ fn span_id(from: Id<SpanId>) -> Option<SpanId> {
     from.0.filter(|id| !id.is_zero())
 }
 
-/// A link to nothing is kept, with zero ids: it is the check that says what is wrong with it.
+/// Converts a link. Missing ids become zero, and the check reports them.
 fn link(from: WireLink) -> Link {
     let trace_id = from.trace_id.0.unwrap_or(TraceId::new(0));
     let span_id = from.span_id.0.unwrap_or(SpanId::new(0));
@@ -57,7 +57,7 @@ fn event(from: WireEvent) -> Event {
     Event { time: from.time_unix_nano, name: from.name, attributes: attributes(from.attributes) }
 }
 
-/// OTLP, `Span.SpanKind`.
+/// Converts OTLP's `Span.SpanKind`.
 fn kind(from: &Scalar) -> Kind {
     match from {
         Scalar::Unsigned(1) => Kind::Internal,
@@ -77,7 +77,7 @@ fn kind(from: &Scalar) -> Kind {
     }
 }
 
-/// OTLP, `Status.StatusCode`.
+/// Converts OTLP's `Status.StatusCode`.
 fn status(from: WireStatus) -> Status {
     match from.code {
         Scalar::Unsigned(1) => Status::Ok,
@@ -122,7 +122,8 @@ fn double(from: &Scalar) -> Option<f64> {
         Scalar::Unsigned(number) => Some(*number as f64),
         Scalar::Signed(number) => Some(*number as f64),
         Scalar::Float(number) => Some(*number),
-        // Also reads `NaN`, `Infinity` and `-Infinity`, protobuf's words for what JSON lacks.
+        // Also reads `NaN`, `Infinity` and `-Infinity`, protobuf's words for numbers that JSON
+        // lacks.
         Scalar::Text(text) => text.parse().ok(),
     }
 }

@@ -1,9 +1,10 @@
-//! Reads spans from OTLP/JSON: one `ExportTraceServiceRequest` a line, as the Collector's file
+//! Reads spans from OTLP/JSON: one `ExportTraceServiceRequest` per line, as the Collector's file
 //! exporter writes them.
 //!
-//! Ids are hex, as the OTLP specification has it for JSON (section "JSON Protobuf Encoding"), or
-//! base64, which protobuf's own JSON mapping gives for bytes and some writers keep, 64-bit integers are strings or numbers, kinds and status codes are numbers or their protobuf
-//! names, and unknown fields are ignored.
+//! Ids are hex, as the OTLP specification requires for JSON (section "JSON Protobuf Encoding"), or
+//! base64, which protobuf's own JSON mapping uses for bytes and some writers keep. 64-bit integers
+//! are strings or numbers. Kinds and status codes are numbers or their protobuf names. Unknown
+//! fields are ignored.
 
 mod base64;
 mod convert;
@@ -17,32 +18,53 @@ pub(super) use self::wire::{ResourceSpans, Scalar, or_default};
 use super::span::Span;
 use super::trace::Traces;
 
-/// The longest line read, in bytes: 64 MiB. The Collector's receivers take requests of a few MiB at
-/// most.
+/// Maximum length of a line, in bytes: 64 MiB. The Collector's receivers accept requests of a few
+/// MiB at most.
 pub const MAX_LINE: usize = 64 << 20;
 
-/// Reads everything `input` holds.
+/// Reads all of `input`.
 ///
 /// ```
 /// use traced_broker::verify::otlp;
 ///
-/// let error = otlp::read("{\"resourceSpans\":[]}\n\n{\"resourceSpans\":7}\n".as_bytes()).unwrap_err();
+/// let file = "{\"resourceSpans\":[]}\n\n{\"resourceSpans\":7}\n";
+/// let error = otlp::read(file.as_bytes()).unwrap_err();
 /// assert_eq!(error.line(), 3);
 /// assert!(otlp::read(&b"{}"[..]).unwrap().is_empty());
 /// ```
 ///
 /// # Errors
-/// The first line that cannot be read ends it: see [`ReadErrorKind`]. To go on after a bad line,
-/// iterate over a [`Reader`].
+/// Reading ends at the first line that cannot be read: see [`ReadErrorKind`]. To continue after a
+/// bad line, iterate over a [`Reader`].
 pub fn read<R: BufRead>(input: R) -> Result<Traces, ReadError> {
     let batches: Vec<Vec<Span>> = Reader::new(input).collect::<Result<_, _>>()?;
     Ok(batches.into_iter().flatten().collect())
 }
 
-/// Reads the spans of one line at a time, holding no more than that line ([`MAX_LINE`] at most).
+/// An iterator over the spans of one line at a time; holds only that line ([`MAX_LINE`] at most).
 ///
-/// Lines of white space are skipped. After a line that is not OTLP/JSON the iteration goes on with
-/// the next line; after an I/O error it is over.
+/// Blank lines are skipped. After a line that is not OTLP/JSON, the iteration continues with the
+/// next line; an I/O error ends it.
+///
+/// ```
+/// use traced_broker::verify::{Traces, otlp};
+///
+/// let request = concat!(
+///     r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"#,
+///     r#""traceId":"4bf92f3577b34da6a3ce929d0e0e4736","spanId":"00f067aa0ba902b7""#,
+///     r#"}]}]}]}"#,
+/// );
+/// let file = format!("not JSON\n\n{request}\n");
+/// let (mut spans, mut bad_lines) = (Vec::new(), Vec::new());
+/// for line in otlp::Reader::new(file.as_bytes()) {
+///     match line {
+///         Ok(more) => spans.extend(more),
+///         Err(error) => bad_lines.push(error.line()),
+///     }
+/// }
+/// assert_eq!(bad_lines, [1]);
+/// assert_eq!(Traces::from_iter(spans).len(), 1);
+/// ```
 #[derive(Debug)]
 pub struct Reader<R> {
     input: R,
@@ -52,14 +74,25 @@ pub struct Reader<R> {
     over: bool,
 }
 
-/// A line that could not be read.
+/// The error for a line that could not be read.
 #[derive(Debug)]
 pub struct ReadError {
     line: u64,
     kind: ReadErrorKind,
 }
 
-/// Why a line could not be read.
+/// The reason why a line could not be read.
+///
+/// ```
+/// use traced_broker::verify::otlp::{self, ReadErrorKind};
+///
+/// let error = otlp::read(r#"{"resourceSpans":["#.as_bytes()).unwrap_err();
+/// // The Collector may still be writing this line: read the file again later.
+/// assert!(matches!(error.kind(), ReadErrorKind::Truncated));
+///
+/// let error = otlp::read(r#"{"resourceSpans":7}"#.as_bytes()).unwrap_err();
+/// assert!(matches!(error.kind(), ReadErrorKind::Malformed(_)));
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReadErrorKind {
@@ -69,26 +102,36 @@ pub enum ReadErrorKind {
     TooLong(usize),
     /// The line ends in the middle of a value: it was cut off, or is still being written.
     Truncated,
-    /// The line is not JSON, or not of the shape OTLP gives it.
+    /// The line is not JSON, or does not have the structure of OTLP.
     Malformed(serde_json::Error),
-    /// A span, named here, has no trace id or no span id of its own.
+    /// A span, named here, has no trace id or no span id.
     MissingId(String),
 }
 
 impl<R: BufRead> Reader<R> {
-    /// A reader that starts at line 1.
+    /// Creates a reader that starts at line 1.
     pub const fn new(input: R) -> Self {
         Self { input, buffer: Vec::new(), line: 0, limit: MAX_LINE, over: false }
     }
 
-    /// Refuses lines longer than `bytes` instead of those longer than [`MAX_LINE`].
+    /// Sets the maximum length of a line, in bytes; [`MAX_LINE`] by default.
+    ///
+    /// ```
+    /// use traced_broker::verify::otlp::{ReadErrorKind, Reader};
+    ///
+    /// let mut lines = Reader::new("{}\n{\"resourceSpans\":[]}\n".as_bytes()).max_line(16);
+    /// assert!(lines.next().unwrap().is_ok());
+    /// let error = lines.next().unwrap().unwrap_err();
+    /// assert!(matches!(error.kind(), ReadErrorKind::TooLong(16)));
+    /// ```
     #[must_use]
     pub const fn max_line(mut self, bytes: usize) -> Self {
         self.limit = bytes;
         self
     }
 
-    /// The next line that is not blank, into the buffer; `false` at the end of the input.
+    /// Reads the next line that is not blank into the buffer; returns `false` at the end of the
+    /// input.
     fn next_line(&mut self) -> Result<bool, ReadErrorKind> {
         loop {
             self.buffer.clear();
@@ -133,7 +176,7 @@ impl<R: BufRead> Iterator for Reader<R> {
     }
 }
 
-/// The spans of one export request.
+/// Parses the spans of one export request.
 fn spans(json: &[u8]) -> Result<Vec<Span>, ReadErrorKind> {
     let request: wire::Request = serde_json::from_slice(json)
         .map_err(|error| if error.is_eof() { ReadErrorKind::Truncated } else { ReadErrorKind::Malformed(error) })?;
@@ -141,13 +184,13 @@ fn spans(json: &[u8]) -> Result<Vec<Span>, ReadErrorKind> {
 }
 
 impl ReadError {
-    /// The line, counted from 1.
+    /// Returns the number of the line, counted from 1.
     #[must_use]
     pub const fn line(&self) -> u64 {
         self.line
     }
 
-    /// What is wrong with it.
+    /// Returns the reason.
     #[must_use]
     pub const fn kind(&self) -> &ReadErrorKind {
         &self.kind

@@ -1,4 +1,4 @@
-//! The shapes of OTLP in JSON.
+//! The data types of OTLP in JSON.
 //!
 //! Every field may be absent or null (protobuf's JSON mapping takes both for the default), and
 //! fields not named here are ignored.
@@ -131,11 +131,11 @@ pub(super) struct List<T> {
     pub(super) values: Vec<T>,
 }
 
-/// An id, in hex or base64; none when the text is empty, which is how an absent one is written.
+/// An id in hex or base64; `None` if the text is empty, which is how an absent id is written.
 pub(super) struct Id<T>(pub(super) Option<T>);
 
-/// A number or the text of one: 64-bit integers are quoted because JavaScript has no room for them,
-/// enumerations may be named, and floating-point numbers that JSON lacks are words.
+/// A number or its text: 64-bit integers are quoted because JavaScript cannot represent them,
+/// enumerations may be names, and floating-point numbers that JSON lacks are words.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(in crate::verify) enum Scalar {
@@ -157,7 +157,7 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Id<T> {
         if text.is_empty() {
             return Ok(Self(None));
         }
-        // The two forms of an id differ in length, so that neither is taken for the other.
+        // The two forms of an id differ in length, so neither can be mistaken for the other.
         let hex = base64::to_hex(&text).unwrap_or(text);
         hex.parse().map(|id| Self(Some(id))).map_err(D::Error::custom)
     }
@@ -175,7 +175,7 @@ pub(in crate::verify) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'d
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// An unsigned number, quoted or not.
+/// Reads an unsigned number, quoted or not.
 fn number<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<T, D::Error> {
     let number = match or_default(deserializer)? {
         Scalar::Unsigned(number) => Some(number),

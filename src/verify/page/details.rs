@@ -1,6 +1,4 @@
-//! What is shown of a row once it is chosen, as JSON that the page's script lays out.
-
-use std::time::Duration;
+//! The details of the selected row, as JSON that the page's script lays out.
 
 use serde_json::{Map, Value, json};
 
@@ -8,32 +6,29 @@ use super::section::Section;
 use crate::verify::attributes::Attributes;
 use crate::verify::id::SpanRef;
 use crate::verify::latency::HumanDuration;
-use crate::verify::span::{Span, Status};
+use crate::verify::layout::{BarKind, Body, Row, Wait, Work};
+use crate::verify::span::Status;
 use crate::verify::text::printable;
-use crate::verify::waterfall::axis::Bar;
-use crate::verify::waterfall::rows::{Body, Row};
-use crate::verify::waterfall::waits::Wait;
 
-/// Of a longer text only so many characters are kept.
+/// Maximum number of characters kept of a text.
 const LONGEST: usize = 4_096;
 
-pub(super) struct Details<'s, 'a> {
-    pub(super) section: &'s Section<'a>,
+pub(super) struct Details<'s, 'l, 'a> {
+    pub(super) section: &'s Section<'l, 'a>,
 }
 
-impl Details<'_, '_> {
-    /// Those of a note are `null`: what it is about stands above it.
+impl Details<'_, '_, '_> {
+    /// Returns the details of a row; `null` for a note, because the span above has them.
     pub(super) fn of(&self, row: &Row<'_>) -> Value {
         match &row.body {
-            Body::Span(span, attempt) => self.span(span, *attempt),
+            Body::Span(work) => self.span(work),
             Body::Wait(wait) => self.wait(wait),
             Body::Note(_) => Value::Null,
         }
     }
 
-    fn span(&self, span: &Span, attempt: Option<u32>) -> Value {
-        let ended = span.end > 0;
-        let duration = HumanDuration(Duration::from_nanos(span.duration())).to_string();
+    fn span(&self, work: &Work<'_>) -> Value {
+        let span = work.span;
         let status = match &span.status {
             Status::Error(message) if message.is_empty() => Some("failed".to_owned()),
             Status::Error(message) => Some(format!("failed: {}", shown(message))),
@@ -48,7 +43,7 @@ impl Details<'_, '_> {
             to["attributes"] = attributes(&link.attributes);
             to
         });
-        let findings = self.section.findings(span).iter();
+        let findings = self.section.laid.findings(span).iter();
         json!({
             "name": shown(&span.name),
             "service": shown(&span.service),
@@ -56,37 +51,38 @@ impl Details<'_, '_> {
             "trace": span.trace_id.to_string(),
             "span": span.span_id.to_string(),
             "parent": span.parent_reference().map(|parent| self.reference(parent)),
-            "attempt": attempt,
+            "attempt": work.attempt,
             // As text: numbers of this size lose digits in a browser.
             "start": span.start.to_string(),
             "offset": self.section.since_start(span.start).to_string(),
-            "duration": if ended { duration } else { "never ended".to_owned() },
+            "duration": work.time(),
             "status": status,
             "findings": findings.map(|finding| shown(&finding.message)).collect::<Vec<_>>(),
             "attributes": attributes(&span.attributes),
             "events": events.collect::<Vec<_>>(),
             "links": links.collect::<Vec<_>>(),
             "dropped_links": span.dropped_links,
-            "linked_from": self.section.incoming(span).iter().map(|from| self.reference(from.reference())).collect::<Vec<_>>(),
+            "linked_from": self.section.laid.incoming(span).iter().map(|from| self.reference(from.reference())).collect::<Vec<_>>(),
         })
     }
 
     fn wait(&self, wait: &Wait<'_>) -> Value {
         json!({
-            "wait": if wait.kind == Bar::Retry { "until it was delivered again" } else { "in the queue" },
+            "wait": if wait.bar.kind == BarKind::Retry { "until it was delivered again" } else { "in the queue" },
             "name": shown(&wait.label()),
             "topic": shown(wait.topic),
             "messages": wait.messages,
             "duration": HumanDuration(wait.duration).to_string(),
             "measured": !wait.estimated,
-            "start": wait.from.to_string(),
-            "offset": self.section.since_start(wait.from).to_string(),
+            "start": wait.bar.from.to_string(),
+            "offset": self.section.since_start(wait.bar.from).to_string(),
         })
     }
 
-    /// Where a span is on the page, if it is, and what it is called.
+    /// Returns the ids of a span, and its name if the span is known.
     fn reference(&self, target: SpanRef) -> Value {
-        let name = self.section.resolve(target).map(|span| format!("{} ({})", shown(&span.name), shown(&span.service)));
+        let name =
+            self.section.laid.resolve(target).map(|span| format!("{} ({})", shown(&span.name), shown(&span.service)));
         json!({ "trace": target.trace_id.to_string(), "span": target.span_id.to_string(), "name": name })
     }
 }
@@ -96,7 +92,8 @@ fn attributes(attributes: &Attributes) -> Value {
     Value::Object(all.collect::<Map<_, _>>())
 }
 
-/// Text as it may be shown: line breaks are kept, what could change how the rest is read goes.
+/// Returns text for display: line breaks are kept, and characters that could change how the rest is
+/// read are removed.
 fn shown(text: &str) -> String {
     let kept: String = text.chars().take(LONGEST).collect();
     let lines: Vec<String> = kept.split('\n').map(|line| printable(line, false, '\u{fffd}')).collect();

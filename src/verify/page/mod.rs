@@ -8,19 +8,22 @@ mod sheet;
 use std::fmt;
 
 use self::sheet::Sheet;
-use super::check::Report;
+use super::check::TraceReport;
+use super::layout::View;
 use super::trace::{Trace, Traces};
 
-/// A trace as an HTML document to look around in; print it with its [`Display`](fmt::Display).
+/// A trace as an interactive HTML document; print it with its [`Display`](fmt::Display).
 ///
-/// It shows what the [`Waterfall`](super::Waterfall) does, **the time in the queue as a row of its own** included, and each span's
-/// attributes, events and links beside it. Spans can be searched and folded, the time axis zoomed, links followed to the traces
-/// [at hand](Self::within), all by keyboard too (`?` lists the keys) and with a screen reader (a tree grid).
+/// It shows the same as the [`Waterfall`](super::Waterfall), including **the row for the time in
+/// the queue**, and the attributes, events and links of each span beside it. Spans can be searched
+/// and folded, the time axis zoomed, and links followed to the [other traces](Self::within). All of
+/// this also works by keyboard (`?` lists the keys) and with a screen reader (a tree grid).
 ///
-/// The document is one file that needs nothing else: it asks nothing of a network (and forbids itself to), works from a disk or as the
-/// artifact of a build, is light or dark as the reader prefers, and shows the waterfall even where scripts are turned off. Names
-/// and values come from anywhere: they are shown as text, whatever they hold. It holds all attributes of the spans: who may read
-/// those may read it.
+/// The document is one self-contained file. It makes no network requests (and forbids itself any),
+/// works from a disk or as a build artifact, and is light or dark as the reader prefers. It shows
+/// the waterfall even if scripts are turned off. Names and values may come from any source: they
+/// are shown as text, whatever they contain. The document contains all attributes of the spans, so
+/// share it only with people who may read those.
 ///
 /// ```
 /// use traced_broker::verify::{Kind, Page, Span, SpanId, TraceId, Traces};
@@ -34,11 +37,9 @@ use super::trace::{Trace, Traces};
 #[derive(Clone, Debug)]
 pub struct Page<'a> {
     trace: &'a Trace,
-    among: Option<&'a Traces>,
-    report: Option<&'a Report>,
+    view: View<'a>,
     title: Option<&'a str>,
     remarks: Vec<Remark<'a>>,
-    max_rows: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,50 +49,75 @@ struct Remark<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// A page of one trace, of at most 20,000 rows.
+    /// Creates a page of one trace, of at most 20,000 rows.
     #[must_use]
     pub const fn new(trace: &'a Trace) -> Self {
-        Self { trace, among: None, report: None, title: None, remarks: Vec::new(), max_rows: 20_000 }
+        // Only the link targets of this trace were read, so it is unknown whether others are whole.
+        let view = View { only: Some(trace.id()), ..View::new(20_000) };
+        Self { trace, view, title: None, remarks: Vec::new() }
     }
 
-    /// Also shows those of these traces that link to this one, or that this one links to, each on an axis of its own.
+    /// Also shows those of these traces that link to this one, or that this one links to, each on
+    /// its own axis.
+    ///
+    /// ```
+    /// use traced_broker::verify::{Attributes, Link, Page, Span, SpanId, TraceId, Traces};
+    ///
+    /// let send = Span::new(TraceId::new(1), SpanId::new(1), "send reminders");
+    /// let mut process = Span::new(TraceId::new(2), SpanId::new(2), "process reminders");
+    /// process.links.push(Link { target: send.reference(), attributes: Attributes::default() });
+    ///
+    /// let traces = Traces::from_iter([send, process]);
+    /// let trace = traces.get(TraceId::new(1)).unwrap();
+    /// assert!(Page::new(trace).within(&traces).to_string().contains("process reminders"));
+    /// assert!(!Page::new(trace).to_string().contains("process reminders"));
+    /// ```
     #[must_use]
     pub const fn within(mut self, traces: &'a Traces) -> Self {
-        self.among = Some(traces);
+        self.view.among = Some(traces);
         self
     }
 
-    /// Says whether the trace is whole, and shows what the check found wrong with it.
+    /// Shows whether the trace is whole, and the findings of the check.
     #[must_use]
-    pub const fn report(mut self, report: &'a Report) -> Self {
-        self.report = Some(report);
+    pub const fn report(mut self, report: &'a TraceReport) -> Self {
+        self.view.report = Some(report);
         self
     }
 
-    /// What stands above; without it the name of the first span.
+    /// Sets the heading; the name of the first span by default.
     #[must_use]
     pub const fn title(mut self, title: &'a str) -> Self {
         self.title = Some(title);
         self
     }
 
-    /// Adds a judgement of your own below the title, good or bad; line breaks are kept.
+    /// Adds a remark below the title, marked good or bad; line breaks are kept.
+    ///
+    /// ```
+    /// use traced_broker::verify::{Page, Span, SpanId, TraceId, Traces};
+    ///
+    /// let span = Span::new(TraceId::new(1), SpanId::new(1), "POST /orders");
+    /// let traces = Traces::from_iter([span]);
+    /// let page = Page::new(traces.iter().next().unwrap()).remark(false, "slower than 2 s");
+    /// assert!(page.to_string().contains("<p class=\"remark bad\">slower than 2 s</p>"));
+    /// ```
     #[must_use]
     pub fn remark(mut self, good: bool, text: &'a str) -> Self {
         self.remarks.push(Remark { good, text });
         self
     }
 
-    /// How many rows to show of each trace; the number of spans left out is stated.
+    /// Sets the maximum number of rows of each trace; the number of spans left out is stated.
     #[must_use]
     pub const fn max_rows(mut self, rows: usize) -> Self {
-        self.max_rows = rows;
+        self.view.max_rows = rows;
         self
     }
 }
 
 impl fmt::Display for Page<'_> {
-    /// A whole HTML document, with a line break at the end.
+    /// Writes a whole HTML document, with a line break at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&Sheet::of(self).write())
     }

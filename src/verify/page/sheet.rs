@@ -5,50 +5,44 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::section::Section;
-use super::{Page, Remark};
 use crate::verify::check::Finding;
 use crate::verify::latency::HumanDuration;
+use crate::verify::layout::Layout;
 use crate::verify::markup::escaped;
+use crate::verify::page::{Page, Remark};
 use crate::verify::text::counted;
 use crate::verify::trace::Trace;
 
-/// The browser loads nothing, and runs no script but this page's own: its hash, for a policy that names it.
+/// The content security policy: the browser loads nothing, and runs only the script with this hash.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; \
                       script-src 'sha256-SCRIPT'";
 const SCRIPT: &str = include_str!("page.js");
 const SCRIPT_HASH: &str = include_str!("page.js.sha256");
 const STYLE: &str = include_str!("page.css");
 const HELP: &str = include_str!("help.html");
-/// Of more findings than this only the number is shown.
+/// Maximum number of findings shown; of the others only the number is shown.
 const MOST_FINDINGS: usize = 100;
 
 #[derive(Debug)]
 pub(super) struct Sheet<'p, 'a> {
     page: &'p Page<'a>,
-    /// The trace itself, and then those it is linked with.
-    traces: Vec<&'a Trace>,
-    /// Services by the order in which they appear, for their colours.
-    services: Vec<&'a str>,
+    /// The trace itself, then the traces it is linked with.
+    layout: Layout<'a>,
 }
 
 impl<'p, 'a> Sheet<'p, 'a> {
     pub(super) fn of(page: &'p Page<'a>) -> Self {
         let mut traces = vec![page.trace];
-        let others = page.among.into_iter().flatten().filter(|other| other.id() != page.trace.id());
+        let others = page.view.among.into_iter().flatten().filter(|other| other.id() != page.trace.id());
         traces.extend(others.filter(|other| link(page.trace, other) || link(other, page.trace)));
-        let mut services: Vec<&str> = Vec::new();
-        for service in traces.iter().flat_map(|trace| trace.services()) {
-            if !services.contains(&service) {
-                services.push(service);
-            }
-        }
-        Self { page, traces, services }
+        Self { page, layout: Layout::of(&traces, &page.view) }
     }
 
     pub(super) fn write(&self) -> String {
         let (mut sections, mut details) = (String::new(), Vec::new());
-        for trace in &self.traces {
-            Section::of(self.page, trace, &self.services).write(&mut sections, &mut details);
+        for (position, laid) in self.layout.sections.iter().enumerate() {
+            let section = Section { layout: &self.layout, laid, axis: laid.axis() };
+            section.write(&mut sections, &mut details, position == 0);
         }
         let policy = POLICY.replace("SCRIPT", SCRIPT_HASH.trim());
         let title = escaped(self.title());
@@ -74,9 +68,9 @@ impl<'p, 'a> Sheet<'p, 'a> {
     fn head(&self, html: &mut String, title: &str) {
         let trace = self.page.trace;
         let _ = write!(html, "<header>\n<h1>{title}</h1>\n<p class=\"facts\">");
-        let findings = self.page.report.map(|report| report.of(trace.id()));
+        let findings = self.page.view.report.map(|report| report.of(trace.id()));
         match findings {
-            // It is said there.
+            // The remarks state it.
             _ if !self.page.remarks.is_empty() => {}
             None => {}
             Some([]) => html.push_str("<b class=\"good\">✓ whole</b> "),
@@ -93,7 +87,7 @@ impl<'p, 'a> Sheet<'p, 'a> {
         self.page.remarks.iter().for_each(|remark| write_remark(html, remark));
         write_findings(html, findings.unwrap_or_default());
         html.push_str("<ul class=\"legend\" aria-label=\"Services\">");
-        for (position, service) in self.services.iter().enumerate() {
+        for (position, service) in self.layout.services.iter().enumerate() {
             let _ = write!(html, "<li><i class=\"c{}\"></i>{}</li>", position % 6, escaped(service));
         }
         html.push_str("<li><i class=\"wait\"></i>in the queue</li></ul>\n<div id=\"tools\"></div>\n</header>\n");
@@ -121,12 +115,13 @@ fn write_findings(html: &mut String, findings: &[Finding]) {
     html.push_str("</ul>\n");
 }
 
-/// JSON for the inside of a script element: what could end the element or begin a comment is written as an escape.
+/// Formats JSON for a script element: characters that could end the element or begin a comment are
+/// escaped.
 fn embedded(json: &Value) -> String {
     json.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
-/// Whether one trace links to the other.
+/// Returns `true` if one trace links to the other.
 fn link(from: &Trace, to: &Trace) -> bool {
     from.spans().iter().flat_map(|span| &span.links).any(|link| link.target.trace_id == to.id())
 }

@@ -6,27 +6,27 @@ use super::Picture;
 use super::arrows;
 use super::bars::{self, in_words};
 use super::canvas::{Canvas, Font, number};
-use super::layout::{Content, INDENT, Layout, MARGIN, WIDTH, name_at};
+use super::scene::{Content, INDENT, MARGIN, Scene, WIDTH, name_at};
 use crate::verify::latency::HumanDuration;
+use crate::verify::layout::{Body, Layout, Row};
 use crate::verify::markup::escaped;
 use crate::verify::trace::Trace;
-use crate::verify::waterfall::rows::{Body, Row};
 
-/// Everything that is needed to draw.
+/// Everything needed to draw.
 #[derive(Debug)]
 pub(super) struct Sheet<'p, 'a> {
     picture: &'p Picture<'a>,
-    layout: Layout<'a>,
+    scene: Scene<'p, 'a>,
 }
 
 impl<'p, 'a> Sheet<'p, 'a> {
-    pub(super) fn of(picture: &'p Picture<'a>) -> Self {
-        Self { picture, layout: Layout::of(picture) }
+    pub(super) fn of(picture: &'p Picture<'a>, layout: &'p Layout<'a>) -> Self {
+        Self { picture, scene: Scene::of(layout) }
     }
 
     pub(super) fn draw(&self) -> String {
         let mut canvas = Canvas::default();
-        let (width, height) = (number(WIDTH), number(self.layout.height));
+        let (width, height) = (number(WIDTH), number(self.scene.height));
         canvas.raw(&format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"traces\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
              height=\"{height}\" role=\"img\" aria-labelledby=\"title desc\">"
@@ -44,11 +44,11 @@ impl<'p, 'a> Sheet<'p, 'a> {
         self.head(&mut canvas);
         self.ruler(&mut canvas);
         self.tree(&mut canvas);
-        // Below the rows, so that nothing written is struck through.
-        arrows::draw(&self.layout, &mut canvas);
-        for line in &self.layout.lines {
+        // Drawn before the rows, so that no text is struck through.
+        arrows::draw(&self.scene, &mut canvas);
+        for line in &self.scene.lines {
             match &line.content {
-                Content::Row(row) => bars::row(&self.layout, &mut canvas, row, line.y),
+                Content::Row(row) => bars::row(&self.scene, &mut canvas, row, line.y),
                 other => self.words(&mut canvas, other, line.y),
             }
         }
@@ -61,31 +61,31 @@ impl<'p, 'a> Sheet<'p, 'a> {
         self.picture.title.or_else(|| first().map(|span| &*span.name)).unwrap_or_default()
     }
 
-    /// The title, whether all is well, and the services with their colours.
+    /// Draws the title, the result of the check, and the services with their colours.
     fn head(&self, canvas: &mut Canvas) {
         canvas.text((MARGIN, 26.0), "title", "start", self.title(), (WIDTH - 200.0) * 0.8, Font::Normal);
-        if let Some(report) = self.picture.report {
+        if let Some(report) = self.picture.view.report {
             let broken = self.picture.traces.iter().any(|trace| !report.of(trace.id()).is_empty());
             let (class, word) = if broken { ("bad strong", "✗ broken") } else { ("good strong", "✓ whole") };
             canvas.text((WIDTH - MARGIN, 26.0), class, "end", word, 100.0, Font::Normal);
         }
         let mut x = MARGIN;
-        for service in &self.layout.services {
+        for service in &self.scene.layout.services {
             let name = Font::Small.fit(service, 200.0);
             if x + Font::Small.width(&name) > WIDTH - 220.0 {
                 break;
             }
-            canvas.bar((x, 47.0), (12.0, 12.0), &format!("c{}", self.layout.colour(service)));
+            canvas.bar((x, 47.0), (12.0, 12.0), &format!("c{}", self.scene.colour(service)));
             canvas.text((x + 18.0, 53.0), "small", "start", &name, 200.0, Font::Small);
             x += 18.0 + Font::Small.width(&name) + 16.0;
         }
         canvas.text((WIDTH - MARGIN, 53.0), "small faint", "end", &self.summary(), 220.0, Font::Small);
     }
 
-    /// The times above and the lines below them.
+    /// Draws the times, and the vertical lines below them.
     fn ruler(&self, canvas: &mut Canvas) {
-        let (top, bottom) = (number(86.0), number(self.layout.bars_end));
-        for (time, x) in self.layout.axis.ticks() {
+        let (top, bottom) = (number(86.0), number(self.scene.bars_end));
+        for (time, x) in self.scene.axis.ticks() {
             let label = plain(&HumanDuration(Duration::from_nanos(time)).to_string());
             let anchor = if x + Font::Small.width(&label) / 2.0 > WIDTH - MARGIN { "end" } else { "middle" };
             canvas.text((x, 77.0), "time faint", anchor, &label, 90.0, Font::Small);
@@ -93,14 +93,13 @@ impl<'p, 'a> Sheet<'p, 'a> {
         }
     }
 
-    /// The lines from spans to their children.
+    /// Draws the lines from spans to their children.
     fn tree(&self, canvas: &mut Canvas) {
         let mut above: Vec<f64> = Vec::new();
-        for line in &self.layout.lines {
+        for line in &self.scene.lines {
             let Content::Row(row) = &line.content else { continue };
-            let Body::Span(..) = row.body else { continue };
-            let depth = row.place.depth;
-            above.truncate(depth);
+            let Body::Span(_) = row.body else { continue };
+            above.truncate(row.depth);
             if let Some(parent) = above.last() {
                 let (x, to) = (name_at(row) - INDENT + 5.0, name_at(row) - 4.0);
                 let [x, from, y, to] = [x, parent + 10.0, line.y, to].map(number);
@@ -110,7 +109,7 @@ impl<'p, 'a> Sheet<'p, 'a> {
         }
     }
 
-    fn words(&self, canvas: &mut Canvas, content: &Content<'_>, y: f64) {
+    fn words(&self, canvas: &mut Canvas, content: &Content<'_, '_>, y: f64) {
         let room = WIDTH - 2.0 * MARGIN;
         match content {
             Content::Heading(trace) => {
@@ -151,25 +150,20 @@ impl<'p, 'a> Sheet<'p, 'a> {
         format!("{traces}{spans} {} · {length}", if spans == 1 { "span" } else { "spans" })
     }
 
-    /// The picture in words.
+    /// Describes the picture in words.
     fn description(&self) -> String {
-        let one = |trace: &&Trace| {
-            let state = self
-                .picture
-                .report
-                .map_or("", |report| if report.of(trace.id()).is_empty() { ", whole" } else { ", broken" });
+        let head = |trace: &Trace| {
+            let report = self.picture.view.report;
+            let state =
+                report.map_or("", |report| if report.of(trace.id()).is_empty() { ", whole" } else { ", broken" });
             format!("Trace of {} spans{state}: ", trace.spans().len())
         };
-        let mut sentences: Vec<String> = Vec::new();
-        let heads: Vec<String> = self.picture.traces.iter().map(one).collect();
-        let mut heads = heads.into_iter();
-        sentences.extend((self.picture.traces.len() == 1).then(|| heads.next()).flatten());
-        for line in &self.layout.lines {
+        let only = Some(&self.picture.traces).filter(|traces| traces.len() == 1);
+        let mut sentences: Vec<String> = only.into_iter().flatten().map(|trace| head(trace)).collect();
+        for line in &self.scene.lines {
             match &line.content {
-                Content::Heading(_) => sentences.extend(heads.next()),
-                Content::Row(Row { body: Body::Span(span, attempt), .. }) => {
-                    sentences.push(format!("{}; ", in_words(span, *attempt)))
-                }
+                Content::Heading(trace) => sentences.push(head(trace)),
+                Content::Row(Row { body: Body::Span(work), .. }) => sentences.push(format!("{}; ", in_words(work))),
                 Content::Row(Row { body: Body::Wait(wait), .. }) => {
                     sentences.push(format!("{} {}; ", wait.label(), HumanDuration(wait.duration)));
                 }
@@ -180,7 +174,7 @@ impl<'p, 'a> Sheet<'p, 'a> {
     }
 }
 
-/// A round duration without decimals that say nothing.
+/// Removes trailing zeros from the decimals of a duration.
 fn plain(duration: &str) -> String {
     match duration.split_once(' ') {
         Some((number, unit)) if number.contains('.') => {

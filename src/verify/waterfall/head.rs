@@ -1,20 +1,21 @@
-//! What stands above and below the picture: the trace in a few words, and what is wrong with it.
+//! The lines above and below the drawing: a summary of the trace, and its findings.
 
-use super::Waterfall;
-use super::axis::Bar;
+use std::time::Duration;
+
 use super::line::{Glyphs, Line, Style};
-use super::rows::{Body, Row};
 use crate::verify::check::Finding;
+use crate::verify::latency::HumanDuration;
+use crate::verify::layout::Section;
 use crate::verify::text::{counted, wrap};
 
-/// Of more findings than this only the number is shown.
+/// Maximum number of findings shown; of the others only the number is shown.
 const MOST_FINDINGS: usize = 8;
 
-/// The trace's id, and whether it is whole if that was checked.
-pub(super) fn title(waterfall: &Waterfall<'_>, glyphs: &Glyphs, mut line: Line) -> Line {
+/// Writes the trace's id, and whether it is whole if that was checked.
+pub(super) fn title(section: &Section<'_>, glyphs: &Glyphs, mut line: Line) -> Line {
     line.push(Style::Plain, "trace ");
-    line.push(Style::Strong, &waterfall.trace.id().to_string());
-    match waterfall.findings {
+    line.push(Style::Strong, &section.trace.id().to_string());
+    match section.findings {
         None => {}
         Some([]) => line.push(Style::Good, &format!("  {} whole", glyphs.good)),
         Some(_) => line.push(Style::Bad, &format!("  {} broken", glyphs.bad)),
@@ -22,9 +23,10 @@ pub(super) fn title(waterfall: &Waterfall<'_>, glyphs: &Glyphs, mut line: Line) 
     line
 }
 
-/// How many of what, how long, and how much of that was waiting in queues.
-pub(super) fn summary(waterfall: &Waterfall<'_>, rows: &[Row<'_>], glyphs: &Glyphs, mut line: Line) -> Line {
-    let trace = waterfall.trace;
+/// Writes the numbers of services, spans and errors, the duration, and the part of it spent in
+/// queues.
+pub(super) fn summary(section: &Section<'_>, glyphs: &Glyphs, mut line: Line) -> Line {
+    let trace = section.trace;
     let errors = trace.spans().iter().filter(|span| span.is_error()).count();
     let dot = format!(" {} ", glyphs.dot);
     line.push(Style::Plain, &counted(trace.services().len(), "service"));
@@ -33,27 +35,32 @@ pub(super) fn summary(waterfall: &Waterfall<'_>, rows: &[Row<'_>], glyphs: &Glyp
         line.push(Style::Plain, &dot);
         line.push(Style::Bad, &counted(errors, "error"));
     }
-    line.push(Style::Plain, &format!("{dot}{}", glyphs.duration(trace.duration())));
-    let queued = queued(waterfall, rows);
+    line.push(Style::Plain, &format!("{dot}{}", HumanDuration(trace.duration())));
+    let queued = section.queued();
     if queued > 0 {
         let share = u128::from(queued) * 100 / trace.duration().as_nanos().max(1);
-        let queued = glyphs.duration(std::time::Duration::from_nanos(queued));
+        let queued = HumanDuration(Duration::from_nanos(queued));
         line.push(Style::Plain, &dot);
         line.push(Style::Wait, &format!("{queued} in queues ({share} %)"));
     }
     line
 }
 
-/// The findings in full, below everything else.
-pub(super) fn findings(waterfall: &Waterfall<'_>, glyphs: &Glyphs, line: impl Fn() -> Line, lines: &mut Vec<Line>) {
-    let findings = waterfall.findings.unwrap_or_default();
+/// Writes the findings in full, below everything else.
+pub(super) fn findings(
+    findings: &[Finding],
+    width: usize,
+    glyphs: &Glyphs,
+    line: impl Fn() -> Line,
+    lines: &mut Vec<Line>,
+) {
     for finding in findings.iter().take(MOST_FINDINGS) {
         lines.push(line());
         let mut head = line();
         head.push(Style::Bad, &format!("{} {}", glyphs.bad, finding.kind));
         head.push(Style::Faint, &format!(" {} span {}", glyphs.dot, finding.span));
         lines.push(head);
-        lines.extend(sentence(finding, waterfall.width, glyphs, &line));
+        lines.extend(sentence(finding, width, glyphs, &line));
     }
     if findings.len() > MOST_FINDINGS {
         let mut more = line();
@@ -71,23 +78,4 @@ fn sentence(finding: &Finding, width: usize, glyphs: &Glyphs, line: impl Fn() ->
             line
         })
         .collect()
-}
-
-/// For how much of the trace's time at least one message was in a queue, in nanoseconds.
-fn queued(waterfall: &Waterfall<'_>, rows: &[Row<'_>]) -> u64 {
-    let (start, end) = (waterfall.trace.start(), waterfall.trace.end());
-    let mut waits: Vec<(u64, u64)> = rows
-        .iter()
-        .filter_map(|row| match &row.body {
-            Body::Wait(wait) if wait.kind == Bar::Queue => Some((wait.from.max(start), wait.to.min(end))),
-            _ => None,
-        })
-        .collect();
-    waits.sort_unstable();
-    let (mut total, mut until) = (0, 0);
-    for (from, to) in waits {
-        total += to.saturating_sub(from.max(until));
-        until = until.max(to);
-    }
-    total
 }

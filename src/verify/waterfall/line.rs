@@ -1,31 +1,28 @@
-//! One line of output: text in styles, never wider than asked for.
+//! A line of styled text that never exceeds its width.
 
-use std::time::Duration;
-
-use crate::verify::latency::HumanDuration;
 use crate::verify::text::{columns, fit, printable};
 
-/// What text is, and so how it is coloured.
+/// The role of text, which determines its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     Plain,
-    /// The name of a span that hands over or handles messages, and the trace's id.
+    /// The name of a span that hands over or handles messages, or the trace's id.
     Strong,
-    /// What holds the picture together: lines, axis, notes.
+    /// Lines, axis and notes.
     Faint,
-    /// Waiting.
+    /// The time in a queue.
     Wait,
     Good,
     Bad,
-    /// A service, by the order in which they appear.
+    /// A service, by its order of appearance.
     Service(usize),
 }
 
 impl Style {
-    /// The codes of "Select Graphic Rendition" (ECMA-48, 8.3.117), from the sixteen colours that
-    /// follow the user's theme.
+    /// Returns the codes of "Select Graphic Rendition" (ECMA-48, 8.3.117), from the sixteen colours
+    /// that follow the user's theme.
     fn codes(self) -> &'static str {
-        // Red is kept for what is wrong and yellow for waiting.
+        // Red is reserved for faults and yellow for waiting.
         const SERVICES: [&str; 6] = ["36", "32", "35", "34", "96", "95"];
         match self {
             Self::Plain => "",
@@ -39,7 +36,7 @@ impl Style {
     }
 }
 
-/// The characters to draw with.
+/// The characters of a drawing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Glyphs {
     pub(super) ascii: bool,
@@ -51,12 +48,12 @@ pub(super) struct Glyphs {
     pub(super) bad: &'static str,
     pub(super) to: &'static str,
     pub(super) from: &'static str,
-    /// Two columns each: the tree.
+    /// The tree, two columns each.
     pub(super) stem: &'static str,
     pub(super) tee: &'static str,
     pub(super) corner: &'static str,
     pub(super) wait: &'static str,
-    /// One column each: the bars.
+    /// The bars, one column each.
     pub(super) full: char,
     pub(super) left_half: char,
     pub(super) right_half: char,
@@ -118,10 +115,11 @@ impl Glyphs {
 }
 
 impl Glyphs {
-    /// `text` without what a terminal would act upon or, in ASCII, could not show.
+    /// Returns `text` without characters that a terminal would act upon or, in ASCII, could not
+    /// show.
     pub(super) fn printable(&self, text: &str) -> String {
         if self.ascii {
-            // These two are in our own words.
+            // These two occur in this library's own text.
             let text = text.replace('µ', "u").replace('×', "x");
             printable(&text, true, self.replacement)
         } else {
@@ -129,18 +127,13 @@ impl Glyphs {
         }
     }
 
-    /// `text` cut to `width` columns.
+    /// Cuts `text` to `width` columns.
     pub(super) fn fit(&self, text: &str, width: usize) -> String {
         fit(text, width, self.ellipsis)
     }
-
-    /// A duration for people.
-    pub(super) fn duration(&self, duration: Duration) -> String {
-        self.printable(&HumanDuration(duration).to_string())
-    }
 }
 
-/// Collects the pieces of a line.
+/// A line, collected in styled pieces.
 #[derive(Debug)]
 pub(super) struct Line {
     pieces: Vec<(Style, String)>,
@@ -154,7 +147,7 @@ impl Line {
         Self { pieces: Vec::new(), used: 0, width, glyphs }
     }
 
-    /// Adds text, cut where the line ends.
+    /// Adds text, cut at the end of the line.
     pub(super) fn push(&mut self, style: Style, text: &str) {
         let fitted = self.glyphs.fit(&self.glyphs.printable(text), self.width - self.used);
         self.used += columns(&fitted);
@@ -167,17 +160,17 @@ impl Line {
         self.push(Style::Plain, &" ".repeat(missing));
     }
 
-    /// The columns that are taken.
+    /// Returns the number of columns used.
     pub(super) const fn used(&self) -> usize {
         self.used
     }
 
-    /// The columns that are left.
+    /// Returns the number of columns left.
     pub(super) const fn left(&self) -> usize {
         self.width - self.used
     }
 
-    /// The line without white space at its end, with colours if asked for.
+    /// Returns the line without trailing white space, in colour if requested.
     pub(super) fn finish(mut self, colour: bool) -> String {
         while let Some((_, text)) = self.pieces.last_mut() {
             text.truncate(text.trim_end().len());

@@ -1,77 +1,72 @@
-//! The picture, line by line.
+//! The drawing, line by line.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use super::Waterfall;
-use super::axis::{Axis, Bar};
-use super::head;
 use super::line::{Glyphs, Line, Style};
-use super::notes::{Mark, Note};
-use super::plan::{Plan, long_attempt, short_attempt};
-use super::rows::{self, Body, Place, Row, name_style};
-use super::waits::Wait;
-use crate::verify::span::Span;
+use super::plan::{Plan, long_attempt, prefix, short_attempt};
+use super::{Waterfall, bar, head};
+use crate::verify::latency::HumanDuration;
+use crate::verify::layout::{Bar, BarKind, Body, Layout, Mark, Note, Row, Section, Wait, Work};
 use crate::verify::text::{columns, counted};
 
-/// Everything that is needed to write the lines.
+/// Everything needed to write the lines.
 #[derive(Debug)]
 pub(super) struct Sheet<'w, 'a> {
     waterfall: &'w Waterfall<'a>,
-    rows: Vec<Row<'a>>,
-    left_out: usize,
+    layout: Layout<'a>,
     glyphs: &'static Glyphs,
     plan: Plan,
-    axis: Axis,
-    /// Services by the order in which they appear.
-    services: HashMap<&'a str, usize>,
 }
 
 impl<'w, 'a> Sheet<'w, 'a> {
     pub(super) fn of(waterfall: &'w Waterfall<'a>) -> Self {
         let glyphs = if waterfall.ascii { &Glyphs::ASCII } else { &Glyphs::UNICODE };
-        let (rows, left_out) = rows::of(waterfall);
-        let plan = Plan::new(&rows, waterfall.width, glyphs);
-        let (start, end) = period(waterfall, &rows);
-        let axis = Axis::new(start, end, plan.bars);
-        let services = waterfall.trace.services().into_iter().enumerate().map(|(rank, name)| (name, rank)).collect();
-        Self { waterfall, rows, left_out, glyphs, plan, axis, services }
+        let layout = Layout::of(&[waterfall.trace], &waterfall.view);
+        let plan = Plan::new(layout.rows(), waterfall.width, glyphs);
+        Self { waterfall, layout, glyphs, plan }
     }
 
     pub(super) fn lines(&self) -> Vec<String> {
-        let mut lines = vec![head::title(self.waterfall, self.glyphs, self.line())];
-        lines.push(head::summary(self.waterfall, &self.rows, self.glyphs, self.line()));
-        lines.push(self.line());
-        lines.push(self.ruler());
+        let mut lines = Vec::new();
+        for section in &self.layout.sections {
+            lines.push(head::title(section, self.glyphs, self.line()));
+            lines.push(head::summary(section, self.glyphs, self.line()));
+            lines.extend([self.line(), self.ruler()]);
+            self.rows(section, &mut lines);
+            if section.left_out > 0 {
+                let mut line = self.line();
+                line.push(Style::Faint, &format!("{} not shown", counted(section.left_out, "more span")));
+                lines.push(line);
+            }
+            let findings = section.findings.unwrap_or_default();
+            head::findings(findings, self.waterfall.width, self.glyphs, || self.line(), &mut lines);
+        }
+        lines.into_iter().map(|line| line.finish(self.waterfall.colour)).collect()
+    }
+
+    fn rows(&self, section: &Section<'_>, lines: &mut Vec<Line>) {
         let mut above = None;
-        for row in &self.rows {
+        for row in &section.rows {
             lines.push(match &row.body {
-                Body::Span(span, attempt) => {
-                    // A service is named where it takes over.
-                    let repeated = above.replace(&*span.service) == Some(&*span.service);
-                    self.span(row.place, span, *attempt, repeated)
+                Body::Span(work) => {
+                    // Consecutive rows of one service name it only once.
+                    let repeated = above.replace(&*work.span.service) == Some(&*work.span.service);
+                    self.span(row, work, repeated)
                 }
                 Body::Wait(wait) => {
                     above = None;
-                    self.wait(row.place, wait)
+                    self.wait(row, wait)
                 }
-                Body::Note(note) => self.note(row.place, note),
+                Body::Note(note) => self.note(row, note),
             });
         }
-        if self.left_out > 0 {
-            let mut line = self.line();
-            line.push(Style::Faint, &format!("{} not shown", counted(self.left_out, "more span")));
-            lines.push(line);
-        }
-        head::findings(self.waterfall, self.glyphs, || self.line(), &mut lines);
-        lines.into_iter().map(|line| line.finish(self.waterfall.colour)).collect()
     }
 
     fn line(&self) -> Line {
         Line::new(self.waterfall.width, self.glyphs)
     }
 
-    /// The names of the columns and the times at the ends of the axis.
+    /// Writes the names of the columns and the times on the axis.
     fn ruler(&self) -> Line {
         let mut line = self.line();
         line.push(Style::Faint, "service");
@@ -80,54 +75,51 @@ impl<'w, 'a> Sheet<'w, 'a> {
         line.pad_to(self.plan.time_end() - columns("time"));
         line.push(Style::Faint, "time");
         line.pad_to(self.plan.bars_at());
-        line.push(Style::Faint, &self.axis.ruler(self.glyphs));
+        line.push(Style::Faint, &bar::ruler(&self.layout.axis, self.plan.bars, self.glyphs));
         line
     }
 
-    fn span(&self, place: Place, span: &Span, attempt: Option<u32>, repeated: bool) -> Line {
-        let service = self.services.get(&*span.service).copied().unwrap_or(0);
+    fn span(&self, row: &Row<'_>, work: &Work<'_>, repeated: bool) -> Line {
+        let span = work.span;
+        let service = Style::Service(self.layout.rank(&span.service));
         let mut line = self.line();
         if !repeated {
             let name = self.glyphs.printable(&span.service);
-            line.push(Style::Service(service), &self.glyphs.fit(&name, self.plan.service));
+            line.push(service, &self.glyphs.fit(&name, self.plan.service));
         }
-        self.tree(&mut line, place, Style::Faint);
-        self.name(&mut line, span, attempt);
-        let style = if span.is_error() { Style::Bad } else { Style::Service(service) };
-        match (span.start, span.end) {
-            (0, _) => self.time(&mut line, Style::Bad, "?"),
-            (start, 0) => {
-                self.time(&mut line, Style::Bad, "open");
-                line.push(style, &self.axis.bar(Bar::Open, start, start, self.glyphs));
-            }
-            (start, end) => {
-                let length = self.glyphs.duration(Duration::from_nanos(start.abs_diff(end)));
-                let (time_style, length) =
-                    if end < start { (Style::Bad, format!("-{length}")) } else { (Style::Plain, length) };
-                self.time(&mut line, time_style, &length);
-                let kind = if end > start { Bar::Span } else { Bar::Instant };
-                line.push(style, &self.axis.bar(kind, start, end, self.glyphs));
-            }
+        self.tree(&mut line, row, Style::Faint);
+        self.name(&mut line, work);
+        if span.start == 0 {
+            self.time(&mut line, Style::Bad, "?");
+            return line;
         }
+        match work.bar.kind {
+            BarKind::Open => self.time(&mut line, Style::Bad, "open"),
+            _ if span.end < span.start => {
+                let length = HumanDuration(Duration::from_nanos(span.start - span.end));
+                self.time(&mut line, Style::Bad, &format!("-{length}"));
+            }
+            _ => self.time(&mut line, Style::Plain, &work.time()),
+        }
+        self.bar(&mut line, if span.is_error() { Style::Bad } else { service }, &work.bar);
         line
     }
 
-    fn wait(&self, place: Place, wait: &Wait<'_>) -> Line {
+    fn wait(&self, row: &Row<'_>, wait: &Wait<'_>) -> Line {
         let mut line = self.line();
-        self.tree(&mut line, place, Style::Wait);
+        self.tree(&mut line, row, Style::Wait);
         self.cell(&mut line, Style::Wait, &wait.label(), "");
-        let mark = if wait.estimated { "~" } else { "" };
-        self.time(&mut line, Style::Wait, &format!("{mark}{}", self.glyphs.duration(wait.duration)));
+        self.time(&mut line, Style::Wait, &wait.time());
         if !wait.duration.is_zero() {
-            line.push(Style::Wait, &self.axis.bar(wait.kind, wait.from, wait.to, self.glyphs));
+            self.bar(&mut line, Style::Wait, &wait.bar);
         }
         line
     }
 
-    /// Notes run on under the bars: they are sentences.
-    fn note(&self, place: Place, note: &Note) -> Line {
+    /// Writes a note, which may continue across the bars because it is a sentence.
+    fn note(&self, row: &Row<'_>, note: &Note<'_>) -> Line {
         let mut line = self.line();
-        self.tree(&mut line, place, Style::Faint);
+        self.tree(&mut line, row, Style::Faint);
         let mark = match note.mark {
             Mark::Bad => self.glyphs.bad,
             Mark::To | Mark::Nowhere => self.glyphs.to,
@@ -135,7 +127,7 @@ impl<'w, 'a> Sheet<'w, 'a> {
         };
         let mut text = format!("{mark} {}", note.text);
         if let Some(trace) = note.trace {
-            // The whole id where it fits, else as much as is enough to tell traces apart.
+            // The whole id if it fits, otherwise enough of it to tell traces apart.
             let whole = format!("{text}, trace {trace}");
             text = if columns(&self.glyphs.printable(&whole)) <= line.left() {
                 whole
@@ -145,28 +137,34 @@ impl<'w, 'a> Sheet<'w, 'a> {
                 self.glyphs.fit(&self.glyphs.printable(&text), room) + &short
             };
         }
-        line.push(note.mark.style(), &text);
+        let bad = matches!(note.mark, Mark::Bad | Mark::Nowhere);
+        line.push(if bad { Style::Bad } else { Style::Faint }, &text);
         line
     }
 
-    fn tree(&self, line: &mut Line, place: Place, style: Style) {
+    fn tree(&self, line: &mut Line, row: &Row<'_>, style: Style) {
         line.pad_to(self.plan.name_at());
-        let (stems, joint) = place.prefix(self.plan.levels(), self.glyphs);
+        let (stems, joint) = prefix(row, self.plan.levels(), self.glyphs);
         line.push(Style::Faint, &stems);
         line.push(style, joint);
     }
 
-    fn name(&self, line: &mut Line, span: &Span, attempt: Option<u32>) {
+    fn name(&self, line: &mut Line, work: &Work<'_>) {
         let room = self.plan.name_end().saturating_sub(line.used());
-        let attempt = attempt.map_or(String::new(), |attempt| {
-            let name = self.glyphs.printable(&span.name);
+        let attempt = work.attempt.map_or(String::new(), |attempt| {
+            let name = self.glyphs.printable(&work.span.name);
             let long = long_attempt(attempt);
             if columns(&name) + columns(&long) <= room { long } else { short_attempt(attempt) }
         });
-        self.cell(line, name_style(span), &span.name, &attempt);
+        let style = match work.span.is_error() {
+            true => Style::Bad,
+            false if work.is_strong() => Style::Strong,
+            false => Style::Plain,
+        };
+        self.cell(line, style, &work.span.name, &attempt);
     }
 
-    /// Text in the column of names, with a suffix that is not cut.
+    /// Writes text in the column of names, with a suffix that is not cut.
     fn cell(&self, line: &mut Line, style: Style, text: &str, suffix: &str) {
         let text = self.glyphs.printable(text);
         let room = self.plan.name_end().saturating_sub(line.used());
@@ -174,23 +172,14 @@ impl<'w, 'a> Sheet<'w, 'a> {
         line.push(Style::Faint, suffix);
     }
 
-    /// A time, flush right, and the space up to the bars.
+    /// Writes a time, flush right, and the space up to the bars.
     fn time(&self, line: &mut Line, style: Style, text: &str) {
         line.pad_to(self.plan.time_end() - columns(text));
         line.push(style, text);
         line.pad_to(self.plan.bars_at());
     }
-}
 
-/// What the axis covers: the spans, and the waits before them unless those would leave the spans
-/// too small to see.
-fn period(waterfall: &Waterfall<'_>, rows: &[Row<'_>]) -> (u64, u64) {
-    let (start, end) = (waterfall.trace.start(), waterfall.trace.end());
-    let most = 2 * u128::from(end.saturating_sub(start));
-    let waits = rows.iter().filter_map(|row| match &row.body {
-        Body::Wait(wait) => Some(wait.from),
-        _ => None,
-    });
-    let near = waits.filter(|from| u128::from(start.saturating_sub(*from)) <= most);
-    (near.min().map_or(start, |from| from.min(start)), end)
+    fn bar(&self, line: &mut Line, style: Style, bar: &Bar) {
+        line.push(style, &bar::draw(bar, &self.layout.axis, self.plan.bars, self.glyphs));
+    }
 }

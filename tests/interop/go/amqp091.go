@@ -27,7 +27,7 @@ func (c tableCarrier) Keys() []string {
 	return keys
 }
 
-// bytesCarrier writes byte arrays: the type that a carrier for Kafka would have.
+// bytesCarrier writes byte arrays, which is the type that a carrier for Kafka would use.
 type bytesCarrier struct{ tableCarrier }
 
 func (c bytesCarrier) Set(key, value string) { c.tableCarrier[key] = []byte(value) }

@@ -1,9 +1,11 @@
-// Command interop sends or receives one message the way Go services do, with one sub-command for each client library.
+// Command interop sends or receives one message as Go services do, with one sub-command for each
+// client library.
 //
 //	interop LIBRARY produce|consume --url URL --topic TOPIC [--group GROUP]
 //
-// Spans go by OTLP to OTEL_EXPORTER_OTLP_ENDPOINT. A consumer says `ready` once it listens, and then, as one line of JSON, the
-// message and its headers with the types that the library gives them.
+// Spans are exported over OTLP to OTEL_EXPORTER_OTLP_ENDPOINT. A consumer prints `ready` once it is
+// subscribed, and then, as one line of JSON, the message and its headers with their types in the
+// library.
 package main
 
 import (
@@ -15,7 +17,7 @@ import (
 	"time"
 )
 
-// A place is where a message goes, or comes from.
+// A place is the origin or destination of a message.
 type place struct{ url, topic, group string }
 
 type library struct {
@@ -72,7 +74,7 @@ func run() error {
 	default:
 		err = fmt.Errorf("%s cannot %s", os.Args[1], verb)
 	}
-	// A program that exits without this loses its last spans.
+	// Without this, the program would lose its last spans when it exits.
 	if flushed := shutdown(context.Background()); err == nil {
 		err = flushed
 	}

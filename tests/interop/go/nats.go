@@ -33,8 +33,8 @@ func (c natsCarrier) Keys() []string {
 
 func exactCarrier(headers nats.Header) propagation.TextMapCarrier { return natsCarrier(headers) }
 
-// httpCarrier is what many services use, since the types fit. But it is made for HTTP: it writes `Traceparent`, and looks for
-// nothing else, while NATS tells upper from lower case.
+// httpCarrier is used by many services, because the types fit. But it is made for HTTP: it writes
+// and looks up only `Traceparent`, while NATS header names are case-sensitive.
 func httpCarrier(headers nats.Header) propagation.TextMapCarrier {
 	return propagation.HeaderCarrier(headers)
 }

@@ -63,7 +63,8 @@ func (c receivedCarrier) Keys() []string {
 	return keys
 }
 
-// carrierByValue is the mistake: Set appends to its own copy of the slice, and the message gets nothing.
+// carrierByValue is the mistake: Set appends to its own copy of the slice, and the message stays
+// without a context.
 type carrierByValue []sarama.RecordHeader
 
 func (c carrierByValue) Get(string) string { return "" }

@@ -12,7 +12,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// startTelemetry sets up OpenTelemetry from the usual OTEL_ variables. Go propagates nothing until a propagator is set.
+// startTelemetry sets up OpenTelemetry from the usual OTEL_ variables. Go propagates no context
+// until a propagator is set.
 func startTelemetry(ctx context.Context) (shutdown func(context.Context) error, err error) {
 	exporter, err := otlptracehttp.New(ctx)
 	if err != nil {
@@ -34,7 +35,7 @@ func extract(carrier propagation.TextMapCarrier) context.Context {
 
 func tracer() trace.Tracer { return otel.Tracer("interop") }
 
-// placeOrder is the request on whose behalf something is sent; its baggage travels along.
+// placeOrder is the request on whose behalf a message is sent; its baggage is propagated.
 func placeOrder(ctx context.Context, send func(context.Context) error) error {
 	tenant, err := baggage.NewMember("tenant", "blue")
 	if err != nil {
@@ -49,15 +50,16 @@ func placeOrder(ctx context.Context, send func(context.Context) error) error {
 	return send(ctx)
 }
 
-// startSend starts the span whose context the message has to carry: inject the context that this returns, not the one it is given.
+// startSend starts the span whose context the message has to carry: inject the returned context,
+// not the argument.
 func startSend(ctx context.Context, system, topic string) (context.Context, trace.Span) {
 	return tracer().Start(ctx, "send "+topic,
 		trace.WithSpanKind(trace.SpanKindProducer),
 		trace.WithAttributes(messaging(system, "send", topic)...))
 }
 
-// startProcess starts the span of a message whose context is `sent`: a child of what sent it, with a link to it as well, for tools
-// that go by links. It lasts until the message is settled.
+// startProcess starts the span of a message whose context is `sent`: a child of the sending span,
+// with a link to it for tools that follow links. It lasts until the message is settled.
 func startProcess(sent context.Context, system, topic string) (context.Context, trace.Span) {
 	return tracer().Start(sent, "process "+topic,
 		trace.WithSpanKind(trace.SpanKindConsumer),
@@ -74,7 +76,7 @@ func messaging(system, operation, topic string) []attribute.KeyValue {
 	}
 }
 
-// reserveStock is what the service does about an order.
+// reserveStock is the service's work for an order.
 func reserveStock(ctx context.Context) {
 	tenant := baggage.FromContext(ctx).Member("tenant").Value()
 	_, span := tracer().Start(ctx, "reserve stock", trace.WithAttributes(attribute.String("tenant", tenant)))

@@ -30,8 +30,9 @@ import org.apache.kafka.common.serialization.StringSerializer;
  *
  * <pre>Interop kafka-clients produce|consume --url URL --topic TOPIC [--group GROUP]</pre>
  *
- * Spans go by OTLP to OTEL_EXPORTER_OTLP_ENDPOINT. A consumer says `ready` once it has its partitions, and then, as one line of JSON, the
- * message and its headers with the types that the library gives them.
+ * Spans are exported over OTLP to OTEL_EXPORTER_OTLP_ENDPOINT. A consumer prints `ready` once it has its
+ * partitions, and then, as one line of JSON, the message and its headers with their types in the
+ * library.
  */
 public final class Interop {
     private static final KafkaHeaders HEADERS = new KafkaHeaders();
@@ -51,7 +52,7 @@ public final class Interop {
         for (int i = 2; i + 1 < arguments.length; i += 2) {
             at.put(arguments[i], arguments[i + 1]);
         }
-        // From the usual OTEL_ variables. Closing it sends the last spans.
+        // Configured by the usual OTEL_ variables. Closing it sends the last spans.
         var configured = AutoConfiguredOpenTelemetrySdk.builder().disableShutdownHook().build();
         try (OpenTelemetrySdk sdk = configured.getOpenTelemetrySdk()) {
             Interop interop = new Interop(sdk, at);
@@ -63,7 +64,7 @@ public final class Interop {
         }
     }
 
-    /** The request on whose behalf something is sent; its baggage travels along. */
+    /** The request on whose behalf a message is sent; its baggage is propagated. */
     private void placeOrder() {
         Span span = tracer.spanBuilder("place order").startSpan();
         Context context = Context.current().with(span).with(Baggage.builder().put("tenant", "blue").build());
@@ -108,8 +109,8 @@ public final class Interop {
     }
 
     /**
-     * The span is a child of what sent the message, and has a link to it as well, for tools that go by links. It lasts until the
-     * message is settled.
+     * Processes a message in a span that is a child of the sending span and has a link to it, for tools
+     * that follow links. The span lasts until the message is settled.
      */
     private void process(ConsumerRecord<String, String> message, Runnable settle) {
         // From an empty context: a message without one must not seem to come from whatever is going on here.
@@ -136,7 +137,7 @@ public final class Interop {
                 .setAttribute("messaging.destination.name", at.get("--topic"));
     }
 
-    /** What the service does about an order. */
+    /** The service's work for an order. */
     private void reserveStock() {
         tracer.spanBuilder("reserve stock").setAttribute("tenant", Baggage.current().getEntryValue("tenant")).startSpan().end();
     }

@@ -1,4 +1,4 @@
-"""confluent-kafka with a carrier written by hand."""
+"""confluent-kafka with a hand-written carrier."""
 
 from confluent_kafka import Consumer, KafkaException, Producer
 from opentelemetry import propagate

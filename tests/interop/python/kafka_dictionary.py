@@ -1,4 +1,4 @@
-"""confluent-kafka without a carrier: headers may be a dictionary when they are sent, but are bytes when they are received."""
+"""confluent-kafka without a carrier: sent headers may be a dictionary, but received values are bytes."""
 
 from confluent_kafka import Consumer, Producer
 from opentelemetry import propagate
@@ -20,7 +20,7 @@ def consume(at):
     consumer = Consumer({"bootstrap.servers": at.url, "group.id": at.group, "auto.offset.reset": "earliest"})
     consumer.subscribe([at.topic], on_assign=lambda *_: telemetry.ready())
     message = next_message(consumer)
-    # The mistake: the default getter takes bytes for a list of values, and fails on the first.
+    # The mistake: the default getter treats bytes as a list of values, and fails on the first.
     sent = propagate.extract(dict(message.headers() or []))
     with telemetry.processing(sent, "kafka", at.topic):
         telemetry.reserve_stock()

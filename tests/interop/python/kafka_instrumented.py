@@ -1,4 +1,4 @@
-"""confluent-kafka with OpenTelemetry's instrumentation, and nothing else."""
+"""confluent-kafka with only OpenTelemetry's instrumentation."""
 
 from confluent_kafka import Consumer, Producer
 from opentelemetry.instrumentation.confluent_kafka import ConfluentKafkaInstrumentor

@@ -1,4 +1,4 @@
-"""confluent-kafka, instrumented in the way that does nothing here: it replaces the classes of the module, and ours is imported already."""
+"""confluent-kafka, instrumented too late: the module's classes are replaced after they were imported."""
 
 from confluent_kafka import Producer
 from opentelemetry.instrumentation.confluent_kafka import ConfluentKafkaInstrumentor

@@ -1,9 +1,9 @@
-"""Sends or receives one message the way Python services do, with one name for each client library.
+"""Sends or receives one message as Python services do, with one name for each client library.
 
     main.py LIBRARY produce|consume --url URL --topic TOPIC [--group GROUP]
 
-Spans go by OTLP to OTEL_EXPORTER_OTLP_ENDPOINT. A consumer says `ready` once it listens, and then, as one line of JSON, the
-message and its headers with the types that the library gives them.
+Spans are exported over OTLP to OTEL_EXPORTER_OTLP_ENDPOINT. A consumer prints `ready` once it is
+subscribed, and then, as one line of JSON, the message and its headers with their types in the library.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import importlib
 
 import telemetry
 
-# Each in a module of its own, so that nothing is imported that is not used.
+# Each library has its own module, so that only the selected one is imported.
 LIBRARIES = {
     "confluent-kafka": "kafka_by_hand",
     "confluent-kafka-instrumented": "kafka_instrumented",
@@ -44,7 +44,7 @@ def main():
         else:
             library.consume(at)
     finally:
-        # A program that exits without this may lose its last spans.
+        # Without this, the program may lose its last spans when it exits.
         provider.shutdown()
 
 

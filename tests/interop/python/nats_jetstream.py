@@ -1,4 +1,4 @@
-"""nats-py on JetStream: headers are a dictionary of text, which OpenTelemetry reads and writes as it is."""
+"""nats-py on JetStream: headers are a dictionary of text, which OpenTelemetry can use as a carrier."""
 
 import asyncio
 

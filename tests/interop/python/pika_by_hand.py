@@ -1,4 +1,4 @@
-"""pika without instrumentation: headers are a dictionary, and OpenTelemetry reads and writes those as they are."""
+"""pika without instrumentation: headers are a dictionary, which OpenTelemetry can use as a carrier."""
 
 import pika
 from opentelemetry import propagate

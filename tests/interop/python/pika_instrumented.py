@@ -1,11 +1,11 @@
-"""pika with OpenTelemetry's instrumentation, and nothing else."""
+"""pika with only OpenTelemetry's instrumentation."""
 
 import pika
 from opentelemetry.instrumentation.pika import PikaInstrumentor
 
 import telemetry
 
-# Every channel that is opened from now on.
+# Instruments every channel opened from now on.
 PikaInstrumentor().instrument()
 
 

@@ -1,4 +1,4 @@
-"""pika with one channel instrumented, not everything."""
+"""pika with only one channel instrumented."""
 
 import pika
 from opentelemetry.instrumentation.pika import PikaInstrumentor

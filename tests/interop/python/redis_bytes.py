@@ -1,4 +1,4 @@
-"""redis-py as it is unless told otherwise."""
+"""redis-py with its default settings."""
 
 import redis
 

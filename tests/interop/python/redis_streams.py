@@ -1,4 +1,4 @@
-"""redis-py: the payload and every header are a field each, under their own names."""
+"""redis-py: the payload and each header are separate fields under their own names."""
 
 import redis
 from opentelemetry import propagate

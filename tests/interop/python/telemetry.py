@@ -1,4 +1,4 @@
-"""OpenTelemetry as the programs here use it, and what they print."""
+"""OpenTelemetry as these programs use it, and their output."""
 
 import json
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ tracer = trace.get_tracer("interop")
 
 
 def start():
-    """Sets up OpenTelemetry from the usual OTEL_ variables; W3C trace context and baggage are propagated unless they say otherwise."""
+    """Sets up OpenTelemetry from the usual OTEL_ variables; by default with W3C trace context and baggage."""
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
@@ -22,7 +22,7 @@ def start():
 
 @contextmanager
 def placing_an_order():
-    """The request on whose behalf something is sent; its baggage travels along."""
+    """The request on whose behalf a message is sent; its baggage is propagated."""
     token = context.attach(baggage.set_baggage("tenant", "blue"))
     try:
         with tracer.start_as_current_span("place order"):
@@ -32,7 +32,7 @@ def placing_an_order():
 
 
 def sending(system, topic):
-    """The span whose context the message has to carry: inject inside of it."""
+    """The span whose context the message has to carry: inject inside it."""
     return tracer.start_as_current_span(
         f"send {topic}", kind=SpanKind.PRODUCER, attributes=messaging(system, "send", topic)
     )
@@ -40,9 +40,10 @@ def sending(system, topic):
 
 @contextmanager
 def processing(sent, system, topic):
-    """The span of a message whose context is `sent`: a child of what sent it, with a link to it as well, for tools that go by links.
+    """The span of a message whose context is `sent`: a child of the sending span, with a link to it.
 
-    It lasts until the message is settled. Attaching `sent` first makes its baggage current, too.
+    The link is for tools that follow links. The span lasts until the message is settled. Attaching
+    `sent` first makes its baggage current, too.
     """
     token = context.attach(sent)
     try:
@@ -67,7 +68,7 @@ def messaging(system, operation, topic):
 
 
 def reserve_stock():
-    """What the service does about an order."""
+    """The service's work for an order."""
     with tracer.start_as_current_span("reserve stock", attributes={"tenant": baggage.get_baggage("tenant") or ""}):
         pass
 
@@ -77,7 +78,7 @@ def ready():
 
 
 def report(payload, headers):
-    """Says what was received; `headers` are pairs."""
+    """Prints the received message; `headers` are pairs."""
     typed = [[text(name), type(value).__name__, text(value)] for name, value in headers]
     print(json.dumps({"payload": text(payload), "headers": typed}), flush=True)
 

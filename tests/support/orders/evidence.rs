@@ -1,4 +1,4 @@
-//! The file of spans, read without the library's own reader and checked without its own rules.
+//! The file of spans, read without the library's reader and checked without its rules.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -6,12 +6,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// Of the 300 orders in the repository.
+/// The accepted orders, of the 300 in the repository.
 pub(super) const ACCEPTED: usize = 283;
-/// Sixteen that are malformed, and one that comes twice.
+/// Sixteen malformed orders, and one duplicate.
 pub(super) const REFUSED: usize = 17;
 
-/// A span kind as OTLP numbers it.
+/// A span kind, numbered as in OTLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Internal = 1,
@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Consumer = 5,
 }
 
-/// What is looked at of a span.
+/// The checked parts of a span.
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
     pub(crate) service: String,
@@ -32,10 +32,10 @@ pub(crate) struct Span {
     pub(crate) kind: i64,
     start: u64,
     end: u64,
-    /// Trace and span.
+    /// Trace id and span id.
     links: Vec<(String, String)>,
     attributes: HashMap<String, Value>,
-    /// OTLP: 2 is an error.
+    /// The OTLP status: 2 is an error.
     status: i64,
 }
 
@@ -65,14 +65,15 @@ impl Evidence {
         for server in self.named("POST /orders").filter(|span| span.int("http.response.status_code") == Some(202)) {
             *attempts.entry(self.check_order(server)).or_default() += 1;
         }
-        // A broker may deliver twice what it need not; only the two special orders fail, one of them for good.
+        // A broker may redeliver without need; only the two special orders fail, one of them for
+        // good.
         assert_eq!(attempts[&3], 1, "orders by attempts: {attempts:?}");
         assert_eq!(attempts[&4], 1, "orders by attempts: {attempts:?}");
         self.check_refused();
         self.check_job();
     }
 
-    /// Every id is one, every reference leads somewhere.
+    /// Checks that every id is unique and every reference resolves.
     pub(crate) fn check_references(&self) {
         let mut seen = HashMap::new();
         for span in &self.spans {
@@ -146,7 +147,7 @@ impl Evidence {
         assert!(reason.contains("4 attempts") && reason.contains("SAMOVAR"), "{delivery:?}");
     }
 
-    /// A refused order is a trace of one span, and no error of the server's.
+    /// Checks that a refused order is a trace of one span, without a server error.
     fn check_refused(&self) {
         for server in self.named("POST /orders").filter(|span| span.int("http.response.status_code") != Some(202)) {
             assert_eq!(self.spans.iter().filter(|span| span.trace == server.trace).count(), 1, "{server:?}");
@@ -154,7 +155,7 @@ impl Evidence {
         }
     }
 
-    /// The job is a root of its own, linked into the trace of the order that enqueued it.
+    /// Checks that the job is a root span with a link into the trace of the order that enqueued it.
     fn check_job(&self) {
         let jobs: Vec<_> = self.named("job daily.reconciliation").collect();
         let [job] = jobs[..] else { panic!("one job: {jobs:?}") };
@@ -174,7 +175,8 @@ impl Evidence {
 }
 
 impl Span {
-    /// A delivery: child of what sent the message, linked to it, later than it, and the wait is told.
+    /// Checks a delivery: child of the span that sent the message, linked to it, later than it, and
+    /// with its queue time.
     #[track_caller]
     fn check_delivery(&self, service: &str, send: &Span) {
         assert!(self.is(service, Kind::Consumer), "{self:?}");
@@ -233,7 +235,7 @@ fn read(service: &str, span: &Value) -> Span {
     }
 }
 
-/// Values as OTLP/JSON has them: whole numbers are strings.
+/// Returns the attributes as OTLP/JSON represents them: integers are strings.
 fn attributes(owner: &Value) -> HashMap<String, Value> {
     let pair = |attribute: &Value| {
         let value = attribute["value"].as_object().and_then(|value| value.values().next()).cloned();

@@ -1,14 +1,14 @@
-//! What can be done about a context that is not valid.
+//! Advice for contexts that are not valid.
 
 use traced_broker::Dialect;
 
 use super::tally::Tally;
-use crate::context::{Dialected, State};
+use crate::context::{OrderedDialect, State};
 
-/// One line for each kind of trouble that was seen.
+/// Returns a line for each kind of defect that was found.
 pub(super) fn lines(tally: &Tally) -> Vec<String> {
     let mut lines: Vec<String> =
-        tally.states.keys().filter_map(|state| Some(format!("  → {}", advice(*state)?))).collect();
+        tally.all.states.keys().filter_map(|state| Some(format!("  → {}", advice(*state)?))).collect();
     lines.dedup();
     lines
 }
@@ -16,15 +16,17 @@ pub(super) fn lines(tally: &Tally) -> Vec<String> {
 fn advice(state: State) -> Option<String> {
     Some(match state {
         State::Valid => return None,
-        State::Missing => "missing: nobody injects a context there; begin with the producers at the top".to_owned(),
-        State::Malformed(_) => "malformed: whoever receives it begins a new trace".to_owned(),
-        State::Duplicated { .. } => "duplicated: something adds a header where it should replace it".to_owned(),
-        State::Dialect(Dialected(Dialect::NatsServer)) => {
-            "nats-server: renamed by the server; this library reads it, others do not".to_owned()
+        State::Missing => "missing: the producer injects no context; start with the producers at the top".to_owned(),
+        State::Malformed(_) => "malformed: each consumer begins a new trace".to_owned(),
+        State::Duplicated { .. } => "duplicated: a component adds the header instead of replacing it".to_owned(),
+        State::Dialect(OrderedDialect(Dialect::NatsServer)) => {
+            "nats-server: renamed by the server; only this library reads it".to_owned()
         }
-        State::Dialect(Dialected(dialect)) => {
-            format!("{dialect}: read by this library with .dialects([Dialect::{dialect:?}]), not by others")
+        State::Dialect(OrderedDialect(dialect)) => {
+            format!("{dialect}: read by this library with .dialects([Dialect::{dialect:?}]), not by other consumers")
         }
-        State::Foreign(system) => format!("{system}: not read here; have its producers write traceparent too"),
+        State::Foreign(system) => {
+            format!("{system}: not read by this library; configure its producers to write traceparent, too")
+        }
     })
 }

@@ -1,39 +1,40 @@
-//! The result for programs.
+//! The result as JSON.
 
 use serde_json::{Map, Value, json};
 use traced_broker::Received;
 
-use super::tally::{Producer, Tally};
+use super::tally::{Counts, Tally};
 use crate::context::State;
 use crate::message;
 
-pub(super) fn tally(tally: &Tally, place: &str, least: Option<f64>, payloads: bool) -> Value {
+pub(super) fn tally(tally: &Tally, title: &str, least: Option<f64>, payloads: bool) -> Value {
     let producers = tally.worst_first().into_iter().map(|(name, producer)| self::producer(name, producer));
     let examples = tally.examples.iter().map(|(state, message)| example(*state, message, payloads));
     json!({
-        "place": place,
-        "messages": tally.messages(),
+        "place": title,
+        "messages": tally.all.messages,
         "seconds": tally.time.as_secs_f64(),
-        "valid_percent": tally.valid_percent(),
+        "valid_percent": tally.all.valid_percent(),
         "min_valid_percent": least,
         "sampled_percent": tally.sampled_percent(),
-        "contexts": tally.states.iter().map(|(state, count)| counted(*state, *count)).collect::<Vec<_>>(),
+        "contexts": contexts(&tally.all),
         "remarks": tally.remarks.iter().map(|(remark, count)| ((*remark).to_owned(), json!(count))).collect::<Map<_, _>>(),
         "producers": producers.collect::<Vec<_>>(),
         "examples": examples.collect::<Vec<_>>(),
     })
 }
 
-fn counted(state: State, count: u64) -> Value {
-    json!({ "state": state.kind(), "detail": state.detail(), "messages": count })
+fn contexts(counts: &Counts) -> Value {
+    let all = counts.states.iter();
+    all.map(|(state, count)| json!({ "state": state.kind(), "detail": state.detail(), "messages": count })).collect()
 }
 
-fn producer(name: &str, producer: &Producer) -> Value {
+fn producer(name: &str, producer: &Counts) -> Value {
     json!({
         "producer": name,
         "messages": producer.messages,
         "valid_percent": producer.valid_percent(),
-        "contexts": producer.states.iter().map(|(state, count)| counted(*state, *count)).collect::<Vec<_>>(),
+        "contexts": contexts(producer),
     })
 }
 

@@ -1,14 +1,14 @@
-//! Who wrote a message, as far as it says so itself.
+//! The producer of a message, according to its headers.
 
 use opentelemetry::baggage::BaggageExt as _;
 use traced_broker::Received;
-use traced_broker::w3c::TRACESTATE;
+use traced_broker::names::header;
 
-use crate::context::Carried;
+use crate::context::CarriedContext;
 use crate::probe::MARK;
 
-/// Headers that people name the sender in, the most telling first.
-const HINTS: [&str; 17] = [
+/// Headers that commonly name the producer, the most specific first.
+const NAME_HEADERS: [&str; 17] = [
     "service.name",
     "service-name",
     "service",
@@ -28,23 +28,25 @@ const HINTS: [&str; 17] = [
     "user-agent",
 ];
 
-/// The longest name that is kept, in characters.
-const LONGEST: usize = 60;
+/// Maximum length of a name in characters; longer names are cut.
+const MAX_NAME: usize = 60;
 
-/// A name for the sender, and where it was found.
-pub(super) fn of(message: &Received, carried: &Carried) -> Option<String> {
+/// Returns the name of the producer, if the message has one.
+pub(super) fn of(message: &Received, carried: &CarriedContext) -> Option<String> {
     let headers = message.headers();
     if headers.contains(MARK) {
         return Some(MARK.to_owned());
     }
-    let hinted = HINTS.iter().find_map(|hint| headers.get_str(hint));
+    let hinted = NAME_HEADERS.iter().find_map(|name| headers.get_str(name));
     let named =
         hinted.map(str::to_owned).or_else(|| carried.context.baggage().get("service.name").map(ToString::to_string));
     let named = named.filter(|name| !name.trim().is_empty());
-    named.or_else(|| vendor(headers.get_str(TRACESTATE)?)).map(|name| name.trim().chars().take(LONGEST).collect())
+    named
+        .or_else(|| vendor(headers.get_str(header::TRACESTATE)?))
+        .map(|name| name.trim().chars().take(MAX_NAME).collect())
 }
 
-/// The tracing system that wrote last: a multi-tenant key names the tenant before the system.
+/// Returns the first `tracestate` key, which belongs to the tracing system that wrote last.
 fn vendor(tracestate: &str) -> Option<String> {
     let (key, _) = tracestate.split(',').next()?.split_once('=')?;
     Some(format!("tracestate {}", key.trim()))

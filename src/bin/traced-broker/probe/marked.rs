@@ -1,43 +1,43 @@
-//! A message that is known again, and what became of its context.
+//! A message that is recognized on arrival, and the changes to its context.
 
 use opentelemetry::baggage::BaggageExt as _;
 use opentelemetry::trace::{SpanContext, SpanKind, TraceContextExt as _, TraceState, Tracer as _};
 use opentelemetry::{Context, KeyValue, global};
 use serde_json::json;
-use traced_broker::message::CONTENT_TYPE;
-use traced_broker::w3c::{self, TRACESTATE};
+use traced_broker::names::header;
+use traced_broker::w3c::{self};
 use traced_broker::{Message, Received};
 
-use crate::context::Carried;
+use crate::context::CarriedContext;
 use crate::telemetry;
 
-/// The header that tells a probe's message from others, and one from another.
+/// The header that identifies the messages of a probe; its value identifies one message.
 pub(crate) const MARK: &str = "traced-broker-probe";
 
-/// What the probe writes into `tracestate`.
+/// The `tracestate` entry of the probe.
 const STATE: (&str, &str) = ("traced-broker", "probe");
 
-/// A message to be published, and to be known again.
+/// A message that is published and recognized on arrival.
 pub(super) struct Marked {
     mark: String,
-    /// The span that makes it, in whose trace it is published.
+    /// The context of the span that creates the message.
     span: Context,
-    /// What the message carries.
+    /// The context that the message carries.
     carried: Context,
 }
 
-/// Something about the context that did not arrive as it was sent.
+/// A part of the context that did not arrive as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) what: &'static str,
     pub(super) sent: String,
-    pub(super) came: String,
-    /// Whether it breaks the trace.
+    pub(super) arrived: String,
+    /// `true` if the change breaks the trace.
     pub(super) breaks: bool,
 }
 
 impl Marked {
-    /// The next message, whose trace begins here.
+    /// Creates the next message and begins its trace.
     pub(super) fn new(topic: &str, system: &'static str) -> Self {
         let mark = format!("{:016x}", fastrand::u64(..));
         let tracer = global::tracer(telemetry::SCOPE);
@@ -52,7 +52,7 @@ impl Marked {
         Self { mark, span, carried }
     }
 
-    /// Ends the span that made it.
+    /// Ends the span that created the message.
     pub(super) fn end(&self) {
         self.span.span().end();
     }
@@ -61,28 +61,29 @@ impl Marked {
         self.span.span().span_context().trace_id().to_string()
     }
 
-    /// The message with all that a context can hold.
+    /// Returns the message, with every part that a context can have.
     pub(super) fn message(&self) -> Message {
         let payload = json!({ MARK: self.mark }).to_string();
-        let mut message = Message::new(payload).header(CONTENT_TYPE, "application/json").header(MARK, &self.mark);
+        let mut message =
+            Message::new(payload).header(header::CONTENT_TYPE, "application/json").header(MARK, &self.mark);
         let headers = message.headers_mut();
         w3c::encode_context(&self.carried, |name, value| headers.append(name, value));
         message.context(self.span.clone())
     }
 
-    /// Whether that is the message.
+    /// Returns `true` if `received` is this message.
     pub(super) fn is(&self, received: &Received) -> bool {
         received.headers().get(MARK) == Some(self.mark.as_bytes())
     }
 
-    /// What did not survive. A service on the way may have made a span of its own.
-    pub(super) fn changes(&self, received: &Received, is_elsewhere: bool) -> Vec<Change> {
-        let came = Carried::read(received.headers(), received.payload());
-        let mut changes = compare(&self.carried, &came.context, is_elsewhere);
-        let states: Vec<_> = received.headers().get_all(TRACESTATE).map(String::from_utf8_lossy).collect();
-        let (sent, came) = (format!("{}={}", STATE.0, STATE.1), states.join(","));
-        if sent != came {
-            changes.push(Change { what: "tracestate", sent, came, breaks: true });
+    /// Compares the context that arrived; with another target, a new parent span id is allowed.
+    pub(super) fn changes(&self, received: &Received, has_other_target: bool) -> Vec<Change> {
+        let arrived = CarriedContext::read(received.headers(), received.payload());
+        let mut changes = compare(&self.carried, &arrived.context, has_other_target);
+        let states: Vec<_> = received.headers().get_all(header::TRACESTATE).map(String::from_utf8_lossy).collect();
+        let (sent, arrived) = (format!("{}={}", STATE.0, STATE.1), states.join(","));
+        if sent != arrived {
+            changes.push(Change { what: "tracestate", sent, arrived, breaks: true });
         }
         changes
     }
@@ -94,7 +95,7 @@ fn carried(span: &SpanContext, mark: &str) -> Context {
     Context::new().with_remote_span_context(span).with_baggage([KeyValue::new(MARK, mark.to_owned())])
 }
 
-fn compare(sent: &Context, came: &Context, is_elsewhere: bool) -> Vec<Change> {
+fn compare(sent: &Context, arrived: &Context, has_other_target: bool) -> Vec<Change> {
     let facts = |context: &Context| {
         let span = context.span().span_context().clone();
         let id = |id: String| if span.is_valid() { id } else { String::new() };
@@ -109,12 +110,12 @@ fn compare(sent: &Context, came: &Context, is_elsewhere: bool) -> Vec<Change> {
         [id(span.trace_id().to_string()), id(span.span_id().to_string()), sampled.to_owned(), baggage]
     };
     let names = ["trace id", "parent span id", "sampled flag", "baggage"];
-    let pairs = facts(sent).into_iter().zip(facts(came));
-    let changes = names.into_iter().zip(pairs).filter(|(_, (sent, came))| sent != came);
+    let pairs = facts(sent).into_iter().zip(facts(arrived));
+    let changes = names.into_iter().zip(pairs).filter(|(_, (sent, arrived))| sent != arrived);
     changes
-        .map(|(what, (sent, came))| {
-            let breaks = !(is_elsewhere && what == "parent span id" && !came.is_empty());
-            Change { what, sent, came, breaks }
+        .map(|(what, (sent, arrived))| {
+            let breaks = !(has_other_target && what == "parent span id" && !arrived.is_empty());
+            Change { what, sent, arrived, breaks }
         })
         .collect()
 }
@@ -130,9 +131,9 @@ mod tests {
         SpanContext::new(TraceId::from_bytes([trace; 16]), SpanId::from_bytes([span; 8]), flags, true, TraceState::NONE)
     }
 
-    fn changed(came: &Context, is_elsewhere: bool) -> Vec<(&'static str, bool)> {
+    fn changed(arrived: &Context, has_other_target: bool) -> Vec<(&'static str, bool)> {
         let sent = carried(&span(1, 1, true), "m");
-        compare(&sent, came, is_elsewhere).iter().map(|change| (change.what, change.breaks)).collect()
+        compare(&sent, arrived, has_other_target).iter().map(|change| (change.what, change.breaks)).collect()
     }
 
     #[test]

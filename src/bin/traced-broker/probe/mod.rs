@@ -1,13 +1,13 @@
-//! `traced-broker probe`: whether a trace gets through a topic, and how long that takes.
+//! `traced-broker probe`: checks that trace context survives a topic, and measures the time in it.
 
 mod marked;
 mod report;
 
+use std::future::pending;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use futures_util::StreamExt as _;
 use tokio::time::{sleep_until, timeout};
 use traced_broker::driver::Timestamp;
 use traced_broker::{Broker, Deliveries, HandlerError, Receipt, TracedBroker as _};
@@ -16,50 +16,52 @@ pub(crate) use self::marked::MARK;
 use self::marked::{Change, Marked};
 use self::report::Report;
 use crate::bar::Bar;
-use crate::place::{Missing, Place, close};
-use crate::stop::told_to_stop;
-use crate::trouble::{Trouble, chain};
-use crate::{duration, screen, telemetry};
+use crate::endpoint::{Endpoint, Topology, close};
+use crate::error::CliError;
+use crate::stop::stop_signal;
+use crate::{deliveries, output, telemetry, time};
 
 pub(crate) const EXAMPLES: &str = "\
-WARNING: consumers of the topic see the messages. They are JSON, and have the header `traced-broker-probe`, by which a consumer of \
-yours can pass them over: .filter(|message| !message.headers().contains(\"traced-broker-probe\")).
+WARNING: consumers of the topic see the messages. Their payload is JSON, and they have the \
+header `traced-broker-probe`, so your consumers can skip them: .filter(|message| \
+!message.headers().contains(\"traced-broker-probe\")).
 
-Between two topics, whatever carries messages from the one to the other is checked too: a bridge, a connector, a service. \
-One that makes a span of its own on the way has another parent span id arrive; that is told, and no failure.
+With --watch-topic or --watch-url, the component that carries messages from the one topic to the \
+other is checked, too: a bridge, a connector or a service. If it creates its own spans, another \
+parent span id arrives; this is reported, but is not a failure.
 
 Examples:
-  # Whether contexts survive, and the hop times
+  # Check the context and measure the times
   traced-broker probe kafka://localhost:9092 orders
 
-  # Percentiles of a hundred, for a program
+  # Percentiles of a hundred messages, as JSON
   traced-broker probe nats://localhost:4222 orders --count 100 --json
 
   # Through a bridge to another broker
   traced-broker probe amqp://localhost orders --watch-url kafka://localhost:9092 --watch-topic orders
 
 Exit codes:
-  0  all arrived, with their context
-  1  a context did not survive, or a message did not arrive in time
-  2  it could not be checked";
+  0  all messages arrived with their context
+  1  a context was lost or changed, or a message did not arrive in time
+  2  an error";
 
-/// How long a message that arrived is still waited for to be confirmed.
+/// Maximum time to wait for the confirmation of a message that has arrived.
 const CONFIRM: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
 pub(crate) struct Probe {
     #[command(flatten)]
-    place: Place,
-    /// How many messages, one after the other
+    endpoint: Endpoint,
+    /// Number of messages, sent one after another
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     count: u64,
-    /// How long a message may take to arrive
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
+    /// Maximum time for a message to arrive
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = time::duration)]
     timeout: Duration,
-    /// Where the messages are to arrive, if that is another topic
+    /// The topic where the messages arrive, if it is another one
     #[arg(long, value_name = "TOPIC")]
     watch_topic: Option<String>,
-    /// The broker where they are to arrive, if that is another one
+    /// The broker where the messages arrive, if it is another one
     #[arg(long, value_name = "URL")]
     watch_url: Option<String>,
     /// Print the result as JSON
@@ -67,72 +69,69 @@ pub(crate) struct Probe {
     json: bool,
 }
 
-/// What became of one message.
+/// The result of one message.
 struct Attempt {
     trace_id: String,
     receipt: Receipt,
-    /// From the call to the broker's confirmation.
+    /// Duration from the publish call to the broker's confirmation.
     confirmed: Duration,
     arrival: Option<Arrival>,
 }
 
-/// A message that came out.
+/// The arrival of a message.
 struct Arrival {
-    /// From the call that published it.
+    /// Duration since the publish call.
     after: Duration,
-    /// How long it was in the queue, by whose clock.
+    /// The time in the queue, and the timestamp it is measured from.
     queued: Option<(Duration, Timestamp)>,
     changes: Vec<Change>,
 }
 
-/// Whether all arrived with their context.
-pub(crate) async fn run(options: Probe) -> Result<bool, Trouble> {
-    let telemetry = telemetry::start()?;
-    let probed = probe(&options).await;
-    telemetry.end().await;
-    let report = probed?;
-    if options.json {
-        screen::print(&report.json())?;
-    } else {
-        screen::print(&report.text())?;
-    }
+/// Runs the command; returns `true` if all messages arrived with their context.
+pub(crate) async fn run(options: Probe) -> Result<bool, CliError> {
+    let report = telemetry::traced(probe(&options)).await?;
+    output::print_as(options.json, || report.json(), || report.text())?;
     Ok(report.is_fine())
 }
 
-async fn probe(options: &Probe) -> Result<Report, Trouble> {
-    let broker = options.place.connect(Missing::ByOption).await?;
-    let far = options.far();
+async fn probe(options: &Probe) -> Result<Report, CliError> {
+    let broker = options.endpoint.connect(Topology::AsConfigured).await?;
+    let target = options.target();
     let watching = match &options.watch_url {
-        Some(_) => far.connect(Missing::ByOption).await?,
+        Some(_) => target.connect(Topology::AsConfigured).await?,
         None => broker.clone(),
     };
-    // Before anything is published: some brokers keep nothing for who comes later.
-    let subscribed = watching.subscribe(far.watched()).await;
-    let mut arrivals = subscribed.map_err(|error| far.trouble("watch", &error))?;
+    // Subscribe before publishing, because some brokers keep no messages for later subscribers.
+    let subscribed = watching.subscribe(target.observe()).await;
+    let mut arrivals = subscribed.map_err(|error| target.error("observe", &error))?;
     let attempts = options.attempts(&broker, &mut arrivals).await;
     drop(arrivals);
     let closed = close(&broker).await.and(close(&watching).await);
-    let report =
-        Report { from: options.place.shown(), to: far.shown(), elsewhere: options.elsewhere(), attempts: attempts? };
+    let report = Report {
+        from: options.endpoint.description(),
+        to: target.description(),
+        has_other_target: options.has_other_target(),
+        attempts: attempts?,
+    };
     closed.map(|()| report)
 }
 
 impl Probe {
-    fn elsewhere(&self) -> bool {
+    fn has_other_target(&self) -> bool {
         self.watch_topic.is_some() || self.watch_url.is_some()
     }
 
-    /// Where the messages are to arrive.
-    fn far(&self) -> Place {
-        let url = self.watch_url.clone().unwrap_or_else(|| self.place.url.clone());
-        let topic = self.watch_topic.clone().unwrap_or_else(|| self.place.topic.clone());
-        Place { url, topic }
+    /// Returns the endpoint where the messages arrive.
+    fn target(&self) -> Endpoint {
+        let url = self.watch_url.clone().unwrap_or_else(|| self.endpoint.url.clone());
+        let topic = self.watch_topic.clone().unwrap_or_else(|| self.endpoint.topic.clone());
+        Endpoint { url, topic }
     }
 
-    /// One after the other, until there are enough or somebody has seen enough.
-    async fn attempts(&self, broker: &Broker, arrivals: &mut Deliveries) -> Result<Vec<Attempt>, Trouble> {
+    /// Sends the messages one after another until all are sent or a signal arrives.
+    async fn attempts(&self, broker: &Broker, arrivals: &mut Deliveries) -> Result<Vec<Attempt>, CliError> {
         let bar = (self.count > 1).then(|| Bar::new(Some(self.count)));
-        let mut stop = pin!(told_to_stop());
+        let mut stop = pin!(stop_signal());
         let mut attempts = Vec::new();
         for number in 0..self.count {
             let attempt = tokio::select! {
@@ -143,14 +142,14 @@ impl Probe {
             attempts.push(attempt);
             bar.iter().for_each(|bar| bar.set(number + 1, ""));
         }
-        if attempts.is_empty() { Err(Trouble::new("stopped before the first message arrived")) } else { Ok(attempts) }
+        if attempts.is_empty() { Err(CliError::new("stopped before the first message arrived")) } else { Ok(attempts) }
     }
 
-    async fn attempt(&self, broker: &Broker, arrivals: &mut Deliveries) -> Result<Attempt, Trouble> {
-        let marked = Marked::new(&self.place.topic, broker.system());
+    async fn attempt(&self, broker: &Broker, arrivals: &mut Deliveries) -> Result<Attempt, CliError> {
+        let marked = Marked::new(&self.endpoint.topic, broker.system());
         let begun = Instant::now();
         let publishing = async {
-            let sent = broker.forward(&self.place.topic, marked.message()).await;
+            let sent = broker.forward(&self.endpoint.topic, marked.message()).await;
             (sent, begun.elapsed())
         };
         let mut publishing = pin!(publishing);
@@ -161,17 +160,17 @@ impl Probe {
             }
         };
         let mut arriving = pin!(arriving);
-        // What cannot be published does not arrive either: nobody has to wait for that.
+        // A failed publish ends the attempt at once, because the message will not arrive.
         let (sent, arrival) = tokio::select! {
             biased;
             (sent, confirmed) = &mut publishing => match sent {
                 Ok(receipt) => ((receipt, confirmed), arriving.await?),
-                Err(error) => return Err(self.place.trouble("publish to", &error)),
+                Err(error) => return Err(self.endpoint.error("publish to", &error)),
             },
             arrival = &mut arriving => {
-                let late = || Trouble::new("the broker does not confirm what is published");
+                let late = || CliError::new("the broker does not confirm the message");
                 let (sent, confirmed) = timeout(CONFIRM, publishing).await.map_err(|_| late())?;
-                let receipt = sent.map_err(|error| self.place.trouble("publish to", &error))?;
+                let receipt = sent.map_err(|error| self.endpoint.error("publish to", &error))?;
                 ((receipt, confirmed), arrival?)
             }
         };
@@ -180,16 +179,11 @@ impl Probe {
         Ok(Attempt { trace_id: marked.trace_id(), receipt, confirmed, arrival })
     }
 
-    /// Waits for the marked message among whatever else comes.
-    async fn arrival(&self, marked: &Marked, begun: Instant, arrivals: &mut Deliveries) -> Result<Arrival, Trouble> {
+    /// Waits for the marked message and skips all others.
+    async fn arrival(&self, marked: &Marked, begun: Instant, arrivals: &mut Deliveries) -> Result<Arrival, CliError> {
         loop {
-            let delivery = match arrivals.next().await {
-                Some(Ok(delivery)) => delivery,
-                Some(Err(error)) => {
-                    screen::remark(&format!("trouble with the subscription, which goes on: {}", chain(&error)));
-                    continue;
-                }
-                None => return Err(Trouble::new("the subscription has ended")),
+            let Some(delivery) = deliveries::next(arrivals, pin!(pending())).await else {
+                return Err(CliError::new("the subscription has ended"));
             };
             let received = delivery.message();
             if !marked.is(received) {
@@ -197,10 +191,12 @@ impl Probe {
             }
             let queued = received.time_in_queue().zip(received.timestamp());
             let arrival =
-                Arrival { after: begun.elapsed(), queued, changes: marked.changes(received, self.elsewhere()) };
-            // The far end of its trace, where spans are exported.
+                Arrival { after: begun.elapsed(), queued, changes: marked.changes(received, self.has_other_target()) };
+            // Processing the message creates the last span of its trace.
             let handled = delivery.process(|_| async { Ok::<_, HandlerError>(()) }).await;
-            return handled.map(|_| arrival).map_err(|error| Trouble::because("cannot handle the message", &error));
+            return handled
+                .map(|_| arrival)
+                .map_err(|error| CliError::with_source("cannot handle the message", &error));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a probe found.
+//! The report of a probe.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use traced_broker::verify::{HumanDuration, Latencies};
 
 use super::marked::Change;
 use super::{Arrival, Attempt};
-use crate::screen::printable;
+use crate::output::printable;
 
-/// How many messages that did not fare well are told of one by one.
-const MOST_TOLD: usize = 10;
+/// Maximum number of failed messages that are listed.
+const MAX_LISTED: usize = 10;
 
-/// The messages of a probe.
+/// The results of all messages.
 pub(super) struct Report {
     pub(super) from: String,
     pub(super) to: String,
-    pub(super) elsewhere: bool,
+    pub(super) has_other_target: bool,
     pub(super) attempts: Vec<Attempt>,
 }
 
@@ -34,7 +34,7 @@ impl Arrival {
 }
 
 impl Report {
-    /// Whether all arrived with their context.
+    /// Returns `true` if all messages arrived with their context.
     pub(super) fn is_fine(&self) -> bool {
         self.attempts.iter().all(Attempt::is_fine)
     }
@@ -45,20 +45,20 @@ impl Report {
         let mark = if self.is_fine() { '✓' } else { '✗' };
         let sent = self.attempts.len();
         let mut text = format!("{mark} {arrived} of {sent} arrived, {fine} with the context as sent");
-        let way = if self.elsewhere { format!("{} → {}", self.from, self.to) } else { self.from.clone() };
+        let way = if self.has_other_target { format!("{} → {}", self.from, self.to) } else { self.from.clone() };
         let _ = write!(text, "\n  through    {}", printable(&way));
         if arrived > 0 {
             text.push_str("\n  compared   trace id, parent span id, sampled flag, tracestate, baggage");
         }
         if self.attempts.len() == 1 {
-            self.one(&mut text);
+            self.list(&mut text);
         } else {
             self.table(&mut text);
         }
-        for attempt in self.attempts.iter().filter(|attempt| !attempt.is_fine()).take(MOST_TOLD) {
-            tell(&mut text, attempt);
+        for attempt in self.attempts.iter().filter(|attempt| !attempt.is_fine()).take(MAX_LISTED) {
+            write_failure(&mut text, attempt);
         }
-        self.tell_of_spans_between(&mut text);
+        self.write_new_parents(&mut text);
         text
     }
 
@@ -88,18 +88,18 @@ impl Report {
         ]
     }
 
-    /// Whose clock the time in the queue is measured from.
+    /// Returns the source of the timestamps that the time in the queue is measured from.
     fn clock(&self) -> Option<&'static str> {
         self.arrivals().find_map(|arrival| arrival.queued).map(|(_, stored)| stored.source.as_str())
     }
 
-    fn one(&self, text: &mut String) {
+    fn list(&self, text: &mut String) {
         if let Some(attempt) = self.attempts.first() {
             let _ = write!(text, "\n  trace      {}", attempt.trace_id);
         }
         for (name, times) in self.times() {
             if let Some(time) = times.quantile(1.0) {
-                let _ = write!(text, "\n  {name:<9}  {}{}", HumanDuration(time), self.whose_clock(name));
+                let _ = write!(text, "\n  {name:<9}  {}{}", HumanDuration(time), self.clock_note(name));
             }
         }
     }
@@ -115,34 +115,37 @@ impl Report {
                 let time = times.quantile(quantile).map(|time| HumanDuration(time).to_string());
                 let _ = write!(text, "  {:>8}", time.unwrap_or_default());
             }
-            text.push_str(&self.whose_clock(name));
+            text.push_str(&self.clock_note(name));
         }
     }
 
-    fn whose_clock(&self, name: &str) -> String {
+    fn clock_note(&self, name: &str) -> String {
         let clock = self.clock().filter(|_| name == "in queue");
         clock.map(|clock| format!("  by the {clock}'s clock")).unwrap_or_default()
     }
 
-    fn tell_of_spans_between(&self, text: &mut String) {
+    fn write_new_parents(&self, text: &mut String) {
         let continued = self.arrivals().filter(|arrival| arrival.changes.iter().any(|change| !change.breaks)).count();
         if continued > 0 {
-            let _ = write!(text, "\n  {continued} came with another parent span id: a span was made on the way");
+            let _ = write!(
+                text,
+                "\n  {continued} arrived with another parent span id: a component on the way created a span"
+            );
         }
     }
 }
 
-fn tell(text: &mut String, attempt: &Attempt) {
+fn write_failure(text: &mut String, attempt: &Attempt) {
     let trace = &attempt.trace_id;
     let Some(arrival) = &attempt.arrival else {
-        let place = attempt.receipt.offset.map(|offset| format!(" at offset {offset}")).unwrap_or_default();
-        let _ = write!(text, "\n✗ lost: trace {trace} was published{place} and did not arrive in time");
+        let position = attempt.receipt.offset.map(|offset| format!(" at offset {offset}")).unwrap_or_default();
+        let _ = write!(text, "\n✗ lost: trace {trace} was published{position} and did not arrive in time");
         return;
     };
     let _ = write!(text, "\n✗ broken: trace {trace}");
     for change in arrival.broken() {
-        let came = if change.came.is_empty() { "nothing" } else { &change.came };
-        let line = format!("{}: sent {}, came {came}", change.what, change.sent);
+        let arrived = if change.arrived.is_empty() { "nothing" } else { &change.arrived };
+        let line = format!("{}: sent {}, received {arrived}", change.what, change.sent);
         let _ = write!(text, "\n  {}", printable(&line));
     }
 }
@@ -155,7 +158,7 @@ fn quantiles(times: &Latencies) -> Value {
 fn attempt(attempt: &Attempt) -> Value {
     let arrival = attempt.arrival.as_ref();
     let changes = arrival.iter().flat_map(|arrival| &arrival.changes).map(
-        |change| json!({ "what": change.what, "sent": change.sent, "came": change.came, "breaks": change.breaks }),
+        |change| json!({ "what": change.what, "sent": change.sent, "came": change.arrived, "breaks": change.breaks }),
     );
     json!({
         "trace_id": attempt.trace_id,

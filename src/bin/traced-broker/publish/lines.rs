@@ -7,22 +7,23 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
 
-use crate::screen;
-use crate::trouble::Trouble;
+use crate::error::CliError;
+use crate::output;
 
-/// How many lines are read ahead.
-const AHEAD: usize = 64;
-/// The longest line, in bytes: more than most brokers take.
-const LONGEST: u64 = 64 << 20;
+/// Maximum number of lines read ahead.
+const READ_AHEAD: usize = 64;
+/// Maximum length of a line in bytes; most brokers accept less.
+const MAX_LINE: u64 = 64 << 20;
 
-/// One item a line, without its end; an empty line is an empty message.
+/// Returns each line without its line ending; an empty line is an empty message.
 ///
-/// A thread reads, for reading cannot be interrupted: it is left behind when the program ends.
-pub(super) fn of_standard_input() -> impl Stream<Item = Result<Bytes, Trouble>> {
+/// A separate thread reads, because the read cannot be interrupted; it is abandoned when the
+/// program ends.
+pub(super) fn read_stdin() -> impl Stream<Item = Result<Bytes, CliError>> {
     if io::stdin().is_terminal() {
-        screen::remark("each line is a message; Ctrl-D ends");
+        output::warn("each line is a message; press Ctrl-D to end");
     }
-    let (sender, receiver) = mpsc::channel(AHEAD);
+    let (sender, receiver) = mpsc::channel(READ_AHEAD);
     thread::spawn(move || {
         while let Some(line) = next() {
             let last = line.is_err();
@@ -34,9 +35,9 @@ pub(super) fn of_standard_input() -> impl Stream<Item = Result<Bytes, Trouble>> 
     stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)))
 }
 
-fn next() -> Option<Result<Bytes, Trouble>> {
+fn next() -> Option<Result<Bytes, CliError>> {
     let mut line = Vec::new();
-    let read = io::stdin().lock().take(LONGEST).read_until(b'\n', &mut line);
+    let read = io::stdin().lock().take(MAX_LINE).read_until(b'\n', &mut line);
     match read {
         Ok(0) => None,
         Ok(_) if line.ends_with(b"\n") => {
@@ -46,10 +47,10 @@ fn next() -> Option<Result<Bytes, Trouble>> {
             }
             Some(Ok(line.into()))
         }
-        Ok(read) if read as u64 == LONGEST => {
-            Some(Err(Trouble::new(format!("a line of standard input is longer than {LONGEST} bytes"))))
+        Ok(read) if read as u64 == MAX_LINE => {
+            Some(Err(CliError::new(format!("a line of standard input is longer than {MAX_LINE} bytes"))))
         }
         Ok(_) => Some(Ok(line.into())),
-        Err(error) => Some(Err(Trouble::because("cannot read standard input", &error))),
+        Err(error) => Some(Err(CliError::with_source("cannot read standard input", &error))),
     }
 }

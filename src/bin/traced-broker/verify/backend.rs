@@ -1,4 +1,4 @@
-//! Tempo or Jaeger, asked for one trace.
+//! Queries of Tempo and Jaeger.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use traced_broker::verify::{TraceId, Traces};
 
 use crate::args::Verify;
 use crate::client::{self, shown};
-use crate::trouble::{Trouble, chain};
+use crate::error::{CliError, chain};
 
-/// The longest that one answer may take: 64 MiB through a slow line.
-const ANSWER: Duration = Duration::from_secs(60);
+/// Maximum duration of one query, enough for 64 MiB over a slow connection.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -20,7 +20,7 @@ enum Kind {
     Jaeger,
 }
 
-/// Where traces are kept.
+/// A trace backend.
 #[derive(Debug)]
 pub(super) struct Backend {
     kind: Kind,
@@ -29,16 +29,16 @@ pub(super) struct Backend {
     headers: HeaderMap,
 }
 
-/// What one path answers.
+/// The response of one path.
 enum Reply {
     Traces(Traces),
     Missing,
-    /// Something that this path of this backend never answers.
-    Foreign(String),
+    /// A response that this path of the backend never gives.
+    Unrecognized(String),
 }
 
 impl Backend {
-    pub(super) fn of(options: &Verify) -> Result<Self, Trouble> {
+    pub(super) fn new(options: &Verify) -> Result<Self, CliError> {
         let (kind, base) = match (&options.tempo, &options.jaeger) {
             (Some(text), _) => (Kind::Tempo, client::url("--tempo", text)?),
             (None, text) => (Kind::Jaeger, client::url("--jaeger", text.as_deref().unwrap_or_default())?),
@@ -48,34 +48,37 @@ impl Backend {
         Ok(Self { kind, base, client: client::client()?, headers })
     }
 
-    /// The trace; `None` when the backend has none of this id. The newer interface is asked first: it is exact where
-    /// Jaeger's older one is not. Not every backend has both.
-    pub(super) async fn ask(&self, trace: TraceId) -> Result<Option<Traces>, Trouble> {
-        let mut foreign = Vec::new();
+    /// Returns the trace; `None` if the backend does not have it.
+    ///
+    /// Tries the newer interface first, because it is more exact than Jaeger's older one. Not every
+    /// backend has both.
+    pub(super) async fn get_trace(&self, trace: TraceId) -> Result<Option<Traces>, CliError> {
+        let mut unrecognized = Vec::new();
         for path in self.kind.paths() {
             let response = self.get(&format!("{path}/{trace}")).await?;
             match self.reply(response).await? {
                 Reply::Traces(traces) if traces.get(trace).is_some() => return Ok(Some(traces)),
                 Reply::Traces(_) | Reply::Missing => {}
-                Reply::Foreign(what) => foreign.push(what),
+                Reply::Unrecognized(what) => unrecognized.push(what),
             }
         }
-        if foreign.len() < self.kind.paths().len() {
+        if unrecognized.len() < self.kind.paths().len() {
             return Ok(None);
         }
-        let what = foreign.swap_remove(0);
-        Err(Trouble::new(format!("{self}: {what}: is this the address that {} is queried at?", self.kind.name())))
+        let what = unrecognized.swap_remove(0);
+        Err(CliError::new(format!("{self}: {what}: is this the query address of {}?", self.kind.name())))
     }
 
-    /// Whether the backend answers as one of its kind does. Without a trace that is all there is to tell it by.
+    /// Returns `true` if the server responds like a backend of this kind, even without a trace.
     pub(super) async fn is_recognized(&self) -> bool {
-        match self.get(self.kind.greeting()).await {
+        match self.get(self.kind.probe_path()).await {
             Ok(response) => response.status().is_success(),
             Err(_) => false,
         }
     }
 
-    /// What Jaeger's older interface answers to a search; `None` when it does not, or the backend is another.
+    /// Searches Jaeger through its older interface; returns `None` for another backend, or on an
+    /// error.
     pub(super) async fn search(&self, path: &str, query: &[(&str, &str)]) -> Option<Vec<u8>> {
         let response = match self.kind {
             Kind::Tempo => return None,
@@ -85,56 +88,59 @@ impl Backend {
         body.ok().flatten()
     }
 
-    async fn get(&self, path: &str) -> Result<Response, Trouble> {
+    async fn get(&self, path: &str) -> Result<Response, CliError> {
         self.get_with(path, &[]).await
     }
 
-    async fn get_with(&self, path: &str, query: &[(&str, &str)]) -> Result<Response, Trouble> {
+    async fn get_with(&self, path: &str, query: &[(&str, &str)]) -> Result<Response, CliError> {
         let mut url = self.base.clone();
         url.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let request = self.client.get(url).headers(self.headers.clone()).timeout(ANSWER);
+        let request = self.client.get(url).headers(self.headers.clone()).timeout(QUERY_TIMEOUT);
         let sent = request.send().await;
-        sent.map_err(|error| Trouble::passing(format!("{self} does not answer: {}", client::failure(error))))
+        sent.map_err(|error| CliError::temporary(format!("{self} does not respond: {}", client::failure(error))))
     }
 
-    async fn reply(&self, response: Response) -> Result<Reply, Trouble> {
+    async fn reply(&self, response: Response) -> Result<Reply, CliError> {
         let status = response.status();
         match status {
             StatusCode::NOT_FOUND => return Ok(Reply::Missing),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Err(Trouble::new(format!(
-                    "{self} wants other credentials ({status}): give them with --backend-header"
+                return Err(CliError::new(format!(
+                    "{self} refuses the credentials ({status}): give others with --backend-header"
                 )));
             }
             _ if status.is_redirection() => {
-                return Err(Trouble::new(format!("{self} redirects ({status}): give the URL it leads to")));
+                return Err(CliError::new(format!("{self} redirects ({status}): give the URL that it redirects to")));
             }
             _ if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                return Err(Trouble::passing(format!("{self} answers {status}")));
+                return Err(CliError::temporary(format!("{self} responds with {status}")));
             }
-            _ if !status.is_success() => return Err(Trouble::new(format!("{self} answers {status}"))),
+            _ if !status.is_success() => return Err(CliError::new(format!("{self} responds with {status}"))),
             _ => {}
         }
         let body = client::body(response, MAX_ANSWER).await;
-        let body = body
-            .map_err(|error| Trouble::passing(format!("{self}: the answer broke off: {}", client::failure(error))))?;
+        let body = body.map_err(|error| {
+            CliError::temporary(format!("{self}: the response was cut off: {}", client::failure(error)))
+        })?;
         let read = body.map_or(Err(AnswerError::TooLong(MAX_ANSWER)), |body| self.kind.read(&body));
-        self.understood(read)
+        self.interpret(read)
     }
 
-    fn understood(&self, read: Result<Traces, AnswerError>) -> Result<Reply, Trouble> {
+    fn interpret(&self, read: Result<Traces, AnswerError>) -> Result<Reply, CliError> {
         let error = match read {
             Ok(traces) => return Ok(Reply::Traces(traces)),
             Err(error) => error,
         };
         match error {
             AnswerError::Refused { code: 404, .. } => Ok(Reply::Missing),
-            AnswerError::Malformed(_) | AnswerError::Foreign => Ok(Reply::Foreign(chain(&error))),
-            AnswerError::Truncated | AnswerError::Refused { .. } => Err(Trouble::passing(format!("{self}: {error}"))),
-            _ => Err(Trouble::new(format!("{self}: {error}"))),
+            AnswerError::Malformed(_) | AnswerError::Foreign => Ok(Reply::Unrecognized(chain(&error))),
+            AnswerError::Truncated | AnswerError::Refused { .. } => {
+                Err(CliError::temporary(format!("{self}: {error}")))
+            }
+            _ => Err(CliError::new(format!("{self}: {error}"))),
         }
     }
 }
@@ -154,8 +160,8 @@ impl Kind {
         }
     }
 
-    /// A path that answers whatever traces there are.
-    const fn greeting(self) -> &'static str {
+    /// Returns a path that responds even without traces.
+    const fn probe_path(self) -> &'static str {
         match self {
             Self::Tempo => "api/echo",
             Self::Jaeger => "api/services",

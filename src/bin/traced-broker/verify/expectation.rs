@@ -1,4 +1,4 @@
-//! What the user expects of the trace.
+//! The user's expectations of the trace.
 
 use std::fmt;
 use std::fs::File;
@@ -10,15 +10,15 @@ use serde::Deserialize;
 use traced_broker::verify::{Kind, Span, Trace};
 
 use crate::args::Verify;
-use crate::duration;
-use crate::trouble::Trouble;
+use crate::error::CliError;
+use crate::time;
 
-/// The longest file of expectations read: 1 MiB.
+/// Maximum size of a file of expectations: 1 MiB.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Everything the trace is measured by.
+/// The options that a trace is checked with.
 #[derive(Debug)]
-pub(super) struct Demands {
+pub(super) struct Requirements {
     pub(super) expectations: Vec<Expectation>,
     pub(super) max_queue_latency: Option<Duration>,
     pub(super) max_clock_skew: Duration,
@@ -26,7 +26,7 @@ pub(super) struct Demands {
     pub(super) settle: Duration,
 }
 
-/// At least so many spans that are like this.
+/// A minimum number of spans with these properties.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Expectation {
@@ -38,25 +38,33 @@ pub(super) struct Expectation {
     pub(super) count: usize,
 }
 
+/// An expectation, and the number of matching spans.
+#[derive(Debug)]
+pub(super) struct ExpectationResult {
+    pub(super) expectation: Expectation,
+    pub(super) found: usize,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FileOfExpectations {
+struct ExpectationFile {
     #[serde(default)]
     expect: Vec<Expectation>,
     #[serde(default)]
     max_queue_latency: Option<String>,
 }
 
-impl Demands {
-    pub(super) fn of(options: &Verify) -> Result<Self, Trouble> {
+impl Requirements {
+    pub(super) fn new(options: &Verify) -> Result<Self, CliError> {
         let mut expectations: Vec<_> = options.expect.iter().map(|text| parse(text)).collect::<Result<_, _>>()?;
         let mut max_queue_latency = options.max_queue_latency;
         if let Some(path) = &options.expectations {
             let file = read(path)?;
             expectations.extend(file.expect);
-            let said = file.max_queue_latency.as_deref().map(duration::parse).transpose();
-            let said = said.map_err(|what| Trouble::new(format!("{}: max_queue_latency: {what}", path.display())))?;
-            max_queue_latency = max_queue_latency.or(said);
+            let limit = file.max_queue_latency.as_deref().map(time::duration).transpose();
+            let limit =
+                limit.map_err(|error| CliError::new(format!("{}: max_queue_latency: {error}", path.display())))?;
+            max_queue_latency = max_queue_latency.or(limit);
         }
         Ok(Self {
             expectations,
@@ -75,9 +83,21 @@ impl Expectation {
             && self.kind.is_none_or(|kind| kind == span.kind)
     }
 
-    /// How many spans of the trace are like this.
-    pub(super) fn found(&self, trace: &Trace) -> usize {
-        trace.spans().iter().filter(|span| self.matches(span)).count()
+    /// Counts the matching spans of the trace.
+    pub(super) fn check(&self, trace: &Trace) -> ExpectationResult {
+        let found = trace.spans().iter().filter(|span| self.matches(span)).count();
+        ExpectationResult { expectation: self.clone(), found }
+    }
+
+    /// Returns the topic of an expected process span.
+    pub(super) fn topic(&self) -> Option<&str> {
+        self.span.as_deref()?.strip_prefix("process ")
+    }
+}
+
+impl ExpectationResult {
+    pub(super) const fn is_met(&self) -> bool {
+        self.found >= self.expectation.count
     }
 }
 
@@ -98,44 +118,44 @@ impl fmt::Display for Expectation {
     }
 }
 
-/// Reads `NAME` or `KEY=VALUE`.
-fn parse(text: &str) -> Result<Expectation, Trouble> {
+/// Parses `NAME` or `KEY=VALUE`.
+fn parse(text: &str) -> Result<Expectation, CliError> {
     let mut expectation = Expectation { span: None, service: None, kind: None, count: 1 };
     let (key, value) = text.split_once('=').unwrap_or(("span", text));
     match (key.trim(), value.trim()) {
-        (_, "") => return Err(Trouble::new(format!("--expect '{text}' expects nothing"))),
+        (_, "") => return Err(CliError::new(format!("--expect '{text}': the value is empty"))),
         ("span", name) => expectation.span = Some(name.to_owned()),
         ("service", name) => expectation.service = Some(name.to_owned()),
         ("kind", name) => {
-            let kind = kind_of(name).map_err(|what| Trouble::new(format!("--expect '{text}': {what}")))?;
+            let kind = kind_of(name).map_err(|error| CliError::new(format!("--expect '{text}': {error}")))?;
             expectation.kind = Some(kind);
         }
         (key, _) => {
-            return Err(Trouble::new(format!(
-                "--expect '{text}': unknown key `{key}`, expected span, service or kind; a name with `=` in it is \
-                 written span=NAME"
+            return Err(CliError::new(format!(
+                "--expect '{text}': unknown key `{key}`, expected span, service or kind; write a name that contains \
+                 `=` as span=NAME"
             )));
         }
     }
     Ok(expectation)
 }
 
-fn read(path: &Path) -> Result<FileOfExpectations, Trouble> {
+fn read(path: &Path) -> Result<ExpectationFile, CliError> {
     let name = path.display();
     let mut text = String::new();
     let opened = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
-    opened.map_err(|error| Trouble::because(format_args!("cannot read {name}"), &error))?;
+    opened.map_err(|error| CliError::with_source(format_args!("cannot read {name}"), &error))?;
     if text.len() as u64 > MAX_FILE {
-        return Err(Trouble::new(format!("{name} is longer than {MAX_FILE} bytes")));
+        return Err(CliError::new(format!("{name} is longer than {MAX_FILE} bytes")));
     }
-    let file: FileOfExpectations = serde_json::from_str(&text).map_err(|error| Trouble::because(name, &error))?;
+    let file: ExpectationFile = serde_json::from_str(&text).map_err(|error| CliError::with_source(name, &error))?;
     let empty = |expectation: &&Expectation| {
         let Expectation { span, service, kind, count } = expectation;
         (span.is_none() && service.is_none() && kind.is_none()) || *count == 0
     };
     if let Some(index) = file.expect.iter().position(|expectation| empty(&expectation)) {
-        return Err(Trouble::new(format!(
-            "{}: expectation {} expects nothing: give span, service or kind, and a count above 0",
+        return Err(CliError::new(format!(
+            "{}: expectation {} is empty: give span, service or kind, and a count above 0",
             path.display(),
             index + 1
         )));
@@ -162,22 +182,22 @@ fn kind_of(name: &str) -> Result<Kind, String> {
 mod tests {
     use super::*;
 
-    fn words(text: &str) -> String {
-        parse(text).map_or_else(|trouble| trouble.to_string(), |expectation| expectation.to_string())
+    fn description(text: &str) -> String {
+        parse(text).map_or_else(|error| error.to_string(), |expectation| expectation.to_string())
     }
 
     #[test]
     fn an_expectation_is_a_name_or_a_key_and_a_value() {
-        assert_eq!(words("process orders"), "`process orders`");
-        assert_eq!(words("span=a=b"), "`a=b`");
-        assert_eq!(words("service=worker"), "a span of worker");
-        assert_eq!(words("kind=Consumer"), "a consumer span");
+        assert_eq!(description("process orders"), "`process orders`");
+        assert_eq!(description("span=a=b"), "`a=b`");
+        assert_eq!(description("service=worker"), "a span of worker");
+        assert_eq!(description("kind=Consumer"), "a consumer span");
         assert_eq!(
-            words("servce=x"),
-            "--expect 'servce=x': unknown key `servce`, expected span, service or kind; a name \
-             with `=` in it is written span=NAME"
+            description("servce=x"),
+            "--expect 'servce=x': unknown key `servce`, expected span, service or kind; write a \
+             name that contains `=` as span=NAME"
         );
-        assert!(words("kind=x").contains("unknown kind `x`"));
-        assert!(words("service=").contains("expects nothing"));
+        assert!(description("kind=x").contains("unknown kind `x`"));
+        assert!(description("service=").contains("the value is empty"));
     }
 }

@@ -1,66 +1,67 @@
-//! The result for programs. Durations are seconds.
+//! The result as JSON; durations are in seconds.
 
 use serde_json::{Value, json};
 
-use super::judge::Case;
-use crate::trouble::Trouble;
+use super::broken::SpanSummary;
+use super::outcome::Outcome;
+use crate::error::CliError;
 
-pub(super) fn case(case: &Case) -> Value {
-    let verdict = match (case.is_whole(), case.is_broken()) {
+pub(super) fn outcome(outcome: &Outcome) -> Value {
+    let verdict = match (outcome.is_whole(), outcome.is_broken()) {
         (true, _) => "whole",
         (false, true) => "broken",
         (false, false) => "unchecked",
     };
-    let trace = case.trace();
-    let findings = case.findings().iter().map(|finding| {
+    let trace = outcome.trace();
+    let findings = outcome.findings().iter().map(|finding| {
         json!({ "kind": finding.kind.as_str(), "span_id": finding.span.to_string(), "message": finding.message })
     });
     json!({
         "verdict": verdict,
-        "trace_id": case.asked().trace.to_string(),
+        "trace_id": outcome.requested().trace.to_string(),
         "spans": trace.map_or(0, |trace| trace.spans().len()),
         "services": trace.map(|trace| trace.services()).unwrap_or_default(),
         "duration": trace.map(|trace| trace.duration().as_secs_f64()),
         "findings": findings.collect::<Vec<_>>(),
-        "expectations": expectations(case),
-        "breaks": breaks(case),
-        "hops": hops(case),
-        "too_slow": case.slow().len(),
-        "error": case.trouble().map(|trouble| trouble.to_string()),
+        "expectations": expectations(outcome),
+        "breaks": breaks(outcome),
+        "hops": hops(outcome),
+        "too_slow": outcome.slow().len(),
+        "error": outcome.error().map(|error| error.to_string()),
     })
 }
 
-pub(super) fn unchecked(trouble: &Trouble) -> Value {
-    json!({ "verdict": "unchecked", "error": trouble.to_string() })
+pub(super) fn unchecked(error: &CliError) -> Value {
+    json!({ "verdict": "unchecked", "error": error.to_string() })
 }
 
-fn expectations(case: &Case) -> Value {
-    let all = case
-        .expectations()
-        .iter()
-        .map(|met| json!({ "expected": met.expectation.to_string(), "found": met.found, "met": met.is_met() }));
+fn expectations(outcome: &Outcome) -> Value {
+    let all = outcome.expectations().iter().map(
+        |result| json!({ "expected": result.expectation.to_string(), "found": result.found, "met": result.is_met() }),
+    );
     all.collect()
 }
 
-fn breaks(case: &Case) -> Value {
-    let all = case.breaks().iter().map(|at| {
-        let last_good = at
-            .last_good
-            .as_ref()
-            .map(|place| json!({ "span_id": place.span.to_string(), "name": place.name, "service": place.service }));
+fn breaks(outcome: &Outcome) -> Value {
+    let all = outcome.breaks().iter().map(|at| {
+        let last_good = at.last_good.as_ref().map(span);
         let causes: Vec<&str> = at.causes.iter().map(|cause| cause.as_str()).collect();
         let stray = at.stray.as_ref().map(|stray| {
-            let place = &stray.place;
-            let trace = stray.trace.to_string();
-            json!({ "trace_id": trace, "span_id": place.span.to_string(), "name": place.name, "service": place.service })
+            let mut object = span(&stray.span);
+            object["trace_id"] = stray.trace.to_string().into();
+            object
         });
         json!({ "last_good": last_good, "missing": at.missing, "causes": causes, "stray": stray })
     });
     all.collect()
 }
 
-fn hops(case: &Case) -> Value {
-    let all = case.hops().into_iter().map(|hop| {
+fn span(span: &SpanSummary) -> Value {
+    json!({ "span_id": span.span.to_string(), "name": span.name, "service": span.service })
+}
+
+fn hops(outcome: &Outcome) -> Value {
+    let all = outcome.hops().into_iter().map(|hop| {
         json!({
             "topic": hop.topic(),
             "from": hop.send.map(|send| &*send.service),

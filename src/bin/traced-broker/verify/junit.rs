@@ -1,52 +1,51 @@
-//! The result for build servers: a JUnit report, one test case for each thing that was checked.
+//! The result as a JUnit report for build servers, with a test case for each check.
 
 use std::fmt::Write as _;
 
 use traced_broker::verify::HumanDuration;
 
-use super::judge::Case;
-use crate::trouble::Trouble;
+use super::outcome::Outcome;
+use crate::error::CliError;
 
 const SUITE: &str = "traced-broker verify";
 
-/// A thing that was checked, and what is wrong with it.
+/// A check and its failure.
 struct Test {
     name: String,
     failure: Option<String>,
 }
 
-pub(super) fn report(checked: Result<&Case, &Trouble>) -> String {
-    let trouble = match checked {
-        Ok(case) => match case.trouble() {
-            None => return suite(&tests(case), None),
-            Some(trouble) => trouble.to_string(),
+pub(super) fn report(checked: Result<&Outcome, &CliError>) -> String {
+    match checked {
+        Ok(outcome) => match outcome.error() {
+            None => suite(&tests(outcome), None),
+            Some(error) => suite(&[], Some(&error)),
         },
-        Err(trouble) => trouble.to_string(),
-    };
-    suite(&[], Some(&trouble))
+        Err(error) => suite(&[], Some(error)),
+    }
 }
 
-fn tests(case: &Case) -> Vec<Test> {
+fn tests(outcome: &Outcome) -> Vec<Test> {
     let list = |lines: Vec<String>| Some(lines.join("\n")).filter(|lines| !lines.is_empty());
-    let found = case.findings().iter().map(ToString::to_string).collect();
+    let found = outcome.findings().iter().map(ToString::to_string).collect();
     let mut tests = vec![Test { name: "the trace is whole".to_owned(), failure: list(found) }];
-    tests.extend(case.expectations().iter().map(|met| {
-        let failure = format!("expected {}, found {}{}", met.expectation, met.found, places(case));
-        Test { name: format!("has {}", met.expectation), failure: Some(failure).filter(|_| !met.is_met()) }
+    tests.extend(outcome.expectations().iter().map(|result| {
+        let failure = format!("expected {}, found {}{}", result.expectation, result.found, breaks(outcome));
+        Test { name: format!("has {}", result.expectation), failure: Some(failure).filter(|_| !result.is_met()) }
     }));
-    let slow = case.slow().iter().map(|slow| {
-        let (waited, most) = (HumanDuration(slow.waited), HumanDuration(slow.most));
-        format!("{}: {waited} in {}, more than {most}", slow.process, slow.topic)
+    let slow = outcome.slow().iter().map(|slow| {
+        let (waited, max) = (HumanDuration(slow.waited), HumanDuration(slow.max));
+        format!("{}: {waited} in {}, more than {max}", slow.process, slow.topic)
     });
     tests.push(Test { name: "no message waited too long".to_owned(), failure: list(slow.collect()) });
     tests
 }
 
-fn places(case: &Case) -> String {
+fn breaks(outcome: &Outcome) -> String {
     let mut text = String::new();
-    for at in case.breaks() {
-        if let Some(place) = &at.last_good {
-            let _ = write!(text, "\nbroken after {place}");
+    for at in outcome.breaks() {
+        if let Some(last) = &at.last_good {
+            let _ = write!(text, "\nbroken after {last}");
         }
         for cause in &at.causes {
             let _ = write!(text, "\nperhaps {cause}");
@@ -55,7 +54,7 @@ fn places(case: &Case) -> String {
     text
 }
 
-fn suite(tests: &[Test], error: Option<&str>) -> String {
+fn suite(tests: &[Test], error: Option<&CliError>) -> String {
     let failures = tests.iter().filter(|test| test.failure.is_some()).count();
     let (count, errors) = (tests.len() + usize::from(error.is_some()), usize::from(error.is_some()));
     let mut xml = format!(
@@ -74,7 +73,7 @@ fn suite(tests: &[Test], error: Option<&str>) -> String {
         };
     }
     if let Some(error) = error {
-        let error = escaped(error);
+        let error = escaped(&error.to_string());
         let _ = writeln!(
             xml,
             "<testcase classname=\"{SUITE}\" name=\"the trace is whole\"><error>{error}</error></testcase>"
@@ -83,7 +82,7 @@ fn suite(tests: &[Test], error: Option<&str>) -> String {
     xml + "</testsuite>\n</testsuites>\n"
 }
 
-/// `text` as XML 1.0 takes it, section 2.2: most control characters have no form there at all.
+/// Escapes `text` for XML 1.0. Most control characters cannot be represented at all (section 2.2).
 fn escaped(text: &str) -> String {
     let mut xml = String::with_capacity(text.len());
     for c in text.chars() {
@@ -105,9 +104,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_text_can_leave_its_place() {
+    fn text_is_escaped() {
         assert_eq!(escaped("a<b>&\"c\"\u{1b}\n"), "a&lt;b&gt;&amp;&quot;c&quot;\u{fffd}&#10;");
-        let xml = report(Err(&Trouble::new("<script>")));
+        let xml = report(Err(&CliError::new("<script>")));
         assert!(xml.contains("errors=\"1\"") && xml.contains("<error>&lt;script&gt;</error>"), "{xml}");
     }
 }

@@ -1,12 +1,13 @@
-//! `traced-broker verify`: one trace, from the backend that has it.
+//! `traced-broker verify`: checks one trace in its backend.
 
 mod backend;
+mod broken;
 mod diagnosis;
 mod expectation;
 mod json;
-mod judge;
 mod junit;
 mod linked;
+mod outcome;
 mod request;
 mod stray;
 mod text;
@@ -18,74 +19,71 @@ use std::path::Path;
 use traced_broker::verify::{Page, Picture};
 
 use self::backend::Backend;
-use self::expectation::Demands;
-use self::judge::Case;
-use self::request::Subject;
+use self::expectation::Requirements;
+use self::outcome::Outcome;
+use self::request::TraceSource;
 use crate::args::Verify;
-use crate::screen;
-use crate::trouble::Trouble;
+use crate::error::CliError;
+use crate::output;
 
-/// Whether the trace is whole.
-pub(crate) async fn run(options: Verify) -> Result<bool, Trouble> {
+/// Runs the command; returns `true` if the trace is whole.
+pub(crate) async fn run(options: Verify) -> Result<bool, CliError> {
     let checked = check(&options).await;
     if let Some(path) = &options.junit {
         write(path, &junit::report(checked.as_ref()))?;
     }
     match checked {
-        Ok(case) => {
+        Ok(outcome) => {
             if let Some(path) = &options.svg {
-                write(path, &picture(&case))?;
+                write(path, &picture(&outcome))?;
             }
             if let Some(path) = &options.html {
-                write(path, &page(&case))?;
+                write(path, &page(&outcome))?;
             }
-            if options.json {
-                screen::print(&json::case(&case))?;
-            } else {
-                screen::print(&text::case(&case))?;
-            }
-            case.trouble().map_or(Ok(case.is_whole()), Err)
+            output::print_as(options.json, || json::outcome(&outcome), || text::outcome(&outcome))?;
+            outcome.error().map_or(Ok(outcome.is_whole()), Err)
         }
-        Err(trouble) => {
+        Err(error) => {
             if options.json {
-                screen::print(&json::unchecked(&trouble))?;
+                output::print(&json::unchecked(&error))?;
             }
-            Err(trouble)
+            Err(error)
         }
     }
 }
 
-/// What can be wrong with the command line is found before anything is sent.
-async fn check(options: &Verify) -> Result<Case, Trouble> {
-    let demands = Demands::of(options)?;
-    let backend = Backend::of(options)?;
-    let subject = Subject::of(options)?;
-    let asked = subject.send().await?;
-    watch::watch(&backend, asked, demands).await
+/// Checks the command line, then sends the request and waits for the trace.
+async fn check(options: &Verify) -> Result<Outcome, CliError> {
+    let requirements = Requirements::new(options)?;
+    let backend = Backend::new(options)?;
+    let source = TraceSource::new(options)?;
+    let requested = source.send().await?;
+    watch::watch(&backend, requested, requirements).await
 }
 
-fn picture(case: &Case) -> String {
-    let Some(trace) = case.trace() else { return String::new() };
-    let picture = Picture::new(trace).within(case.traces());
-    match case.report() {
+fn picture(outcome: &Outcome) -> String {
+    let Some(trace) = outcome.trace() else { return String::new() };
+    let picture = Picture::new(trace).within(outcome.traces());
+    match outcome.report() {
         Some(report) => picture.report(report).to_string(),
         None => picture.to_string(),
     }
 }
 
-fn page(case: &Case) -> String {
-    let Some(trace) = case.trace() else { return String::new() };
-    let mut remarks = text::remarks(case);
-    remarks.extend(case.trouble().map(|trouble| trouble.to_string()));
+fn page(outcome: &Outcome) -> String {
+    let Some(trace) = outcome.trace() else { return String::new() };
+    let mut remarks = text::remarks(outcome);
+    remarks.extend(outcome.error().map(|error| error.to_string()));
     let page = remarks
         .iter()
-        .fold(Page::new(trace).within(case.traces()), |page, remark| page.remark(case.is_whole(), remark));
-    match case.report() {
+        .fold(Page::new(trace).within(outcome.traces()), |page, remark| page.remark(outcome.is_whole(), remark));
+    match outcome.report() {
         Some(report) => page.report(report).to_string(),
         None => page.to_string(),
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Trouble> {
-    fs::write(path, text).map_err(|error| Trouble::because(format_args!("cannot write {}", path.display()), &error))
+fn write(path: &Path, text: &str) -> Result<(), CliError> {
+    fs::write(path, text)
+        .map_err(|error| CliError::with_source(format_args!("cannot write {}", path.display()), &error))
 }

@@ -1,6 +1,5 @@
-//! The trace to check: given, or that of a request which is sent for the purpose.
+//! The trace to check: given by its id, or the trace of a request that the command sends.
 
-use std::fs;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -10,18 +9,19 @@ use traced_broker::w3c::TraceParent;
 
 use crate::args::Verify;
 use crate::client::{self, shown};
-use crate::trouble::Trouble;
+use crate::error::CliError;
+use crate::input;
 
-/// How long the service may take to answer.
+/// Maximum duration of the request.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// What names the trace.
-pub(super) enum Subject {
+/// The source of the trace id.
+pub(super) enum TraceSource {
     Given(TraceId),
     Request(Box<Request>),
 }
 
-/// A request to be sent. It holds secrets, so it cannot be printed.
+/// A request to send. Not `Debug`, because it holds secrets.
 pub(super) struct Request {
     method: Method,
     url: Url,
@@ -29,28 +29,30 @@ pub(super) struct Request {
     body: Option<Vec<u8>>,
 }
 
-/// A trace to look for.
+/// The id of the trace to check.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
+pub(super) struct RequestedTrace {
     pub(super) trace: TraceId,
-    /// Whether the service records it, when it says so.
+    /// The sampling decision, if the service reports it.
     pub(super) sampled: Option<bool>,
 }
 
-impl Subject {
-    pub(super) fn of(options: &Verify) -> Result<Self, Trouble> {
+impl TraceSource {
+    pub(super) fn new(options: &Verify) -> Result<Self, CliError> {
         if let Some(text) = &options.trace_id {
-            let id = text.parse().map_err(|error| Trouble::because("--trace-id", &error))?;
-            return nonzero(id).map(Self::Given).ok_or_else(|| Trouble::new("--trace-id: all zeros is no trace"));
+            let id = text.parse().map_err(|error| CliError::with_source("--trace-id", &error))?;
+            return nonzero(id)
+                .map(Self::Given)
+                .ok_or_else(|| CliError::new("--trace-id: all zeros is not a valid trace id"));
         }
         let text = options.request.as_deref().unwrap_or_default().trim();
         let (method, url) = text.split_once(char::is_whitespace).ok_or_else(|| {
-            Trouble::new("--request is a method and a URL, as in 'POST http://localhost:8080/orders'")
+            CliError::new("--request must be a method and a URL, as in 'POST http://localhost:8080/orders'")
         })?;
-        let method = method.parse().map_err(|_| Trouble::new("--request begins with a method, as POST"))?;
+        let method = method.parse().map_err(|_| CliError::new("--request must begin with a method such as POST"))?;
         let url = client::url("--request", url.trim_start())?;
         let mut headers = client::headers("--header", &options.header)?;
-        let body = options.data.as_deref().map(body).transpose()?;
+        let body = options.data.as_deref().map(input::data).transpose()?;
         if body.is_some() && !headers.contains_key(CONTENT_TYPE) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
@@ -58,56 +60,50 @@ impl Subject {
     }
 
     /// Sends the request, if there is one.
-    pub(super) async fn send(self) -> Result<Asked, Trouble> {
+    pub(super) async fn send(self) -> Result<RequestedTrace, CliError> {
         let Request { method, url, headers, body } = match self {
-            Self::Given(trace) => return Ok(Asked { trace, sampled: None }),
+            Self::Given(trace) => return Ok(RequestedTrace { trace, sampled: None }),
             Self::Request(request) => *request,
         };
         let name = format!("{method} {}", shown(&url));
         let request = client::client()?.request(method, url).headers(headers).timeout(ANSWER);
         let sent = request.body(body.unwrap_or_default()).send().await;
-        let response = sent.map_err(|error| Trouble::new(format!("{name}: {}", client::failure(error))))?;
-        let named = asked(response.headers()).map_err(|what| Trouble::new(format!("{name}: {what}")));
+        let response = sent.map_err(|error| CliError::new(format!("{name}: {}", client::failure(error))))?;
+        let named = read_trace(response.headers()).map_err(|error| CliError::new(format!("{name}: {error}")));
         if response.status().is_success() {
             return named;
         }
-        let hint = named.map(|asked| format!(": its trace is {}", asked.trace)).unwrap_or_default();
-        Err(Trouble::new(format!("{name} was answered with {}{hint}", response.status())))
+        let hint = named.map(|requested| format!(": its trace is {}", requested.trace)).unwrap_or_default();
+        Err(CliError::new(format!("{name} was answered with {}{hint}", response.status())))
     }
 }
 
-/// The trace that an answer names.
-fn asked(headers: &HeaderMap) -> Result<Asked, String> {
+/// Reads the trace id from the headers of a response.
+fn read_trace(headers: &HeaderMap) -> Result<RequestedTrace, String> {
     let context = ["traceresponse", "traceparent"].into_iter().find_map(|name| Some((name, headers.get(name)?)));
     let parsed = context.map(|(name, value)| (name, TraceParent::parse(value.as_bytes()).ok()));
-    let said = parsed.and_then(|(_, parent)| parent).and_then(|parent| {
+    let decoded = parsed.and_then(|(_, parent)| parent).and_then(|parent| {
         let trace = parent.trace_id().to_string().parse().ok()?;
-        Some(Asked { trace, sampled: Some(parent.is_sampled()) })
+        Some(RequestedTrace { trace, sampled: Some(parent.is_sampled()) })
     });
     if let Some(value) = headers.get("x-trace-id") {
         let id = value.to_str().ok().and_then(|text| text.trim().parse().ok()).and_then(nonzero);
-        let trace = id.ok_or("the x-trace-id of the answer is not a trace id (32 hex digits, not all zero)")?;
-        return Ok(Asked { trace, sampled: said.filter(|said| said.trace == trace).and_then(|said| said.sampled) });
+        let trace = id.ok_or("the x-trace-id of the response is not a trace id (32 hex digits, not all zero)")?;
+        return Ok(RequestedTrace {
+            trace,
+            sampled: decoded.filter(|decoded| decoded.trace == trace).and_then(|decoded| decoded.sampled),
+        });
     }
-    said.ok_or_else(|| match parsed {
-        Some((name, _)) => format!("the {name} of the answer is malformed"),
-        None => "the answer names no trace: it has neither x-trace-id nor traceresponse nor traceparent; \
-                 let the service send its trace id, or give --trace-id"
+    decoded.ok_or_else(|| match parsed {
+        Some((name, _)) => format!("the {name} of the response is malformed"),
+        None => "the response names no trace: it has neither x-trace-id nor traceresponse nor traceparent; \
+                 configure the service to return its trace id, or give --trace-id"
             .to_owned(),
     })
 }
 
 fn nonzero(id: TraceId) -> Option<TraceId> {
     Some(id).filter(|id| !id.is_zero())
-}
-
-fn body(data: &str) -> Result<Vec<u8>, Trouble> {
-    match data.strip_prefix('@') {
-        None => Ok(data.as_bytes().to_vec()),
-        Some(path) => {
-            fs::read(path).map_err(|error| Trouble::because(format_args!("--data: cannot read {path}"), &error))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -118,11 +114,11 @@ mod tests {
 
     fn named(headers: &[(&'static str, &'static str)]) -> Result<(String, Option<bool>), String> {
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        asked(&headers).map(|asked| (asked.trace.to_string(), asked.sampled))
+        read_trace(&headers).map(|requested| (requested.trace.to_string(), requested.sampled))
     }
 
     #[test]
-    fn an_answer_names_its_trace_in_one_of_three_ways() {
+    fn a_response_names_its_trace_in_one_of_three_headers() {
         let response = "00-5b8efff798038103d269b633813fc60c-00f067aa0ba902b1-00";
         let other = "00-9b8efff798038103d269b633813fc60c-00f067aa0ba902b1-01";
         assert_eq!(named(&[("x-trace-id", ID)]), Ok((ID.to_owned(), None)));
@@ -133,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_names_none_is_trouble() {
+    fn a_response_without_a_trace_is_an_error() {
         for value in ["", "7", "00000000000000000000000000000000"] {
             assert!(named(&[("x-trace-id", value)]).unwrap_err().contains("not a trace id"), "{value}");
         }

@@ -1,142 +1,116 @@
-//! Waiting for a trace to be complete.
+//! Waiting until a trace is complete.
 
-use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget};
 use tokio::time::{Instant, sleep, timeout};
+use traced_broker::verify::HumanDuration;
 
 use super::backend::Backend;
-use super::expectation::Demands;
-use super::judge::Case;
-use super::linked::Linked;
-use super::request::Asked;
-use crate::screen::printable;
-use crate::trouble::Trouble;
+use super::expectation::Requirements;
+use super::linked::LinkedTraces;
+use super::outcome::Outcome;
+use super::request::RequestedTrace;
+use crate::bar::Bar;
+use crate::error::CliError;
+use crate::output::printable;
 
-/// How long an answer may take even when the time is up: the last one counts.
-const LEAST_PATIENCE: Duration = Duration::from_secs(5);
+/// Minimum timeout of a query, which the last one may need beyond the deadline.
+const MIN_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+const MAX_PAUSE: Duration = Duration::from_secs(3);
 
-/// Asks for the trace until all that is expected is there and no more comes, or the time is up.
-pub(super) async fn watch(backend: &Backend, asked: Asked, demands: Demands) -> Result<Case, Trouble> {
-    let progress = Progress::new();
-    let (start, mut linked, mut pause) = (Instant::now(), Linked::default(), FIRST_PAUSE);
-    let mut latest: Option<(Case, Instant)> = None;
-    let trouble = loop {
-        let mut trouble = None;
-        let spans = latest.as_ref().map_or(0, |(case, _)| spans(case));
-        let patience = demands.deadline.saturating_sub(start.elapsed()).max(LEAST_PATIENCE);
-        let looked = timeout(patience, look(backend, asked, &demands, &mut linked)).await;
-        match looked.unwrap_or_else(|_| Err(Trouble::passing(format!("{backend} does not answer: no answer in time"))))
-        {
+/// Queries the trace until all expectations are met and no new spans arrive, or until the deadline.
+pub(super) async fn watch(
+    backend: &Backend,
+    requested: RequestedTrace,
+    requirements: Requirements,
+) -> Result<Outcome, CliError> {
+    let bar = Bar::message("querying the trace");
+    let (start, mut linked, mut pause) = (Instant::now(), LinkedTraces::default(), FIRST_PAUSE);
+    let mut latest: Option<(Outcome, Instant)> = None;
+    let error = loop {
+        let mut error = None;
+        let spans = latest.as_ref().map_or(0, |(outcome, _)| spans(outcome));
+        let limit = requirements.deadline.saturating_sub(start.elapsed()).max(MIN_TIMEOUT);
+        let queried = timeout(limit, query(backend, requested, &requirements, &mut linked)).await;
+        match queried.unwrap_or_else(|_| Err(CliError::temporary(format!("{backend} does not respond in time")))) {
             Ok(None) => {}
-            Ok(Some(case)) => {
-                let unchanged = latest.filter(|_| self::spans(&case) == spans).map(|(_, since)| since);
-                latest = Some((case, unchanged.unwrap_or_else(Instant::now)));
+            Ok(Some(outcome)) => {
+                let unchanged = latest.filter(|_| self::spans(&outcome) == spans).map(|(_, since)| since);
+                latest = Some((outcome, unchanged.unwrap_or_else(Instant::now)));
             }
-            Err(passing) if passing.is_passing() => trouble = Some(passing),
-            Err(lasting) => return Err(lasting),
+            Err(temporary) if temporary.is_temporary() => error = Some(temporary),
+            Err(permanent) => return Err(permanent),
         }
         let mut next = pause;
-        if let Some((case, since)) = latest.take_if(|(case, _)| trouble.is_none() && !case.may_heal()) {
-            let quiet = since.elapsed();
-            if quiet >= demands.settle {
-                return Ok(case);
+        if let Some((outcome, since)) = latest.take_if(|(outcome, _)| error.is_none() && !outcome.may_improve()) {
+            let unchanged = since.elapsed();
+            if unchanged >= requirements.settle {
+                return Ok(outcome);
             }
-            next = demands.settle - quiet;
-            latest = Some((case, since));
+            next = requirements.settle - unchanged;
+            latest = Some((outcome, since));
         }
-        let left = demands.deadline.saturating_sub(start.elapsed());
+        let left = requirements.deadline.saturating_sub(start.elapsed());
         if left.is_zero() {
-            break trouble;
+            break error;
         }
-        progress.tell(latest.as_ref().map(|(case, _)| case), trouble.as_ref());
+        bar.set_message(printable(&status(latest.as_ref().map(|(outcome, _)| outcome), error.as_ref())));
         sleep(next.min(left)).await;
-        pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+        pause = (pause * 3 / 2).min(MAX_PAUSE);
     };
-    progress.end();
-    match (latest, trouble) {
-        (Some((mut case, _)), _) => {
-            case.look_for_strays(backend).await;
-            Ok(case)
+    match (latest, error) {
+        (Some((mut outcome, _)), _) => {
+            outcome.find_strays(backend).await;
+            Ok(outcome)
         }
-        (None, Some(trouble)) => Err(trouble),
-        (None, None) => Err(missing(backend, asked, demands.deadline).await),
+        (None, Some(error)) => Err(error),
+        (None, None) => Err(missing(backend, requested, requirements.deadline).await),
     }
 }
 
-async fn look(
+async fn query(
     backend: &Backend,
-    asked: Asked,
-    demands: &Demands,
-    linked: &mut Linked,
-) -> Result<Option<Case>, Trouble> {
-    let Some(traces) = backend.ask(asked.trace).await? else { return Ok(None) };
-    let traces = linked.follow(backend, traces, asked.trace).await?;
-    Ok(Case::of(asked, traces, demands))
+    requested: RequestedTrace,
+    requirements: &Requirements,
+    linked: &mut LinkedTraces,
+) -> Result<Option<Outcome>, CliError> {
+    let Some(traces) = backend.get_trace(requested.trace).await? else { return Ok(None) };
+    let traces = linked.follow(backend, traces, requested.trace).await?;
+    Ok(Outcome::new(requested, traces, requirements))
 }
 
-fn spans(case: &Case) -> usize {
-    case.traces().iter().map(|trace| trace.spans().len()).sum()
+fn spans(outcome: &Outcome) -> usize {
+    outcome.traces().iter().map(|trace| trace.spans().len()).sum()
 }
 
-/// Why there may be no trace at all.
-async fn missing(backend: &Backend, asked: Asked, deadline: Duration) -> Trouble {
-    let id = asked.trace;
+/// Returns the error for a trace that is missing at the deadline.
+async fn missing(backend: &Backend, requested: RequestedTrace, deadline: Duration) -> CliError {
+    let id = requested.trace;
     if !backend.is_recognized().await {
-        return Trouble::new(format!(
-            "{backend} has no trace {id}, and does not answer as one: is this the address that it is queried at?"
+        return CliError::new(format!(
+            "{backend} has no trace {id}, and does not respond like this backend: is this its query address?"
         ));
     }
-    let why = match asked.sampled {
-        Some(false) => "the service says that it did not sample it",
+    let reason = match requested.sampled {
+        Some(false) => "the service reports that it did not sample it",
         _ => {
-            "it was sampled away, the exporters dropped it, it has not arrived yet (a longer --deadline helps), or it is \
-             kept in another backend"
+            "it was sampled away, the exporters dropped it, it has not arrived yet (a longer --deadline helps), or it \
+             is in another backend"
         }
     };
-    Trouble::new(format!("{backend} has no trace {id} after {}: {why}", traced_broker::verify::HumanDuration(deadline)))
+    CliError::new(format!("{backend} has no trace {id} after {}: {reason}", HumanDuration(deadline)))
 }
 
-/// A line that says what is waited for; on a terminal only.
-#[derive(Debug)]
-struct Progress(ProgressBar);
-
-impl Progress {
-    fn new() -> Self {
-        let bar = ProgressBar::new_spinner();
-        if std::io::stderr().is_terminal() {
-            bar.enable_steady_tick(Duration::from_millis(120));
-        } else {
-            bar.set_draw_target(ProgressDrawTarget::hidden());
+/// Describes what the command waits for.
+fn status(outcome: Option<&Outcome>, error: Option<&CliError>) -> String {
+    match (error, outcome) {
+        (Some(error), _) => error.to_string(),
+        (None, None) => "waiting for the trace".to_owned(),
+        (None, Some(outcome)) => {
+            let unmet = outcome.expectations().iter().find(|result| !result.is_met());
+            let awaited = unmet.map_or("further spans".to_owned(), |result| result.expectation.to_string());
+            format!("{} spans, waiting for {awaited}", spans(outcome))
         }
-        bar.set_message("asking for the trace");
-        Self(bar)
-    }
-
-    fn tell(&self, case: Option<&Case>, trouble: Option<&Trouble>) {
-        let open =
-            |case: &Case| case.expectations().iter().find(|met| !met.is_met()).map(|met| met.expectation.to_string());
-        let what = match (trouble, case) {
-            (Some(trouble), _) => trouble.to_string(),
-            (None, None) => "waiting for the trace".to_owned(),
-            (None, Some(case)) => {
-                let open = open(case).unwrap_or_else(|| "the rest".to_owned());
-                format!("{} spans, waiting for {open}", spans(case))
-            }
-        };
-        self.0.set_message(printable(&what));
-    }
-
-    fn end(&self) {
-        self.0.finish_and_clear();
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.end();
     }
 }

@@ -1,4 +1,5 @@
-//! Messages by the batch: a context for each on the way out, a link for each on the way in, however many.
+//! Batches of messages: a context for each message published, and a link for each message consumed,
+//! however many there are.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,43 +7,41 @@ use std::time::Duration;
 use opentelemetry::trace::{SpanId, SpanKind, TraceContextExt};
 use opentelemetry_sdk::trace::SpanData;
 
-use super::super::super::failure::{Checked, check, check_eq};
-use super::super::super::journal::Journal;
-use super::super::super::spans::{attribute_text, check_begins_a_trace, check_failed, check_kind, is_root};
-use super::super::super::world::{World, numbers, text};
 use crate::broker::TracedBroker;
-use crate::broker_ext::TracedBrokerExt;
-use crate::consume::{Failed, Retry};
-use crate::handler::HandlerError;
-use crate::message::Message;
-use crate::received::Received;
+use crate::conformance::case_context::{CaseContext, numbers, text};
+use crate::conformance::failure::{Checked, check, check_eq};
+use crate::conformance::journal::Journal;
+use crate::conformance::spans::{attribute_text, check_begins_a_trace, check_failed, check_kind, is_root};
+use crate::message::{HandlerError, Message, Received};
+use crate::runtime::TracedBrokerExt;
+use crate::runtime::consume::{Failed, Retry};
 
-super::super::super::case::cases! { Trace:
+crate::conformance::case::cases! { Trace:
     b04_each_message_of_a_batch_has_its_own_context []
-        "Each message of a batch has a creation context of its own; the send spans link all of them.";
+        "Each message of a batch has its own creation context; the send spans link all of them.";
     b05_a_batch_is_one_span_that_links_every_message []
-        "The process span of a batch is a trace of its own that links the creation context of every message, once.";
+        "The process span of a batch begins its own trace and links the creation context of every message, once.";
     b06_a_batch_of_more_than_128_drops_no_link []
-        "A batch of more messages than a span keeps links for links every one of them all the same.";
+        "A batch with more messages than a span can hold links for still links every one of them.";
     b28_a_batch_that_fails_says_so_on_its_span [AtLeastOnce]
-        "The process span of a batch in which messages fail has the error, and how many.";
+        "The process span of a batch in which messages fail has the error, and the number that failed.";
 }
 
-async fn b04_each_message_of_a_batch_has_its_own_context(world: &World) -> Checked {
+async fn b04_each_message_of_a_batch_has_its_own_context(case: &CaseContext) -> Checked {
     const COUNT: usize = 150;
-    let broker = world.broker().await?;
-    let mut deliveries = broker.subscribe(world.group("g").prefetch(COUNT)).await?;
-    let root = world.root("import");
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g").prefetch(COUNT)).await?;
+    let root = case.root("import");
     let guard = root.clone().attach();
     let messages = numbers(COUNT).into_iter().map(|number| Message::new(number).key("one")).collect();
-    let publish = broker.publish_batch(&world.topic, messages);
+    let publish = broker.publish_batch(&case.topic, messages);
     drop(guard);
     for result in publish.await {
         result?;
     }
     let mut order = Vec::new();
     for _ in 0..COUNT {
-        let delivery = world.next(&mut deliveries).await?;
+        let delivery = case.next(&mut deliveries).await?;
         order.push(text(delivery.message().payload()));
         delivery.process(|_| async { Ok(()) }).await?;
     }
@@ -50,16 +49,16 @@ async fn b04_each_message_of_a_batch_has_its_own_context(world: &World) -> Check
     broker.close().await?;
     check_eq!(order, numbers(COUNT), "the order");
     let trace = root.span().span_context().trace_id();
-    check!(world.spans.all().iter().all(|span| span.span_context.trace_id() == trace), "all spans are in one trace");
-    world.expect_whole_traces();
-    check_batch(world, COUNT)
+    check!(case.spans.all().iter().all(|span| span.span_context.trace_id() == trace), "all spans are in one trace");
+    case.expect_whole_traces();
+    check_batch(case, COUNT)
 }
 
-fn check_batch(world: &World, count: usize) -> Checked {
-    world.spans.check_everything_resolves()?;
-    let creates = world.spans.named(&format!("create {}", world.topic));
-    let sends = world.spans.named(&world.send_name());
-    let processes = world.spans.named(&world.process_name());
+fn check_batch(case: &CaseContext, count: usize) -> Checked {
+    case.spans.check_everything_resolves()?;
+    let creates = case.spans.named(&format!("create {}", case.topic));
+    let sends = case.spans.named(&case.send_name());
+    let processes = case.spans.named(&case.process_name());
     let seen = (creates.len(), sends.len(), processes.len());
     check_eq!(seen, (count, count.div_ceil(128), count), "the number of create, send and process spans");
     let created = sorted(creates.iter().map(|create| create.span_context.span_id()));
@@ -75,11 +74,11 @@ fn check_batch(world: &World, count: usize) -> Checked {
     creates.iter().try_for_each(|create| check_kind(create, SpanKind::Producer))
 }
 
-async fn b05_a_batch_is_one_span_that_links_every_message(world: &World) -> Checked {
+async fn b05_a_batch_is_one_span_that_links_every_message(case: &CaseContext) -> Checked {
     const COUNT: usize = 100;
-    consume_batch_of(world, COUNT).await?;
-    let batches = world.spans.named(&world.process_name());
-    let creates = world.spans.named(&format!("create {}", world.topic));
+    consume_batch_of(case, COUNT).await?;
+    let batches = case.spans.named(&case.process_name());
+    let creates = case.spans.named(&format!("create {}", case.topic));
     check!(linked(&batches) == ids(&creates), "each creation context is linked, once");
     for batch in &batches {
         check_kind(batch, SpanKind::Consumer)?;
@@ -87,15 +86,15 @@ async fn b05_a_batch_is_one_span_that_links_every_message(world: &World) -> Chec
         let count = attribute_text(batch, "messaging.batch.message_count");
         check_eq!(count, batch.links.len().to_string(), "the number of messages of a batch, and of its links");
     }
-    world.expect_whole_traces();
-    world.spans.check_everything_resolves()
+    case.expect_whole_traces();
+    case.spans.check_everything_resolves()
 }
 
-async fn b06_a_batch_of_more_than_128_drops_no_link(world: &World) -> Checked {
+async fn b06_a_batch_of_more_than_128_drops_no_link(case: &CaseContext) -> Checked {
     const COUNT: usize = 300;
-    consume_batch_of(world, COUNT).await?;
-    let spans = world.spans.named(&world.process_name());
-    let creates = world.spans.named(&format!("create {}", world.topic));
+    consume_batch_of(case, COUNT).await?;
+    let spans = case.spans.named(&case.process_name());
+    let creates = case.spans.named(&format!("create {}", case.topic));
     check!(linked(&spans) == ids(&creates), "each creation context is linked, once");
     let mut largest = 0;
     for span in &spans {
@@ -111,32 +110,32 @@ async fn b06_a_batch_of_more_than_128_drops_no_link(world: &World) -> Checked {
         largest = largest.max(links);
     }
     check!(largest > 128, "more than 128 messages were handled at once: {largest}");
-    world.expect_whole_traces();
-    world.spans.check_everything_resolves()
+    case.expect_whole_traces();
+    case.spans.check_everything_resolves()
 }
 
-/// Publishes so many messages and has them handled by as few batches as can be.
-async fn consume_batch_of(world: &World, count: usize) -> Checked {
-    let (broker, journal) = (world.broker().await?, Journal::default());
+/// Publishes `count` messages, and handles them in as few batches as possible.
+async fn consume_batch_of(case: &CaseContext, count: usize) -> Checked {
+    let (broker, journal) = (case.broker().await?, Journal::default());
     let handler = async |batch: Vec<Received>| {
         batch.iter().for_each(|message| journal.write(text(message.payload())));
         Ok::<_, HandlerError>(Vec::new())
     };
-    world.make_group("g").await?;
+    case.make_group("g").await?;
     let waiting = async {
-        if !world.capabilities.backlog || !world.capabilities.at_least_once {
-            // The batch is awaited before it is published.
-            tokio::time::sleep(world.harness.quiet()).await;
+        if !case.capabilities.backlog || !case.capabilities.at_least_once {
+            // The consumer must wait for the batch before it is published.
+            tokio::time::sleep(case.harness.quiet()).await;
         }
         let messages = numbers(count).into_iter().map(Message::new).collect();
-        for result in broker.publish_batch(&world.topic, messages).await {
+        for result in broker.publish_batch(&case.topic, messages).await {
             result?;
         }
-        journal.has(world, count).await;
+        journal.has(case, count).await;
         Checked::Ok(())
     };
     let mut published = Ok(());
-    let consume = broker.consume_batch(world.group("g"), handler).size(count).linger(Duration::from_secs(1));
+    let consume = broker.consume_batch(case.group("g"), handler).size(count).linger(Duration::from_secs(1));
     consume.run_until(async { published = waiting.await }).await?;
     published?;
     broker.close().await?;
@@ -146,8 +145,8 @@ async fn consume_batch_of(world: &World, count: usize) -> Checked {
     Ok(())
 }
 
-async fn b28_a_batch_that_fails_says_so_on_its_span(world: &World) -> Checked {
-    let (broker, journal) = (world.broker().await?, Journal::default());
+async fn b28_a_batch_that_fails_says_so_on_its_span(case: &CaseContext) -> Checked {
+    let (broker, journal) = (case.broker().await?, Journal::default());
     let handler = async |batch: Vec<Received>| {
         let mut failed = Vec::new();
         for (index, message) in batch.iter().enumerate() {
@@ -160,21 +159,21 @@ async fn b28_a_batch_that_fails_says_so_on_its_span(world: &World) -> Checked {
         }
         Ok::<_, HandlerError>(failed)
     };
-    world.make_group("g").await?;
-    let consume = broker.consume_batch(world.group("g"), handler).size(1).retry(Retry::immediate(5));
+    case.make_group("g").await?;
+    let consume = broker.consume_batch(case.group("g"), handler).size(1).retry(Retry::immediate(5));
     let publishing = async {
-        tokio::time::sleep(world.harness.quiet()).await;
+        tokio::time::sleep(case.harness.quiet()).await;
         for payload in ["bad", "panics"] {
-            broker.publish(&world.topic, Message::new(payload).key("one")).await?;
+            broker.publish(&case.topic, Message::new(payload).key("one")).await?;
         }
-        journal.has(world, 4).await;
+        journal.has(case, 4).await;
         Checked::Ok(())
     };
     let mut published = Ok(());
     consume.run_until(async { published = publishing.await }).await?;
     published?;
     broker.close().await?;
-    let spans = world.spans.named(&world.process_name());
+    let spans = case.spans.named(&case.process_name());
     check_eq!(spans.len(), 4, "the number of process spans");
     let failed: BTreeMap<String, &SpanData> =
         spans.iter().map(|span| (attribute_text(span, "error.type"), span)).collect();
@@ -188,7 +187,7 @@ fn ids(spans: &[SpanData]) -> Vec<[u8; 8]> {
     sorted(spans.iter().map(|span| span.span_context.span_id()))
 }
 
-/// What the spans link, repetitions included.
+/// Returns the ids of the spans that are linked, including repetitions.
 fn linked(spans: &[SpanData]) -> Vec<[u8; 8]> {
     sorted(spans.iter().flat_map(|span| span.links.iter()).map(|link| link.span_context.span_id()))
 }

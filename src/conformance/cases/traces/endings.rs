@@ -1,32 +1,31 @@
-//! A consumer drains, a connection closes: what is in flight keeps its context, and every span ends.
+//! A consumer drains, a connection closes: messages in flight keep their contexts, and every span
+//! ends.
 
 use std::time::Duration;
 
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt;
 
-use super::super::super::counted::counted;
-use super::super::super::failure::{Checked, check, check_eq};
-use super::super::super::journal::Journal;
-use super::super::super::world::World;
 use crate::broker::TracedBroker;
-use crate::broker_ext::TracedBrokerExt;
-use crate::consume::Retry;
-use crate::handler::HandlerError;
-use crate::message::Message;
-use crate::received::Received;
+use crate::conformance::case_context::CaseContext;
+use crate::conformance::counted::counted;
+use crate::conformance::failure::{Checked, check, check_eq};
+use crate::conformance::journal::Journal;
+use crate::message::{HandlerError, Message, Received};
+use crate::runtime::TracedBrokerExt;
+use crate::runtime::consume::Retry;
 
-super::super::super::case::cases! { Trace:
+crate::conformance::case::cases! { Trace:
     b37_every_span_ends_when_a_consumer_drains [AtLeastOnce]
-        "Told to stop in the middle of handlers, retries and dead letters: of all spans that were started, each has ended.";
+        "After a stop in the middle of handlers, retries and dead letters, every span that was started has ended.";
     b37_a_handler_keeps_its_context_when_its_connection_closes []
         "A handler whose connection is closed under it keeps the context of its message to the end, and its span ends.";
 }
 
-async fn b37_every_span_ends_when_a_consumer_drains(world: &World) -> Checked {
+async fn b37_every_span_ends_when_a_consumer_drains(case: &CaseContext) -> Checked {
     const COUNT: usize = 60;
     let (provider, counts) = counted();
-    let broker = world.untraced().await?.with_tracer_provider(&provider);
+    let broker = case.untraced().await?.with_tracer_provider(&provider);
     let journal = Journal::default();
     let handler = async |message: Received| {
         journal.write("begun");
@@ -38,14 +37,14 @@ async fn b37_every_span_ends_when_a_consumer_drains(world: &World) -> Checked {
             _ => std::future::pending().await,
         }
     };
-    let consume = broker.consume(world.group("g"), handler).concurrency(8).dead_letter(world.topic("dead"));
+    let consume = broker.consume(case.group("g"), handler).concurrency(8).dead_letter(case.topic("dead"));
     let retry = Retry::fixed(100, Duration::from_millis(20));
     let consumer = consume.retry(retry).drain_time(Duration::from_millis(100)).subscribed().await?;
     let messages = (0..COUNT).map(|number| Message::new("x".repeat(number)));
-    for result in broker.publish_batch(&world.topic, messages.collect()).await {
+    for result in broker.publish_batch(&case.topic, messages.collect()).await {
         result?;
     }
-    let report = consumer.run_until(journal.has(world, COUNT / 2)).await;
+    let report = consumer.run_until(journal.has(case, COUNT / 2)).await;
     check!(report.abandoned > 0, "some handlers were cut off: {report}");
     broker.close().await?;
     check!(counts.started() > COUNT, "spans were started: {counts:?}");
@@ -53,11 +52,11 @@ async fn b37_every_span_ends_when_a_consumer_drains(world: &World) -> Checked {
     Ok(())
 }
 
-async fn b37_a_handler_keeps_its_context_when_its_connection_closes(world: &World) -> Checked {
-    let broker = world.broker().await?;
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    let root = world.root("POST /orders");
-    broker.publish(&world.topic, Message::new("x").context(root.clone())).await?;
+async fn b37_a_handler_keeps_its_context_when_its_connection_closes(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    let root = case.root("POST /orders");
+    broker.publish(&case.topic, Message::new("x").context(root.clone())).await?;
     let trace = root.span().span_context().trace_id();
     let closing = broker.clone();
     let handler = |_| async move {
@@ -69,12 +68,12 @@ async fn b37_a_handler_keeps_its_context_when_its_connection_closes(world: &Worl
         check_eq!(after, before, "the context of the handler once its connection is closed");
         Ok(())
     };
-    let processed = world.next(&mut deliveries).await?.process(handler).await;
-    // Settling may fail by now; the handler must not have.
+    let processed = case.next(&mut deliveries).await?.process(handler).await;
+    // Settling may fail by now, but the handler must have succeeded.
     let error = processed.ok().and_then(|processed| processed.error);
     check!(error.is_none(), "the handler succeeds: {error:?}");
     root.span().end();
-    let process = world.spans.one(&world.process_name())?;
+    let process = case.spans.one(&case.process_name())?;
     check_eq!(process.span_context.trace_id(), trace, "the trace of the process span");
     let lasted = process.end_time.duration_since(process.start_time).unwrap_or_default();
     check!(lasted >= Duration::from_millis(10), "the process span lasts as long as the handler: {lasted:?}");

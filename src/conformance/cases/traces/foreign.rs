@@ -1,34 +1,34 @@
-//! Contexts that others wrote: in any case, twice, as garbage, with poison in them; and the form in which ours lie on the wire.
+//! Contexts from foreign producers: in any letter case, doubled, garbage, hostile. Also the form of
+//! our own contexts on the wire.
 
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 
-use super::super::super::failure::{Checked, Failure, check, check_eq};
-use super::super::super::foreign::{Foreign, TRACEPARENT, context};
-use super::super::super::measurements::total;
-use super::super::super::spans::{check_begins_a_trace, check_child, check_linked};
-use super::super::super::world::{World, text};
 use crate::broker::TracedBroker;
+use crate::conformance::case_context::{CaseContext, text};
+use crate::conformance::failure::{Checked, Failure, check, check_eq};
+use crate::conformance::foreign::{Foreign, TRACEPARENT, context};
+use crate::conformance::measurements::total;
+use crate::conformance::spans::{check_begins_a_trace, check_child, check_linked};
 use crate::driver::{Disposition, Inbound, Source};
-use crate::message::Message;
-use crate::metrics::CONTEXT_REJECTED;
-use crate::received::Received;
+use crate::message::{Message, Received};
+use crate::names::metric;
 
-super::super::super::case::cases! { Trace:
+crate::conformance::case::cases! { Trace:
     b22_a_garbage_header_costs_the_context_and_nothing_else []
-        "A message whose context is garbage is delivered, counted, and begins a trace of its own; the next one is as if nothing had been.";
+        "A message whose context is garbage is delivered, counted, and begins its own trace; the next one is not affected.";
     b23_a_header_is_found_in_any_case []
-        "The three headers are found whatever the case of their names.";
+        "The three headers are found whatever the letter case of their names.";
     b25_doubled_headers_are_read_as_documented []
-        "Equal doubles of a context are one, different ones are none; doubled lists are joined in order.";
+        "Equal duplicates of a context count as one, different ones as none; duplicate lists are joined in order.";
     b26_contexts_lie_on_the_wire_as_text_under_lower_case_names []
-        "What a driver reads is a traceparent of 55 characters under its name in lower case, and nothing else but text.";
+        "A driver reads a traceparent of 55 characters under its name in lower case, and only text.";
     b36_hostile_baggage_does_not_reach_the_next_hop []
-        "Baggage that hides line breaks goes on, published or forwarded, with the breaks as hidden as they came: no header comes out of it.";
+        "Baggage with escaped line breaks travels on, published or forwarded, with the breaks still escaped: no header is injected.";
 }
 
-/// What is no context, by the name of the payload.
+/// Values that are not contexts, each with a payload that names it.
 const GARBAGE: &[(&str, &[u8])] = &[
     ("empty", b""),
     ("cut off", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0"),
@@ -43,11 +43,11 @@ const GARBAGE: &[(&str, &[u8])] = &[
     ("line break", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nx: y"),
 ];
 
-async fn b22_a_garbage_header_costs_the_context_and_nothing_else(world: &World) -> Checked {
-    let driver = world.driver().await?;
-    let broker = world.traced(driver.clone());
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    let foreign = Foreign::on(world, driver).await?;
+async fn b22_a_garbage_header_costs_the_context_and_nothing_else(case: &CaseContext) -> Checked {
+    let driver = case.driver().await?;
+    let broker = case.traced(driver.clone());
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    let foreign = Foreign::on(case, driver).await?;
     let mut spoilt = 0;
     for (name, value) in GARBAGE {
         if !foreign.publish(name, &[("traceparent", value), ("tracestate", value), ("baggage", value)]).await? {
@@ -60,13 +60,13 @@ async fn b22_a_garbage_header_costs_the_context_and_nothing_else(world: &World) 
                 check_eq!(text(message.payload()), payload, "the message that is handled");
                 Ok(())
             };
-            world.handle(&mut deliveries, handler).await?;
+            case.handle(&mut deliveries, handler).await?;
         }
     }
     broker.close().await?;
-    let processes = world.spans.named(&world.process_name());
+    let processes = case.spans.named(&case.process_name());
     check_eq!(processes.len(), 2 * spoilt, "the number of process spans");
-    let rejected = world.measurements.points(CONTEXT_REJECTED, ("messaging.system", broker.system()))?;
+    let rejected = case.measurements.points(metric::CONTEXT_REJECTED.name, ("messaging.system", broker.system()))?;
     check!(total(&rejected) >= spoilt as u64, "each garbage header is counted: {} of {spoilt}", total(&rejected));
     for pair in processes.chunks(2) {
         check_begins_a_trace(&pair[0], [&context()])?;
@@ -76,11 +76,11 @@ async fn b22_a_garbage_header_costs_the_context_and_nothing_else(world: &World) 
     Ok(())
 }
 
-async fn b23_a_header_is_found_in_any_case(world: &World) -> Checked {
-    let driver = world.driver().await?;
-    let broker = world.traced(driver.clone());
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    let foreign = Foreign::on(world, driver).await?;
+async fn b23_a_header_is_found_in_any_case(case: &CaseContext) -> Checked {
+    let driver = case.driver().await?;
+    let broker = case.traced(driver.clone());
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    let foreign = Foreign::on(case, driver).await?;
     let names = [
         ["traceparent", "tracestate", "baggage"],
         ["Traceparent", "Tracestate", "Baggage"],
@@ -98,10 +98,10 @@ async fn b23_a_header_is_found_in_any_case(world: &World) -> Checked {
             check_eq!(states, "a=1", "what the header {state} says");
             Ok(())
         };
-        world.handle(&mut deliveries, handler).await?;
+        case.handle(&mut deliveries, handler).await?;
     }
     broker.close().await?;
-    let processes = world.spans.named(&world.process_name());
+    let processes = case.spans.named(&case.process_name());
     check_eq!(processes.len(), names.len(), "the number of process spans");
     for process in &processes {
         check_child(process, &context())?;
@@ -110,10 +110,10 @@ async fn b23_a_header_is_found_in_any_case(world: &World) -> Checked {
     Ok(())
 }
 
-/// Headers, whether their context is trusted, and what their trace state is.
+/// Headers, a flag that is `true` if their context is trusted, and their trace state.
 type Doubled<'a> = (&'a [(&'a str, &'a [u8])], bool, &'a str);
 
-async fn b25_doubled_headers_are_read_as_documented(world: &World) -> Checked {
+async fn b25_doubled_headers_are_read_as_documented(case: &CaseContext) -> Checked {
     let other = TRACEPARENT.replace("00f067aa0ba902b7", "00f067aa0ba902b8");
     let (good, other) = (("traceparent", TRACEPARENT.as_bytes()), ("traceparent", other.as_bytes()));
     let sets: [Doubled<'_>; 5] = [
@@ -127,10 +127,10 @@ async fn b25_doubled_headers_are_read_as_documented(world: &World) -> Checked {
             "a=1,b=2",
         ),
     ];
-    let driver = world.driver().await?;
-    let broker = world.traced(driver.clone());
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    let foreign = Foreign::on(world, driver).await?;
+    let driver = case.driver().await?;
+    let broker = case.traced(driver.clone());
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    let foreign = Foreign::on(case, driver).await?;
     for (index, (pairs, _, state)) in sets.iter().enumerate() {
         check!(foreign.publish(&index.to_string(), pairs).await?, "plain text is carried");
         let handler = |_| async move {
@@ -140,10 +140,10 @@ async fn b25_doubled_headers_are_read_as_documented(world: &World) -> Checked {
             check_eq!(current.baggage().len(), state.len().min(2), "how much baggage set {index} holds");
             Ok(())
         };
-        world.handle(&mut deliveries, handler).await?;
+        case.handle(&mut deliveries, handler).await?;
     }
     broker.close().await?;
-    let processes = world.spans.named(&world.process_name());
+    let processes = case.spans.named(&case.process_name());
     check_eq!(processes.len(), sets.len(), "the number of process spans");
     for (index, (process, (_, trusted, _))) in processes.iter().zip(&sets).enumerate() {
         if *trusted {
@@ -156,21 +156,21 @@ async fn b25_doubled_headers_are_read_as_documented(world: &World) -> Checked {
     Ok(())
 }
 
-async fn b26_contexts_lie_on_the_wire_as_text_under_lower_case_names(world: &World) -> Checked {
-    let driver = world.driver().await?;
-    let mut source = driver.subscribe(&world.group("g")).await?;
-    let broker = world.broker().await?;
+async fn b26_contexts_lie_on_the_wire_as_text_under_lower_case_names(case: &CaseContext) -> Checked {
+    let driver = case.driver().await?;
+    let mut source = driver.subscribe(&case.group("g")).await?;
+    let broker = case.broker().await?;
     let context = Context::current_with_value(()).with_baggage([KeyValue::new("city", "Köln")]);
-    let root = world.root("request").span().span_context().clone();
+    let root = case.root("request").span().span_context().clone();
     let context = context.with_remote_span_context(root);
-    broker.publish(&world.topic, Message::new("x").context(context)).await?;
-    let inbound = next(world, &mut source).await?;
+    broker.publish(&case.topic, Message::new("x").context(context)).await?;
+    let inbound = next(case, &mut source).await?;
     let ours = |name: &&str| ["traceparent", "baggage"].iter().any(|ours| ours.eq_ignore_ascii_case(name));
     let mut names: Vec<&str> = inbound.headers.iter().map(|(name, _)| name).filter(ours).collect();
     names.sort_unstable();
     check_eq!(names, ["baggage", "traceparent"], "the names on the wire");
     let parent = inbound.headers.get("traceparent").map(text).unwrap_or_default();
-    let send = world.spans.one(&world.send_name())?.span_context;
+    let send = case.spans.one(&case.send_name())?.span_context;
     let due = format!("00-{}-{}-01", send.trace_id(), send.span_id());
     check_eq!((parent.len(), &parent), (55, &due), "the length of the traceparent on the wire, and itself");
     let baggage = inbound.headers.get("baggage").map(text).unwrap_or_default();
@@ -179,21 +179,21 @@ async fn b26_contexts_lie_on_the_wire_as_text_under_lower_case_names(world: &Wor
     Ok(())
 }
 
-async fn next(world: &World, source: &mut Source) -> Checked<Inbound> {
+async fn next(case: &CaseContext, source: &mut Source) -> Checked<Inbound> {
     let next = std::future::poll_fn(|cx| source.poll_next(cx));
-    let next = world.within("the next message of the driver", next).await?;
+    let next = case.within("the next message of the driver", next).await?;
     let next = next.ok_or_else(|| Failure::new("the source goes on until the driver is closed: it ended"))?;
     Ok(next?)
 }
 
-async fn b36_hostile_baggage_does_not_reach_the_next_hop(world: &World) -> Checked {
+async fn b36_hostile_baggage_does_not_reach_the_next_hop(case: &CaseContext) -> Checked {
     const HOSTILE: &[u8] = b"fine=1;p=2,user=eve%0d%0aX-Admin:%201,eve%0d%0a=2,meta=3;q=%0d%0aX-Admin:%201,last=4";
-    let driver = world.driver().await?;
-    let broker = world.traced(driver.clone());
-    let onward = world.topic("onward");
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    let mut last = broker.subscribe(world.group_on(&onward, "g")).await?;
-    let foreign = Foreign::on(world, driver).await?;
+    let driver = case.driver().await?;
+    let broker = case.traced(driver.clone());
+    let onward = case.topic("onward");
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    let mut last = broker.subscribe(case.group_on(&onward, "g")).await?;
+    let foreign = Foreign::on(case, driver).await?;
     let pairs: [(&str, &[u8]); 2] = [("traceparent", TRACEPARENT.as_bytes()), ("baggage", HOSTILE)];
     check!(foreign.publish("hostile", &pairs).await?, "plain text is carried");
     let (publisher, to) = (broker.clone(), onward.clone());
@@ -203,7 +203,7 @@ async fn b36_hostile_baggage_does_not_reach_the_next_hop(world: &World) -> Check
         publisher.forward(&to, Message::from(&message)).await?;
         Ok(())
     };
-    world.handle(&mut deliveries, handler).await?;
+    case.handle(&mut deliveries, handler).await?;
     for _ in 0..2 {
         let handler = |message: Received| async move {
             check_fine(&Context::current())?;
@@ -214,12 +214,12 @@ async fn b36_hostile_baggage_does_not_reach_the_next_hop(world: &World) -> Check
             }
             Ok(())
         };
-        world.handle(&mut last, handler).await?;
+        case.handle(&mut last, handler).await?;
     }
     Ok(())
 }
 
-/// What is fine is there.
+/// Checks that the valid baggage is present.
 fn check_fine(context: &Context) -> Checked {
     for (name, due) in [("fine", "1"), ("last", "4")] {
         let seen = context.baggage().get(name).map(ToString::to_string);

@@ -1,4 +1,5 @@
-//! The broker is killed under a handler: its context stays, and what comes again is in the same trace.
+//! The broker is killed while a handler runs: the handler keeps its context, and a redelivery is in
+//! the same trace.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,39 +8,37 @@ use futures_util::StreamExt;
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt;
 
-use super::super::super::failure::{Checked, Failure, check, check_eq};
-use super::super::super::spans::{attribute_text, check_child};
-use super::super::super::world::World;
-use crate::broker::{Broker, TracedBroker};
-use crate::consumer::Deliveries;
-use crate::message::Message;
-use crate::received::Received;
+use crate::broker::{Broker, Deliveries, TracedBroker};
+use crate::conformance::case_context::CaseContext;
+use crate::conformance::failure::{Checked, Failure, check, check_eq};
+use crate::conformance::spans::{attribute_text, check_child};
+use crate::message::{HandlerError, Message, Received};
 
-super::super::super::case::cases! { Restart:
+crate::conformance::case::cases! { Restart:
     b31_after_a_kill_each_attempt_is_one_span_of_the_same_parent [Durable, AtLeastOnce]
-        "A message whose handler was at work when the broker was killed comes again in the same trace, a span for each attempt.";
+        "A message whose handler was at work when the broker was killed is redelivered in the same trace, with a span for each attempt.";
     b37_a_handler_keeps_its_context_over_a_reconnection [Durable, AtLeastOnce]
         "A handler that is at work when the broker is killed publishes afterwards, on the new connection, in its own trace.";
 }
 
-/// How long a broker that was killed may take to be reached again.
+/// Maximum time until a broker that was killed can be reached again.
 const STUCK: Duration = Duration::from_secs(60);
 
-async fn b31_after_a_kill_each_attempt_is_one_span_of_the_same_parent(world: &World) -> Checked {
-    let mortal = super::super::restart::mortal(world).await?;
-    let broker = world.traced(mortal.connect().await?);
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    broker.publish(&world.topic, Message::new("x")).await?;
-    let delivery = world.next(&mut deliveries).await?;
-    tokio::time::sleep(mortal.settling_time()).await;
-    let killing = std::sync::Arc::clone(&mortal);
+async fn b31_after_a_kill_each_attempt_is_one_span_of_the_same_parent(case: &CaseContext) -> Checked {
+    let killable = crate::conformance::cases::restart::killable(case).await?;
+    let broker = case.traced(killable.connect().await?);
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    broker.publish(&case.topic, Message::new("x")).await?;
+    let delivery = case.next(&mut deliveries).await?;
+    tokio::time::sleep(killable.settling_time()).await;
+    let killing = std::sync::Arc::clone(&killable);
     let processed = delivery.process(|_| async move { Ok(killing.kill_and_restart().await?) }).await;
-    // A settlement may be lost with its connection, or find its way by a new one.
+    // A settlement may be lost with its connection, or succeed on a new one.
     let settled = processed.is_ok();
     let attempts = if settled { 1 } else { 1 + handle_until_settled(&mut deliveries).await? };
     broker.close().await?;
-    let send = world.spans.one(&world.send_name())?;
-    let spans = world.spans.named(&world.process_name());
+    let send = case.spans.one(&case.send_name())?;
+    let spans = case.spans.named(&case.process_name());
     let ids: BTreeSet<[u8; 8]> = spans.iter().map(|span| span.span_context.span_id().to_bytes()).collect();
     check_eq!((spans.len(), ids.len()), (attempts, attempts), "the number of process spans, and of their ids");
     for span in &spans {
@@ -47,10 +46,10 @@ async fn b31_after_a_kill_each_attempt_is_one_span_of_the_same_parent(world: &Wo
     }
     let ended_well = attribute_text(&spans[attempts - 1], "error.type").is_empty();
     check!(ended_well, "the last attempt is settled");
-    world.spans.check_everything_resolves()
+    case.spans.check_everything_resolves()
 }
 
-/// Handles what comes until one is settled, and says how often that took.
+/// Handles deliveries until one is settled, and returns how many were handled.
 async fn handle_until_settled(deliveries: &mut Deliveries) -> Checked<usize> {
     let mut handled = 0;
     let again = async {
@@ -64,21 +63,21 @@ async fn handle_until_settled(deliveries: &mut Deliveries) -> Checked<usize> {
         false
     };
     let settled = tokio::time::timeout(STUCK, again).await;
-    check!(matches!(settled, Ok(true)), "what was unsettled comes again within {STUCK:?} and is settled");
+    check!(matches!(settled, Ok(true)), "an unsettled message is redelivered within {STUCK:?} and is settled");
     Ok(handled)
 }
 
-async fn b37_a_handler_keeps_its_context_over_a_reconnection(world: &World) -> Checked {
-    let mortal = super::super::restart::mortal(world).await?;
-    let broker = world.traced(mortal.connect().await?);
-    let onward = world.topic("onward");
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    let mut last = broker.subscribe(world.group_on(&onward, "g")).await?;
-    let root = world.root("POST /orders");
-    broker.publish(&world.topic, Message::new("x").context(root.clone())).await?;
-    let delivery = world.next(&mut deliveries).await?;
-    tokio::time::sleep(mortal.settling_time()).await;
-    let (killing, publisher, to) = (std::sync::Arc::clone(&mortal), broker.clone(), onward.clone());
+async fn b37_a_handler_keeps_its_context_over_a_reconnection(case: &CaseContext) -> Checked {
+    let killable = crate::conformance::cases::restart::killable(case).await?;
+    let broker = case.traced(killable.connect().await?);
+    let onward = case.topic("onward");
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    let mut last = broker.subscribe(case.group_on(&onward, "g")).await?;
+    let root = case.root("POST /orders");
+    broker.publish(&case.topic, Message::new("x").context(root.clone())).await?;
+    let delivery = case.next(&mut deliveries).await?;
+    tokio::time::sleep(killable.settling_time()).await;
+    let (killing, publisher, to) = (std::sync::Arc::clone(&killable), broker.clone(), onward.clone());
     let handler = |_: Received| async move {
         let before = Context::current().span().span_context().clone();
         killing.kill_and_restart().await?;
@@ -92,14 +91,14 @@ async fn b37_a_handler_keeps_its_context_over_a_reconnection(world: &World) -> C
     check!(error.is_none(), "the handler succeeds: {error:?}");
     check!(handle_until_settled(&mut last).await? > 0, "what the handler published arrives");
     root.span().end();
-    let process = world.spans.named(&world.process_name());
+    let process = case.spans.named(&case.process_name());
     let process = process.first().ok_or_else(|| Failure::new("the handler has a process span"))?;
-    let sends = world.spans.named(&format!("send {onward}"));
+    let sends = case.spans.named(&format!("send {onward}"));
     check!(!sends.is_empty(), "what the handler published has a span");
     for send in &sends {
         check_child(send, &process.span_context)?;
     }
-    for next in world.spans.named(&format!("process {onward}")) {
+    for next in case.spans.named(&format!("process {onward}")) {
         let sent = sends.iter().any(|send| send.span_context.span_id() == next.parent_span_id);
         check!(sent, "what arrives is a child of a send span");
     }
@@ -107,7 +106,7 @@ async fn b37_a_handler_keeps_its_context_over_a_reconnection(world: &World) -> C
     Ok(())
 }
 
-async fn publish_once_it_can(broker: &Broker, topic: &str) -> Result<(), crate::HandlerError> {
+async fn publish_once_it_can(broker: &Broker, topic: &str) -> Result<(), HandlerError> {
     let until = tokio::time::Instant::now() + STUCK;
     loop {
         match broker.publish(topic, Message::new("after")).await {

@@ -1,4 +1,5 @@
-//! A hundred thousand messages, sixty-four at a time, some of them again and some of them dead: none sees another's context.
+//! A hundred thousand messages, sixty-four at a time, some retried and some dead-lettered: no
+//! handler sees the context of another message.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -6,45 +7,42 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use opentelemetry::baggage::BaggageExt;
-use opentelemetry::trace::TraceContextExt;
-use opentelemetry::trace::TraceFlags;
+use opentelemetry::trace::{TraceContextExt, TraceFlags};
 use opentelemetry::{Context, KeyValue};
 use parking_lot::Mutex;
 
-use super::super::super::counted::counted;
-use super::super::super::failure::{Checked, Failure, check, check_eq};
-use super::super::super::foreign::remote;
-use super::super::super::world::{World, text};
 use crate::broker::{Broker, TracedBroker};
-use crate::broker_ext::TracedBrokerExt;
-use crate::consume::Retry;
-use crate::handler::HandlerError;
-use crate::message::Message;
-use crate::received::Received;
+use crate::conformance::case_context::{CaseContext, text};
+use crate::conformance::counted::counted;
+use crate::conformance::failure::{Checked, Failure, check, check_eq};
+use crate::conformance::foreign::remote;
+use crate::message::{HandlerError, Message, Received};
+use crate::runtime::TracedBrokerExt;
+use crate::runtime::consume::Retry;
 
-super::super::super::case::cases! { Stress:
+crate::conformance::case::cases! { Stress:
     b17_none_of_a_hundred_thousand_sees_anothers_context [AtLeastOnce]
-        "A hundred thousand messages, sixty-four at a time, with retries and dead letters: the context of each is the copy in its payload, and every span that was started has ended.";
+        "A hundred thousand messages, sixty-four at a time, with retries and dead letters: the context of each equals the copy in its payload, and every span that was started has ended.";
 }
 
-/// How many handlers run at a time.
+/// Number of handlers that run at a time.
 const AT_A_TIME: usize = 64;
-/// How many publishes are under way at a time.
+/// Number of publishes in flight at a time.
 const IN_FLIGHT: usize = 256;
 
-async fn b17_none_of_a_hundred_thousand_sees_anothers_context(world: &World) -> Checked {
+async fn b17_none_of_a_hundred_thousand_sees_anothers_context(case: &CaseContext) -> Checked {
     let (provider, counts) = counted();
-    let broker = world.untraced().await?.with_tracer_provider(&provider);
-    let dead = world.topic("dead");
-    let seen = Arc::new(Seen::new(world.harness.many()));
-    let subscription = world.group("g").prefetch(4 * AT_A_TIME).dead_letter(&dead);
+    let broker = case.untraced().await?.with_tracer_provider(&provider);
+    let dead = case.topic("dead");
+    let seen = Arc::new(Seen::new(case.harness.many()));
+    let subscription = case.group("g").prefetch(4 * AT_A_TIME).dead_letter(&dead);
     let live = Arc::clone(&seen);
     let consume = broker.consume(subscription, move |message: Received| work(Arc::clone(&live), message));
     let consume = consume.concurrency(AT_A_TIME).in_own_tasks().retry(Retry::immediate(3));
     let consumer = consume.subscribed().await?;
     let buried = Arc::clone(&seen);
     let desk =
-        broker.consume(world.group_on(&dead, "desk"), move |message: Received| bury(Arc::clone(&buried), message));
+        broker.consume(case.group_on(&dead, "desk"), move |message: Received| reject_all(Arc::clone(&buried), message));
     let desk = desk.concurrency(AT_A_TIME).in_own_tasks().subscribed().await?;
 
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -53,8 +51,8 @@ async fn b17_none_of_a_hundred_thousand_sees_anothers_context(world: &World) -> 
     let consuming = tokio::spawn(consumer.run_until(until(stopped.clone())));
     let burying = tokio::spawn(desk.run_until(until(stopped)));
     let all = async {
-        publish_all(world, &broker, seen.messages.len()).await?;
-        seen.complete(world.harness.patience()).await
+        publish_all(case, &broker, seen.messages.len()).await?;
+        seen.complete(case.harness.patience()).await
     };
     let outcome = all.await;
     let _ = stop.send(true);
@@ -71,29 +69,30 @@ async fn b17_none_of_a_hundred_thousand_sees_anothers_context(world: &World) -> 
     Ok(())
 }
 
-/// The context of a message: a trace of its own, every fourth not sampled.
+/// Returns the context of a message, which has its own trace. Every fourth is not sampled.
 fn context_of(number: usize) -> Context {
     let flags = if number.is_multiple_of(4) { TraceFlags::default() } else { TraceFlags::SAMPLED };
     let context = remote(number as u128 + 1, number as u64 + 1, flags);
     context.with_baggage([KeyValue::new("number", number.to_string())])
 }
 
-/// What the payload says of the context.
+/// Returns the payload, which is a copy of the context.
 fn copy_of(number: usize) -> String {
     let flag = u8::from(!number.is_multiple_of(4));
     format!("{number}/{:032x}/{:016x}/{flag}", number + 1, number + 1)
 }
 
-/// Publishes every other message within its context, and forwards the others, which have theirs already and are all sampled.
-async fn publish_all(world: &World, broker: &Broker, count: usize) -> Checked {
+/// Publishes every other message within its context, and forwards the rest, which already have a
+/// context and are all sampled.
+async fn publish_all(case: &CaseContext, broker: &Broker, count: usize) -> Checked {
     let publish = |number: usize| async move {
         let message = Message::new(copy_of(number)).key(number.to_string());
         let receipt = if number.is_multiple_of(2) {
-            broker.publish(&world.topic, message.context(context_of(number))).await
+            broker.publish(&case.topic, message.context(context_of(number))).await
         } else {
             let parent = format!("00-{:032x}-{:016x}-01", number + 1, number + 1);
             let message = message.header("traceparent", parent).header("baggage", format!("number={number}"));
-            broker.forward(&world.topic, message).await
+            broker.forward(&case.topic, message).await
         };
         Checked::Ok(receipt?)
     };
@@ -104,7 +103,7 @@ async fn publish_all(world: &World, broker: &Broker, count: usize) -> Checked {
     Ok(())
 }
 
-/// Some messages fail the first time, some are given up.
+/// Fails some messages at their first attempt, and rejects others.
 async fn work(seen: Arc<Seen>, message: Received) -> Result<(), HandlerError> {
     tokio::task::yield_now().await;
     let number = seen.check(&message)?;
@@ -118,13 +117,13 @@ async fn work(seen: Arc<Seen>, message: Received) -> Result<(), HandlerError> {
     }
 }
 
-async fn bury(seen: Arc<Seen>, message: Received) -> Result<(), HandlerError> {
+async fn reject_all(seen: Arc<Seen>, message: Received) -> Result<(), HandlerError> {
     let number = seen.check(&message)?;
     seen.done(number);
     Ok(())
 }
 
-/// What has become of each message.
+/// The state of each message.
 struct Seen {
     messages: Vec<AtomicU8>,
     left: AtomicUsize,
@@ -137,7 +136,7 @@ impl Seen {
         Self { messages, left: AtomicUsize::new(count), failures: Mutex::default() }
     }
 
-    /// Compares what is current for the handler with the copy in the payload.
+    /// Compares the current context of the handler with the copy in the payload.
     fn check(&self, message: &Received) -> Result<usize, HandlerError> {
         let payload = text(message.payload());
         let number: usize = payload.split('/').next().unwrap_or_default().parse()?;
@@ -155,7 +154,8 @@ impl Seen {
         }
     }
 
-    /// Waits until all messages are handled or buried, as long as some are.
+    /// Waits until all messages are handled or buried. Fails if there is no progress for
+    /// `patience`.
     async fn complete(&self, patience: Duration) -> Checked {
         let mut last = (usize::MAX, Instant::now());
         loop {
@@ -166,7 +166,7 @@ impl Seen {
             if left < last.0 {
                 last = (left, Instant::now());
             }
-            check!(last.1.elapsed() < patience, "messages go on to arrive: {left} are missing since {patience:?}");
+            check!(last.1.elapsed() < patience, "messages keep arriving: {left} are missing for {patience:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -1,6 +1,6 @@
-//! The ways in which a trace breaks at a queue, each made impossible: checked on the spans that were exported.
+//! Checks on exported spans that a trace does not break at a queue in any of the known ways.
 //!
-//! The number at the head of a case's name is that of the [break](crate::conformance::breaks).
+//! The number at the start of a case's name is that of the [break](crate::conformance::breaks).
 
 mod batches;
 mod contexts;
@@ -20,9 +20,10 @@ mod retries;
 mod surroundings;
 mod time;
 
-use super::super::case::Case;
+use crate::conformance::case::Case;
 
-/// The cases of all files but those that kill the broker and that take all of the machine.
+/// Returns the cases of all files, except those that kill the broker and those that take the whole
+/// machine.
 pub(super) fn cases() -> Vec<Case> {
     [
         parents::CASES,

@@ -1,4 +1,4 @@
-//! One message, one hop: whose child the process span is, how long it lasts, and what happens inside.
+//! One message, one hop: the parent of the process span, its duration, and the work inside it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,69 +7,67 @@ use opentelemetry::context::FutureExt as _;
 use opentelemetry::trace::{SpanKind, TraceContextExt, Tracer, TracerProvider};
 use parking_lot::Mutex;
 
-use super::super::super::failure::{Checked, check, check_eq};
-use super::super::super::journal::Journal;
-use super::super::super::spans::{check_child, check_kind, check_linked, check_succeeded};
-use super::super::super::watched::Watched;
-use super::super::super::world::World;
 use crate::broker::TracedBroker;
-use crate::broker_ext::TracedBrokerExt;
-use crate::current::{in_current, in_current_fn};
-use crate::handler::HandlerError;
-use crate::message::Message;
-use crate::received::Received;
+use crate::conformance::case_context::CaseContext;
+use crate::conformance::failure::{Checked, check, check_eq};
+use crate::conformance::journal::Journal;
+use crate::conformance::spans::{check_child, check_kind, check_linked, check_succeeded};
+use crate::conformance::watched::Watched;
+use crate::context::current::{in_current, in_current_fn};
+use crate::message::{HandlerError, Message, Received};
+use crate::runtime::TracedBrokerExt;
 
-super::super::super::case::cases! { Trace:
+crate::conformance::case::cases! { Trace:
     b01_every_reference_leads_to_an_exported_span []
         "However a message is published, each parent and each link of each span is an exported span, and the traces are whole.";
     b02_the_handlers_work_is_inside_its_process_span []
         "The process span is current in the handler, after each await, and in a task or thread that is given it.";
     b02_a_handler_in_its_own_task_is_inside_its_process_span []
-        "The process span is current also where the runtime gives each handler a task of its own.";
+        "The process span is current even if the runtime gives each handler its own task.";
     b03_the_process_span_lasts_until_the_settlement []
         "The process span starts before the handler and ends after the broker has answered the settlement.";
     b19_the_receiver_continues_the_send_span []
-        "The process span is in the sender's trace, child of the send span and linked to it.";
+        "The process span is in the sender's trace, a child of the send span and linked to it.";
 }
 
-async fn b01_every_reference_leads_to_an_exported_span(world: &World) -> Checked {
-    let (onward, last) = (world.topic("onward"), world.topic("last"));
-    let broker = world.broker().await?;
-    let mut first = broker.subscribe(world.group("g")).await?;
-    let mut second = broker.subscribe(world.group_on(&onward, "g")).await?;
-    let mut third = broker.subscribe(world.group_on(&last, "g")).await?;
-    let root = world.root("POST /orders");
+async fn b01_every_reference_leads_to_an_exported_span(case: &CaseContext) -> Checked {
+    let (onward, last) = (case.topic("onward"), case.topic("last"));
+    let broker = case.broker().await?;
+    let mut first = broker.subscribe(case.group("g")).await?;
+    let mut second = broker.subscribe(case.group_on(&onward, "g")).await?;
+    let mut third = broker.subscribe(case.group_on(&last, "g")).await?;
+    let root = case.root("POST /orders");
     let within = |payload: &'static str| Message::new(payload).key("one").context(root.clone());
-    broker.publish(&world.topic, within("alone")).await?;
+    broker.publish(&case.topic, within("alone")).await?;
     let batch = vec![within("a"), within("b")];
-    for result in broker.publish_batch(&world.topic, batch).with_context(root.clone()).await {
+    for result in broker.publish_batch(&case.topic, batch).with_context(root.clone()).await {
         result?;
     }
     for _ in 0..3 {
         let (publisher, to) = (broker.clone(), onward.clone());
         let publishes = |message: Received| async move { Ok(publisher.publish(&to, Message::from(&message)).await?) };
-        world.handle(&mut first, publishes).await?;
+        case.handle(&mut first, publishes).await?;
         let (forwarder, to) = (broker.clone(), last.clone());
         let forwards = |message: Received| async move { Ok(forwarder.forward(&to, Message::from(&message)).await?) };
-        world.handle(&mut second, forwards).await?;
-        world.handle(&mut third, |_| async { Ok(()) }).await?;
+        case.handle(&mut second, forwards).await?;
+        case.handle(&mut third, |_| async { Ok(()) }).await?;
     }
     root.span().end();
     broker.close().await?;
-    world.spans.check_everything_resolves()?;
-    world.expect_whole_traces();
-    let ends = world.spans.named(&format!("process {last}"));
+    case.spans.check_everything_resolves()?;
+    case.expect_whole_traces();
+    let ends = case.spans.named(&format!("process {last}"));
     check_eq!(ends.len(), 3, "the number of messages that came to the last topic");
     let trace = root.span().span_context().trace_id();
-    check!(world.spans.all().iter().all(|span| span.span_context.trace_id() == trace), "all spans are in one trace");
+    check!(case.spans.all().iter().all(|span| span.span_context.trace_id() == trace), "all spans are in one trace");
     Ok(())
 }
 
-async fn b02_the_handlers_work_is_inside_its_process_span(world: &World) -> Checked {
-    let broker = world.broker().await?;
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    broker.publish(&world.topic, Message::new("x")).await?;
-    let tracer = world.provider.tracer("application");
+async fn b02_the_handlers_work_is_inside_its_process_span(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    broker.publish(&case.topic, Message::new("x")).await?;
+    let tracer = case.provider.tracer("application");
     let handler = |_| async move {
         drop(tracer.start("at the start"));
         tokio::task::yield_now().await;
@@ -82,23 +80,23 @@ async fn b02_the_handlers_work_is_inside_its_process_span(world: &World) -> Chec
         tokio::task::spawn_blocking(in_current_fn(move || drop(in_thread.start("in a thread")))).await?;
         Ok(())
     };
-    world.handle(&mut deliveries, handler).await?;
+    case.handle(&mut deliveries, handler).await?;
     broker.close().await?;
-    let process = world.spans.one(&world.process_name())?;
+    let process = case.spans.one(&case.process_name())?;
     for name in ["at the start", "after a turn", "after a wait", "in a task", "in a thread"] {
-        let work = world.spans.one(name)?;
+        let work = case.spans.one(name)?;
         check_child(&work, &process.span_context)?;
         let inside = process.start_time <= work.start_time && work.end_time <= process.end_time;
         check!(inside, "what is done {name} lies within the process span");
     }
-    world.expect_whole_traces();
+    case.expect_whole_traces();
     Ok(())
 }
 
-async fn b02_a_handler_in_its_own_task_is_inside_its_process_span(world: &World) -> Checked {
+async fn b02_a_handler_in_its_own_task_is_inside_its_process_span(case: &CaseContext) -> Checked {
     const COUNT: usize = 20;
-    let (broker, journal) = (world.broker().await?, Arc::new(Journal::default()));
-    let (tracer, done) = (Arc::new(world.provider.tracer("application")), Arc::clone(&journal));
+    let (broker, journal) = (case.broker().await?, Arc::new(Journal::default()));
+    let (tracer, done) = (Arc::new(case.provider.tracer("application")), Arc::clone(&journal));
     let handler = move |_: Received| {
         let (tracer, done) = (Arc::clone(&tracer), Arc::clone(&done));
         async move {
@@ -108,13 +106,13 @@ async fn b02_a_handler_in_its_own_task_is_inside_its_process_span(world: &World)
             Ok::<_, HandlerError>(())
         }
     };
-    let consumer = broker.consume(world.group("g"), handler).concurrency(8).in_own_tasks().subscribed().await?;
+    let consumer = broker.consume(case.group("g"), handler).concurrency(8).in_own_tasks().subscribed().await?;
     for _ in 0..COUNT {
-        broker.publish(&world.topic, Message::new("x")).await?;
+        broker.publish(&case.topic, Message::new("x")).await?;
     }
-    consumer.run_until(journal.has(world, COUNT)).await;
+    consumer.run_until(journal.has(case, COUNT)).await;
     broker.close().await?;
-    let (processes, works) = (world.spans.named(&world.process_name()), world.spans.named("work"));
+    let (processes, works) = (case.spans.named(&case.process_name()), case.spans.named("work"));
     check_eq!((processes.len(), works.len()), (COUNT, COUNT), "the number of process spans and of spans inside");
     for process in processes {
         let inside = works.iter().filter(|work| work.parent_span_id == process.span_context.span_id());
@@ -123,11 +121,11 @@ async fn b02_a_handler_in_its_own_task_is_inside_its_process_span(world: &World)
     Ok(())
 }
 
-async fn b03_the_process_span_lasts_until_the_settlement(world: &World) -> Checked {
-    let (driver, watch) = Watched::late(world.driver().await?, Duration::from_millis(40));
-    let broker = world.traced(driver);
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    broker.publish(&world.topic, Message::new("x")).await?;
+async fn b03_the_process_span_lasts_until_the_settlement(case: &CaseContext) -> Checked {
+    let (driver, watch) = Watched::late(case.driver().await?, Duration::from_millis(40));
+    let broker = case.traced(driver);
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    broker.publish(&case.topic, Message::new("x")).await?;
     let worked: Mutex<Vec<SystemTime>> = Mutex::default();
     let handler = async |_| {
         worked.lock().push(SystemTime::now());
@@ -135,14 +133,14 @@ async fn b03_the_process_span_lasts_until_the_settlement(world: &World) -> Check
         worked.lock().push(SystemTime::now());
         Ok(())
     };
-    world.handle(&mut deliveries, handler).await?;
+    case.handle(&mut deliveries, handler).await?;
     broker.close().await?;
-    let process = world.spans.one(&world.process_name())?;
+    let process = case.spans.one(&case.process_name())?;
     let worked = worked.into_inner();
     check_eq!(worked.len(), 2, "how often the handler took note of the time");
     check!(process.start_time <= worked[0], "the process span starts before the handler");
     check!(process.end_time >= worked[1], "the process span ends after the handler");
-    if world.capabilities.at_least_once {
+    if case.capabilities.at_least_once {
         let settled = watch.settled();
         check_eq!(settled.len(), 1, "how often the delivery was settled");
         check!(process.end_time >= settled[0], "the process span ends after the broker answered the settlement");
@@ -150,22 +148,22 @@ async fn b03_the_process_span_lasts_until_the_settlement(world: &World) -> Check
     Ok(())
 }
 
-async fn b19_the_receiver_continues_the_send_span(world: &World) -> Checked {
-    let broker = world.broker().await?;
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    let root = world.root("POST /orders");
-    broker.publish(&world.topic, Message::new("x").key("k").context(root.clone())).await?;
+async fn b19_the_receiver_continues_the_send_span(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    let root = case.root("POST /orders");
+    broker.publish(&case.topic, Message::new("x").key("k").context(root.clone())).await?;
     let wait = Duration::from_millis(5);
     let waits = |_| async move {
         tokio::time::sleep(wait).await;
         Ok(())
     };
-    world.handle(&mut deliveries, waits).await?;
+    case.handle(&mut deliveries, waits).await?;
     root.span().end();
     broker.close().await?;
 
-    let (root, send) = (world.spans.one("POST /orders")?, world.spans.one(&world.send_name())?);
-    let process = world.spans.one(&world.process_name())?;
+    let (root, send) = (case.spans.one("POST /orders")?, case.spans.one(&case.send_name())?);
+    let process = case.spans.one(&case.process_name())?;
     check_child(&send, &root.span_context)?;
     check_child(&process, &send.span_context)?;
     check_linked(&process, &send.span_context)?;
@@ -175,6 +173,6 @@ async fn b19_the_receiver_continues_the_send_span(world: &World) -> Checked {
     check_succeeded(&process)?;
     let lasted = process.end_time.duration_since(process.start_time).unwrap_or_default();
     check!(lasted >= wait, "the process span lasts as long as the handler: {lasted:?}");
-    world.expect_whole_traces();
+    case.expect_whole_traces();
     Ok(())
 }

@@ -1,59 +1,58 @@
-//! Other propagators than the library's own, and no SDK at all.
+//! Propagators other than the library's own, and no SDK at all.
 
 use opentelemetry::Context;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 
-use super::super::super::failure::{Checked, check, check_eq};
-use super::super::super::foreign::remote;
-use super::super::super::propagators::B3;
-use super::super::super::spans::check_child;
-use super::super::super::world::World;
 use crate::broker::TracedBroker;
-use crate::handler::HandlerError;
-use crate::message::Message;
+use crate::conformance::case_context::CaseContext;
+use crate::conformance::failure::{Checked, check, check_eq};
+use crate::conformance::foreign::remote;
+use crate::conformance::propagators::B3;
+use crate::conformance::spans::check_child;
+use crate::message::{HandlerError, Message};
 
-super::super::super::case::cases! { Trace:
+crate::conformance::case::cases! { Trace:
     b14_the_users_propagator_is_used []
-        "With the user's propagator only its header travels, once, and no stale one beside it.";
+        "With the application's propagator, only its header travels, once, without a stale one beside it.";
     b14_a_b3_header_alone_carries_the_trace []
-        "With a propagator that knows nothing but B3's one header, traces go on over two hops, and decisions not to sample too.";
+        "With a propagator that knows only B3's single header, traces continue over two hops, and so do decisions not to sample.";
     b15_contexts_travel_without_an_sdk []
-        "Without an SDK a context is passed through; a message without one gets none.";
+        "Without an SDK, a context is passed through; a message without one gets none.";
     b15_contexts_stay_without_an_sdk_when_messages_come_again [AtLeastOnce]
-        "Without an SDK the context stays over a retry and in the dead letter.";
+        "Without an SDK, the context is kept over a retry and in the dead letter.";
 }
 
-async fn b14_the_users_propagator_is_used(world: &World) -> Checked {
-    let broker = world.broker().await?.with_propagator(OneHeader);
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
+async fn b14_the_users_propagator_is_used(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?.with_propagator(OneHeader);
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
     let stale = "00-11111111111111111111111111111111-2222222222222222-01";
     let message = Message::new("x").header("traceparent", stale).header("X-One-Context", "stale");
-    broker.publish(&world.topic, message).await?;
-    let delivery = world.next(&mut deliveries).await?;
+    broker.publish(&case.topic, message).await?;
+    let delivery = case.next(&mut deliveries).await?;
     let headers = delivery.message().headers();
     check!(!headers.contains("traceparent"), "a stale context does not travel beside the user's");
     check_eq!(headers.get_all("x-one-context").count(), 1, "how many contexts the message carries");
     delivery.process(|_| async { Ok(()) }).await?;
     broker.close().await?;
-    let (send, process) = (world.spans.one(&world.send_name())?, world.spans.one(&world.process_name())?);
+    let (send, process) = (case.spans.one(&case.send_name())?, case.spans.one(&case.process_name())?);
     check_child(&process, &send.span_context)?;
-    world.expect_whole_traces();
+    case.expect_whole_traces();
     Ok(())
 }
 
-async fn b14_a_b3_header_alone_carries_the_trace(world: &World) -> Checked {
-    let broker = world.broker().await?.with_propagator(B3::One);
-    let onward = world.topic("onward");
-    let mut first = broker.subscribe(world.group("g")).await?;
-    let mut second = broker.subscribe(world.group_on(&onward, "g")).await?;
+async fn b14_a_b3_header_alone_carries_the_trace(case: &CaseContext) -> Checked {
+    let broker = case.broker().await?.with_propagator(B3::One);
+    let onward = case.topic("onward");
+    let mut first = broker.subscribe(case.group("g")).await?;
+    let mut second = broker.subscribe(case.group_on(&onward, "g")).await?;
     for (trace, sampled) in [(0x11, TraceFlags::SAMPLED), (0x22, TraceFlags::default())] {
-        broker.publish(&world.topic, Message::new("x").context(remote(trace, 0x9, sampled))).await?;
+        broker.publish(&case.topic, Message::new("x").context(remote(trace, 0x9, sampled))).await?;
         let (publisher, to) = (broker.clone(), onward.clone());
         let publishes = |_| async move { Ok(publisher.publish(&to, Message::new("y")).await?) };
-        world.handle(&mut first, publishes).await?;
-        let delivery = world.next(&mut second).await?;
+        case.handle(&mut first, publishes).await?;
+        let delivery = case.next(&mut second).await?;
         let headers = delivery.message().headers();
         let others = ["traceparent", "tracestate", "baggage"].map(|name| headers.contains(name));
         check_eq!(others, [false; 3], "whether the message carries what is not B3's");
@@ -63,63 +62,63 @@ async fn b14_a_b3_header_alone_carries_the_trace(world: &World) -> Checked {
         delivery.process(|_| async { Ok(()) }).await?;
     }
     broker.close().await?;
-    let processed = [world.process_name(), format!("process {onward}")].map(|name| world.spans.named(&name).len());
+    let processed = [case.process_name(), format!("process {onward}")].map(|name| case.spans.named(&name).len());
     check_eq!(processed, [1, 1], "how many process spans of sampled traces there are at each hop");
-    let last = world.spans.one(&format!("process {onward}"))?;
-    check_child(&last, &world.spans.one(&format!("send {onward}"))?.span_context)
+    let last = case.spans.one(&format!("process {onward}"))?;
+    check_child(&last, &case.spans.one(&format!("send {onward}"))?.span_context)
 }
 
-async fn b15_contexts_travel_without_an_sdk(world: &World) -> Checked {
-    let broker = world.untraced().await?;
-    let onward = world.topic("onward");
-    let mut deliveries = broker.subscribe(world.group("g")).await?;
-    let mut last = broker.subscribe(world.group_on(&onward, "g")).await?;
+async fn b15_contexts_travel_without_an_sdk(case: &CaseContext) -> Checked {
+    let broker = case.untraced().await?;
+    let onward = case.topic("onward");
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    let mut last = broker.subscribe(case.group_on(&onward, "g")).await?;
     let parent = remote(0x123, 0x456, TraceFlags::SAMPLED);
     let message = |payload: &'static str| Message::new(payload).key("one");
-    broker.publish(&world.topic, message("x").context(parent.clone())).await?;
-    for result in broker.publish_batch(&world.topic, vec![message("in a batch").context(parent)]).await {
+    broker.publish(&case.topic, message("x").context(parent.clone())).await?;
+    for result in broker.publish_batch(&case.topic, vec![message("in a batch").context(parent)]).await {
         result?;
     }
-    broker.publish(&world.topic, message("no context at all")).await?;
+    broker.publish(&case.topic, message("no context at all")).await?;
 
     let expected = format!("00-{:032x}-{:016x}-01", 0x123, 0x456);
     for _ in 0..2 {
-        let delivery = world.next(&mut deliveries).await?;
+        let delivery = case.next(&mut deliveries).await?;
         check_eq!(delivery.message().headers().get_str("traceparent"), Some(&*expected), "the context");
         let (publisher, to) = (broker.clone(), onward.clone());
         let handler = |_| async move { Ok(publisher.publish(&to, Message::new("y")).await?) };
         let error = delivery.process(handler).await?.error;
         check!(error.is_none(), "the handler succeeds: {error:?}");
-        let next = world.next(&mut last).await?;
+        let next = case.next(&mut last).await?;
         check_eq!(next.message().headers().get_str("traceparent"), Some(&*expected), "the context handed on");
         next.ack().await?;
     }
-    let bare = world.next(&mut deliveries).await?;
+    let bare = case.next(&mut deliveries).await?;
     check!(!bare.message().headers().contains("traceparent"), "a message without a context has no header for it");
     bare.ack().await?;
     Ok(())
 }
 
-async fn b15_contexts_stay_without_an_sdk_when_messages_come_again(world: &World) -> Checked {
-    let dead = world.topic("dead");
-    let broker = world.untraced().await?;
-    let mut deliveries = broker.subscribe(world.group("g").dead_letter(&dead)).await?;
-    let mut graves = broker.subscribe(world.group_on(&dead, "desk")).await?;
+async fn b15_contexts_stay_without_an_sdk_when_messages_come_again(case: &CaseContext) -> Checked {
+    let dead = case.topic("dead");
+    let broker = case.untraced().await?;
+    let mut deliveries = broker.subscribe(case.group("g").dead_letter(&dead)).await?;
+    let mut graves = broker.subscribe(case.group_on(&dead, "desk")).await?;
     let parent = remote(0x123, 0x456, TraceFlags::SAMPLED);
-    broker.publish(&world.topic, Message::new("x").context(parent)).await?;
+    broker.publish(&case.topic, Message::new("x").context(parent)).await?;
     let expected = format!("00-{:032x}-{:016x}-01", 0x123, 0x456);
     for error in [HandlerError::retry("not yet"), HandlerError::reject("never")] {
-        let delivery = world.next(&mut deliveries).await?;
+        let delivery = case.next(&mut deliveries).await?;
         check_eq!(delivery.message().headers().get_str("traceparent"), Some(&*expected), "the context");
         delivery.process(|_| async { Err::<(), _>(error) }).await?;
     }
-    let grave = world.next(&mut graves).await?;
+    let grave = case.next(&mut graves).await?;
     check_eq!(grave.message().headers().get_str("traceparent"), Some(&*expected), "the context of the dead letter");
     grave.ack().await?;
     Ok(())
 }
 
-/// Everything in one header of its own, as nobody's standard has it.
+/// A propagator that writes everything into one header, and follows no standard.
 #[derive(Debug)]
 struct OneHeader;
 

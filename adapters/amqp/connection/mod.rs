@@ -1,0 +1,192 @@
+//! One connection: opens it within a time limit, notices its end, and closes it.
+
+pub(crate) mod link;
+pub(crate) mod pending;
+
+use std::fmt;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_rs::Tokio;
+use async_rs::traits::Reactor;
+use futures_util::StreamExt;
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, Event};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::config::Settings;
+use super::error::{During, client_error};
+use super::wire::frames::FrameFilter;
+use super::wire::inspect::{FRAME_MAX, Inspector};
+use super::wire::returned::Returned;
+use super::wire::stream::{CheckedStream, Cut, runtime};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Interval of checks of the state while the client reports no event.
+const LOOK: Duration = Duration::from_secs(1);
+/// Time that a dropped connection has to close in order before it is cut.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// An open connection. Dropping it ends the connection and the client's thread.
+pub(super) struct Live {
+    pub(super) connection: Connection,
+    pub(super) returned: Arc<Returned>,
+    /// Notified when the connection or one of its channels may have ended.
+    pub(super) changed: Notify,
+    /// Maximum duration of a request.
+    patience: Duration,
+    cut: Arc<Cut>,
+}
+
+impl Live {
+    /// Connects to the first host that answers. Returns its index as well.
+    pub(super) async fn open(settings: &Settings, purpose: &str) -> Result<(Self, usize)> {
+        let mut failure = Error::new(ErrorKind::InvalidConfig, "the broker URL names no host");
+        for (index, (host, port)) in settings.hosts.iter().enumerate() {
+            match Self::open_at(settings, purpose, host, *port).await {
+                Ok(live) => return Ok((live, index)),
+                Err(error) => failure = error.with_context("server", format_args!("{host}:{port}")),
+            }
+        }
+        Err(failure)
+    }
+
+    async fn open_at(settings: &Settings, purpose: &str, host: &str, port: u16) -> Result<Self> {
+        let cut = Arc::new(Cut::default());
+        let returned = Arc::new(Returned::default());
+        let filter = FrameFilter::new(Inspector::new(Arc::clone(&returned)));
+        let handshake = async {
+            let socket = dial(host, port).await?;
+            let stream = Mutex::new(Some(CheckedStream::new(socket, filter, Arc::clone(&cut))));
+            let connect = async move |_uri, _runtime| match stream.lock().take() {
+                Some(stream) => Ok(AsyncTcpStream::Plain(stream)),
+                // The client tries again only if the first stream ended before the broker sent any
+                // byte.
+                None => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
+            };
+            Connection::connector(uri(settings, host, port), runtime(), connect, properties(settings, purpose)).await
+        };
+        let connected = timeout(settings.connect_timeout, handshake).await;
+        let (returned, patience) = (Arc::clone(&returned), settings.connect_timeout);
+        match connected {
+            Ok(Ok(connection)) => Ok(Self { connection, returned, changed: Notify::new(), patience, cut }),
+            Ok(Err(error)) => {
+                cut.make();
+                Err(client_error(error, During::Connect))
+            }
+            Err(_) => {
+                cut.make();
+                let message =
+                    "the broker did not answer in time: check host, port and network, or raise connect_timeout";
+                Err(Error::new(ErrorKind::Unavailable, message)
+                    .with_context("connect_timeout_ms", patience.as_millis()))
+            }
+        }
+    }
+
+    /// Opens a channel.
+    pub(super) async fn channel(&self, during: During) -> Result<Channel> {
+        self.request(during, self.connection.create_channel()).await
+    }
+
+    /// Awaits the answer to a request, up to the time limit.
+    pub(super) async fn request<T>(&self, during: During, answer: impl Future<Output = lapin::Result<T>>) -> Result<T> {
+        match timeout(self.patience, answer).await {
+            Ok(answer) => answer.map_err(|error| client_error(error, during)),
+            Err(_) => Err(Error::new(ErrorKind::Timeout, "the broker did not answer in time")),
+        }
+    }
+
+    /// Returns when the connection has ended. Logs the client's events meanwhile.
+    pub(super) async fn ended(&self) {
+        let mut events = pin!(self.connection.events_listener());
+        while self.connection.status().connected() {
+            match timeout(LOOK, events.next()).await {
+                Ok(Some(Event::ConnectionBlocked(reason))) => {
+                    tracing::warn!(reason, "the broker blocks publishing until its alarm is over");
+                }
+                Ok(Some(Event::ConnectionUnblocked)) => tracing::info!("the broker takes messages again"),
+                Ok(None) => break,
+                _ => {}
+            }
+            self.changed.notify_waiters();
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Closes the connection, and cuts it whether or not the broker answers. Everything that
+    /// matters has been sent before.
+    pub(super) async fn close(&self) {
+        let goodbye = self.connection.close(200, "OK".into());
+        if let Err(error) = self.request(During::Connect, goodbye).await {
+            // The client also reports this when a channel is dropped meanwhile.
+            tracing::debug!(%error, "a RabbitMQ connection did not end in order");
+        }
+        self.cut.make();
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        /// Cuts the connection when dropped, even if the runtime is gone.
+        struct Last(Arc<Cut>);
+        impl Drop for Last {
+            fn drop(&mut self) {
+                self.0.make();
+            }
+        }
+        let last = Last(Arc::clone(&self.cut));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(FAREWELL).await;
+                drop(last);
+            });
+        }
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("connected", &self.connection.status().connected()).finish_non_exhaustive()
+    }
+}
+
+async fn dial(host: &str, port: u16) -> lapin::Result<<Tokio as Reactor>::TcpStream> {
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in tokio::net::lookup_host((host, port)).await? {
+        match Tokio::current().tcp_connect_addr(address).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure.into())
+}
+
+fn uri(settings: &Settings, host: &str, port: u16) -> AMQPUri {
+    AMQPUri {
+        scheme: AMQPScheme::AMQP,
+        authority: AMQPAuthority {
+            userinfo: AMQPUserInfo {
+                username: settings.username.clone(),
+                password: settings.password.expose().to_owned(),
+            },
+            host: host.to_owned(),
+            port,
+        },
+        vhost: settings.virtual_host.clone(),
+        query: AMQPQueryString {
+            frame_max: Some(FRAME_MAX),
+            heartbeat: u16::try_from(settings.heartbeat.as_secs()).ok(),
+            ..AMQPQueryString::default()
+        },
+    }
+}
+
+fn properties(settings: &Settings, purpose: &str) -> ConnectionProperties {
+    let name = format!("{} {purpose}", settings.name);
+    ConnectionProperties::default().with_connection_name(name.into())
+}

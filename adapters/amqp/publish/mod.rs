@@ -1,0 +1,244 @@
+//! Publishing over the current connection.
+
+pub(crate) mod channel;
+pub(crate) mod in_flight;
+pub(crate) mod refusals;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use ::bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::types::ShortString;
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
+
+use self::channel::{Publication, PublishChannel};
+use self::in_flight::{InFlight, Permit};
+use self::refusals::Refusals;
+use super::config::Settings;
+use super::connection::link::{Link, Pauses, closed, disconnected};
+use super::connection::{Live, pending};
+use super::headers::copy::Original;
+use super::headers::outgoing::{Envelope, Waiting};
+use super::topology::delay::Delay;
+use super::topology::waiting::{Target, exchange};
+use crate::driver::{Confirmation, Outbound};
+use crate::error::{Error, ErrorKind, PublishOutcome, Result};
+use crate::message::{Receipt, Topic};
+
+/// Interval of checks of the channel while the connection reports no event.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Publishes on the current [`PublishChannel`] and replaces it when it ends.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    settings: Arc<Settings>,
+    /// `true` if no more messages are accepted. Accepted messages go on.
+    closing: AtomicBool,
+    /// The channel, or the kind of the error if there is none.
+    lane: Mutex<Result<Arc<PublishChannel>, ErrorKind>>,
+    places: Arc<InFlight>,
+    /// The places of copies for delayed retries. Each copy stands for an unsettled delivery, so the
+    /// prefetches of the subscriptions bound their number.
+    copies: Arc<InFlight>,
+    refusals: Arc<Refusals>,
+}
+
+impl Publisher {
+    /// Opens the channel, and keeps a channel open until `link` is closed.
+    pub(super) async fn start(settings: &Arc<Settings>, link: Arc<Link>) -> Result<Arc<Self>> {
+        let live = link.current()?;
+        let lane = Arc::new(PublishChannel::open(&live, settings).await?);
+        let publisher = Arc::new(Self {
+            settings: Arc::clone(settings),
+            closing: AtomicBool::new(false),
+            lane: Mutex::new(Ok(Arc::clone(&lane))),
+            places: InFlight::new(settings.max_in_flight),
+            copies: InFlight::new(usize::MAX),
+            refusals: Arc::default(),
+        });
+        let closed = link.closed().clone();
+        let keep_open = Arc::clone(&publisher).keep_open(link, live, lane);
+        tokio::spawn(async move { closed.run_until_cancelled(keep_open).await });
+        Ok(publisher)
+    }
+
+    /// Enqueues a message. If this fails, no bytes were sent.
+    pub(super) fn publish(self: &Arc<Self>, topic: &Topic, message: Outbound) -> Result<Confirmation<Receipt>> {
+        self.check_open()?;
+        let payload = self.check(message.payload.as_ref())?;
+        if let Some(time) = message.deliver_at {
+            return self.publish_later(topic, message, payload, time);
+        }
+        let lane = self.lane()?;
+        self.refusals.check(topic)?;
+        let place = self.places.take()?;
+        let number = lane.number();
+        let (headers, key) = (&message.headers, message.key.as_ref());
+        let envelope = Envelope { headers, key, id: message.id, number, wait: None };
+        let (properties, routing_key) = envelope.encode(self.settings.routing_key, lane.frame_max)?;
+        let refusals = Arc::clone(&self.refusals);
+        let publication = Publication { routing_key, properties, payload, number, place };
+        lane.enqueue(topic, publication, move |error| refusals.note(error))
+    }
+
+    /// Publishes a message to be delivered at that time. It is enqueued before this returns, if its
+    /// delay queues are known to exist.
+    fn publish_later(
+        self: &Arc<Self>,
+        topic: &Topic,
+        message: Outbound,
+        payload: Bytes,
+        until: SystemTime,
+    ) -> Result<Confirmation<Receipt>> {
+        let delay = until.duration_since(SystemTime::now()).unwrap_or_default();
+        Delay::of(delay)?;
+        self.refusals.check(topic)?;
+        let place = self.places.take()?;
+        let (publisher, target) = (Arc::clone(self), Target::Topic(topic.as_str().to_owned()));
+        Ok(pending::begin(async move {
+            let routing = publisher.settings.routing_key;
+            let encode = |lane: &PublishChannel, delay, number| {
+                let wait = Some(Waiting { until, delay, target: &target });
+                let (headers, key) = (&message.headers, message.key.as_ref());
+                let envelope = Envelope { headers, key, id: message.id, number: Some(number), wait };
+                envelope.encode(routing, lane.frame_max)
+            };
+            publisher.keep(&target, Instant::now() + delay, payload, place, encode).await
+        }))
+    }
+
+    /// Publishes a copy of a message to be retried after the delay.
+    pub(super) async fn keep_copy(&self, target: &Target, delay: Duration, original: &Original) -> Result<Receipt> {
+        Delay::of(delay)?;
+        let encode = |lane: &PublishChannel, delay, number| {
+            let properties = original.encode(delay, target, number, lane.frame_max)?;
+            Ok((properties, original.routing_key.clone()))
+        };
+        let place = self.copies.take()?;
+        self.keep(target, Instant::now() + delay, original.payload.clone(), place, encode).await
+    }
+
+    /// Takes a place that closing waits for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub(super) fn copying(&self) -> Result<Permit> {
+        self.check_open()?;
+        self.copies.take()
+    }
+
+    /// Publishes a message to the delay queues, to be delivered at `due`.
+    async fn keep(
+        &self,
+        target: &Target,
+        due: Instant,
+        payload: Bytes,
+        place: Permit,
+        encode: impl FnOnce(&PublishChannel, Delay, i64) -> Result<(BasicProperties, ShortString)>,
+    ) -> Result<Receipt> {
+        // The remaining delay depends on how long the declarations take, and so do the queues to
+        // declare. Each round declares at least one, and their number is small.
+        let (lane, delay) = loop {
+            let lane = self.lane()?;
+            let delay = Delay::of(due.saturating_duration_since(Instant::now()))?;
+            if lane.waits.all(delay, target) {
+                break (lane, delay);
+            }
+            lane.declare_waits(self.settings.topology, delay, target.clone()).await?;
+        };
+        let number = lane.number_of_mandatory();
+        let (properties, routing_key) = encode(&lane, delay, number)?;
+        let publication = Publication { routing_key, properties, payload, number: Some(number), place };
+        let kept = lane.enqueue_at(exchange(delay.first_level())?, publication, |_| ()).await;
+        kept.map_err(|error| {
+            if error.kind() != ErrorKind::Rejected || error.publish_outcome() == PublishOutcome::Unknown {
+                return error;
+            }
+            lane.waits.forget();
+            let message = "the queue in which the message was to wait is gone; it is looked for again with the next";
+            Error::new(ErrorKind::Rejected, message).with_context("delay", format_args!("{delay:?}"))
+        })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closing.load(Ordering::Relaxed) { Err(closed()) } else { Ok(()) }
+    }
+
+    fn lane(&self) -> Result<Arc<PublishChannel>> {
+        self.lane.lock().clone().map_err(disconnected)
+    }
+
+    fn check(&self, payload: Option<&Bytes>) -> Result<Bytes> {
+        let limit = self.settings.max_payload;
+        match payload {
+            None => Err(Error::new(ErrorKind::Unsupported, "RabbitMQ has no messages without a payload")),
+            Some(payload) if payload.len() > limit => {
+                Err(Error::new(ErrorKind::TooLarge, "the payload is larger than the broker takes: see max_payload")
+                    .with_context("size", payload.len())
+                    .with_context("limit", limit))
+            }
+            Some(payload) => Ok(payload.clone()),
+        }
+    }
+
+    /// Accepts no more messages. Waits for the confirms of accepted messages, and until copied
+    /// deliveries are settled.
+    pub(super) async fn finish(&self, patience: Duration) -> Result<()> {
+        self.closing.store(true, Ordering::Relaxed);
+        let message = "messages were unconfirmed when the broker was closed";
+        let all = async {
+            self.places.all_free().await;
+            self.copies.all_free().await;
+        };
+        let finished = timeout(patience, all).await.map_err(|_| Error::new(ErrorKind::Timeout, message));
+        *self.lane.lock() = Err(ErrorKind::Closed);
+        finished
+    }
+
+    async fn keep_open(self: Arc<Self>, link: Arc<Link>, live: Arc<Live>, lane: Arc<PublishChannel>) {
+        let mut current = (live, lane);
+        loop {
+            let (live, lane) = &current;
+            loop {
+                let changed = live.changed.notified();
+                if !lane.is_open() {
+                    break;
+                }
+                let _ = timeout(LOOK, changed).await;
+            }
+            if !self.set_lane(Err(ErrorKind::Unavailable)) {
+                return;
+            }
+            let Ok(opened) = self.reopen(&link).await else { return };
+            current = opened;
+            if !self.set_lane(Ok(Arc::clone(&current.1))) {
+                return;
+            }
+        }
+    }
+
+    /// Replaces the channel unless the publisher was closed.
+    fn set_lane(&self, new: Result<Arc<PublishChannel>, ErrorKind>) -> bool {
+        let mut lane = self.lane.lock();
+        let open = !matches!(*lane, Err(ErrorKind::Closed));
+        if open {
+            *lane = new;
+        }
+        open
+    }
+
+    async fn reopen(&self, link: &Link) -> Result<(Arc<Live>, Arc<PublishChannel>)> {
+        let mut pauses = Pauses::default();
+        loop {
+            let live = link.restored().await?;
+            match PublishChannel::open(&live, &self.settings).await {
+                Ok(lane) => return Ok((live, Arc::new(lane))),
+                Err(error) => tracing::warn!(%error, "no channel to publish on"),
+            }
+            pauses.next().await;
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The exchanges and queues behind topics and groups.
+
+pub(crate) mod delay;
+pub(crate) mod names;
+pub(crate) mod waiting;
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, ExchangeKind};
+
+use super::connection::Live;
+use super::error::During;
+use crate::driver::Topology;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The group that keeps the rejected messages of a dead-letter topic, even if the topic has no
+/// subscriber.
+pub(super) const PARKED: &str = "parked";
+
+/// The binding key that matches any routing key.
+const ANY: &str = "#";
+
+/// Declares the exchange of the topic, or only checks that it exists. A refusal ends the channel.
+pub(super) async fn declare_topic(live: &Live, channel: &Channel, topic: &str, topology: Topology) -> Result<()> {
+    let options = ExchangeDeclareOptions {
+        passive: topology == Topology::Check,
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    let declared = channel.exchange_declare(name(topic)?, ExchangeKind::Topic, options, FieldTable::default());
+    live.request(During::Declare, declared).await.map_err(|error| error.with_context("exchange", topic))
+}
+
+/// Declares the queue of the group and binds it to the topic, or only checks that it exists.
+/// Returns its name.
+pub(super) async fn declare_group(
+    live: &Live,
+    channel: &Channel,
+    topic: &str,
+    group: &str,
+    topology: Topology,
+) -> Result<ShortString> {
+    let queue = name(&format!("{topic}.{group}"))?;
+    let options =
+        QueueDeclareOptions { passive: topology == Topology::Check, durable: true, ..QueueDeclareOptions::default() };
+    let declared = channel.queue_declare(queue.clone(), options, quorum());
+    live.request(During::Declare, declared).await.map_err(|error| error.with_context("queue", &queue))?;
+    if topology == Topology::Create {
+        bind(live, channel, topic, &queue).await?;
+    }
+    Ok(queue)
+}
+
+/// Declares a queue for this connection alone, bound to the topic and deleted with the connection.
+/// Returns its name.
+pub(super) async fn declare_reader(live: &Live, channel: &Channel, topic: &str) -> Result<ShortString> {
+    let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    let declared = channel.queue_declare(ShortString::default(), options, FieldTable::default());
+    let queue = live.request(During::Declare, declared).await?.name().clone();
+    bind(live, channel, topic, &queue).await?;
+    Ok(queue)
+}
+
+async fn bind(live: &Live, channel: &Channel, topic: &str, queue: &ShortString) -> Result<()> {
+    let options = QueueBindOptions::default();
+    let bound = channel.queue_bind(queue.clone(), name(topic)?, name(ANY)?, options, FieldTable::default());
+    live.request(During::Declare, bound).await.map_err(|error| error.with_context("queue", queue))
+}
+
+/// Returns the arguments of a replicated queue that counts deliveries and never drops a message by
+/// itself. The layer above limits the attempts and keeps the message. Without `x-delivery-limit`,
+/// RabbitMQ 4 would drop it after 20 deliveries.
+fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(i32::MAX));
+    arguments
+}
+
+/// Converts a name. A topic and a group have at most 249 characters each, but a queue name made of
+/// both has at most 255.
+pub(super) fn name(text: &str) -> Result<ShortString> {
+    ShortString::try_new(text).map_err(|error| {
+        Error::new(ErrorKind::InvalidConfig, "topic and group together are longer than RabbitMQ's 255 bytes")
+            .with_context("queue", text)
+            .with_source(error)
+    })
+}

@@ -1,0 +1,110 @@
+//! The bound of unsettled deliveries, and the thread that waits for room.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+/// The number of unsettled deliveries of one subscription, and the thread that waits while there
+/// are too many.
+#[derive(Debug)]
+pub(crate) struct Window {
+    limit: usize,
+    occupied: AtomicUsize,
+    waiting: AtomicBool,
+    waiter: OnceLock<Thread>,
+}
+
+impl Window {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, occupied: AtomicUsize::new(0), waiting: AtomicBool::new(false), waiter: OnceLock::new() }
+    }
+
+    /// Returns how many more messages may be taken.
+    pub(crate) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.occupied.load(Ordering::SeqCst))
+    }
+
+    /// Returns `true` if no delivery is unsettled.
+    pub(crate) fn is_free(&self) -> bool {
+        self.occupied.load(Ordering::SeqCst) == 0
+    }
+
+    /// Waits until half of the window is free, or for `limit`. Called by one thread only.
+    pub(crate) fn wait(&self, limit: Duration) {
+        self.waiter.get_or_init(thread::current);
+        self.waiting.store(true, Ordering::SeqCst);
+        if self.occupied.load(Ordering::SeqCst) > self.limit / 2 {
+            thread::park_timeout(limit);
+        }
+        self.waiting.store(false, Ordering::SeqCst);
+    }
+
+    /// Waits until woken, or for `limit`. Called only by the thread that waits for room.
+    pub(crate) fn sleep(&self, limit: Duration) {
+        self.waiter.get_or_init(thread::current);
+        thread::park_timeout(limit);
+    }
+
+    /// Ends the current wait, or the next one.
+    pub(crate) fn wake(&self) {
+        if let Some(waiter) = self.waiter.get() {
+            waiter.unpark();
+        }
+    }
+
+    /// Counts one more delivery.
+    pub(crate) fn occupy(&self) {
+        self.occupied.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Counts one delivery less.
+    pub(crate) fn release(&self) {
+        let left = self.occupied.fetch_sub(1, Ordering::SeqCst) - 1;
+        if left <= self.limit / 2 && self.waiting.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Starts a thread that waits for room in a full window; joining it returns how long it waited.
+    fn waited_for(window: &Arc<Window>) -> thread::JoinHandle<Duration> {
+        let waiting = Arc::clone(window);
+        let waiter = thread::spawn(move || {
+            let begun = Instant::now();
+            waiting.wait(Duration::from_secs(20));
+            begun.elapsed()
+        });
+        while !window.waiting.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        waiter
+    }
+
+    #[test]
+    fn settling_wakes_who_waits_for_room() {
+        let window = Arc::new(Window::new(2));
+        window.occupy();
+        window.occupy();
+        let waiter = waited_for(&window);
+        window.release();
+        assert!(waiter.join().unwrap() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_wake_before_the_sleep_counts() {
+        let window = Window::new(2);
+        window.sleep(Duration::from_millis(1));
+        window.wake();
+        let begun = Instant::now();
+        window.sleep(Duration::from_secs(20));
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+}

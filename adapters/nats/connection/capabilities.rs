@@ -1,0 +1,57 @@
+//! Capabilities of JetStream and core NATS.
+
+use crate::driver::capability::{Attempts, Capabilities, Confirm, HeaderValues, Order, Redelivery, TimestampSource};
+
+use super::super::config::Mode;
+use super::api;
+
+/// Returns the capabilities on a server with this level of the JetStream API.
+pub(crate) fn capabilities(mode: Mode, level: u64, max_payload: usize) -> Capabilities {
+    let stored = Capabilities {
+        confirm: Confirm::Broker,
+        groups: true,
+        at_least_once: true,
+        backlog: true,
+        retry: Redelivery::NativeDelayed,
+        attempts: Attempts::Broker,
+        order: Order::Stream,
+        native_key: false,
+        timestamp: Some(TimestampSource::Broker),
+        header_values: HeaderValues::Text,
+        tombstones: false,
+        delayed_publish: level >= api::DELAY_LEVEL,
+        start_at_time: true,
+        start_at_offset: true,
+        reposition: true,
+        max_payload: Some(max_payload),
+    };
+    match mode {
+        Mode::JetStream => stored,
+        Mode::Core => Capabilities {
+            confirm: Confirm::Never,
+            at_least_once: false,
+            backlog: false,
+            retry: Redelivery::Unsupported,
+            attempts: Attempts::Never,
+            order: Order::Publisher,
+            timestamp: None,
+            delayed_publish: false,
+            start_at_time: false,
+            start_at_offset: false,
+            reposition: false,
+            ..stored
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_servers_with_schedules_delay() {
+        assert!(!capabilities(Mode::JetStream, api::DELAY_LEVEL - 1, 1).delayed_publish);
+        assert!(capabilities(Mode::JetStream, api::DELAY_LEVEL, 1).delayed_publish);
+        assert!(!capabilities(Mode::Core, api::DELAY_LEVEL, 1).delayed_publish);
+    }
+}

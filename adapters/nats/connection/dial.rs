@@ -1,0 +1,158 @@
+//! Creates clients: one to publish and acknowledge, and one for each subscription.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event, ServerError};
+use parking_lot::Mutex;
+use tokio::time::timeout;
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::super::config::Config;
+use super::super::error;
+
+/// Maximum pause between two attempts to reach a server, before jitter.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Time without a sign of life after which the client sends a ping. After two unanswered pings the
+/// connection counts as lost.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The source of clients.
+#[derive(Debug, Clone)]
+pub(crate) enum Dial {
+    /// Each client is a new connection with these options.
+    New(Arc<Config>),
+    /// Each client is this one, given by the user.
+    Given(Client),
+}
+
+/// The bounds of a client's two queues.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Queues {
+    /// Maximum number of messages that wait to be written. Further ones are refused.
+    pub(crate) outgoing: usize,
+    /// Maximum number of unread messages of a subscription. The client drops further ones.
+    pub(crate) incoming: usize,
+}
+
+/// Events that a client reports besides answers.
+#[derive(Debug, Default)]
+pub(crate) struct Notices {
+    dropped: AtomicU64,
+    refusal: Mutex<Option<String>>,
+}
+
+impl Dial {
+    /// Returns a connected client, within the time-out for connecting.
+    pub(crate) async fn client(&self, queues: Queues, notices: &Arc<Notices>) -> Result<Client> {
+        let config = match self {
+            Self::Given(client) => return Ok(client.clone()),
+            Self::New(config) => config,
+        };
+        let options = options(config, queues, Arc::clone(notices)).await?;
+        let connecting = options.connect(config.addresses());
+        match timeout(config.connect_timeout, connecting).await {
+            Ok(connected) => connected.map_err(|error| error::connect(error, &config.shown_hosts())),
+            Err(_) => {
+                let message = "no server answered in time: check that it runs, and host and port in the URL";
+                Err(Error::new(ErrorKind::Unavailable, message)
+                    .with_context("server", config.shown_hosts())
+                    .with_context("connect_timeout_ms", config.connect_timeout.as_millis()))
+            }
+        }
+    }
+}
+
+async fn options(config: &Config, queues: Queues, notices: Arc<Notices>) -> Result<ConnectOptions> {
+    let mut options = ConnectOptions::new()
+        .name("traced-broker")
+        .connection_timeout(config.connect_timeout)
+        .request_timeout(Some(config.confirm_timeout))
+        .ping_interval(PING_INTERVAL)
+        .reconnect_delay_callback(pause)
+        .client_capacity(queues.outgoing)
+        .subscription_capacity(queues.incoming)
+        .require_tls(config.tls.required)
+        .event_callback(move |event| {
+            notices.take(event);
+            std::future::ready(())
+        });
+    if let Some(authorities) = &config.tls.authorities {
+        options = options.add_root_certificates(authorities.clone());
+    }
+    if let Some((certificate, key)) = &config.tls.identity {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    let credentials = &config.credentials;
+    if let Some((user, password)) = &credentials.user {
+        options = options.user_and_password(user.clone(), password.expose().to_owned());
+    } else if let Some(token) = &credentials.token {
+        options = options.token(token.expose().to_owned());
+    } else if let Some(seed) = &credentials.nkey {
+        options = options.nkey(seed.expose().to_owned());
+    } else if let Some(file) = &credentials.file {
+        options = options.credentials_file(file).await.map_err(|error| {
+            Error::new(ErrorKind::InvalidConfig, "the credentials file cannot be read")
+                .with_context("file", file.display())
+                .with_source(error)
+        })?;
+    }
+    Ok(options)
+}
+
+/// Returns the pause before an attempt to reach the server: none before the first, then growing.
+pub(crate) fn pause(attempt: usize) -> Duration {
+    if attempt <= 1 {
+        return Duration::ZERO;
+    }
+    let doublings = u32::try_from(attempt).unwrap_or(u32::MAX).min(16);
+    let pause = Duration::from_millis(10).saturating_mul(1 << doublings).min(LONGEST_PAUSE);
+    // Jitter of half to one and a half times, so that clients that lost the same server do not all
+    // return at once. The only randomness in the standard library is the seed of its hash maps.
+    pause.mul_f64(0.5 + (RandomState::new().hash_one(attempt) % 1000) as f64 / 1000.0)
+}
+
+impl Notices {
+    fn take(&self, event: Event) {
+        match event {
+            Event::SlowConsumer(_) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            // The server names the forbidden subject, but not the message.
+            Event::ServerError(ServerError::Other(text)) if text.starts_with("Permissions Violation") => {
+                *self.refusal.lock() = Some(text);
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns the number of messages that the client has dropped since the last call because they
+    /// were not read in time.
+    pub(crate) fn take_dropped(&self) -> u64 {
+        self.dropped.swap(0, Ordering::Relaxed)
+    }
+
+    /// Takes the last refusal for lack of permission.
+    pub(crate) fn take_refusal(&self) -> Option<String> {
+        self.refusal.lock().take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_differ() {
+        assert_eq!(pause(1), Duration::ZERO);
+        assert!(pause(2) <= Duration::from_millis(60));
+        for attempt in [10, 100, usize::MAX] {
+            assert!(pause(attempt) >= LONGEST_PAUSE / 2 && pause(attempt) <= LONGEST_PAUSE * 3 / 2);
+        }
+        let pauses: std::collections::HashSet<_> = (0..20).map(|_| pause(50)).collect();
+        assert!(pauses.len() > 1);
+    }
+}

@@ -1,0 +1,130 @@
+//! The connection that publishes, acknowledges and sends requests. Messages are read on other
+//! connections.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::client::traits::Publisher;
+use async_nats::message::OutboundMessage;
+use async_nats::{Client, Message, Subject};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
+use tokio::task::unconstrained;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::driver::Confirmation;
+use crate::error::{Error, ErrorKind, Result};
+
+use super::super::error;
+use super::dial::Notices;
+use super::health::Health;
+use super::replies::{self, Awaiting, Replies};
+
+/// A connection, with everything that awaits an answer on it.
+pub(crate) struct Link {
+    client: Client,
+    health: Arc<Health>,
+    replies: Arc<Replies>,
+    unconfirmed: AtomicU64,
+    _reader: AbortOnDropHandle<()>,
+}
+
+impl Link {
+    /// Uses a connected client; an answer may take up to `timeout`.
+    pub(crate) async fn over(client: Client, notices: Arc<Notices>, timeout: Duration) -> Result<Self> {
+        let inbox = client.new_inbox();
+        let subscriber = client.subscribe(format!("{inbox}.*")).await.map_err(error::subscribe)?;
+        let replies = Arc::new(Replies::new(&inbox, timeout));
+        let health = Arc::new(Health::of(client.clone()));
+        let reading = replies::read(Arc::clone(&replies), subscriber, Arc::clone(&health), notices);
+        let _reader = AbortOnDropHandle::new(tokio::spawn(reading));
+        Ok(Self { client, health, replies, unconfirmed: AtomicU64::new(0), _reader })
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Returns a unique name, taken from the client's inboxes.
+    pub(crate) fn unique(&self) -> String {
+        self.client.new_inbox().rsplit('.').next().unwrap_or_default().to_owned()
+    }
+
+    /// Counts a message that is sent without waiting for an answer, and returns the number of those
+    /// before it.
+    pub(crate) fn count_unconfirmed(&self) -> u64 {
+        self.unconfirmed.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Sends a message that is answered; the waiting side also learns if it could not be sent.
+    pub(crate) fn ask(&self, mut message: OutboundMessage, awaiting: Awaiting) {
+        let (token, subject) = self.replies.enter(awaiting, self.health.epoch());
+        message.reply = Some(subject);
+        self.post(message, token);
+    }
+
+    fn post(&self, message: OutboundMessage, token: u64) {
+        let posted = if self.health.is_connected() { send(&self.client, message) } else { Err(error::disconnected()) };
+        if let Err(error) = posted {
+            self.replies.refuse(token, error);
+        }
+    }
+
+    /// Sends a request and waits for the answer.
+    pub(crate) async fn request(&self, subject: Subject, payload: Bytes) -> Result<Message> {
+        let (sender, receiver) = oneshot::channel();
+        let message = OutboundMessage { subject, payload, reply: None, headers: None };
+        self.ask(message, Awaiting::Request(sender));
+        receiver.await.unwrap_or_else(|_| Err(error::ended()))
+    }
+
+    /// Waits until the server has read everything that was sent before, by sending a message to
+    /// this client's own subject.
+    pub(crate) async fn round_trip(&self) -> Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        let (token, subject) = self.replies.enter(Awaiting::Request(sender), self.health.epoch());
+        self.post(OutboundMessage { subject, payload: Bytes::new(), reply: None, headers: None }, token);
+        receiver.await.unwrap_or_else(|_| Err(error::ended())).map(drop)
+    }
+
+    /// Puts a settlement into the client's queue, without waiting for an answer.
+    pub(crate) fn tell(&self, subject: Subject, payload: Bytes) -> Result<()> {
+        if !self.health.is_connected() {
+            return Err(error::settlement_lost());
+        }
+        send(&self.client, OutboundMessage { subject, payload, reply: None, headers: None })
+    }
+
+    /// Sends a settlement that the server answers.
+    pub(crate) fn confirm(&self, subject: Subject, payload: Bytes) -> Confirmation<()> {
+        let (confirmer, confirmation) = Confirmation::pending();
+        let message = OutboundMessage { subject, payload, reply: None, headers: None };
+        self.ask(message, Awaiting::Settle(confirmer));
+        confirmation
+    }
+}
+
+/// Puts a message into the client's queue at once: in the order of the calls, and without waiting.
+///
+/// The client only has a function that waits for room. If there is room, it is ready at its first
+/// poll, unless tokio makes it yield because the task has used up its budget. `unconstrained`
+/// prevents that.
+pub(crate) fn send(client: &Client, message: OutboundMessage) -> Result<()> {
+    match unconstrained(client.publish_message(message)).now_or_never() {
+        Some(sent) => sent.map_err(error::enqueue),
+        None => Err(Error::new(ErrorKind::Busy, "the client's queue is full: the server does not keep up")),
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("health", &self.health).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,8 @@
+//! The connection: dialling, its state, requests and their replies.
+
+pub(crate) mod api;
+pub(crate) mod capabilities;
+pub(crate) mod dial;
+pub(crate) mod health;
+pub(crate) mod link;
+pub(crate) mod replies;

@@ -1,0 +1,238 @@
+//! Awaited answers to publishes, settlements and requests, all on one subscription.
+//!
+//! The client's own requests stay in memory if they are never answered, and a lost connection does
+//! not end them. Here, each ends by an answer, a time-out or the loss of the connection, whichever
+//! is first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::{Message, StatusCode, Subject, Subscriber};
+use futures_util::{FutureExt, StreamExt};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::driver::Confirmer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::Receipt;
+
+use super::super::error::{self, Refusal};
+use super::dial::Notices;
+use super::health::Health;
+
+/// Precision of time-outs, and of noticing a lost connection.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The receiver of an answer.
+#[derive(Debug)]
+pub(crate) enum Awaiting {
+    Publish(Confirmer<Receipt>),
+    /// A delayed publish: its sequence while it is kept is not its final one.
+    Keep(Confirmer<Receipt>),
+    Settle(Confirmer<()>),
+    Request(oneshot::Sender<Result<Message>>),
+}
+
+/// All receivers that wait. Their number is bounded by publishes in flight, unsettled deliveries
+/// and a few requests.
+#[derive(Debug)]
+pub(crate) struct Replies {
+    /// The prefix of all subjects of answers.
+    prefix: String,
+    next: AtomicU64,
+    ticks: AtomicU64,
+    patience: u64,
+    waiting: Mutex<HashMap<u64, Waiting>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    awaiting: Awaiting,
+    epoch: u64,
+    since: u64,
+}
+
+impl Replies {
+    /// Creates a table without receivers. Answers come to subjects one token below `inbox`, within
+    /// `timeout`.
+    pub(crate) fn new(inbox: &str, timeout: Duration) -> Self {
+        let patience = timeout.as_millis().div_ceil(TICK.as_millis());
+        Self {
+            prefix: format!("{inbox}."),
+            next: AtomicU64::new(1),
+            ticks: AtomicU64::new(0),
+            // One more, because the first tick comes at any time after the request.
+            patience: u64::try_from(patience).unwrap_or(u64::MAX).saturating_add(1),
+            waiting: Mutex::default(),
+        }
+    }
+
+    /// Enters a receiver, and returns its token and the subject to which its answer is to be sent.
+    pub(crate) fn enter(&self, awaiting: Awaiting, epoch: u64) -> (u64, Subject) {
+        let token = self.next.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting { awaiting, epoch, since: self.ticks.load(Ordering::Relaxed) };
+        self.waiting.lock().insert(token, waiting);
+        let mut subject = String::with_capacity(self.prefix.len() + 16);
+        subject.push_str(&self.prefix);
+        push_hex(&mut subject, token);
+        (token, Subject::from(subject))
+    }
+
+    /// Ends the wait for a request that could not be sent.
+    pub(crate) fn refuse(&self, token: u64, error: Error) {
+        if let Some(waiting) = self.remove(token) {
+            waiting.awaiting.fail(error);
+        }
+    }
+
+    fn remove(&self, token: u64) -> Option<Waiting> {
+        self.waiting.lock().remove(&token)
+    }
+
+    fn answer(&self, message: Message) {
+        let token = message.subject.strip_prefix(self.prefix.as_str());
+        let token = token.and_then(|token| u64::from_str_radix(token, 16).ok());
+        // After the time-out, an answer has no receiver any more.
+        if let Some(waiting) = token.and_then(|token| self.remove(token)) {
+            waiting.awaiting.answer(message);
+        }
+    }
+
+    /// Ends the waits whose connection is gone or whose time is up.
+    fn sweep(&self, health: &Health, notices: &Notices) {
+        let now = self.ticks.fetch_add(1, Ordering::Relaxed) + 1;
+        let lost = |waiting: &Waiting| !health.is_same(waiting.epoch);
+        let late = |waiting: &Waiting| now.saturating_sub(waiting.since) > self.patience;
+        let ended: Vec<Waiting> = {
+            let mut waiting = self.waiting.lock();
+            waiting.extract_if(|_, waiting| lost(waiting) || late(waiting)).map(|(_, waiting)| waiting).collect()
+        };
+        if ended.is_empty() {
+            return;
+        }
+        let refusal = notices.take_refusal();
+        for waiting in ended {
+            let error = if lost(&waiting) { connection_lost() } else { no_answer(refusal.as_deref()) };
+            waiting.awaiting.fail(error);
+        }
+    }
+
+    fn end(&self) {
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        for waiting in waiting.into_values() {
+            waiting.awaiting.fail(connection_lost());
+        }
+    }
+}
+
+/// Passes the answers on until the client ends.
+pub(crate) async fn read(
+    replies: Arc<Replies>,
+    mut subscriber: Subscriber,
+    health: Arc<Health>,
+    notices: Arc<Notices>,
+) {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            message = subscriber.next() => match message {
+                Some(message) => {
+                    replies.answer(message);
+                    // Answers come in bursts; the rest of a burst is read without another
+                    // `select!`.
+                    while let Some(Some(message)) = subscriber.next().now_or_never() {
+                        replies.answer(message);
+                    }
+                }
+                None => break,
+            },
+            _ = tick.tick() => replies.sweep(&health, &notices),
+        }
+    }
+    replies.end();
+}
+
+impl Awaiting {
+    fn answer(self, message: Message) {
+        match self {
+            Self::Publish(confirmer) => confirmer.confirm(receipt(&message)),
+            Self::Keep(confirmer) => confirmer.confirm(receipt(&message).map(|_| Receipt::confirmed())),
+            Self::Settle(confirmer) => confirmer.confirm(match message.status {
+                Some(StatusCode::NO_RESPONDERS) => Err(error::settlement_lost()),
+                _ => Ok(()),
+            }),
+            // An error means that the receiver is gone.
+            Self::Request(sender) => drop(sender.send(Ok(message))),
+        }
+    }
+
+    pub(crate) fn fail(self, error: Error) {
+        match self {
+            Self::Publish(confirmer) | Self::Keep(confirmer) => confirmer.confirm(Err(error)),
+            Self::Settle(confirmer) => confirmer.confirm(Err(error)),
+            Self::Request(sender) => drop(sender.send(Err(error))),
+        }
+    }
+}
+
+fn connection_lost() -> Error {
+    Error::new(ErrorKind::Unavailable, "the connection was lost before the server answered").with_unknown_outcome()
+}
+
+fn no_answer(refusal: Option<&str>) -> Error {
+    match refusal {
+        Some(refusal) => Error::new(ErrorKind::PermissionDenied, "no answer, and the server reported a refusal")
+            .with_context("refusal", refusal)
+            .with_unknown_outcome(),
+        None => Error::new(ErrorKind::Timeout, "the server did not answer in time"),
+    }
+}
+
+fn push_hex(text: &mut String, number: u64) {
+    let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        let digit = (number >> (4 * place)) as u32 & 0xf;
+        text.push(char::from_digit(digit, 16).unwrap_or('0'));
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Acknowledgement {
+    #[serde(default)]
+    seq: u64,
+    error: Option<Refusal>,
+}
+
+/// Reads the server's answer to a publish.
+fn receipt(answer: &Message) -> Result<Receipt> {
+    if answer.status == Some(StatusCode::NO_RESPONDERS) {
+        let message = "no stream takes this topic: it was deleted, or its cluster is electing a leader";
+        return Err(Error::new(ErrorKind::Unavailable, message));
+    }
+    let acknowledgement: Acknowledgement =
+        serde_json::from_slice(&answer.payload).map_err(|error| error::unreadable(error).with_unknown_outcome())?;
+    match acknowledgement.error {
+        Some(refusal) => Err(refusal.into()),
+        None => Ok(Receipt::confirmed().with_offset(i64::try_from(acknowledgement.seq).unwrap_or(i64::MAX))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_hexadecimal() {
+        for number in [0, 1, 15, 16, 0xabc, u64::MAX] {
+            let mut text = String::new();
+            push_hex(&mut text, number);
+            assert_eq!(text, format!("{number:x}"));
+        }
+    }
+}

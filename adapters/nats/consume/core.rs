@@ -1,0 +1,147 @@
+//! Core NATS: the subscribers of the moment get a message once or not at all.
+
+use std::sync::Arc;
+
+use async_nats::{Message, Subject, Subscriber};
+use futures_core::Stream;
+use futures_util::{FutureExt, StreamExt, stream};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound};
+use crate::error::{Error, ErrorKind, Result};
+
+use super::super::config::Config;
+use super::super::connection::dial::{Dial, Notices, Queues, pause};
+use super::super::connection::link::Link;
+use super::super::error;
+use super::super::headers::{self, Contents};
+
+/// The bounds of a listening client. It drops unread messages beyond its bound, because the server
+/// does not wait.
+const QUEUES: Queues = Queues { outgoing: 256, incoming: 65_536 };
+
+/// A subscription to a subject, as a member of a queue group or alone.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    config: Arc<Config>,
+    dial: Dial,
+    subject: Subject,
+    group: Option<String>,
+    closed: CancellationToken,
+    notices: Arc<Notices>,
+    subscriber: Option<Subscriber>,
+    attempt: usize,
+}
+
+impl Listener {
+    /// Opens a listener, which listens from the moment this returns.
+    pub(crate) async fn open(
+        config: &Arc<Config>,
+        dial: &Dial,
+        subject: Subject,
+        group: Option<String>,
+        closed: CancellationToken,
+    ) -> Result<Self> {
+        let (config, dial) = (Arc::clone(config), dial.clone());
+        let notices = Arc::new(Notices::default());
+        let mut listener = Self { config, dial, subject, group, closed, notices, subscriber: None, attempt: 0 };
+        listener.subscriber = Some(listener.subscribe().await?);
+        Ok(listener)
+    }
+
+    async fn subscribe(&self) -> Result<Subscriber> {
+        let client = self.dial.client(QUEUES, &self.notices).await?;
+        let subscriber = match &self.group {
+            Some(group) => client.queue_subscribe(self.subject.clone(), group.clone()).await,
+            None => client.subscribe(self.subject.clone()).await,
+        };
+        let subscriber = subscriber.map_err(error::subscribe)?;
+        // After a round trip the server knows of the subscription too.
+        let link = Link::over(client, Arc::clone(&self.notices), self.config.confirm_timeout).await?;
+        link.round_trip().await?;
+        Ok(subscriber)
+    }
+
+    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Inbound>> {
+        let next = |mut listener: Self| async move {
+            let item = listener.next().await?;
+            Some((item, listener))
+        };
+        stream::unfold(self, next).fuse()
+    }
+
+    async fn next(&mut self) -> Option<Result<Inbound>> {
+        let closed = self.closed.clone();
+        if closed.is_cancelled() {
+            return None;
+        }
+        let dropped = self.notices.take_dropped();
+        if dropped > 0 {
+            let message = "messages were lost: they were not read in time, and core NATS keeps none";
+            return Some(Err(Error::new(ErrorKind::Busy, message).with_context("lost", dropped)));
+        }
+        if let Some(subscriber) = &mut self.subscriber {
+            let next = match subscriber.next().now_or_never() {
+                Some(next) => next,
+                None => tokio::select! {
+                    next = subscriber.next() => next,
+                    () = closed.cancelled() => return None,
+                },
+            };
+            if let Some(message) = next {
+                self.attempt = 0;
+                return Some(Ok(inbound(message)));
+            }
+        }
+        // The client restores a lost connection. Only a client that has given up for good ends its
+        // subscriptions.
+        self.attempt += 1;
+        tokio::select! {
+            () = closed.cancelled() => None,
+            () = sleep(pause(self.attempt + 1)) => {
+                let message = "the client gave up its connection; messages may have been missed";
+                match self.subscribe().await {
+                    Ok(subscriber) => {
+                        self.subscriber = Some(subscriber);
+                        Some(Err(Error::new(ErrorKind::Unavailable, message)))
+                    }
+                    Err(error) => Some(Err(error)),
+                }
+            }
+        }
+    }
+}
+
+fn inbound(message: Message) -> Inbound {
+    let Contents { headers, key, id, unreadable } = headers::read(message.headers.as_ref());
+    Inbound {
+        payload: Some(message.payload),
+        key,
+        id,
+        headers,
+        unreadable_headers: unreadable,
+        attempt: 1,
+        timestamp: None,
+        partition: None,
+        offset: None,
+        handle: Box::new(Heard),
+    }
+}
+
+/// The handle of a delivery that needs no settlement.
+#[derive(Debug)]
+struct Heard;
+
+impl DeliveryHandle for Heard {
+    fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
+        Confirmation::ready(match disposition {
+            Disposition::Ack | Disposition::Discard => Ok(()),
+            Disposition::Retry(_) => {
+                Err(Error::new(ErrorKind::Unsupported, "core NATS keeps no messages that could come again"))
+            }
+        })
+    }
+
+    fn attributes(&self, _visit: &mut dyn FnMut(&'static str, AttributeValue)) {}
+}

@@ -1,0 +1,229 @@
+//! A subscription across connections: opens a session, and another one whenever the last is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::datetime::DateTime;
+use async_nats::jetstream::consumer;
+use async_nats::jetstream::stream::RetentionPolicy;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{Start, Subscription};
+
+use super::super::config::{Acknowledge, Config};
+use super::super::connection::dial::{Dial, Notices, Queues, pause};
+use super::super::connection::health::Health;
+use super::super::connection::link::Link;
+use super::super::topology::{Begin, Wanted};
+use super::session::{Consumer, Opening, Session};
+use crate::adapters::nats::connection::api;
+use crate::adapters::nats::consume::unreadable;
+use crate::adapters::nats::topology::names;
+use crate::adapters::nats::{error, topology};
+
+/// Duration from which a session counts as good: the next one is opened without a pause.
+const GOOD: Duration = Duration::from_secs(5);
+/// Bound of a reading client's outgoing queue: it writes requests for messages and little else.
+const OUTGOING: usize = 256;
+/// Room for the server's notices, which come on the same subscription as the messages.
+const NOTICES: usize = 1024;
+/// Interval of the checks for a restored connection.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The part of a subscription that stays when its connection is lost.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) config: Arc<Config>,
+    pub(crate) dial: Dial,
+    pub(crate) link: Arc<Link>,
+    pub(crate) topic: String,
+    pub(crate) name: String,
+    pub(crate) durable: bool,
+    pub(crate) limit: usize,
+    state: Mutex<ReadState>,
+}
+
+#[derive(Debug)]
+struct ReadState {
+    client: Option<Client>,
+    /// The session that was lost, until its deliveries have been given back.
+    last: Option<Arc<Session>>,
+    /// The position at which to begin if the server no longer knows.
+    begin: Begin,
+    /// The creation time of the stream in which `begin` is valid.
+    stream_created: Option<DateTime>,
+    stream: Option<String>,
+    attempt: usize,
+}
+
+impl Reader {
+    pub(crate) fn new(config: Arc<Config>, dial: Dial, link: Arc<Link>, subscription: &Subscription) -> Self {
+        let group = subscription.group_name().map(names::object);
+        let unique = || format!("reader-{}", link.unique());
+        let begin = Begin::Start(subscription.start_position());
+        let state = ReadState { client: None, last: None, begin, stream_created: None, stream: None, attempt: 0 };
+        Self {
+            topic: subscription.topic().to_owned(),
+            durable: group.is_some(),
+            name: group.unwrap_or_else(unique),
+            limit: subscription.prefetch_limit(),
+            config,
+            dial,
+            link,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Opens the first session.
+    pub(crate) async fn open(&self) -> Result<Arc<Session>> {
+        self.open_session(false).await
+    }
+
+    /// Opens the next session, after a pause if the last attempts failed.
+    pub(crate) async fn reopen(self: Arc<Self>) -> Result<Arc<Session>> {
+        let attempt = self.count_attempt();
+        sleep(pause(attempt)).await;
+        self.open_session(true).await
+    }
+
+    /// Records that the session is over. `ended` means that its client has given up for good.
+    pub(crate) fn lose(&self, session: Arc<Session>, ended: bool) {
+        let mut state = self.state.lock();
+        if session.has_delivered() || session.since.elapsed() > GOOD {
+            state.attempt = 0;
+        }
+        state.last = Some(session);
+        if ended {
+            state.client = None;
+        }
+    }
+
+    fn count_attempt(&self) -> usize {
+        let mut state = self.state.lock();
+        state.attempt = state.attempt.saturating_add(1);
+        state.attempt
+    }
+
+    async fn open_session(&self, again: bool) -> Result<Arc<Session>> {
+        let client = self.connected_client().await?;
+        self.wait_for(self.link.health()).await?;
+        // Earlier deliveries go back before new messages are requested.
+        self.end_last();
+        let epoch = Health::of(client.clone()).epoch();
+        let info = self.consumer(again).await?;
+        let quarantined = match again {
+            true => unreadable::find(&self.link, &names::subject(&self.topic), &info).await?,
+            false => Vec::new(),
+        };
+        // Each session has its own subject, so messages still on their way to the last session are
+        // not counted in this one.
+        let inbox = client.new_inbox();
+        let subscriber = client.subscribe(inbox.clone()).await.map_err(|ended| {
+            self.state.lock().client = None;
+            error::subscribe(ended)
+        })?;
+        Ok(Session::open(Opening {
+            link: Arc::clone(&self.link),
+            client,
+            epoch,
+            subscriber,
+            inbox: inbox.into(),
+            consumer: Consumer::from(info),
+            limit: self.limit,
+            confirm: self.config.acknowledge == Acknowledge::Confirm,
+            quarantined,
+        }))
+    }
+
+    /// Returns the consumer, created again at its position if it is gone.
+    async fn consumer(&self, again: bool) -> Result<consumer::Info> {
+        let stream = topology::stream(&self.link, &self.config, &self.topic).await?;
+        if !self.durable && stream.config.retention == RetentionPolicy::WorkQueue {
+            let message =
+                "the stream is a work queue, where a message goes to one reader and is gone: join a group to take some";
+            return Err(Error::new(ErrorKind::Unsupported, message).with_context("stream", stream.config.name));
+        }
+        let begin = {
+            let mut state = self.state.lock();
+            if state.stream_created.is_some_and(|created| created != stream.created) {
+                // Another stream of the same name: all its messages came after the subscription
+                // began.
+                state.begin = Begin::Start(Start::Earliest);
+            }
+            state.stream_created = Some(stream.created);
+            state.stream = Some(stream.config.name.clone());
+            state.begin
+        };
+        let (topic, name, durable) = (&self.topic, &self.name, self.durable);
+        let wanted = Wanted { stream: &stream, topic, name, durable, may_exist: durable || again, begin };
+        let info = topology::consumer(&self.link, &self.config, &wanted).await?;
+        self.state.lock().begin = Begin::Sequence(info.ack_floor.stream_sequence.saturating_add(1));
+        Ok(info)
+    }
+
+    fn end_last(&self) {
+        let last = self.state.lock().last.take();
+        if let Some(next) = last.and_then(|last| last.end()) {
+            self.state.lock().begin = Begin::Sequence(next);
+        }
+    }
+
+    async fn connected_client(&self) -> Result<Client> {
+        let known = self.state.lock().client.clone();
+        let client = match known {
+            Some(client) => client,
+            None => {
+                let queues = Queues { outgoing: OUTGOING, incoming: self.limit + NOTICES };
+                let client = self.dial.client(queues, &Arc::new(Notices::default())).await?;
+                self.state.lock().client = Some(client.clone());
+                client
+            }
+        };
+        self.wait_for(&Health::of(client.clone())).await?;
+        Ok(client)
+    }
+
+    /// Waits until the client has restored its connection, which it does by itself.
+    async fn wait_for(&self, health: &Health) -> Result<()> {
+        let deadline = Instant::now() + self.config.connect_timeout;
+        while !health.is_connected() {
+            if Instant::now() > deadline {
+                return Err(error::disconnected().with_context("server", self.config.shown_hosts()));
+            }
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(last) = self.state.get_mut().last.take() {
+            last.end();
+        }
+        if !self.durable
+            && let Some(stream) = self.state.get_mut().stream.take()
+        {
+            api::forget_consumer(&self.link, &stream, &self.name);
+        }
+    }
+}
+
+impl From<consumer::Info> for Consumer {
+    fn from(info: consumer::Info) -> Self {
+        let config = &info.config;
+        // If a back-off is configured, its first value replaces `ack_wait`.
+        let ack_wait = config.backoff.first().copied().unwrap_or(config.ack_wait);
+        Self {
+            next: api::next_of(&info.stream_name, &info.name),
+            ack_wait,
+            max_batch: usize::try_from(config.max_batch).ok().filter(|most| *most > 0),
+            max_expires: Some(config.max_expires).filter(|longest| !longest.is_zero()),
+            stream: info.stream_name,
+            name: info.name,
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The use of a subscription's prefetch: requested messages, and unsettled deliveries.
+
+use std::sync::Arc;
+
+use async_nats::Subject;
+
+use super::unreadable::Quarantined;
+
+/// Number of deliveries that are requested one by one after a message that the client could not
+/// read. The next such message then affects no others.
+const CAREFUL: usize = 1024;
+
+/// The account of one session. Requested and unsettled messages together never exceed the limit.
+#[derive(Debug)]
+pub(crate) struct Window {
+    limit: usize,
+    requested: usize,
+    careful: usize,
+    slots: Vec<Option<Unsettled>>,
+    free: Vec<usize>,
+    round: u64,
+}
+
+/// An unsettled delivery.
+#[derive(Debug)]
+pub(crate) struct Unsettled {
+    /// The subject on which it is acknowledged.
+    pub(crate) reply: Subject,
+    /// The message itself, if the server cannot redeliver it.
+    pub(crate) quarantined: Option<Arc<Quarantined>>,
+    since: u64,
+}
+
+impl Window {
+    pub(crate) fn new(limit: usize, careful: bool) -> Self {
+        let careful = if careful { CAREFUL } else { 0 };
+        Self { limit, requested: 0, careful, slots: Vec::new(), free: Vec::new(), round: 0 }
+    }
+
+    /// Returns the number of messages to request now: enough to be worth a request, or all that
+    /// there is room for if `idle` is set and no request is open, because no other event would
+    /// bring the next message.
+    pub(crate) fn take_request(&mut self, idle: bool) -> Option<usize> {
+        let room = self.limit.saturating_sub(self.requested + self.unsettled());
+        let worthwhile = if self.careful > 0 {
+            if self.requested > 0 { 0 } else { room.min(1) }
+        } else if room >= (self.limit / 4).max(1) || (idle && self.requested == 0) {
+            room
+        } else {
+            0
+        };
+        self.requested += worthwhile;
+        (worthwhile > 0).then_some(worthwhile)
+    }
+
+    /// Returns the number of messages that are requested and have not arrived.
+    pub(crate) fn requested(&self) -> usize {
+        self.requested
+    }
+
+    /// Counts the arrival of a requested message.
+    pub(crate) fn arrived(&mut self) {
+        self.requested = self.requested.saturating_sub(1);
+        self.careful = self.careful.saturating_sub(1);
+    }
+
+    /// Counts requested messages that will not arrive, because the request has run out.
+    pub(crate) fn expired(&mut self, messages: usize) {
+        self.requested = self.requested.saturating_sub(messages);
+    }
+
+    /// Enters a delivery and returns its slot.
+    pub(crate) fn open(&mut self, reply: Subject, quarantined: Option<Arc<Quarantined>>) -> usize {
+        let unsettled = Some(Unsettled { reply, quarantined, since: self.round });
+        match self.free.pop() {
+            Some(slot) => {
+                if let Some(place) = self.slots.get_mut(slot) {
+                    *place = unsettled;
+                }
+                slot
+            }
+            None => {
+                self.slots.push(unsettled);
+                self.slots.len() - 1
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, slot: usize) -> Option<&Unsettled> {
+        self.slots.get(slot)?.as_ref()
+    }
+
+    /// Enters the next attempt at a delivery. Returns `false` if it is no longer unsettled.
+    pub(crate) fn renew(&mut self, slot: usize, message: &Arc<Quarantined>) -> bool {
+        let out = self.slots.get_mut(slot).and_then(Option::as_mut);
+        out.map(|out| out.quarantined = Some(Arc::clone(message))).is_some()
+    }
+
+    /// Takes a delivery out, which makes room for another.
+    pub(crate) fn close(&mut self, slot: usize) -> Option<Unsettled> {
+        let unsettled = self.slots.get_mut(slot)?.take()?;
+        self.free.push(slot);
+        Some(unsettled)
+    }
+
+    /// Takes out all deliveries.
+    pub(crate) fn close_all(&mut self) -> Vec<Unsettled> {
+        self.free.clear();
+        std::mem::take(&mut self.slots).into_iter().flatten().collect()
+    }
+
+    /// Starts the next round. Returns the deliveries that were unsettled for a whole round, because
+    /// their deadline at the server has come nearer.
+    pub(crate) fn next_round(&mut self) -> Vec<Subject> {
+        let round = self.round;
+        self.round += 1;
+        self.slots.iter().flatten().filter(|out| out.since < round).map(|out| out.reply.clone()).collect()
+    }
+
+    /// Returns the subjects on which the unsettled deliveries are acknowledged.
+    pub(crate) fn replies(&self) -> Vec<Subject> {
+        self.slots.iter().flatten().map(|out| out.reply.clone()).collect()
+    }
+
+    pub(crate) fn unsettled(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(window: &mut Window) -> usize {
+        window.arrived();
+        window.open(Subject::from_static("reply"), None)
+    }
+
+    #[test]
+    fn asks_for_the_limit_and_then_in_quarters() {
+        let mut window = Window::new(8, false);
+        assert_eq!(window.take_request(false), Some(8));
+        assert_eq!(window.take_request(true), None);
+        let slots: Vec<_> = (0..8).map(|_| open(&mut window)).collect();
+        assert!(window.requested() == 0);
+        assert_eq!(window.take_request(true), None, "full");
+        assert!(window.close(slots[0]).is_some());
+        assert!(window.close(slots[0]).is_none(), "settled once");
+        assert_eq!(window.take_request(false), None, "one is not worth a request");
+        assert_eq!(window.take_request(true), Some(1), "but for one who waits");
+        assert!(window.close(slots[1]).is_some() && window.close(slots[2]).is_some());
+        assert_eq!(window.take_request(false), Some(2));
+        assert_eq!(window.unsettled(), 5);
+    }
+
+    #[test]
+    fn a_limit_of_one_works() {
+        let mut window = Window::new(1, false);
+        assert_eq!(window.take_request(false), Some(1));
+        let slot = open(&mut window);
+        assert_eq!(window.take_request(true), None);
+        window.close(slot);
+        assert_eq!(window.take_request(false), Some(1));
+    }
+
+    #[test]
+    fn a_request_that_runs_out_makes_room() {
+        let mut window = Window::new(4, false);
+        assert_eq!(window.take_request(false), Some(4));
+        open(&mut window);
+        window.expired(3);
+        assert!(window.requested() == 0);
+        assert_eq!(window.take_request(false), Some(3));
+    }
+
+    #[test]
+    fn careful_is_one_by_one_for_a_while() {
+        let mut window = Window::new(100, true);
+        for _ in 0..CAREFUL {
+            assert_eq!(window.take_request(false), Some(1));
+            assert_eq!(window.take_request(true), None);
+            let slot = open(&mut window);
+            window.close(slot);
+        }
+        assert_eq!(window.take_request(false), Some(100));
+    }
+
+    #[test]
+    fn only_what_was_out_for_a_round_is_renewed() {
+        let mut window = Window::new(4, false);
+        open(&mut window);
+        assert_eq!(window.next_round().len(), 0);
+        let second = open(&mut window);
+        assert_eq!(window.next_round().len(), 1);
+        window.close(second);
+        assert_eq!(window.next_round().len(), 1);
+        assert_eq!(window.close_all().len(), 1);
+        assert_eq!(window.unsettled(), 0);
+    }
+}

@@ -1,0 +1,86 @@
+//! Publishing: messages with their header blocks, and the server's confirmations.
+
+pub(crate) mod delay;
+
+use async_nats::message::OutboundMessage;
+
+use crate::driver::{Confirmation, Outbound};
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{Receipt, Topic};
+
+use super::connection::link::{Link, send};
+use super::connection::replies::Awaiting;
+use super::error;
+use super::headers::Schedule;
+use crate::adapters::nats::headers;
+use crate::adapters::nats::topology::names;
+
+/// Number of unconfirmed publishes after which to wait until the client has written them. This is
+/// their only back-pressure.
+const FLUSH_EVERY: u64 = 512;
+
+/// Publishes to a stream; the answer contains the sequence of the message in it.
+pub(super) fn stored(link: &Link, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+    match prepare(link, topic, message, None) {
+        Ok(message) => {
+            let (confirmer, confirmation) = Confirmation::pending();
+            link.ask(message, Awaiting::Publish(confirmer));
+            confirmation
+        }
+        Err(error) => Confirmation::ready(Err(error)),
+    }
+}
+
+/// Makes the stream keep a message until it is due; the answer confirms it.
+pub(super) fn kept(link: &Link, topic: &Topic, message: Outbound, schedule: &Schedule) -> Confirmation<Receipt> {
+    match prepare(link, topic, message, Some(schedule)) {
+        Ok(message) => {
+            let (confirmer, confirmation) = Confirmation::pending();
+            link.ask(message, Awaiting::Keep(confirmer));
+            confirmation
+        }
+        Err(error) => Confirmation::ready(Err(error)),
+    }
+}
+
+/// Publishes to the subscribers of the moment, without a confirmation from the server. The returned
+/// confirmation is ready when there is room for more.
+pub(super) fn unconfirmed(link: &Link, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+    let sent = prepare(link, topic, message, None).and_then(|message| {
+        if !link.health().is_connected() {
+            return Err(error::disconnected());
+        }
+        send(link.client(), message)
+    });
+    match sent {
+        Err(error) => Confirmation::ready(Err(error)),
+        Ok(()) if link.count_unconfirmed() % FLUSH_EVERY == FLUSH_EVERY - 1 => {
+            let client = link.client().clone();
+            Confirmation::running(async move {
+                // The message is in the queue, whatever the result of the wait.
+                let _ = client.flush().await;
+                Ok(Receipt::unconfirmed())
+            })
+        }
+        Ok(()) => Confirmation::ready(Ok(Receipt::unconfirmed())),
+    }
+}
+
+fn prepare(link: &Link, topic: &Topic, message: Outbound, schedule: Option<&Schedule>) -> Result<OutboundMessage> {
+    let mut block = headers::write(&message)?;
+    let mut subject = names::subject(topic);
+    if let Some(schedule) = schedule {
+        block.keep(schedule, &subject)?;
+        subject = names::delayed_subject(topic, &link.unique());
+    }
+    let Some(payload) = message.payload else {
+        return Err(Error::new(ErrorKind::Unsupported, "NATS has no messages without a payload"));
+    };
+    let (size, limit) = (block.wire_len + payload.len(), link.client().max_payload());
+    if size > limit {
+        return Err(Error::new(ErrorKind::TooLarge, "the message with its headers is larger than the server takes")
+            .with_context("size", size)
+            .with_context("limit", limit));
+    }
+    Ok(OutboundMessage { subject, payload, reply: None, headers: block.headers })
+}

@@ -1,0 +1,150 @@
+//! The task's end of a subscription's channel: hands over entries, reports trouble, and knows when
+//! to stop.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, ErrorKind};
+
+use super::super::connection::backoff::Backoff;
+use super::super::connection::entry::{Entry, EntryId};
+use super::super::error::SYSTEM;
+use super::delivery::Generation;
+use super::source::{Batch, Event};
+use super::window::Window;
+
+/// Duration from which a connection counts as good: its loss is then another outage, to be reported
+/// again.
+const GOOD: Duration = Duration::from_secs(5);
+
+/// Maximum number of ids in a report.
+const NAMED: usize = 5;
+
+/// The state that a subscription's task shares with the stream that is polled.
+pub(super) struct EntryChannel {
+    events: mpsc::Sender<Event>,
+    closing: CancellationToken,
+    window: Arc<Window>,
+    stream: String,
+}
+
+impl EntryChannel {
+    pub(super) fn new(
+        events: mpsc::Sender<Event>,
+        closing: CancellationToken,
+        window: Arc<Window>,
+        stream: &str,
+    ) -> Self {
+        Self { events, closing, window, stream: stream.to_owned() }
+    }
+
+    pub(super) fn window(&self) -> &Arc<Window> {
+        &self.window
+    }
+
+    /// Returns `true` if the broker was closed.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
+    /// Returns `true` if the stream was dropped.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// Completes when no more entries are to be read: the broker is closed or the stream dropped.
+    pub(super) async fn stopped(&self) {
+        tokio::select! {
+            () = self.closing.cancelled() => {}
+            () = self.events.closed() => {}
+        }
+    }
+
+    /// Completes when the broker is closed.
+    pub(super) async fn closed(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// Hands entries over. There is room for as many batches as the window has places, so this does
+    /// not wait.
+    pub(super) async fn hand_over(&self, generation: &Arc<Generation>, entries: Vec<Entry>) {
+        if !entries.is_empty() {
+            // An error means that the stream is gone; the batch then gives back its places.
+            let _ = self.events.send(Event::Batch(Batch::new(Arc::clone(generation), entries))).await;
+        }
+    }
+
+    /// Reports entries that were pending and are no longer in the stream, so they can no longer be
+    /// handled.
+    pub(super) fn report_missing(&self, ids: &[EntryId]) {
+        if ids.is_empty() {
+            return;
+        }
+        let named: Vec<String> = ids.iter().take(NAMED).map(ToString::to_string).collect();
+        let message = "messages were trimmed or deleted from the stream before they were handled: they are lost";
+        let error = Error::new(ErrorKind::NotFound, message);
+        self.report(error.with_context("lost", ids.len()).with_context("ids", named.join(" ")));
+    }
+
+    /// Reports an error as an item of the stream.
+    pub(super) fn report(&self, error: Error) {
+        tracing::warn!(stream = self.stream, %error, "trouble with a subscription");
+        // A full channel means that the stream is not polled; the error was at least logged.
+        let _ = self.events.try_send(Event::Trouble(error.with_system(SYSTEM)));
+    }
+}
+
+/// The attempts to restore a subscription's connection: one report for each kind of trouble, and a
+/// pause before each attempt.
+pub(super) struct Outage {
+    backoff: Backoff,
+    reported: Option<ErrorKind>,
+    /// The time at which the lost connection was made.
+    restored: Option<Instant>,
+}
+
+impl Outage {
+    /// Returns the state without an outage, while there is a connection.
+    pub(super) fn none() -> Self {
+        Self { backoff: Backoff::new(), reported: None, restored: Some(Instant::now()) }
+    }
+
+    /// Records a failure and waits before the next attempt, unless the subscription is to end.
+    /// Returns `true` to try again.
+    pub(super) async fn pause(&mut self, channel: &EntryChannel, error: Error) -> bool {
+        if self.restored.take().is_some_and(|since| since.elapsed() >= GOOD) {
+            self.backoff.reset();
+            self.reported = None;
+        }
+        if channel.is_closing() || channel.is_abandoned() {
+            tracing::debug!(stream = channel.stream, %error, "a subscription ended while its connection was lost");
+            return false;
+        }
+        if self.reported.replace(error.kind()) != Some(error.kind()) {
+            channel.report(explain(error));
+        }
+        tokio::select! {
+            () = channel.stopped() => false,
+            () = tokio::time::sleep(self.backoff.pause()) => true,
+        }
+    }
+
+    /// Records that the connection works.
+    pub(super) fn over(&mut self) {
+        self.restored = Some(Instant::now());
+    }
+}
+
+/// Describes a lost connection as such, whatever was under way when it broke.
+fn explain(error: Error) -> Error {
+    match error.kind() {
+        kind @ (ErrorKind::Unavailable | ErrorKind::Timeout) => {
+            let message = "the connection is lost and is being restored; what is unsettled comes again";
+            Error::new(kind, message).with_source(error)
+        }
+        _ => error,
+    }
+}

@@ -1,0 +1,149 @@
+//! The stream of a subscription's deliveries.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use futures_core::Stream;
+use tokio::time::Sleep;
+
+use super::consumer::Consumer;
+use super::delivery::Delivery;
+use super::held::HeldDelivery;
+use crate::driver::{DeliveryHandle, Disposition, Inbound, Source};
+use crate::error::Result;
+use crate::message::{Guarantee, Parts, Queued, Received};
+
+/// The deliveries of a subscription, as a [`Stream`]. Dropping it ends the subscription.
+///
+/// An error item reports a problem, such as a lost connection that is being restored; the stream
+/// continues after it. The stream ends when the broker is closed.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use futures_util::StreamExt;
+/// use traced_broker::{Message, Subscription, TracedBroker, connect};
+///
+/// let broker = connect("memory://").await?;
+/// let mut deliveries = broker.subscribe(Subscription::new("orders").group("workers")).await?;
+/// broker.publish("orders", Message::new("one pair of shoes")).await?;
+///
+/// while let Some(next) = deliveries.next().await {
+///     match next {
+///         Ok(delivery) => delivery.ack().await?,
+///         Err(error) => eprintln!("the subscription continues: {error}"),
+///     }
+///     broker.close().await?; // ends the stream
+/// }
+/// # Ok(()) }
+/// ```
+#[must_use = "a stream of deliveries does nothing unless it is polled"]
+pub struct Deliveries {
+    source: Source,
+    consumer: Arc<Consumer>,
+    /// The timer of the next held delivery.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// `true` if the broker is polled next, before the held deliveries.
+    brokers_turn: bool,
+}
+
+impl Deliveries {
+    pub(crate) fn new(source: Source, consumer: Consumer) -> Self {
+        Self { source, consumer: Arc::new(consumer), timer: None, brokers_turn: false }
+    }
+
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Option<Delivery> {
+        loop {
+            match self.consumer.held.next_due(cx) {
+                Ok(HeldDelivery { parts, attempt, handle }) => {
+                    return Some(self.hand_out(parts, attempt, Some(handle)));
+                }
+                Err(None) => return None,
+                Err(Some(due)) => {
+                    let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+                    if timer.deadline() != due {
+                        timer.as_mut().reset(due);
+                    }
+                    if timer.as_mut().poll(cx).is_pending() {
+                        return None;
+                    }
+                    self.timer = None;
+                }
+            }
+        }
+    }
+
+    fn take_in(&self, inbound: Inbound) -> Delivery {
+        let attempt = inbound.attempt.max(1);
+        let origin = self.consumer.receive(&inbound);
+        let handle = match self.consumer.guarantee {
+            Guarantee::AtLeastOnce => Some(inbound.handle),
+            Guarantee::AtMostOnce => {
+                // The message counts as handled from here on, so the answer is not awaited.
+                drop(inbound.handle.settle(Disposition::Ack));
+                None
+            }
+        };
+        let parts = Parts {
+            topic: self.consumer.topic.clone(),
+            payload: inbound.payload,
+            key: inbound.key,
+            id: inbound.id,
+            headers: inbound.headers,
+            timestamp: inbound.timestamp,
+            partition: inbound.partition,
+            offset: inbound.offset,
+            origin,
+        };
+        self.hand_out(Arc::new(parts), attempt, handle)
+    }
+
+    fn hand_out(&self, parts: Arc<Parts>, attempt: u32, handle: Option<Box<dyn DeliveryHandle>>) -> Delivery {
+        let queued = Queued::until(SystemTime::now(), parts.timestamp);
+        let message = Received { parts, attempt, queued };
+        self.consumer.telemetry.count(&message);
+        Delivery::new(message, handle, Arc::clone(&self.consumer))
+    }
+}
+
+impl Stream for Deliveries {
+    type Item = Result<Delivery>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+        // Alternate: the end of the source must be noticed even if many held deliveries are due.
+        if !std::mem::take(&mut self.brokers_turn)
+            && let Some(delivery) = self.poll_held(cx)
+        {
+            self.brokers_turn = true;
+            return Poll::Ready(Some(Ok(delivery)));
+        }
+        match self.source.poll_next(cx) {
+            Poll::Ready(Some(Ok(inbound))) => Poll::Ready(Some(Ok(self.take_in(inbound)))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.consumer.annotate(error, "receive")))),
+            Poll::Ready(None) => {
+                // Held deliveries can no longer be settled; drop them.
+                self.consumer.held.close();
+                Poll::Ready(None)
+            }
+            Poll::Pending => match self.poll_held(cx) {
+                Some(delivery) => Poll::Ready(Some(Ok(delivery))),
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl Drop for Deliveries {
+    fn drop(&mut self) {
+        self.consumer.held.close();
+    }
+}
+
+impl fmt::Debug for Deliveries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deliveries").field("topic", &self.consumer.topic).finish_non_exhaustive()
+    }
+}

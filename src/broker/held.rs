@@ -1,0 +1,114 @@
+//! Unsettled deliveries that wait in this process for their next attempt.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::driver::DeliveryHandle;
+use crate::message::Parts;
+
+/// A delivery that is still unsettled at the broker and will be due again.
+#[derive(Debug)]
+pub(crate) struct HeldDelivery {
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) attempt: u32,
+    pub(crate) handle: Box<dyn DeliveryHandle>,
+}
+
+/// The deliveries of one subscription that wait, earliest due first.
+///
+/// Each of them is unsettled, so the subscription's prefetch bounds their number.
+#[derive(Debug, Default)]
+pub(crate) struct Held(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: BinaryHeap<Reverse<Entry>>,
+    sequence: u64,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+impl Held {
+    /// Keeps the delivery until `due`. Drops it unsettled if the subscription has ended, so that
+    /// the broker redelivers it.
+    pub(crate) fn hold(&self, delivery: HeldDelivery, due: Instant) {
+        let mut state = self.0.lock();
+        if state.closed {
+            return;
+        }
+        state.sequence += 1;
+        let order = (due, state.sequence);
+        state.waiting.push(Reverse(Entry { order, delivery }));
+        let waker = state.waker.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Returns the delivery that is due now, or else the time of the next one. Wakes `cx` when an
+    /// earlier one is added.
+    pub(crate) fn next_due(&self, cx: &Context<'_>) -> Result<HeldDelivery, Option<Instant>> {
+        let mut state = self.0.lock();
+        let next = state.waiting.peek().map(|Reverse(entry)| entry.order.0);
+        match next {
+            Some(due) if due <= Instant::now() => match state.waiting.pop() {
+                Some(Reverse(entry)) => Ok(entry.delivery),
+                None => Err(None),
+            },
+            _ => {
+                if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    state.waker = Some(cx.waker().clone());
+                }
+                Err(next)
+            }
+        }
+    }
+
+    /// Drops the held deliveries and accepts no more.
+    pub(crate) fn close(&self) {
+        let waiting = {
+            let mut state = self.0.lock();
+            state.closed = true;
+            std::mem::take(&mut state.waiting)
+        };
+        drop(waiting);
+    }
+}
+
+/// Returns the time that is `delay` from now, or a year from now if that is beyond the clock's
+/// range.
+pub(crate) fn due_after(delay: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(delay).unwrap_or(now + Duration::from_secs(31_536_000))
+}
+
+#[derive(Debug)]
+struct Entry {
+    order: (Instant, u64),
+    delivery: HeldDelivery,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.order.cmp(&other.order)
+    }
+}

@@ -1,0 +1,54 @@
+//! B3: `b3`, or `X-B3-TraceId`, `X-B3-SpanId`, `X-B3-Sampled` and `X-B3-Flags`.
+//!
+//! "The single-header variant takes precedence over the multiple header one when extracting
+//! fields."
+
+use opentelemetry::Context;
+
+use super::ids::{self, is_hexadecimal, only};
+use crate::headers::Headers;
+
+pub(super) fn read(headers: &Headers) -> Option<Context> {
+    only(headers, "b3").and_then(single).or_else(|| several(headers))
+}
+
+/// Parses `{TraceId}-{SpanId}-{SamplingState}-{ParentSpanId}`, of which the last two may be
+/// missing. A sampling state alone names no span.
+fn single(value: &str) -> Option<Context> {
+    let mut parts = value.split('-');
+    let (trace_id, span_id) = (parts.next()?, parts.next()?);
+    let sampled = match parts.next() {
+        None | Some("0") => false,
+        Some("1" | "d") => true,
+        Some(_) => return None,
+    };
+    let parent_is_right = parts.next().is_none_or(is_span_id);
+    if !parent_is_right || parts.next().is_some() {
+        return None;
+    }
+    context(trace_id, span_id, sampled)
+}
+
+/// Reads the multiple headers. The parent's own parent is not needed and is ignored.
+fn several(headers: &Headers) -> Option<Context> {
+    // Older writers, from before the specification, use `true` and `false`.
+    let accepted = match only(headers, "x-b3-sampled") {
+        None if headers.contains("x-b3-sampled") => return None,
+        None | Some("0" | "false") => false,
+        Some("1" | "true") => true,
+        Some(_) => return None,
+    };
+    let debug = only(headers, "x-b3-flags") == Some("1");
+    context(only(headers, "x-b3-traceid")?, only(headers, "x-b3-spanid")?, accepted || debug)
+}
+
+fn context(trace_id: &str, span_id: &str, sampled: bool) -> Option<Context> {
+    if !matches!(trace_id.len(), 16 | 32) || !is_span_id(span_id) {
+        return None;
+    }
+    ids::context(trace_id, span_id, sampled)
+}
+
+fn is_span_id(text: &str) -> bool {
+    text.len() == 16 && is_hexadecimal(text)
+}

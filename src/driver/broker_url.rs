@@ -1,0 +1,311 @@
+//! The URLs of brokers: scheme, credentials, one or several hosts, a path and options.
+
+use std::fmt;
+use std::str::FromStr;
+
+use percent_encoding::percent_decode_str;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A parsed broker URL:
+/// `scheme://[user[:password]@]host[:port][,host[:port]…][/path][?option=value&…]`.
+///
+/// Neither `Debug` nor any error prints the password.
+///
+/// ```
+/// use traced_broker::BrokerUrl;
+///
+/// let url = BrokerUrl::parse("kafka://app:s3cret@k1:9092,k2/?topology=check").unwrap();
+/// assert_eq!(url.hosts(9092), [("k1".to_string(), 9092), ("k2".to_string(), 9092)]);
+/// assert!(!format!("{url:?}").contains("s3cret"));
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct BrokerUrl {
+    scheme: String,
+    username: Option<String>,
+    password: Option<Secret>,
+    hosts: Vec<(String, Option<u16>)>,
+    path: String,
+    options: Vec<(String, String)>,
+}
+
+impl BrokerUrl {
+    /// Parses a URL.
+    ///
+    /// ```
+    /// # fn main() -> traced_broker::Result<()> {
+    /// use traced_broker::{BrokerUrl, ErrorKind};
+    ///
+    /// let url = BrokerUrl::parse("amqp://app:p%40ss@mq.example/shop?heartbeat=10")?;
+    /// assert_eq!((url.scheme(), url.username(), url.path()), ("amqp", Some("app"), "shop"));
+    /// assert_eq!(url.password().expect("a password").expose(), "p@ss");
+    ///
+    /// for wrong in ["mq.example", "amqp://app:s3cret@mq.example:99999", "nats://two hosts"] {
+    ///     let error = BrokerUrl::parse(wrong).unwrap_err();
+    ///     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    ///     assert!(!error.to_string().contains("s3cret"));
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] with the part that is wrong. The error never repeats
+    /// credentials.
+    pub fn parse(url: &str) -> Result<Self> {
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| invalid("a broker URL has the form scheme://host"))?;
+        if scheme.is_empty() || !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
+            return Err(invalid("the scheme of the broker URL is not a word"));
+        }
+        let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (credentials, hosts) = match authority.rsplit_once('@') {
+            Some((credentials, hosts)) => (Some(credentials), hosts),
+            None => (None, authority),
+        };
+        let (username, password) = match credentials.map(|pair| pair.split_once(':').unwrap_or((pair, ""))) {
+            Some((user, password)) => {
+                (Some(decode(user)?), (!password.is_empty()).then(|| decode(password)).transpose()?)
+            }
+            None => (None, None),
+        };
+        Ok(Self {
+            scheme: scheme.to_ascii_lowercase(),
+            username,
+            password: password.map(Secret::new),
+            hosts: hosts.split(',').filter(|host| !host.is_empty()).map(parse_host).collect::<Result<_>>()?,
+            path: decode(path)?,
+            options: parse_query(query)?,
+        })
+    }
+
+    /// Returns the scheme in lower case.
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// Returns the user name, if there is one.
+    pub fn username(&self) -> Option<&str> {
+        self.username.as_deref()
+    }
+
+    /// Returns the password, if there is one.
+    pub fn password(&self) -> Option<&Secret> {
+        self.password.as_ref()
+    }
+
+    /// Returns the hosts in order, each with its port or `default_port`; `localhost` if the URL
+    /// names no host.
+    pub fn hosts(&self, default_port: u16) -> Vec<(String, u16)> {
+        if self.hosts.is_empty() {
+            return vec![("localhost".to_owned(), default_port)];
+        }
+        self.hosts.iter().map(|(host, port)| (host.clone(), port.unwrap_or(default_port))).collect()
+    }
+
+    /// Returns the first host as written, if the URL names one; the name of a `memory://name`
+    /// broker.
+    pub fn name(&self) -> Option<&str> {
+        self.hosts.first().map(|(host, _)| host.as_str())
+    }
+
+    /// Returns the decoded path: the text after the first `/` that follows the hosts.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Returns the options, to be taken one by one.
+    pub fn options(&self) -> UrlOptions {
+        UrlOptions { remaining: self.options.clone(), known: Vec::new() }
+    }
+}
+
+impl FromStr for BrokerUrl {
+    type Err = Error;
+
+    fn from_str(url: &str) -> Result<Self> {
+        Self::parse(url)
+    }
+}
+
+impl fmt::Debug for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Option values may be secrets too, so only the names are shown.
+        let options: Vec<&str> = self.options.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("BrokerUrl")
+            .field("scheme", &self.scheme)
+            .field("username", &self.username)
+            .field("password", &self.password)
+            .field("hosts", &self.hosts)
+            .field("path", &self.path)
+            .field("options", &options)
+            .finish()
+    }
+}
+
+/// The options of a URL. An adapter takes the ones it knows; [`finish`](Self::finish) rejects the
+/// rest.
+///
+/// ```
+/// # fn main() -> traced_broker::Result<()> {
+/// use traced_broker::{BrokerUrl, ErrorKind, Topology};
+///
+/// let url: BrokerUrl = "files:///var/queue?topology=check&sink=yes".parse()?;
+/// let mut options = url.options();
+/// assert_eq!(options.take::<Topology>("topology")?, Some(Topology::Check));
+/// assert_eq!(options.take::<bool>("sync")?, None);
+/// let error = options.finish().unwrap_err();
+/// assert!(error.to_string().ends_with("(option=sink, valid=topology sync)"));
+///
+/// let url: BrokerUrl = "files:///var/queue?sync=yes".parse()?;
+/// let error = url.options().take::<bool>("sync").unwrap_err(); // neither true nor false
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct UrlOptions {
+    remaining: Vec<(String, String)>,
+    known: Vec<&'static str>,
+}
+
+impl UrlOptions {
+    /// Takes the option of that name and parses its value; `None` if it is absent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the option is given twice or its value cannot be parsed.
+    pub fn take<T: FromStr>(&mut self, name: &'static str) -> Result<Option<T>> {
+        self.known.push(name);
+        let Some(index) = self.remaining.iter().position(|(given, _)| given == name) else {
+            return Ok(None);
+        };
+        let (_, value) = self.remaining.swap_remove(index);
+        if self.remaining.iter().any(|(given, _)| given == name) {
+            return Err(invalid("an option of the broker URL is given twice").with_context("option", name));
+        }
+        match value.parse() {
+            Ok(parsed) => Ok(Some(parsed)),
+            Err(_) => {
+                Err(invalid("the value of an option of the broker URL is not valid").with_context("option", name))
+            }
+        }
+    }
+
+    /// Rejects options that were not taken.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] with the unknown option and the valid ones.
+    pub fn finish(self) -> Result<()> {
+        let Some((unknown, _)) = self.remaining.first() else {
+            return Ok(());
+        };
+        Err(invalid("the broker URL has an unknown option")
+            .with_context("option", unknown)
+            .with_context("valid", self.known.join(" ")))
+    }
+}
+
+impl fmt::Debug for UrlOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.remaining.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// A text that is never printed, such as a password.
+///
+/// ```
+/// use traced_broker::Secret;
+///
+/// let password = Secret::new("s3cret");
+/// assert_eq!(format!("{password:?}"), "[redacted]");
+/// assert_eq!(password.expose(), "s3cret");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Creates a secret from the text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Returns the text itself, to pass it to a client.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// The treatment of missing topics, queues, streams and groups.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use traced_broker::{ErrorKind, Message, TracedBroker, connect};
+///
+/// let broker = connect("memory://?topology=check").await?;
+/// let error = broker.publish("orders", Message::new("shoes")).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::NotFound); // the topic is not created
+///
+/// let error = connect("memory://?topology=never").await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Topology {
+    /// Create them; the URL option `topology=create`.
+    #[default]
+    Create,
+    /// Only check that they exist; the URL option `topology=check`.
+    Check,
+}
+
+impl FromStr for Topology {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "create" => Ok(Self::Create),
+            "check" => Ok(Self::Check),
+            _ => Err(invalid("the option topology is create or check")),
+        }
+    }
+}
+
+fn parse_host(host: &str) -> Result<(String, Option<u16>)> {
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, rest)) => (address, rest.strip_prefix(':')),
+        None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
+    };
+    if name.is_empty() || name.contains(char::is_whitespace) {
+        return Err(invalid("a host of the broker URL is empty or holds white space"));
+    }
+    let port = port
+        .map(str::parse)
+        .transpose()
+        .map_err(|_| invalid("a port of the broker URL is not a number up to 65535"))?;
+    Ok((decode(name)?, port))
+}
+
+fn parse_query(query: &str) -> Result<Vec<(String, String)>> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(name)?, decode(value)?))
+        })
+        .collect()
+}
+
+fn decode(text: &str) -> Result<String> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(Into::into).map_err(|_| invalid("a percent-encoded part of the broker URL is not UTF-8"))
+}
+
+fn invalid(message: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message)
+}

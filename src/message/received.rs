@@ -1,0 +1,122 @@
+//! A received message, as handlers see it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::address::Topic;
+use super::timestamp::Queued;
+use super::timestamp::Timestamp;
+use crate::context::propagation::Origin;
+use crate::headers::Headers;
+
+/// A received message: payload, key, headers and origin. Cheap to clone.
+///
+/// The headers are exactly those on the wire: none is added, removed or rewritten.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use futures_util::StreamExt;
+/// use traced_broker::{HandlerError, Message, Received, Subscription, TracedBroker, connect};
+///
+/// async fn ship(message: Received) -> Result<(), HandlerError> {
+///     let customer = message.key().ok_or_else(|| HandlerError::reject("no customer"))?;
+///     println!("{}: {:?} for {customer:?}", message.topic(), message.payload());
+///     Ok(())
+/// }
+///
+/// let broker = connect("memory://").await?;
+/// let mut orders = broker.subscribe(Subscription::new("orders").group("workers")).await?;
+/// broker.publish("orders", Message::new("shoes").key("customer-7")).await?;
+/// broker.publish("orders", Message::new("socks")).await?;
+///
+/// let shoes = orders.next().await.expect("open")?.process(ship).await?;
+/// assert!(shoes.error.is_none());
+/// let socks = orders.next().await.expect("open")?.process(ship).await?;
+/// assert_eq!(socks.error.expect("no key").to_string(), "no customer");
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Received {
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) attempt: u32,
+    pub(crate) queued: Option<Queued>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) topic: Topic,
+    pub(crate) payload: Option<Bytes>,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) id: Option<String>,
+    pub(crate) headers: Headers,
+    pub(crate) timestamp: Option<Timestamp>,
+    pub(crate) partition: Option<i32>,
+    pub(crate) offset: Option<i64>,
+    pub(crate) origin: Origin,
+}
+
+impl Received {
+    /// Returns the topic that the message was published to.
+    pub fn topic(&self) -> &Topic {
+        &self.parts.topic
+    }
+
+    /// Returns the payload; empty for a tombstone.
+    pub fn payload(&self) -> &Bytes {
+        static EMPTY: Bytes = Bytes::new();
+        self.parts.payload.as_ref().unwrap_or(&EMPTY)
+    }
+
+    /// Returns `true` if the message has no payload at all, as opposed to an empty one.
+    pub fn is_tombstone(&self) -> bool {
+        self.parts.payload.is_none()
+    }
+
+    /// Returns the key, if there is one.
+    pub fn key(&self) -> Option<&Bytes> {
+        self.parts.key.as_ref()
+    }
+
+    /// Returns the message id: the sender's if there is one, otherwise the broker's.
+    pub fn id(&self) -> Option<&str> {
+        self.parts.id.as_deref()
+    }
+
+    /// Returns the headers as they are on the wire.
+    pub fn headers(&self) -> &Headers {
+        &self.parts.headers
+    }
+
+    /// Returns the number of this attempt to handle the message, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Returns the time at which the message was stored or sent, and the clock it comes from.
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        self.parts.timestamp
+    }
+
+    /// Returns the time that the message spent in the queue until it was handed out, never
+    /// negative; `None` without a timestamp.
+    pub fn time_in_queue(&self) -> Option<Duration> {
+        self.queued.map(|queued| queued.time)
+    }
+
+    /// Returns the creation context of the message and the policy that applies to it.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.parts.origin
+    }
+
+    /// Returns the partition of the message, on brokers that have partitions.
+    pub fn partition(&self) -> Option<i32> {
+        self.parts.partition
+    }
+
+    /// Returns the offset or sequence number, on brokers that have one.
+    pub fn offset(&self) -> Option<i64> {
+        self.parts.offset
+    }
+}

@@ -1,0 +1,297 @@
+//! Batches of messages: one handler call for many, and an outcome for each.
+
+use std::fmt;
+use std::future::{Future, pending};
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::{Either, join_all, select};
+use tokio::time::{timeout, timeout_at};
+
+use super::report::Report;
+use super::retry::Retry;
+use super::settings::Settings;
+use crate::broker::{Deliveries, Delivery, Settlement, TracedBroker, contained, due_after};
+use crate::error::Result;
+use crate::message::{HandlerError, Received, Subscription, Verdict};
+
+/// The default of [`ConsumeBatch::size`].
+pub const DEFAULT_BATCH_SIZE: usize = 100;
+/// The default of [`ConsumeBatch::linger`].
+pub const DEFAULT_LINGER: Duration = Duration::from_millis(50);
+
+/// A message of a batch that was not handled.
+///
+/// ```
+/// use traced_broker::HandlerError;
+/// use traced_broker::consume::Failed;
+///
+/// // The third message of the batch goes to the dead-letter topic.
+/// let failed = Failed { index: 2, error: HandlerError::reject("an empty row") };
+/// assert_eq!(failed.error.to_string(), "an empty row");
+/// ```
+#[derive(Debug)]
+pub struct Failed {
+    /// The index of the message in the batch, from 0.
+    pub index: usize,
+    /// The error, with the verdict on the message.
+    pub error: HandlerError,
+}
+
+/// The builder of a consumer of batches; it does nothing until [`run`](Self::run) or
+/// [`run_until`](Self::run_until).
+///
+/// The handler gets 1 to [`size`](Self::size) messages in the order in which they arrived, and
+/// returns those that [failed](Failed); the others are acknowledged. An error fails all of them.
+/// Each message is settled by its own outcome; retried messages are redelivered in a later batch.
+/// Batches are processed one at a time.
+///
+/// A batch has one `process` span, in its own trace, which links the creation context of every
+/// message.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use std::time::Duration;
+/// use traced_broker::consume::Failed;
+/// use traced_broker::{HandlerError, Message, Received, Subscription};
+/// use traced_broker::{TracedBroker, TracedBrokerExt, connect};
+///
+/// async fn store(rows: Vec<Received>) -> Result<Vec<Failed>, HandlerError> {
+///     let empty = rows.iter().enumerate().filter(|(_, row)| row.payload().is_empty());
+///     let error = || HandlerError::reject("an empty row");
+///     Ok(empty.map(|(index, _)| Failed { index, error: error() }).collect())
+/// }
+///
+/// let broker = connect("memory://").await?;
+/// let loader = Subscription::new("rows").group("loader").dead_letter("rows.dead");
+/// let rows = ["1", "", "3"].map(Message::new);
+/// broker.publish_batch("rows", rows.into()).await;
+/// let shutdown = tokio::time::sleep(Duration::from_millis(200));
+/// let loading = broker.consume_batch(loader, store).size(500).linger(Duration::from_millis(10));
+/// let report = loading.run_until(shutdown).await?;
+/// assert_eq!((report.handled, report.rejected), (2, 1));
+/// # Ok(()) }
+/// ```
+#[must_use = "a consumer does nothing until it is run"]
+pub struct ConsumeBatch<'a, B: ?Sized, H> {
+    broker: &'a B,
+    subscription: Subscription,
+    handler: H,
+    linger: Duration,
+    settings: Settings,
+}
+
+impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
+    pub(crate) fn new(broker: &'a B, subscription: Subscription, handler: H) -> Self {
+        Self {
+            broker,
+            subscription,
+            handler,
+            linger: DEFAULT_LINGER,
+            settings: Settings { size: DEFAULT_BATCH_SIZE, ..Settings::default() },
+        }
+    }
+
+    /// Sets the maximum number of messages in a batch, 1 to 65,535. Default 100.
+    ///
+    /// A lower prefetch of the subscription is raised to this number.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+    /// use traced_broker::consume::Failed;
+    /// use traced_broker::{ErrorKind, HandlerError, Received, Subscription};
+    /// use traced_broker::{TracedBrokerExt, connect};
+    ///
+    /// let broker = connect("memory://").await?;
+    /// let store = async |_rows: Vec<Received>| Ok::<Vec<Failed>, HandlerError>(Vec::new());
+    /// let rows = Subscription::new("rows").group("loader");
+    /// let error = broker.consume_batch(rows, store).size(0).run().await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    /// # Ok(()) }
+    /// ```
+    pub fn size(mut self, messages: usize) -> Self {
+        self.settings.size = messages;
+        self
+    }
+
+    /// Sets the maximum time that a batch waits for more messages after its first. Default 50 ms.
+    pub fn linger(mut self, time: Duration) -> Self {
+        self.linger = time;
+        self
+    }
+
+    /// Sets the maximum duration of one handler call. A handler that takes longer is cancelled, and
+    /// all of the batch counts as failed. Default: no limit.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.settings.time_limit = Some(limit);
+        self
+    }
+
+    /// Sets the policy for messages that failed. Default: [`Retry::default`].
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.settings.retry = retry;
+        self
+    }
+
+    /// Sets the topic to which rejected messages are copied; the same as
+    /// [`Subscription::dead_letter`].
+    pub fn dead_letter(mut self, topic: impl AsRef<str>) -> Self {
+        self.subscription = self.subscription.dead_letter(topic);
+        self
+    }
+
+    /// Sets the maximum time for the current batch to finish after the consumer is told to stop.
+    /// Default 30 s.
+    pub fn drain_time(mut self, time: Duration) -> Self {
+        self.settings.drain = time;
+        self
+    }
+
+    /// Consumes until the broker is closed.
+    ///
+    /// # Errors
+    /// The errors of [`run_until`](Self::run_until).
+    pub async fn run<F>(self) -> Result<Report>
+    where
+        H: Fn(Vec<Received>) -> F,
+        F: Future<Output = Result<Vec<Failed>, HandlerError>>,
+    {
+        self.run_until(pending::<()>()).await
+    }
+
+    /// Consumes until `shutdown` ends or the broker is closed; then finishes the current batch and
+    /// gives back the messages that were collected for the next one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a size outside 1 to 65,535, or an error of
+    /// [`subscribe`](TracedBroker::subscribe).
+    pub async fn run_until<F>(mut self, shutdown: impl Future) -> Result<Report>
+    where
+        H: Fn(Vec<Received>) -> F,
+        F: Future<Output = Result<Vec<Failed>, HandlerError>>,
+    {
+        self.subscription = self.settings.fit(self.subscription, "size of batches")?;
+        let mut deliveries = self.broker.subscribe(self.subscription.clone()).await?;
+        let mut shutdown = pin!(shutdown);
+        let mut report = Report::default();
+        let mut batch = Vec::new();
+        loop {
+            let open = match select(&mut shutdown, pin!(self.collect(&mut deliveries, &mut batch, &mut report))).await {
+                Either::Left(_) => break,
+                Either::Right((open, _)) => open,
+            };
+            let work = pin!(self.work(std::mem::take(&mut batch), &mut report));
+            let stopped = match select(&mut shutdown, work).await {
+                Either::Left((_, work)) => Some(timeout(self.settings.drain, work).await),
+                Either::Right(_) => None,
+            };
+            if stopped.is_some() || !open {
+                break;
+            }
+        }
+        report.abandoned += batch.len() as u64;
+        drop(deliveries);
+        batch.into_iter().for_each(Delivery::give_back);
+        Ok(report)
+    }
+
+    /// Fills `batch` until it is full or the linger time ends; returns `false` when the
+    /// subscription has ended.
+    async fn collect(&self, deliveries: &mut Deliveries, batch: &mut Vec<Delivery>, report: &mut Report) -> bool {
+        let mut until = None;
+        while batch.len() < self.settings.size {
+            let next = match until {
+                None => deliveries.next().await,
+                Some(until) => match timeout_at(until, deliveries.next()).await {
+                    Ok(next) => next,
+                    Err(_) => return true,
+                },
+            };
+            match next {
+                Some(Ok(delivery)) => {
+                    batch.push(delivery);
+                    until.get_or_insert_with(|| due_after(self.linger));
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "trouble with a subscription, which goes on");
+                    report.errors += 1;
+                }
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Runs the handler on a batch and settles every message of it.
+    async fn work<F>(&self, batch: Vec<Delivery>, report: &mut Report)
+    where
+        H: Fn(Vec<Received>) -> F,
+        F: Future<Output = Result<Vec<Failed>, HandlerError>>,
+    {
+        let Some(mut span) = Delivery::start_batch_span(&batch) else { return };
+        // Count as abandoned until they are settled, in case the drain time runs out.
+        report.abandoned += batch.len() as u64;
+        let messages = batch.iter().map(|delivery| delivery.message().clone()).collect();
+        // The handler is called inside the future, so that a panic before its first await is
+        // contained too.
+        let result = contained(&mut span, self.settings.time_limit, async { (self.handler)(messages).await }).await;
+        let mut errors: Vec<Option<HandlerError>> = Vec::new();
+        errors.resize_with(batch.len(), || None);
+        let whole = match result {
+            Ok(failed) => {
+                for Failed { index, error } in failed {
+                    match errors.get_mut(index) {
+                        Some(slot) => *slot = Some(error),
+                        None => tracing::warn!(index, "a handler named a message that is not in its batch"),
+                    }
+                }
+                None
+            }
+            Err(error) => Some(error),
+        };
+        let settling = batch.into_iter().zip(&errors).map(|(delivery, own)| {
+            let error = own.as_ref().or(whole.as_ref());
+            let verdict = error.map(|error| self.settings.retry.verdict(error, delivery.message().attempt()));
+            settle(delivery, verdict, error, &span)
+        });
+        let settled = join_all(settling).await;
+        report.abandoned -= settled.len() as u64;
+        settled.iter().for_each(|settlement| report.count(settlement));
+        if let Some(first) = errors.iter().flatten().next() {
+            let count = errors.iter().flatten().count();
+            let words = || format!("{count} of {} messages failed, the first: {first}", errors.len());
+            span.fail(first.error_type(), words);
+        }
+        span.finish(overall(&settled));
+    }
+}
+
+async fn settle(
+    delivery: Delivery,
+    verdict: Option<Verdict>,
+    error: Option<&HandlerError>,
+    span: &crate::telemetry::span::ProcessSpan,
+) -> Result<Settlement> {
+    let topic = delivery.message().topic().clone();
+    let settled = delivery.settle_by(verdict, error, span.context()).await;
+    settled.inspect_err(|error| tracing::warn!(%topic, %error, "a message of a batch was not settled"))
+}
+
+/// Returns the settlement of a batch, or `mixed` if its messages were settled in different ways.
+fn overall(settled: &[Result<Settlement>]) -> &'static str {
+    let mut names = settled.iter().map(|one| one.as_ref().map_or("none", |settlement| settlement.as_str()));
+    let first = names.next().unwrap_or("none");
+    if names.all(|name| name == first) { first } else { "mixed" }
+}
+
+impl<B: TracedBroker + ?Sized, H> fmt::Debug for ConsumeBatch<'_, B, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConsumeBatch")
+            .field("subscription", &self.subscription)
+            .field("size", &self.settings.size)
+            .field("linger", &self.linger)
+            .field("retry", &self.settings.retry)
+            .finish_non_exhaustive()
+    }
+}

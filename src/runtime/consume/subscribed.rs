@@ -1,0 +1,65 @@
+//! A consumer that has subscribed and is ready to run.
+
+use std::fmt;
+use std::future::{Future, pending};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::lanes::Lanes;
+use super::mode::{InTask, Mode};
+use super::report::Report;
+use super::runner::Runner;
+use super::work::Job;
+use crate::broker::Deliveries;
+
+/// A consumer that has [subscribed](super::Consume::subscribed). It does not borrow the broker, so
+/// it can be moved into a task.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use traced_broker::{HandlerError, Message, Received, Subscription};
+/// use traced_broker::{TracedBroker, TracedBrokerExt, connect};
+///
+/// let broker = connect("memory://").await?;
+/// let ship = async |_: Received| Ok::<_, HandlerError>(());
+/// let workers = Subscription::new("orders").group("workers");
+/// let workers = broker.consume(workers, ship).subscribed().await?;
+/// let running = tokio::spawn(async move { workers.run().await });
+///
+/// broker.publish("orders", Message::new("one pair of shoes")).await?;
+/// # tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+/// broker.close().await?; // ends the consumer
+/// assert_eq!(running.await.expect("no panic").handled, 1);
+/// # Ok(()) }
+/// ```
+#[must_use = "a consumer does nothing until it is run"]
+pub struct Subscribed<H, M = InTask> {
+    pub(super) deliveries: Deliveries,
+    pub(super) job: Job<H>,
+    pub(super) window: usize,
+    pub(super) mode: PhantomData<M>,
+}
+
+impl<H, M: Mode<H>> Subscribed<H, M> {
+    /// Consumes until the broker is closed.
+    pub async fn run(self) -> Report {
+        self.run_until(pending::<()>()).await
+    }
+
+    /// Consumes until `shutdown` ends or the broker is closed, then drains.
+    pub async fn run_until(self, shutdown: impl Future) -> Report {
+        let Self { deliveries, job, window, mode: _ } = self;
+        let (concurrency, drain) = (job.settings.size, job.settings.drain);
+        let lanes = Lanes::new(job.settings.ordered, window);
+        let job = Arc::new(job);
+        let mut runner = Runner::new(deliveries, |delivery| M::start(&job, delivery), concurrency, lanes);
+        runner.run_until(shutdown).await;
+        runner.drain(drain).await
+    }
+}
+
+impl<H, M> fmt::Debug for Subscribed<H, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscribed").field("deliveries", &self.deliveries).finish_non_exhaustive()
+    }
+}

@@ -57,6 +57,7 @@ mod pages {
     page!(Consume, "docs/consume.md");
     page!(Guarantees, "docs/guarantees.md");
     page!(HowATraceCrossesAQueue, "docs/how-a-trace-crosses-a-queue.md");
+    #[cfg(feature = "full")]
     page!(Migration, "docs/migration.md");
     #[cfg(feature = "otlp")]
     page!(Operations, "docs/operations.md");

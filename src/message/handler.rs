@@ -58,6 +58,25 @@ pub enum Verdict {
 }
 
 impl HandlerError {
+    /// Creates an error that rejects the message if `error` is an [`ErrorKind::InvalidMessage`] of
+    /// this library, because another attempt cannot help, and retries it at once otherwise. This
+    /// is the conversion that `?` applies.
+    ///
+    /// ```
+    /// use traced_broker::{Error, ErrorKind, HandlerError, Verdict};
+    ///
+    /// let invalid = Error::new(ErrorKind::InvalidMessage, "the payload is not JSON");
+    /// assert_eq!(HandlerError::by_kind(invalid).verdict(), Verdict::Reject);
+    ///
+    /// let busy = HandlerError::by_kind("the carrier is busy");
+    /// assert!(matches!(busy.verdict(), Verdict::Retry(delay) if delay.is_zero()));
+    /// ```
+    pub fn by_kind(error: impl Into<BoxError>) -> Self {
+        let source = error.into();
+        let invalid = source.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::InvalidMessage);
+        if invalid { Self::reject(source) } else { Self::retry(source) }
+    }
+
     /// Creates an error after which the message is handed out again at once.
     pub fn retry(error: impl Into<BoxError>) -> Self {
         Self::retry_after(error, Duration::ZERO)
@@ -102,11 +121,10 @@ impl HandlerError {
     }
 }
 
+/// The conversion behind `?` in handlers, [by the kind](HandlerError::by_kind) of the error.
 impl<E: Into<BoxError>> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        let source = error.into();
-        let invalid = source.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::InvalidMessage);
-        if invalid { Self::reject(source) } else { Self::retry(source) }
+        Self::by_kind(error)
     }
 }
 

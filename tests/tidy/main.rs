@@ -11,6 +11,7 @@ use serde_json::Value;
 mod language;
 mod layers;
 mod modules;
+mod options;
 
 const CLIENTS: [&str; 4] = ["rdkafka", "lapin", "async_nats", "redis::"];
 /// A file of more lines than this is more than one subject.

@@ -78,7 +78,7 @@ pub fn parse(value: &[u8]) -> Parsed {
 /// The result of [`encode`]: the header value, and the number of members left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Encoded {
+pub struct EncodedBaggage {
     /// The header value. Empty if there are no members; then no header must be sent.
     pub text: String,
     /// The number of members left out because a limit was reached or a key is not a token.
@@ -100,7 +100,7 @@ pub struct Encoded {
 /// let encoded = encode(&baggage);
 /// assert_eq!((encoded.text.contains("note"), encoded.dropped), (false, 1));
 /// ```
-pub fn encode(baggage: &Baggage) -> Encoded {
+pub fn encode(baggage: &Baggage) -> EncodedBaggage {
     let mut members: Vec<_> =
         baggage.iter().map(|(key, (value, properties))| [key.as_str(), value.as_str(), properties.as_str()]).collect();
     members.sort_unstable();
@@ -150,7 +150,7 @@ fn is_key(key: &str) -> bool {
 
 /// Writes the members, each with a key, a value and properties. OpenTelemetry's type limits their
 /// number and permits only tokens as keys; the output must not depend on that.
-fn write_list(members: &[[&str; 3]]) -> Encoded {
+fn write_list(members: &[[&str; 3]]) -> EncodedBaggage {
     // Sufficient if no byte needs to be encoded.
     let bytes = members.iter().flatten().map(|part| part.len() + 1).sum();
     let (mut text, mut kept) = (String::with_capacity(bytes), 0);
@@ -169,7 +169,7 @@ fn write_list(members: &[[&str; 3]]) -> Encoded {
             text.truncate(end);
         }
     }
-    Encoded { dropped: members.len() - kept, text }
+    EncodedBaggage { dropped: members.len() - kept, text }
 }
 
 /// Writes metadata that comes from the application or from a member read before; it may be any

@@ -93,7 +93,7 @@ pub fn normalize(value: &[u8]) -> Result<Normalized<'_>, Malformed> {
 /// The result of [`encode`]: the list, and the number of members left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Encoded {
+pub struct EncodedTracestate {
     /// The list in normal form. Empty if there are no members; then no header must be sent.
     pub text: String,
     /// The number of members left out: those that the grammar forbids, and those with a repeated
@@ -115,9 +115,9 @@ pub struct Encoded {
 /// let encoded = encode(&state);
 /// assert_eq!((encoded.text.as_str(), encoded.dropped), ("rojo=1", 1));
 /// ```
-pub fn encode(state: &TraceState) -> Encoded {
+pub fn encode(state: &TraceState) -> EncodedTracestate {
     let bytes = state.into_iter().map(|(key, value)| key.len() + value.len() + "=,".len()).sum();
-    let mut encoded = Encoded { text: String::with_capacity(bytes), dropped: 0 };
+    let mut encoded = EncodedTracestate { text: String::with_capacity(bytes), dropped: 0 };
     let mut keys = Keys::new();
     for (key, value) in state {
         let value = value.trim_end_matches([' ', '\t']);

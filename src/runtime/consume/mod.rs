@@ -51,14 +51,14 @@ use crate::error::Result;
 use crate::message::{Received, Subscription};
 
 pub use batch::{ConsumeBatch, DEFAULT_BATCH_SIZE, DEFAULT_LINGER, Failed};
-pub use mode::{InTask, Mode, OwnTasks};
+pub use mode::{HandlerMode, InTask, OwnTasks};
 pub use report::Report;
 pub use retry::{DEFAULT_FIRST_DELAY, DEFAULT_LONGEST_DELAY, Retry};
 
 pub use subscribed::Subscribed;
 
 pub(in crate::runtime) use settings::Settings;
-use work::{Job, Wanted};
+use work::{Wanted, Work};
 
 /// The default of [`Consume::drain_time`].
 pub const DEFAULT_DRAIN_TIME: Duration = Duration::from_secs(30);
@@ -342,11 +342,11 @@ impl<B: TracedBroker + ?Sized, H, M> Consume<'_, B, H, M> {
         let subscription = settings.fit(subscription, "concurrency")?;
         let window = subscription.prefetch_limit();
         let deliveries = broker.subscribe(subscription).await?;
-        Ok(Subscribed { deliveries, job: Job { handler, settings, wanted }, window, mode: PhantomData })
+        Ok(Subscribed { deliveries, job: Work { handler, settings, wanted }, window, mode: PhantomData })
     }
 }
 
-impl<B: TracedBroker + ?Sized, H, M: Mode<H>> Consume<'_, B, H, M> {
+impl<B: TracedBroker + ?Sized, H, M: HandlerMode<H>> Consume<'_, B, H, M> {
     /// Consumes until the broker is closed.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::work::{End, Job, work};
+use super::work::{End, Work, work};
 use crate::broker::Delivery;
 use crate::message::{HandlerError, Received};
 
@@ -26,15 +26,15 @@ pub struct OwnTasks;
     label = "a handler is a `Fn(Received) -> impl Future<Output = Result<T, HandlerError>>`; \
              `in_own_tasks()` needs one that is `Send + Sync + 'static`, with a future that is `Send`"
 )]
-pub trait Mode<H>: Runs<H> {}
+pub trait HandlerMode<H>: Runs<H> {}
 
-impl<H, M: Runs<H>> Mode<H> for M {}
+impl<H, M: Runs<H>> HandlerMode<H> for M {}
 
-/// The private half of [`Mode`], which keeps other crates from implementing it.
+/// The private half of [`HandlerMode`], which keeps other crates from implementing it.
 pub trait Runs<H> {
     /// Starts one attempt.
     #[doc(hidden)]
-    fn start(job: &Arc<Job<H>>, delivery: Delivery) -> impl Future<Output = End> + use<Self, H>;
+    fn start(job: &Arc<Work<H>>, delivery: Delivery) -> impl Future<Output = End> + use<Self, H>;
 }
 
 impl<H, F, T> Runs<H> for InTask
@@ -42,7 +42,7 @@ where
     H: Fn(Received) -> F,
     F: Future<Output = Result<T, HandlerError>>,
 {
-    fn start(job: &Arc<Job<H>>, delivery: Delivery) -> impl Future<Output = End> + use<H, F, T> {
+    fn start(job: &Arc<Work<H>>, delivery: Delivery) -> impl Future<Output = End> + use<H, F, T> {
         work(Arc::clone(job), delivery)
     }
 }
@@ -53,7 +53,7 @@ where
     F: Future<Output = Result<T, HandlerError>> + Send + 'static,
     T: 'static,
 {
-    fn start(job: &Arc<Job<H>>, delivery: Delivery) -> impl Future<Output = End> + use<H, F, T> {
+    fn start(job: &Arc<Work<H>>, delivery: Delivery) -> impl Future<Output = End> + use<H, F, T> {
         let task = AbortOnDropHandle::new(tokio::spawn(work(Arc::clone(job), delivery)));
         task.map(|ended| ended.unwrap_or(End::Cancelled))
     }

@@ -6,10 +6,10 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::lanes::Lanes;
-use super::mode::{InTask, Mode};
+use super::mode::{HandlerMode, InTask};
 use super::report::Report;
 use super::runner::Runner;
-use super::work::Job;
+use super::work::Work;
 use crate::broker::Deliveries;
 
 /// A consumer that has [subscribed](super::Consume::subscribed). It does not borrow the broker, so
@@ -35,12 +35,12 @@ use crate::broker::Deliveries;
 #[must_use = "a consumer does nothing until it is run"]
 pub struct Subscribed<H, M = InTask> {
     pub(super) deliveries: Deliveries,
-    pub(super) job: Job<H>,
+    pub(super) job: Work<H>,
     pub(super) window: usize,
     pub(super) mode: PhantomData<M>,
 }
 
-impl<H, M: Mode<H>> Subscribed<H, M> {
+impl<H, M: HandlerMode<H>> Subscribed<H, M> {
     /// Consumes until the broker is closed.
     pub async fn run(self) -> Report {
         self.run_until(pending::<()>()).await

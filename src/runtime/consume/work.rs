@@ -11,15 +11,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::{HandlerError, Received, Topic};
 
 /// The settings that the attempts of one consumer share.
-pub struct Job<H> {
+pub struct Work<H> {
     pub(super) handler: H,
     pub(super) settings: Settings,
     pub(super) wanted: Option<Arc<Wanted>>,
 }
 
-impl<H> fmt::Debug for Job<H> {
+impl<H> fmt::Debug for Work<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Work").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -40,7 +40,7 @@ pub enum End {
 }
 
 /// Runs the handler on the delivery and settles it.
-pub(super) async fn work<H, F, T>(job: Arc<Job<H>>, delivery: Delivery) -> End
+pub(super) async fn work<H, F, T>(job: Arc<Work<H>>, delivery: Delivery) -> End
 where
     H: Fn(Received) -> F,
     F: Future<Output = Result<T, HandlerError>>,

@@ -114,8 +114,8 @@
 //! ## Fields of an entry
 //! | field | contents |
 //! |---|---|
-//! | `payload` ([`header::REDIS_PAYLOAD`]) | the payload |
-//! | `key` ([`header::REDIS_KEY`]) | the key, if there is one |
+//! | `payload` ([`header::REDIS_PAYLOAD`](crate::names::header::REDIS_PAYLOAD)) | the payload |
+//! | `key` ([`header::REDIS_KEY`](crate::names::header::REDIS_KEY)) | the key, if there is one |
 //! | the name of a header | the value of that header |
 //!
 //! Headers keep their order, so a client in any language reads `traceparent` as it is. A header
@@ -123,9 +123,10 @@
 //!
 //! ## Reserved names
 //! A header that is named `payload` or `key`, or whose name begins with `header:`
-//! ([`header::REDIS_ESCAPE`]), is written with one `header:` before its name, which is removed when
-//! it is read. The sender's id of a message is the header `message-id` ([`header::MESSAGE_ID`]); a
-//! message without one has the id of the entry. The media type is the header `content-type`.
+//! ([`header::REDIS_ESCAPE`](crate::names::header::REDIS_ESCAPE)), is written with one `header:`
+//! before its name, which is removed when it is read. The sender's id of a message is the header
+//! `message-id` ([`header::MESSAGE_ID`](crate::names::header::MESSAGE_ID)); a message without one
+//! has the id of the entry. The media type is the header `content-type`.
 //!
 //! ## Entries of other producers
 //! Entries of other producers are read the same way. One without `payload` has an empty payload,

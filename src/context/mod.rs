@@ -7,4 +7,6 @@ pub mod carrier;
 pub(crate) mod current;
 pub mod dialect;
 pub mod propagation;
+#[cfg(any(feature = "conformance", feature = "otlp"))]
+pub(crate) mod propagators;
 pub mod w3c;

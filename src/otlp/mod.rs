@@ -49,7 +49,6 @@
 //! unknown value with a warning.
 
 mod exporters;
-mod foreign;
 mod propagators;
 mod telemetry;
 mod values;

@@ -7,8 +7,8 @@ use opentelemetry::Context;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapCompositePropagator, TextMapPropagator};
 
-use super::foreign::{B3, Jaeger};
 use super::values::{invalid, unsupported};
+use crate::context::propagators::{B3, Jaeger};
 use crate::context::w3c::{self};
 use crate::error::Result;
 

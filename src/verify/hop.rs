@@ -51,11 +51,12 @@ pub struct QueueHop<'a> {
     pub previous: Option<&'a Span>,
     /// The time the message waited in the queue.
     pub queue: Duration,
-    /// `true` if the consumer measured the wait ([`QUEUE_DURATION`](attribute::QUEUE_DURATION),
-    /// on the process span or, for one of several messages, on its link). Otherwise the wait is the
-    /// time from the end of the send (or of the previous delivery) to the start of the processing,
-    /// and at least zero. That time is too short by the duration of the confirmation, and depends
-    /// on the clocks of two machines.
+    /// `true` if the consumer measured the wait
+    /// ([`QUEUE_DURATION`](crate::names::attribute::QUEUE_DURATION), on the process span or, for
+    /// one of several messages, on its link). Otherwise the wait is the time from the end of the
+    /// send (or of the previous delivery) to the start of the processing, and at least zero. That
+    /// time is too short by the duration of the confirmation, and depends on the clocks of two
+    /// machines.
     pub measured: bool,
 }
 

@@ -174,26 +174,6 @@ async fn names_may_be_as_long_as_the_broker_allows() {
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
 }
 
-/// Every acknowledgement given before the close arrives, without a pause and on every round.
-#[tokio::test]
-async fn close_brings_acknowledgements_to_the_broker() {
-    for _ in 0..10 {
-        let topic = unique("flush");
-        let amqp = connect("").await.unwrap();
-        let mut source = subscribe(&amqp, group(&topic, "g").prefetch(500)).await;
-        for n in 0..200 {
-            drop(amqp.publish(&topic, outbound(n.to_string())));
-        }
-        for _ in 0..200 {
-            next_text(&mut source).await;
-        }
-        amqp.close().await.unwrap();
-        let amqp = connect("").await.unwrap();
-        let mut source = subscribe(&amqp, group(&topic, "g")).await;
-        silent(&mut source).await;
-    }
-}
-
 #[tokio::test]
 async fn after_close_everything_says_so_and_sources_end() {
     let topic = unique("closed");

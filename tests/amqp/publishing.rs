@@ -11,25 +11,6 @@ use traced_broker::{ErrorKind, Headers, PublishOutcome};
 use crate::driving::*;
 
 #[tokio::test]
-async fn many_in_flight_are_confirmed_and_keep_their_order() {
-    const COUNT: usize = 5000;
-    let topic = unique("order");
-    let amqp = connect("").await.unwrap();
-    let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    for batch in (0..COUNT).collect::<Vec<_>>().chunks(1000) {
-        let confirmations: Vec<_> =
-            batch.iter().map(|n| amqp.publish(&topic, outbound(n.to_string()))).map(confirmed).collect();
-        for receipt in join_all(confirmations).await {
-            assert!(receipt.unwrap().confirmed);
-        }
-    }
-    for n in 0..COUNT {
-        assert_eq!(next_text(&mut source).await, n.to_string());
-    }
-    amqp.close().await.unwrap();
-}
-
-#[tokio::test]
 async fn concurrent_callers_each_keep_their_order_and_their_own_answer() {
     let topic = unique("callers");
     let missing = unique("callers-missing");

@@ -93,21 +93,6 @@ async fn every_partition_begins_at_its_own_offset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_that_has_a_position_keeps_it() {
-    let kafka = one_partition().await;
-    let (topic, _) = halves(&kafka).await;
-    let subscription = Subscription::new(&*topic).group(&*topic).start(Start::Offset(12));
-    let mut source = kafka.subscribe(&subscription).await.unwrap();
-    assert_eq!(drain(&mut source, 3).await, [12, 13, 14]);
-    kafka.close().await.unwrap();
-
-    let kafka = one_partition().await;
-    let mut source = kafka.subscribe(&subscription).await.unwrap();
-    assert_eq!(drain(&mut source, 5).await, [15, 16, 17, 18, 19]);
-    kafka.close().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_group_without_members_can_be_moved_to_any_position() {
     let kafka = one_partition().await;
     let (topic, between) = halves(&kafka).await;

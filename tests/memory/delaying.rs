@@ -104,15 +104,6 @@ async fn an_idle_member_wakes_up_for_what_is_due_sooner() {
 }
 
 #[tokio::test]
-async fn a_message_outlives_the_connection_that_delayed_it() {
-    let publisher = connect("memory://delaying-closed").await.unwrap();
-    let consumer = connect("memory://delaying-closed").await.unwrap();
-    delayed(&publisher, "x", 200).await;
-    publisher.close().await.unwrap();
-    assert_eq!(drain(&mut group(&consumer).await, 1).await, ["x"]);
-}
-
-#[tokio::test]
 async fn delayed_messages_take_room_until_they_are_visible_and_settled() {
     let broker = connect("memory://delaying-full?capacity=2").await.unwrap();
     delayed(&broker, "a", 300).await;

@@ -64,15 +64,6 @@ async fn begins_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_position_there_already_wins_over_where_to_begin() {
-    let broker = filled("at-last", 3).await;
-    let group = Subscription::new("t").group("g");
-    assert_eq!(drain(&mut broker.subscribe(group.clone()).await.unwrap(), 1).await, ["0"]);
-    let mut again = broker.subscribe(group.start(Start::Offset(2))).await.unwrap();
-    assert_eq!(drain(&mut again, 2).await, ["1", "2"]);
-}
-
-#[tokio::test]
 async fn moves_a_group_back_and_forth_while_members_read() {
     let broker = filled("moved", 4).await;
     let group = Subscription::new("t").group("g");

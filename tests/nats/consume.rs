@@ -40,21 +40,6 @@ async fn a_new_group_gets_the_backlog_and_each_group_everything() {
 }
 
 #[tokio::test]
-async fn a_new_group_can_start_at_the_latest() {
-    let nats = kit::connect().await;
-    let topic = topic("latest");
-    publish_numbers(&nats, &topic, 0..5).await;
-    let latest = Subscription::new(&*topic).group("late").start(Start::Latest);
-    let mut source = nats.subscribe(&latest).await.unwrap();
-    publish_numbers(&nats, &topic, 5..8).await;
-    assert_eq!(take(&mut source, 3).await, [5, 6, 7]);
-    drop(source);
-    publish_numbers(&nats, &topic, 8..9).await;
-    let mut source = nats.subscribe(&latest).await.unwrap();
-    assert_eq!(take(&mut source, 1).await, [8], "the group has a place now and keeps it");
-}
-
-#[tokio::test]
 async fn members_share() {
     let topic = topic("members");
     let nats = [kit::connect().await, kit::connect().await];

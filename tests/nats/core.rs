@@ -78,7 +78,7 @@ async fn what_core_cannot_do_is_refused_at_subscribe() {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
 
     let capabilities = nats.capabilities();
-    assert_eq!((capabilities.confirm, capabilities.retry), (Confirm::Never, Retry::Unsupported));
+    assert_eq!((capabilities.confirm, capabilities.retry), (Confirm::Never, Redelivery::Unsupported));
     assert!(!capabilities.at_least_once && !capabilities.backlog && capabilities.groups);
 }
 

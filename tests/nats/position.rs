@@ -87,18 +87,6 @@ async fn a_start_that_is_yet_to_come_waits() {
 }
 
 #[tokio::test]
-async fn a_group_that_has_a_place_keeps_it_whatever_the_start() {
-    let nats = kit::connect().await;
-    let topic = topic("place");
-    publish_numbers(&nats, &topic, 0..3).await;
-    let mut source = subscribe(&nats, &topic, "workers").await;
-    assert_eq!(take(&mut source, 2).await, ["0", "1"]);
-    drop(source);
-    let mut source = nats.subscribe(&group(&topic).start(Start::Offset(1))).await.unwrap();
-    assert_eq!(take(&mut source, 1).await, ["2"]);
-}
-
-#[tokio::test]
 async fn members_go_on_from_where_their_group_is_moved() {
     let (nats, elsewhere) = (kit::connect().await, kit::connect().await);
     let topic = topic("move");

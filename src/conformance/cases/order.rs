@@ -27,7 +27,7 @@ async fn keeps_the_callers_order_with_many_in_flight(case: &CaseContext) -> Chec
         numbers(COUNT).into_iter().map(|number| broker.publish(&case.topic, Message::new(number).key("one"))).collect();
     let publishing = async {
         while let Some(result) = publishes.next().await {
-            result?;
+            case.check_receipt(&result?)?;
         }
         Checked::Ok(())
     };

@@ -14,7 +14,8 @@ use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use crate::broker::{Broker, Deliveries, TracedBroker};
 use crate::conformance::case_context::CaseContext;
 use crate::conformance::failure::{Checked, Failure, check, check_eq};
-use crate::conformance::propagators::{B3, Jaeger};
+use crate::conformance::propagators::CapitalB3;
+use crate::context::propagators::{B3, Jaeger};
 use crate::driver::{Driver, Outbound};
 use crate::headers::Headers;
 use crate::message::{Message, Received, Topic};
@@ -54,7 +55,7 @@ const KNOWN: [&str; 8] = [
 
 async fn works_with_b3_in_one_header(case: &CaseContext) -> Checked {
     let kind = Kind {
-        make: || B3::One,
+        make: || B3::Single,
         written: &["b3"],
         foreign: &[
             (&[("b3", "0000000000000000000000000000abcd-000000000000ef01-1")], Some((0xabcd, 0xef01, true))),
@@ -70,7 +71,7 @@ async fn works_with_b3_in_one_header(case: &CaseContext) -> Checked {
 
 async fn works_with_b3_in_several_headers(case: &CaseContext) -> Checked {
     let kind = Kind {
-        make: || B3::Several,
+        make: || CapitalB3,
         written: &["x-b3-traceid", "x-b3-spanid", "x-b3-sampled"],
         foreign: &[
             (
@@ -111,7 +112,7 @@ async fn works_with_several_propagators_at_once(case: &CaseContext) -> Checked {
     let kind = Kind {
         make: || {
             TextMapCompositePropagator::new(vec![
-                Box::new(B3::One),
+                Box::new(B3::Single),
                 Box::new(TraceContextPropagator::new()),
                 Box::new(BaggagePropagator::new()),
             ])

@@ -8,8 +8,14 @@ use opentelemetry::Context;
 use super::ids::{self, is_hexadecimal, only};
 use crate::headers::Headers;
 
+pub(in crate::context) const SINGLE: &str = "b3";
+pub(in crate::context) const TRACE_ID: &str = "x-b3-traceid";
+pub(in crate::context) const SPAN_ID: &str = "x-b3-spanid";
+pub(in crate::context) const SAMPLED: &str = "x-b3-sampled";
+pub(in crate::context) const FLAGS: &str = "x-b3-flags";
+
 pub(super) fn read(headers: &Headers) -> Option<Context> {
-    only(headers, "b3").and_then(single).or_else(|| several(headers))
+    only(headers, SINGLE).and_then(single).or_else(|| several(headers))
 }
 
 /// Parses `{TraceId}-{SpanId}-{SamplingState}-{ParentSpanId}`, of which the last two may be
@@ -32,14 +38,14 @@ fn single(value: &str) -> Option<Context> {
 /// Reads the multiple headers. The parent's own parent is not needed and is ignored.
 fn several(headers: &Headers) -> Option<Context> {
     // Older writers, from before the specification, use `true` and `false`.
-    let accepted = match only(headers, "x-b3-sampled") {
-        None if headers.contains("x-b3-sampled") => return None,
+    let accepted = match only(headers, SAMPLED) {
+        None if headers.contains(SAMPLED) => return None,
         None | Some("0" | "false") => false,
         Some("1" | "true") => true,
         Some(_) => return None,
     };
-    let debug = only(headers, "x-b3-flags") == Some("1");
-    context(only(headers, "x-b3-traceid")?, only(headers, "x-b3-spanid")?, accepted || debug)
+    let debug = only(headers, FLAGS) == Some("1");
+    context(only(headers, TRACE_ID)?, only(headers, SPAN_ID)?, accepted || debug)
 }
 
 fn context(trace_id: &str, span_id: &str, sampled: bool) -> Option<Context> {

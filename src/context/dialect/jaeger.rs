@@ -12,10 +12,11 @@ use percent_encoding::percent_decode_str;
 use super::ids::{self, is_hexadecimal, only};
 use crate::headers::Headers;
 
+pub(in crate::context) const TRACE: &str = "uber-trace-id";
 const BAGGAGE: &str = "uberctx-";
 
 pub(super) fn read(headers: &Headers) -> Option<Context> {
-    let value = only(headers, "uber-trace-id")?;
+    let value = only(headers, TRACE)?;
     let context =
         if value.contains('%') { parse(&percent_decode_str(value).decode_utf8().ok()?) } else { parse(value) }?;
     let baggage = baggage(headers);

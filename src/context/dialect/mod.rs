@@ -36,13 +36,13 @@
 //! [`MAX_ENVELOPE`] is not read. The envelope itself is not changed: the handler receives payload
 //! and headers as they came.
 
-mod b3;
+pub(super) mod b3;
 mod bytes;
 mod cloud_events;
 mod dapr;
 mod fast_stream;
 mod ids;
-mod jaeger;
+pub(super) mod jaeger;
 mod json;
 mod mass_transit;
 mod message_pack;

@@ -164,8 +164,8 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
     /// gives back the messages that were collected for the next one.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a size outside 1 to 65,535, or an error of
-    /// [`subscribe`](TracedBroker::subscribe).
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a size outside 1 to
+    /// 65,535, or an error of [`subscribe`](TracedBroker::subscribe).
     pub async fn run_until<F>(mut self, shutdown: impl Future) -> Result<Report>
     where
         H: Fn(Vec<Received>) -> F,

@@ -333,10 +333,10 @@ impl<B: TracedBroker + ?Sized, H, M> Consume<'_, B, H, M> {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a concurrency outside 1 to 65,535, or an error of
-    /// [`subscribe`](TracedBroker::subscribe). Once it runs, a consumer ends only when it is told
-    /// to stop or the broker is closed. A lost connection is restored; it is logged and counted in
-    /// [`Report::errors`].
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a concurrency outside 1 to
+    /// 65,535, or an error of [`subscribe`](TracedBroker::subscribe). Once it runs, a consumer ends
+    /// only when it is told to stop or the broker is closed. A lost connection is restored; it is
+    /// logged and counted in [`Report::errors`].
     pub async fn subscribed(self) -> Result<Subscribed<H, M>> {
         let Self { broker, subscription, handler, settings, wanted, mode: _ } = self;
         let subscription = settings.fit(subscription, "concurrency")?;

@@ -13,21 +13,17 @@ use crate::verify::text::printable;
 /// Maximum number of characters kept of a text.
 const LONGEST: usize = 4_096;
 
-pub(super) struct Details<'s, 'l, 'a> {
-    pub(super) section: &'s Section<'l, 'a>,
-}
-
-impl Details<'_, '_, '_> {
+impl Section<'_, '_> {
     /// Returns the details of a row; `null` for a note, because the span above has them.
-    pub(super) fn of(&self, row: &Row<'_>) -> Value {
+    pub(super) fn details(&self, row: &Row<'_>) -> Value {
         match &row.body {
-            Body::Span(work) => self.span(work),
-            Body::Wait(wait) => self.wait(wait),
+            Body::Span(work) => self.span_details(work),
+            Body::Wait(wait) => self.wait_details(wait),
             Body::Note(_) => Value::Null,
         }
     }
 
-    fn span(&self, work: &Work<'_>) -> Value {
+    fn span_details(&self, work: &Work<'_>) -> Value {
         let span = work.span;
         let status = match &span.status {
             Status::Error(message) if message.is_empty() => Some("failed".to_owned()),
@@ -35,7 +31,7 @@ impl Details<'_, '_, '_> {
             _ => None,
         };
         let events = span.events.iter().map(|event| {
-            let at = self.section.since_start(event.time).to_string();
+            let at = self.since_start(event.time).to_string();
             json!({ "at": at, "name": shown(&event.name), "attributes": attributes(&event.attributes) })
         });
         let links = span.links.iter().map(|link| {
@@ -43,7 +39,7 @@ impl Details<'_, '_, '_> {
             to["attributes"] = attributes(&link.attributes);
             to
         });
-        let findings = self.section.laid.findings(span).iter();
+        let findings = self.laid.findings(span).iter();
         json!({
             "name": shown(&span.name),
             "service": shown(&span.service),
@@ -54,7 +50,7 @@ impl Details<'_, '_, '_> {
             "attempt": work.attempt,
             // As text: numbers of this size lose digits in a browser.
             "start": span.start.to_string(),
-            "offset": self.section.since_start(span.start).to_string(),
+            "offset": self.since_start(span.start).to_string(),
             "duration": work.time(),
             "status": status,
             "findings": findings.map(|finding| shown(&finding.message)).collect::<Vec<_>>(),
@@ -62,11 +58,11 @@ impl Details<'_, '_, '_> {
             "events": events.collect::<Vec<_>>(),
             "links": links.collect::<Vec<_>>(),
             "dropped_links": span.dropped_links,
-            "linked_from": self.section.laid.incoming(span).iter().map(|from| self.reference(from.reference())).collect::<Vec<_>>(),
+            "linked_from": self.laid.incoming(span).iter().map(|from| self.reference(from.reference())).collect::<Vec<_>>(),
         })
     }
 
-    fn wait(&self, wait: &Wait<'_>) -> Value {
+    fn wait_details(&self, wait: &Wait<'_>) -> Value {
         json!({
             "wait": if wait.bar.kind == BarKind::Retry { "until it was delivered again" } else { "in the queue" },
             "name": shown(&wait.label()),
@@ -75,14 +71,13 @@ impl Details<'_, '_, '_> {
             "duration": HumanDuration(wait.duration).to_string(),
             "measured": !wait.estimated,
             "start": wait.bar.from.to_string(),
-            "offset": self.section.since_start(wait.bar.from).to_string(),
+            "offset": self.since_start(wait.bar.from).to_string(),
         })
     }
 
     /// Returns the ids of a span, and its name if the span is known.
     fn reference(&self, target: SpanRef) -> Value {
-        let name =
-            self.section.laid.resolve(target).map(|span| format!("{} ({})", shown(&span.name), shown(&span.service)));
+        let name = self.laid.resolve(target).map(|span| format!("{} ({})", shown(&span.name), shown(&span.service)));
         json!({ "trace": target.trace_id.to_string(), "span": target.span_id.to_string(), "name": name })
     }
 }

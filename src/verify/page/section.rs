@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::details::Details;
 use super::row;
 use crate::verify::latency::HumanDuration;
 use crate::verify::layout::{self, Axis, Layout};
@@ -35,12 +34,11 @@ impl Section<'_, '_> {
         }
         html.push_str("<div class=\"ruler\" aria-hidden=\"true\"><span></span><div class=\"ticks\"></div></div>\n");
         html.push_str("<div class=\"tree\" role=\"treegrid\" aria-label=\"Spans\">\n");
-        let details_of = Details { section: self };
         for rows in self.laid.rows.chunks(CHUNK) {
             let _ = writeln!(html, "<div class=\"chunk\" role=\"rowgroup\" style=\"--rows:{}\">", rows.len());
             for row in rows {
                 row::write(self, html, row, details.len());
-                details.push(details_of.of(row));
+                details.push(self.details(row));
             }
             html.push_str("</div>\n");
         }

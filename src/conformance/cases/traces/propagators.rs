@@ -9,8 +9,8 @@ use crate::broker::TracedBroker;
 use crate::conformance::case_context::CaseContext;
 use crate::conformance::failure::{Checked, check, check_eq};
 use crate::conformance::foreign::remote;
-use crate::conformance::propagators::B3;
 use crate::conformance::spans::check_child;
+use crate::context::propagators::B3;
 use crate::message::{HandlerError, Message};
 
 crate::conformance::case::cases! { Trace:
@@ -43,7 +43,7 @@ async fn b14_the_users_propagator_is_used(case: &CaseContext) -> Checked {
 }
 
 async fn b14_a_b3_header_alone_carries_the_trace(case: &CaseContext) -> Checked {
-    let broker = case.broker().await?.with_propagator(B3::One);
+    let broker = case.broker().await?.with_propagator(B3::Single);
     let onward = case.topic("onward");
     let mut first = broker.subscribe(case.group("g")).await?;
     let mut second = broker.subscribe(case.group_on(&onward, "g")).await?;

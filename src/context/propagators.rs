@@ -1,4 +1,4 @@
-//! B3 and Jaeger as propagators: their [dialects](crate::dialect) read them, and this module writes
+//! B3 and Jaeger as propagators: their [dialects](super::dialect) read them, and this module writes
 //! them.
 
 use std::sync::LazyLock;
@@ -8,20 +8,16 @@ use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{SpanContext, TraceContextExt as _};
 
-use crate::context::dialect::Dialect;
+use super::dialect::Dialect;
+use super::dialect::b3::{FLAGS, SAMPLED, SINGLE, SPAN_ID, TRACE_ID};
+use super::dialect::jaeger::TRACE as UBER;
 use crate::headers::Headers;
 
-const SINGLE: &str = "b3";
-const TRACE_ID: &str = "x-b3-traceid";
-const SPAN_ID: &str = "x-b3-spanid";
-const SAMPLED: &str = "x-b3-sampled";
-const FLAGS: &str = "x-b3-flags";
 const PARENT: &str = "x-b3-parentspanid";
-const UBER: &str = "uber-trace-id";
 
 /// The B3 propagator, which reads both forms and writes one.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum B3 {
+pub(crate) enum B3 {
     /// `b3: {trace}-{span}-{sampled}`.
     Single,
     /// `x-b3-traceid` and the other separate headers.
@@ -58,7 +54,7 @@ impl TextMapPropagator for B3 {
 /// The Jaeger propagator: `uber-trace-id: {trace}:{span}:{parent}:{flags}`. The parent is
 /// deprecated and written as 0.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Jaeger;
+pub(crate) struct Jaeger;
 
 impl TextMapPropagator for Jaeger {
     fn inject_context(&self, context: &Context, injector: &mut dyn Injector) {

@@ -38,13 +38,13 @@ pub(super) fn client_error(error: ClientError, during: During) -> Error {
         | ClientErrorKind::InvalidConnectionState(_)
         | ClientErrorKind::RuntimeShutdownError(_) => (ErrorKind::Unavailable, LOST),
         ClientErrorKind::MissingHeartbeatError => {
-            (ErrorKind::Unavailable, "the connection was given up: the broker sent no heartbeat")
+            (ErrorKind::Unavailable, "the connection was closed: the broker sent no heartbeat")
         }
         ClientErrorKind::ChannelsLimitReached => {
             (ErrorKind::Busy, "the broker allows no further channel on this connection")
         }
         ClientErrorKind::InvalidProtocolVersion(_) | ClientErrorKind::ParsingError(_) => {
-            (ErrorKind::Unavailable, "what answers there does not speak AMQP 0-9-1: check host and port")
+            (ErrorKind::Unavailable, "the server does not speak AMQP 0-9-1: check host and port")
         }
         _ => (ErrorKind::Unexpected, "the client reported an error"),
     };
@@ -57,7 +57,7 @@ pub(super) const LOST: &str = "the connection to the broker was lost";
 fn refused(code: u16, text: &str, during: During) -> (ErrorKind, &'static str) {
     match (code, during) {
         (code::ACCESS_REFUSED, During::Connect) => {
-            (ErrorKind::Unauthenticated, "the broker refused user name or password")
+            (ErrorKind::Unauthenticated, "the broker refused the user name or password")
         }
         (code::NOT_ALLOWED | code::INVALID_PATH, During::Connect) if text.contains("not found") => {
             (ErrorKind::NotFound, "the virtual host does not exist: it is the path of the URL")
@@ -66,14 +66,14 @@ fn refused(code: u16, text: &str, during: During) -> (ErrorKind, &'static str) {
             (ErrorKind::PermissionDenied, "the broker does not permit this to the user")
         }
         (code::NOT_FOUND, _) => (ErrorKind::NotFound, "the exchange or queue does not exist"),
-        (code::RESOURCE_LOCKED, _) => (ErrorKind::Conflict, "the queue belongs to another connection alone"),
+        (code::RESOURCE_LOCKED, _) => (ErrorKind::Conflict, "the queue is exclusive to another connection"),
         (code::PRECONDITION_FAILED, During::Publish) if text.contains("larger than") => {
-            (ErrorKind::TooLarge, "the payload is larger than the broker takes: see its max_message_size")
+            (ErrorKind::TooLarge, "the payload is larger than the broker accepts: see its max_message_size")
         }
-        (code::CONTENT_TOO_LARGE, _) => (ErrorKind::TooLarge, "the payload is larger than the broker takes"),
+        (code::CONTENT_TOO_LARGE, _) => (ErrorKind::TooLarge, "the payload is larger than the broker accepts"),
         (code::PRECONDITION_FAILED, During::Declare) => (
             ErrorKind::Conflict,
-            "it exists already with other properties: delete it, or use topology=check to take it as it is",
+            "it already exists with other properties: delete it, or use topology=check to use it as it is",
         ),
         (code::CONNECTION_FORCED, _) => (ErrorKind::Unavailable, "the broker closed the connection"),
         (code::RESOURCE_ERROR, _) => (ErrorKind::Busy, "the broker is short of resources"),
@@ -87,7 +87,7 @@ fn io_message(cause: &io::Error, during: During) -> &'static str {
             "nothing listens there: check host and port, and whether the broker runs"
         }
         (During::Connect, io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
-            "what listens there closed the connection: check whether it is an AMQP port and the broker has started"
+            "the server closed the connection: check that it is an AMQP port and the broker has started"
         }
         (During::Connect, _) => "the broker cannot be reached: check host, port and network",
         _ => LOST,

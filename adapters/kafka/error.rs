@@ -25,7 +25,7 @@ pub(super) fn from_client(error: KafkaError) -> Error {
             invalid("a property of the kafka client is not valid").with_context("property", name).with_source(error)
         }
         KafkaError::ClientCreation(_) => {
-            invalid("the kafka client cannot be made with this configuration").with_source(error)
+            invalid("the kafka client cannot be created with this configuration").with_source(error)
         }
         other => match code_of(&other) {
             Some(code) => from_code(code).with_source(other),
@@ -48,7 +48,7 @@ pub(super) fn from_code(code: Code) -> Error {
     let (kind, message) = match code {
         Code::QueueFull => (ErrorKind::Busy, "too many publishes wait for their confirmation"),
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
-            (ErrorKind::TooLarge, "the message is larger than the broker takes")
+            (ErrorKind::TooLarge, "the message is larger than the broker accepts")
         }
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopicId => {
             (ErrorKind::NotFound, "the broker has no such topic or partition")
@@ -81,7 +81,7 @@ pub(super) fn from_code(code: Code) -> Error {
         | Code::InvalidTopic
         | Code::InvalidPartitions
         | Code::InvalidReplicationFactor
-        | Code::InvalidConfig => (ErrorKind::Rejected, "the broker refused it"),
+        | Code::InvalidConfig => (ErrorKind::Rejected, "the broker refused the request"),
         code if is_connection(code) => (ErrorKind::Unavailable, "the broker cannot be reached now"),
         _ => (ErrorKind::Unexpected, "the kafka client reported an error"),
     };

@@ -111,7 +111,7 @@ impl Publisher {
         let Some(old) = polled.as_ref() else { return Err(closed()) };
         // Another caller may have replaced it already.
         if let Some((code, reason)) = old.running.client().fatal_error() {
-            tracing::warn!(%code, reason, "kafka: the producer is made anew");
+            tracing::warn!(%code, reason, "kafka: replacing the producer after a fatal error");
             let new = Polled::start(&self.configuration, Arc::clone(&self.trouble))?;
             old.running.end();
             *polled = Some(new);

@@ -34,7 +34,7 @@ pub(super) fn ensure(client: &Client<impl ClientContext>, settings: &KafkaBuilde
         return Ok(partitions);
     }
     if settings.topology == Topology::Check {
-        return Err(missing("the topic does not exist and topology=check forbids to create it", topic));
+        return Err(missing("the topic does not exist and topology=check forbids creating it", topic));
     }
     create(settings, topic, deadline)?;
     loop {

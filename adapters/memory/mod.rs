@@ -198,7 +198,7 @@ impl Memory {
         }
         self.connection.hub().existing_topic(name).ok_or_else(|| {
             let message =
-                "the topic does not exist: publishing and subscribing create it, unless topology=check forbids to";
+                "the topic does not exist: publishing and subscribing create it, unless topology=check forbids it";
             Error::new(ErrorKind::NotFound, message)
         })
     }

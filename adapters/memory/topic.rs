@@ -190,8 +190,8 @@ impl TopicLog {
         self.look(|state, wakers| {
             let group = state.groups.get_mut(&ticket.group);
             let Some(woken) = group.and_then(|group| group.settle(ticket, disposition)) else {
-                let message = "the connection or reader it came from is gone, or the group was moved: a group hands out \
-                               again what is at its position or behind it";
+                let message = "the connection or reader it came from is gone, or the group was moved: the group \
+                               redelivers messages from its position onward";
                 return Err(Error::new(ErrorKind::SettlementLost, message));
             };
             wakers.extend(woken);

@@ -18,7 +18,7 @@ pub(super) fn connect(error: ConnectError, hosts: &str) -> Error {
             (ErrorKind::Unavailable, "the name of the server cannot be resolved: check the host in the URL")
         }
         ConnectErrorKind::Tls => {
-            (ErrorKind::Unavailable, "no TLS connection came about: check the certificates and the option tls")
+            (ErrorKind::Unavailable, "the TLS connection failed: check the certificates and the option tls")
         }
         ConnectErrorKind::TimedOut | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => (
             ErrorKind::Unavailable,
@@ -32,7 +32,7 @@ pub(super) fn connect(error: ConnectError, hosts: &str) -> Error {
 pub(super) fn enqueue(error: PublishError) -> Error {
     match error.kind() {
         PublishErrorKind::MaxPayloadExceeded => {
-            Error::new(ErrorKind::TooLarge, "the message is larger than the server takes").with_source(error)
+            Error::new(ErrorKind::TooLarge, "the message is larger than the server accepts").with_source(error)
         }
         PublishErrorKind::InvalidSubject => {
             Error::new(ErrorKind::InvalidConfig, "the subject is not valid").with_source(error)
@@ -42,7 +42,7 @@ pub(super) fn enqueue(error: PublishError) -> Error {
 }
 
 pub(super) fn subscribe(error: SubscribeError) -> Error {
-    Error::new(ErrorKind::Unavailable, "the client did not take the subscription").with_source(error)
+    Error::new(ErrorKind::Unavailable, "the client refused the subscription").with_source(error)
 }
 
 /// Returns the error for a client that has given up its connection for good.
@@ -63,7 +63,7 @@ pub(super) fn disconnected() -> Error {
 pub(super) fn settlement_lost() -> Error {
     Error::new(
         ErrorKind::SettlementLost,
-        "the connection this delivery came from is gone: the server hands the message out again",
+        "the connection this delivery came from is gone: the server redelivers the message",
     )
 }
 

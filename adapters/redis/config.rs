@@ -68,13 +68,13 @@ impl Config {
 
     fn check(&self) -> Result<()> {
         if self.connect_timeout.is_zero() || self.response_timeout.is_zero() {
-            return Err(invalid("a time-out of zero leaves no time at all"));
+            return Err(invalid("a time-out must be longer than zero"));
         }
         if self.claim_idle < MIN_CLAIM_IDLE {
-            return Err(invalid("claim_idle is at least 100 ms"));
+            return Err(invalid("claim_idle must be at least 100 ms"));
         }
         if self.max_len == Some(0) {
-            return Err(invalid("maxlen is at least 1: a stream of length 0 loses every message"));
+            return Err(invalid("maxlen must be at least 1: a stream of length 0 loses every message"));
         }
         Ok(())
     }
@@ -220,7 +220,7 @@ fn client_for(url: &BrokerUrl) -> Result<Client> {
     }
     let info = ConnectionAddr::Tcp(address.0, address.1).into_connection_info();
     info.and_then(|info| Client::open(info.set_redis_settings(settings)))
-        .map_err(|error| invalid("the client does not take the Redis URL").with_source(error))
+        .map_err(|error| invalid("the client rejected the Redis URL").with_source(error))
 }
 
 fn database(path: &str) -> Result<i64> {
@@ -229,7 +229,7 @@ fn database(path: &str) -> Result<i64> {
         return Ok(0);
     }
     let parsed = number.parse().ok().filter(|number| *number >= 0);
-    parsed.ok_or_else(|| invalid("the path of a Redis URL is the number of a database").with_context("path", path))
+    parsed.ok_or_else(|| invalid("the path of a Redis URL must be a database number").with_context("path", path))
 }
 
 /// Switches to RESP3 over TLS or a socket file. There the client owns the connection, and with

@@ -11,10 +11,10 @@ pub(super) const SYSTEM: &str = "redis";
 pub(super) fn command_failed(what: &str, error: RedisError) -> Error {
     let kind = kind_of(&error);
     let advice = match kind {
-        ErrorKind::Unavailable => "the server cannot take it now, or the connection broke",
+        ErrorKind::Unavailable => "the server cannot do this now, or the connection was lost",
         ErrorKind::Timeout => "the server did not answer in time",
         ErrorKind::Busy => "the server is out of memory or busy",
-        ErrorKind::Unauthenticated => "the server wants credentials: give them in the URL",
+        ErrorKind::Unauthenticated => "the server requires valid credentials: set them in the URL",
         ErrorKind::PermissionDenied => "the user's ACL does not allow the command or the key",
         ErrorKind::Conflict => "the key holds something other than a stream",
         ErrorKind::NotFound => "the stream or its consumer group does not exist",
@@ -52,7 +52,7 @@ pub(super) fn kind_of(error: &RedisError) -> ErrorKind {
 
 /// Returns the error for an answer whose shape is not documented.
 pub(super) fn unexpected_reply(what: &str) -> Error {
-    Error::new(ErrorKind::Unexpected, format!("cannot {what}: the server's answer is not what Redis answers"))
+    Error::new(ErrorKind::Unexpected, format!("cannot {what}: the server's answer has an unexpected form"))
         .with_system(SYSTEM)
 }
 

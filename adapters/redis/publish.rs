@@ -80,7 +80,7 @@ impl Publisher {
             Err(mpsc::error::TrySendError::Closed(_)) => Confirmation::ready(Err(closed())),
             Err(mpsc::error::TrySendError::Full(_)) => Confirmation::ready(Err(Error::new(
                 ErrorKind::Busy,
-                "more publishes are unconfirmed than there may be; await some first",
+                "too many publishes are unconfirmed; await some first",
             ))),
         }
     }
@@ -101,11 +101,11 @@ impl Publisher {
 
 fn check(message: &Outbound) -> Result<()> {
     if message.payload.is_none() {
-        return Err(Error::new(ErrorKind::Unsupported, "Redis Streams have no message without a payload"));
+        return Err(Error::new(ErrorKind::Unsupported, "Redis Streams have no messages without a payload"));
     }
     let size = largest_field(message);
     if size > MAX_FIELD {
-        return Err(Error::new(ErrorKind::TooLarge, "a field of the message is larger than Redis takes")
+        return Err(Error::new(ErrorKind::TooLarge, "a field of the message is larger than Redis accepts")
             .with_context("size", size)
             .with_context("limit", MAX_FIELD));
     }
@@ -139,7 +139,7 @@ enum End {
 impl Writer {
     async fn run(mut self, mut connection: Connection) {
         while let End::Lost = self.serve(connection).await {
-            tracing::warn!(server = %self.config.address(), "the connection for publishing is lost and is restored");
+            tracing::warn!(server = %self.config.address(), "the connection for publishing was lost, restoring it");
             match self.reconnect().await {
                 Some(restored) => connection = restored,
                 None => return,
@@ -320,7 +320,7 @@ fn receipt(answer: RedisResult<Value>) -> Result<Receipt> {
             Err(_) => Ok(Receipt::confirmed()),
         },
         Ok(Value::Nil) => {
-            Err(Error::new(ErrorKind::NotFound, "the stream does not exist and topology=check forbids to create it"))
+            Err(Error::new(ErrorKind::NotFound, "the stream does not exist and topology=check forbids creating it"))
         }
         Ok(_) => Ok(Receipt::confirmed()),
         Err(error) => Err(command_failed("publish", error)),

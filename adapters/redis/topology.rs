@@ -95,7 +95,7 @@ fn known(start: Start) -> Result<Option<EntryId>> {
         Start::Latest => Ok(None),
         Start::Time(time) => Ok(Some(EntryId::last_before(time))),
         Start::Offset(_) => {
-            let message = "Redis Streams have no offsets; begin at a time, which its ids hold";
+            let message = "Redis Streams have no offsets; begin at a time, which the ids contain";
             Err(Error::new(ErrorKind::Unsupported, message).with_system(SYSTEM))
         }
     }
@@ -134,7 +134,7 @@ pub(super) async fn tidy(connection: &mut Connection, member: &Member, names: &s
     match connection.call(&member.tidy(names, idle)).await {
         Ok(_) => Ok(()),
         Err(error) if error.code().is_some() => {
-            tracing::debug!(stream = member.stream, group = member.group, %error, "consumers that are gone were not removed");
+            tracing::debug!(stream = member.stream, group = member.group, %error, "stale consumers were not removed");
             Ok(())
         }
         Err(error) => Err(command_failed("remove consumers that are gone", error)),
@@ -142,6 +142,6 @@ pub(super) async fn tidy(connection: &mut Connection, member: &Member, names: &s
 }
 
 fn missing(stream: &str) -> Error {
-    let message = "the stream or its consumer group does not exist and topology=check forbids to create it";
+    let message = "the stream or its consumer group does not exist and topology=check forbids creating it";
     Error::new(ErrorKind::NotFound, message).with_system(SYSTEM).with_context("stream", stream)
 }

@@ -29,7 +29,7 @@ const DEAD_LETTER_BACK_OFF: Duration = Duration::from_secs(1);
 /// [`process`](Self::process) is the usual way: it makes the process span current for a handler and
 /// settles the message by the handler's result. Dropping an unsettled delivery logs a warning, and
 /// the message is redelivered at once, to this consumer or another.
-#[must_use = "a delivery that is dropped unsettled comes back"]
+#[must_use = "a delivery that is dropped unsettled is redelivered"]
 pub struct Delivery {
     message: Received,
     /// `None` once settled, and from the start on an at-most-once subscription.
@@ -421,7 +421,7 @@ impl Drop for Delivery {
         if self.handle.is_none() {
             return;
         }
-        tracing::warn!(topic = %self.message.topic(), "a delivery was dropped unsettled and is handed out again");
+        tracing::warn!(topic = %self.message.topic(), "a delivery was dropped unsettled and will be redelivered");
         self.hand_back();
     }
 }

@@ -373,7 +373,7 @@ fn supports(capabilities: &Capabilities, subscription: &Subscription) -> Result<
         );
     }
     if subscription.guarantee() == Guarantee::AtMostOnce && subscription.dead_letter_topic().is_some() {
-        return unsupported("an at-most-once subscription cannot reject messages, so that it has no dead-letter topic");
+        return unsupported("an at-most-once subscription cannot reject messages, so it has no dead-letter topic");
     }
     capabilities.check_start(subscription.start_position())?;
     if subscription.group_name().is_some() && !capabilities.groups {

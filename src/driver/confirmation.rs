@@ -27,7 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// assert_eq!(running.await.unwrap_err().kind(), ErrorKind::Rejected);
 /// # Ok(()) }
 /// ```
-#[must_use = "a confirmation that is not awaited tells nothing"]
+#[must_use = "a confirmation must be awaited to learn the outcome"]
 pub struct Confirmation<T>(State<T>);
 
 enum State<T> {

@@ -347,7 +347,7 @@ impl Subscription {
     /// let mailers = Subscription::new("reminders")
     ///     .group("mailers")
     ///     .trace_policy_for(Hop::Scheduled, TracePolicy::Parent);
-    /// assert_eq!(mailers.policy(), None); // other hops keep their defaults
+    /// assert_eq!(mailers.trace_policy_for_all(), None); // other hops keep their defaults
     /// ```
     #[must_use]
     pub fn trace_policy_for(mut self, hop: Hop, policy: TracePolicy) -> Self {
@@ -463,7 +463,7 @@ impl Subscription {
     }
 
     /// Returns the trace policy for every hop, if one was set.
-    pub fn policy(&self) -> Option<TracePolicy> {
+    pub fn trace_policy_for_all(&self) -> Option<TracePolicy> {
         self.reception.policy
     }
 

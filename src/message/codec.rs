@@ -267,7 +267,7 @@ impl Received {
             let shown: String =
                 String::from_utf8_lossy(content_type).chars().take(64).flat_map(char::escape_default).collect();
             return Err(self
-                .invalid("the content type is not one that is expected here")
+                .invalid("the content type is not one that the codec accepts")
                 .with_context("content-type", shown));
         }
         if self.is_tombstone() {

@@ -27,7 +27,7 @@ pub(super) fn measurements(timeout: Duration) -> Result<MetricExporter> {
 fn client(timeout: Duration) -> Result<Client> {
     let make = move || Client::builder().timeout(timeout).redirect(redirect::Policy::none()).build();
     let thread = thread::Builder::new().name("otlp-client".to_owned()).spawn(make).map_err(not_started)?;
-    let made = thread.join().map_err(|_| not_started("making the HTTP client panicked"))?;
+    let made = thread.join().map_err(|_| not_started("creating the HTTP client panicked"))?;
     made.map_err(not_started)
 }
 

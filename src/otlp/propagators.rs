@@ -41,7 +41,7 @@ impl Propagators {
         if words.contains(&"none") {
             return match words[..] {
                 ["none"] => Ok(Self(Vec::new())),
-                _ => Err(invalid(VARIABLE, "names none together with others")),
+                _ => Err(invalid(VARIABLE, "combines none with other propagators")),
             };
         }
         let mut names = Vec::new();
@@ -58,7 +58,7 @@ impl Propagators {
                 _ => {
                     let place = index + 1;
                     let known = "tracecontext, baggage, b3, b3multi, jaeger, none";
-                    return Err(invalid(VARIABLE, format!("member {place} is no propagator; there are: {known}")));
+                    return Err(invalid(VARIABLE, format!("member {place} is not a propagator; known ones: {known}")));
                 }
             };
             if !names.contains(&name) {

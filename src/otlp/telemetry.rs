@@ -183,7 +183,7 @@ async fn apart(work: impl FnOnce() -> OTelSdkResult + Send + 'static) -> Result<
         let _cancelled = done.send(work());
     };
     let started = thread::Builder::new().name("otlp-flush".to_owned()).spawn(work);
-    started.map_err(|error| Error::new(ErrorKind::Unexpected, "no thread for the exports").with_source(error))?;
+    started.map_err(|error| Error::new(ErrorKind::Unexpected, "the export thread did not start").with_source(error))?;
     let not_taken = || Error::new(ErrorKind::Unavailable, "not all telemetry could be exported");
     match result.await {
         Ok(Ok(())) => Ok(()),
@@ -198,7 +198,7 @@ impl Drop for Telemetry {
         if self.ending.load(Ordering::Acquire) {
             return;
         }
-        tracing::warn!("telemetry was dropped without a shutdown: what is left is exported, for at most two seconds");
+        tracing::warn!("telemetry was dropped without a shutdown: exporting the rest, for at most two seconds");
         if let Err(error) = sdk.end(DROPPED) {
             tracing::warn!(%error, "telemetry was lost");
         }

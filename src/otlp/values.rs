@@ -79,7 +79,7 @@ impl<F: Fn(&'static str) -> Option<OsString>> Values<F> {
         let url = reqwest::Url::parse(&text).map_err(|error| invalid(name, format!("is not a URL: {error}")))?;
         match url.scheme() {
             "http" if url.has_host() => Ok(Some(text)),
-            "https" => Err(unsupported(name, "there is no TLS here: send to a Collector close by, over http://")),
+            "https" => Err(unsupported(name, "TLS is not supported: send to a nearby Collector over http://")),
             _ => Err(invalid(name, "must begin with http:// and name a host")),
         }
     }

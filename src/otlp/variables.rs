@@ -118,7 +118,7 @@ fn timeout<F: Fn(&'static str) -> Option<OsString>>(values: &Values<F>, signal: 
 fn check_headers<F: Fn(&'static str) -> Option<OsString>>(values: &Values<F>, name: &'static str) -> Result<()> {
     for (index, header) in values.pairs(name)?.iter().enumerate() {
         if reqwest::header::HeaderName::from_bytes(header.as_bytes()).is_err() {
-            return Err(invalid(name, format!("member {} has a name that no header can have", index + 1)));
+            return Err(invalid(name, format!("member {} has a name that is not a valid header name", index + 1)));
         }
     }
     Ok(())
@@ -138,7 +138,10 @@ fn check_sampler<F: Fn(&'static str) -> Option<OsString>>(values: &Values<F>) ->
         "jaeger_remote" | "parentbased_jaeger_remote" | "xray" => {
             Err(unsupported(SAMPLER, "the SDK has no such sampler"))
         }
-        _ => Err(invalid(SAMPLER, "must be always_on, always_off or traceidratio, or one with parentbased_ in front")),
+        _ => Err(invalid(
+            SAMPLER,
+            "must be always_on, always_off or traceidratio, or one of these prefixed with parentbased_",
+        )),
     }
 }
 

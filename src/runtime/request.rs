@@ -141,7 +141,7 @@ pub fn reply_topic(request: &Received) -> Option<Topic> {
 pub(crate) fn address_reply(request: &Received, mut reply: Message) -> Result<(Topic, Message)> {
     let id = request.headers().get(header::CORRELATION_ID);
     let (Some(topic), Some(id)) = (reply_topic(request), id) else {
-        let message = "the message is no request: it names no topic to reply to, or no correlation id";
+        let message = "the message is not a request: it has no reply topic or no correlation id";
         return Err(Error::new(ErrorKind::InvalidMessage, message).with_operation("reply"));
     };
     reply.headers_mut().insert(header::CORRELATION_ID, id);
@@ -181,7 +181,7 @@ async fn read(mut replies: Deliveries, waiting: Arc<Waiting>) {
         let delivery = match reply {
             Ok(delivery) => delivery,
             Err(error) => {
-                tracing::warn!(%error, "trouble with the subscription to replies, which goes on");
+                tracing::warn!(%error, "the subscription to replies reported an error and continues");
                 continue;
             }
         };

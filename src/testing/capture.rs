@@ -155,7 +155,7 @@ impl Capture {
     #[track_caller]
     pub fn assert_whole(&self) {
         let traces = self.kept();
-        assert!(!traces.is_empty(), "nothing was captured, so no trace can be called whole");
+        assert!(!traces.is_empty(), "nothing was captured, so there is no trace to check");
         let report = check(&traces);
         if report.is_whole() {
             return;
@@ -181,8 +181,8 @@ impl Capture {
         roots.truncate(20);
         match count {
             0 => "nothing was captured".to_owned(),
-            1 => format!("captured was one trace that begins with {}", roots[0]),
-            _ => format!("captured were {count} traces that begin with {}", roots.join(", ")),
+            1 => format!("one trace was captured, which begins with {}", roots[0]),
+            _ => format!("{count} traces were captured, which begin with {}", roots.join(", ")),
         }
     }
 }

@@ -121,7 +121,7 @@ impl CapturedTrace {
         let broken = self.others().filter(|other| !self.report.of(other.trace().id()).is_empty());
         let others: Vec<String> = broken
             .take(MOST_OTHERS)
-            .map(|other| format!("\n\nbroken as well is {}:\n{}", other.name(), self.picture(other.trace())))
+            .map(|other| format!("\n\n{} is also broken:\n{}", other.name(), self.picture(other.trace())))
             .collect();
         panic!("{message}\n\n{}{}\n", self.waterfall(), others.concat());
     }

@@ -52,7 +52,7 @@ async fn the_url_is_another_server() {
     outcome.complains(&["the answer is not a trace", "is this the query address of Jaeger?"]);
     let other = Server::start(|_| json("{\"status\":\"ok\"}")).await;
     let outcome = verify(&["--trace-id", ID, "--tempo", &other.url]).await.ends_with(2);
-    outcome.complains(&["not what this backend answers", "is this the query address of Tempo?"]);
+    outcome.complains(&["not in the format of this backend", "is this the query address of Tempo?"]);
     let empty = Server::start(|_| nothing()).await;
     let outcome = verify(&["--trace-id", ID, "--tempo", &empty.url]).await.ends_with(2);
     outcome.complains(&["does not respond like this backend: is this its query address"]);

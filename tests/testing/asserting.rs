@@ -131,7 +131,7 @@ async fn a_trace_that_is_not_there_is_told_from_those_that_are() {
         capture.in_root_span("api", "POST /", async {}).await;
     }
     let missing = failure(|| capture.trace("GET /").trace().id());
-    let two = "captured were 2 traces that begin with `POST /`, `POST /`";
+    let two = "2 traces were captured, which begin with `POST /`, `POST /`";
     assert_eq!(missing, format!("no trace begins with a span called `GET /`; {two}"));
     let several = failure(|| capture.trace("POST /").trace().id());
     assert_eq!(several, format!("2 traces begin with a span called `POST /`; {two}"));
@@ -146,7 +146,7 @@ async fn a_message_that_is_tied_to_no_sender_is_named() {
     // The break shows on the other side of the queue, in a separate trace.
     let text = failure(|| bed.trace("POST /orders").hops(["orders", "shipments"]).trace().id());
     assert!(text.contains("expected: orders → shipments\n  found:    none"), "{text}");
-    assert!(text.contains("broken as well is the trace `process orders`:\ntrace "), "{text}");
+    assert!(text.contains("the trace `process orders` is also broken:\ntrace "), "{text}");
     assert!(text.contains("✗ no context in the message"), "{text}");
     let named = "the trace `process orders` is broken: no context in the message";
     fails(|| bed.trace("process orders").assert_whole().trace().id(), named);

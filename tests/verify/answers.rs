@@ -132,8 +132,8 @@ fn what_is_no_trace_is_an_error_that_says_why() {
     }
     assert!(matches!(answer::tempo(b""), Err(AnswerError::Truncated)));
     assert!(matches!(answer::jaeger(b" \n"), Err(AnswerError::Truncated)));
-    assert!(words(answer::tempo, JAEGER_V3).contains("not what this backend answers"));
-    assert!(words(answer::jaeger, TEMPO_V2).contains("not what this backend answers"));
+    assert!(words(answer::tempo, JAEGER_V3).contains("not in the format of this backend"));
+    assert!(words(answer::jaeger, TEMPO_V2).contains("not in the format of this backend"));
     let partial = TEMPO_V2.replace("\"metrics\": {}", "\"status\": \"PARTIAL\", \"message\": \"too large\"");
     assert_eq!(words(answer::tempo, &partial), "the backend left spans out: too large");
     assert!(answer::tempo(partial.replace("PARTIAL", "COMPLETE").as_bytes()).is_ok());
@@ -142,7 +142,7 @@ fn what_is_no_trace_is_an_error_that_says_why() {
     let older = r#"{"data":null,"errors":[{"code":404,"msg":"trace not found"}]}"#;
     assert!(matches!(answer::jaeger(older.as_bytes()), Err(AnswerError::Refused { code: 404, .. })));
     let nowhere = JAEGER_CLASSIC.replace("\"processID\": \"p2\"", "\"processID\": \"p9\"");
-    assert!(words(answer::jaeger, &nowhere).contains("`process orders` is of process `p9`"));
+    assert!(words(answer::jaeger, &nowhere).contains("`process orders` belongs to process `p9`"));
     let unnamed = JAEGER_CLASSIC.replace("\"spanID\": \"00f067aa0ba902b1\"", "\"spanID\": \"\"");
     assert!(words(answer::jaeger, &unnamed).contains("`POST /orders` has no trace id"));
     let garbled = TEMPO_V1.replace("APBnqgupArE=", "APBnqgupArF=");

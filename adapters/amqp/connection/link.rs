@@ -108,7 +108,7 @@ pub(crate) fn disconnected(kind: ErrorKind) -> Error {
     match kind {
         ErrorKind::Closed => closed(),
         ErrorKind::Unavailable => Error::new(kind, "there is no connection to the broker now; it is being restored"),
-        kind => Error::new(kind, "there is no connection to the broker now: it refuses the one we try to make"),
+        kind => Error::new(kind, "there is no connection to the broker now: it refuses attempts to reconnect"),
     }
 }
 

@@ -109,7 +109,7 @@ impl Live {
                 Ok(Some(Event::ConnectionBlocked(reason))) => {
                     tracing::warn!(reason, "the broker blocks publishing until its alarm is over");
                 }
-                Ok(Some(Event::ConnectionUnblocked)) => tracing::info!("the broker takes messages again"),
+                Ok(Some(Event::ConnectionUnblocked)) => tracing::info!("the broker accepts messages again"),
                 Ok(None) => break,
                 _ => {}
             }
@@ -124,7 +124,7 @@ impl Live {
         let goodbye = self.connection.close(200, "OK".into());
         if let Err(error) = self.request(During::Connect, goodbye).await {
             // The client also reports this when a channel is dropped meanwhile.
-            tracing::debug!(%error, "a RabbitMQ connection did not end in order");
+            tracing::debug!(%error, "a RabbitMQ connection was not closed cleanly");
         }
         self.cut.make();
     }

@@ -77,7 +77,7 @@ async fn replace(
         Err(error) => {
             let pause = if error.kind() == ErrorKind::Closed { Duration::ZERO } else { delay.min(PAUSE) };
             give_back_after(pause, &settler, tag);
-            Err(error.with_context("message", "given back to its queue: it could not be stored for later"))
+            Err(error.with_context("message", "returned to its queue: it could not be stored for later"))
         }
     }
 }

@@ -193,5 +193,5 @@ async fn bring_in_time(settler: Weak<Settler>, due: Arc<Notify>) {
 }
 
 pub(crate) fn settlement_lost() -> Error {
-    Error::new(ErrorKind::SettlementLost, "the channel of this delivery is gone: the broker delivers it again")
+    Error::new(ErrorKind::SettlementLost, "the channel of this delivery is gone: the broker redelivers the message")
 }

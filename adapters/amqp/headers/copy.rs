@@ -50,7 +50,7 @@ impl Original {
         let raw = raw_table(&self.properties);
         let size = raw.len() + BESIDE_THE_TABLE + RESERVE;
         if size > frame_max {
-            return Err(Error::new(ErrorKind::TooLarge, "the headers are too large for a message that is to wait")
+            return Err(Error::new(ErrorKind::TooLarge, "the headers are too large for a delayed message")
                 .with_context("size", size)
                 .with_context("limit", frame_max));
         }

@@ -151,7 +151,7 @@ impl Encoder {
         let milliseconds = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         self.entry(short(header::TIMESTAMP_IN_MS)?, AMQPValue::LongLongInt(milliseconds), 4);
         if self.size > frame_max {
-            return Err(Error::new(ErrorKind::TooLarge, "the headers are larger than the broker takes")
+            return Err(Error::new(ErrorKind::TooLarge, "the headers are larger than the broker accepts")
                 .with_context("size", self.size)
                 .with_context("limit", frame_max));
         }
@@ -186,10 +186,10 @@ fn property(what: &str, text: String) -> Result<ShortString> {
 
 fn as_routing_key(key: &[u8]) -> Result<ShortString> {
     match std::str::from_utf8(key) {
-        Ok(text) => property("the key, which is to be the routing key,", text.to_owned()),
+        Ok(text) => property("the key, used as the routing key,", text.to_owned()),
         Err(error) => Err(Error::new(
             ErrorKind::InvalidMessage,
-            "the key, which is to be the routing key, is not UTF-8: leave out routing_key=key",
+            "the key, used as the routing key, is not UTF-8: leave out routing_key=key",
         )
         .with_source(error)),
     }

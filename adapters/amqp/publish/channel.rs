@@ -129,7 +129,7 @@ impl PublishChannel {
         // Spawned: callers queued behind it would hang if this future were never polled.
         let declared = tokio::spawn(async move { lane.waits.declare(&live, topology, delay, &target).await });
         declared.await.unwrap_or_else(|error| {
-            Err(Error::new(ErrorKind::Unexpected, "the queues to wait in were not declared").with_source(error))
+            Err(Error::new(ErrorKind::Unexpected, "the delay queues could not be declared").with_source(error))
         })
     }
 
@@ -163,11 +163,11 @@ impl PublishChannel {
     fn judge(&self, confirm: &Confirm, number: Option<i64>) -> Result<Receipt> {
         Err(match confirm {
             Confirm::Ack(_) if self.was_returned(number) => {
-                Error::new(ErrorKind::Rejected, "no queue takes the message: nobody has subscribed to the topic")
+                Error::new(ErrorKind::Rejected, "no queue receives the message: the topic has no subscription")
             }
             Confirm::Ack(_) => return Ok(Receipt::confirmed()),
             // One queue of several may have taken the message.
-            Confirm::Nack(_) => Error::new(ErrorKind::Rejected, "the broker refused the message, as a full queue does")
+            Confirm::Nack(_) => Error::new(ErrorKind::Rejected, "the broker refused the message: a queue may be full")
                 .with_unknown_outcome(),
             Confirm::NotRequested => {
                 Error::new(ErrorKind::Unexpected, "the channel does not confirm").with_unknown_outcome()
@@ -187,7 +187,8 @@ fn lost(error: lapin::Error, exchange: &str, size: usize) -> Error {
         return client_error(error, During::Publish);
     }
     let error = if is_about_another(&error, exchange, size) {
-        Error::new(ErrorKind::Unavailable, "the broker ended the channel over another message").with_source(error)
+        Error::new(ErrorKind::Unavailable, "the broker closed the channel because of another message")
+            .with_source(error)
     } else {
         client_error(error, During::Publish)
     };

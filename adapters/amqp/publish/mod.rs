@@ -158,7 +158,7 @@ impl Publisher {
                 return error;
             }
             lane.waits.forget();
-            let message = "the queue in which the message was to wait is gone; it is looked for again with the next";
+            let message = "the delay queue for the message is gone; the next delayed message checks for it again";
             Error::new(ErrorKind::Rejected, message).with_context("delay", format_args!("{delay:?}"))
         })
     }
@@ -176,7 +176,7 @@ impl Publisher {
         match payload {
             None => Err(Error::new(ErrorKind::Unsupported, "RabbitMQ has no messages without a payload")),
             Some(payload) if payload.len() > limit => {
-                Err(Error::new(ErrorKind::TooLarge, "the payload is larger than the broker takes: see max_payload")
+                Err(Error::new(ErrorKind::TooLarge, "the payload is larger than the broker accepts: see max_payload")
                     .with_context("size", payload.len())
                     .with_context("limit", limit))
             }

@@ -33,7 +33,7 @@ impl Delay {
     pub(crate) fn of(delay: Duration) -> Result<Self> {
         let milliseconds = delay.as_nanos().div_ceil(1_000_000).max(1);
         if milliseconds > LONGEST {
-            return Err(Error::new(ErrorKind::InvalidMessage, "the delay is longer than RabbitMQ's queues reach")
+            return Err(Error::new(ErrorKind::InvalidMessage, "the delay is longer than the delay queues can express")
                 .with_context("delay_ms", milliseconds)
                 .with_context("limit_ms", LONGEST));
         }

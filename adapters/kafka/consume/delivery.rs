@@ -119,12 +119,10 @@ struct Handle {
 impl DeliveryHandle for Handle {
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
         let result = match disposition {
-            Disposition::Retry(_) => {
-                Err(Error::new(ErrorKind::Unsupported, "kafka has no way to hand one message out again"))
-            }
+            Disposition::Retry(_) => Err(Error::new(ErrorKind::Unsupported, "kafka cannot redeliver a single message")),
             _ if self.settled || self.partition.settle(self.offset) => Ok(()),
             _ => {
-                let message = "the partition is no longer assigned to this consumer; the message comes again";
+                let message = "the partition is no longer assigned to this consumer; the message is redelivered";
                 Err(Error::new(ErrorKind::SettlementLost, message)
                     .with_context("partition", self.partition.number)
                     .with_context("offset", self.offset))

@@ -217,7 +217,7 @@ impl Poller {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "kafka: messages wait until it is committed that they are handed out");
+                    tracing::warn!(%error, "kafka: the commit failed; messages wait until it succeeds");
                     thread::sleep(POLL);
                 }
             }

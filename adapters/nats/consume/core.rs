@@ -100,7 +100,7 @@ impl Listener {
         tokio::select! {
             () = closed.cancelled() => None,
             () = sleep(pause(self.attempt + 1)) => {
-                let message = "the client gave up its connection; messages may have been missed";
+                let message = "the client gave up reconnecting; messages may have been missed";
                 match self.subscribe().await {
                     Ok(subscriber) => {
                         self.subscriber = Some(subscriber);
@@ -138,7 +138,7 @@ impl DeliveryHandle for Heard {
         Confirmation::ready(match disposition {
             Disposition::Ack | Disposition::Discard => Ok(()),
             Disposition::Retry(_) => {
-                Err(Error::new(ErrorKind::Unsupported, "core NATS keeps no messages that could come again"))
+                Err(Error::new(ErrorKind::Unsupported, "core NATS keeps no messages and cannot redeliver them"))
             }
         })
     }

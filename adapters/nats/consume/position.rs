@@ -75,17 +75,17 @@ async fn recreate(link: &Link, config: &Config, stream: &stream::Info, name: &st
     let stream = &stream.config.name;
     let info = api::consumer(link, stream, name).await?;
     if config.topology == Topology::Check {
-        return Err(conflict("the group must be made again to be moved there, and topology=check forbids that"));
+        return Err(conflict("the group must be recreated to be moved there, and topology=check forbids that"));
     }
     if info.num_waiting > 0 {
         // The requests of the other members would end with the consumer, and they would create it
         // again at the old position.
-        return Err(conflict("the group must be made again to be moved there, and has other members: end them first"));
+        return Err(conflict("the group must be recreated to be moved there, but has other members: end them first"));
     }
     let wanted = consumer::Config { deliver_policy: topology::policy(start), ..info.config };
     api::delete_consumer(link, stream, name).await?;
     api::create_consumer(link, stream, &wanted).await.map(drop).map_err(|error| match error.kind() {
-        ErrorKind::Conflict => conflict("a member that came in the meantime has made the group again where it was"),
+        ErrorKind::Conflict => conflict("a member that joined meanwhile has recreated the group at its old position"),
         _ => error.with_context("consumer", name),
     })
 }

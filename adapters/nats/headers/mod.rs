@@ -93,7 +93,7 @@ fn checked_name(name: &str) -> Result<HeaderName> {
     }
     if name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED)) {
         return Err(invalid(
-            "headers that begin with Nats- are orders to the server; the message id has a setter of its own",
+            "headers that begin with Nats- are instructions to the server; the message id has its own setter",
         ));
     }
     if is_key(name) {

@@ -43,7 +43,7 @@ impl Oddities {
         } else if !takes {
             refuses("the stream has no place for messages of this topic that are kept for later: add the subject")
         } else if config.retention == RetentionPolicy::Interest {
-            refuses("the stream drops what no consumer waits for, and so what is to be kept for later")
+            refuses("the stream drops messages that no consumer waits for, so it cannot keep delayed ones")
         } else if !config.allow_message_ttl && !config.max_age.is_zero() {
             Some(Oddity::Forgets { stream: config.name.clone(), after: config.max_age })
         } else {

@@ -78,7 +78,7 @@ fn prepare(link: &Link, topic: &Topic, message: Outbound, schedule: Option<&Sche
     };
     let (size, limit) = (block.wire_len + payload.len(), link.client().max_payload());
     if size > limit {
-        return Err(Error::new(ErrorKind::TooLarge, "the message with its headers is larger than the server takes")
+        return Err(Error::new(ErrorKind::TooLarge, "the message with its headers is larger than the server accepts")
             .with_context("size", size)
             .with_context("limit", limit));
     }

@@ -31,7 +31,7 @@ pub(super) async fn stream(link: &Link, config: &Config, topic: &str) -> Result<
     }
     let name = names::object(topic);
     if config.topology == Topology::Check {
-        let message = "no stream takes this topic, and topology=check forbids to create it";
+        let message = "no stream takes this topic, and topology=check forbids creating it";
         return Err(Error::new(ErrorKind::NotFound, message).with_context("subject", &subject));
     }
     let delays = config.level >= api::DELAY_LEVEL;
@@ -69,7 +69,7 @@ pub(super) async fn find_stream(link: &Link, subject: &str) -> Result<Option<str
 
 fn usable(info: stream::Info) -> Result<stream::Info> {
     if info.config.no_ack {
-        let message = "the stream does not confirm publishes (no_ack), so that none could end";
+        let message = "the stream does not confirm publishes (no_ack), so no publish could complete";
         return Err(Error::new(ErrorKind::Conflict, message).with_context("stream", info.config.name));
     }
     Ok(info)
@@ -103,7 +103,7 @@ pub(super) async fn consumer(link: &Link, config: &Config, wanted: &Wanted<'_>) 
             Ok(info) => return wanted.check(info),
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             Err(missing) if wanted.durable && config.topology == Topology::Check => {
-                let message = "the group does not exist, and topology=check forbids to create it";
+                let message = "the group does not exist, and topology=check forbids creating it";
                 return Err(Error::new(ErrorKind::NotFound, message)
                     .with_context("consumer", wanted.name)
                     .with_source(missing));

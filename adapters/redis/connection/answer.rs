@@ -181,7 +181,7 @@ fn number(line: &[u8]) -> RedisResult<i64> {
 }
 
 pub(crate) fn unreadable() -> RedisError {
-    RedisError::from((ErrorKind::Parse, "the server's answer is not in the protocol of Redis"))
+    RedisError::from((ErrorKind::Parse, "the server's answer is not in the Redis protocol"))
 }
 
 #[cfg(test)]

@@ -277,7 +277,7 @@ fn timed_out() -> RedisError {
 }
 
 fn unasked() -> RedisError {
-    RedisError::from((ClientErrorKind::Parse, "the server answered what nobody asked"))
+    RedisError::from((ClientErrorKind::Parse, "the server sent an answer without a request"))
 }
 
 fn refused(config: &Config, error: ::redis::RedisError) -> Error {

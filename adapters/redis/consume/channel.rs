@@ -91,7 +91,7 @@ impl EntryChannel {
 
     /// Reports an error as an item of the stream.
     pub(super) fn report(&self, error: Error) {
-        tracing::warn!(stream = self.stream, %error, "trouble with a subscription");
+        tracing::warn!(stream = self.stream, %error, "a subscription reported an error");
         // A full channel means that the stream is not polled; the error was at least logged.
         let _ = self.events.try_send(Event::Trouble(error.with_system(SYSTEM)));
     }
@@ -142,7 +142,7 @@ impl Outage {
 fn explain(error: Error) -> Error {
     match error.kind() {
         kind @ (ErrorKind::Unavailable | ErrorKind::Timeout) => {
-            let message = "the connection is lost and is being restored; what is unsettled comes again";
+            let message = "the connection is lost and is being restored; unsettled messages are redelivered";
             Error::new(kind, message).with_source(error)
         }
         _ => error,

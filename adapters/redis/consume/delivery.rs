@@ -105,7 +105,7 @@ impl Held {
 impl DeliveryHandle for Held {
     fn settle(mut self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
         if !matches!(disposition, Disposition::Ack | Disposition::Discard) {
-            let message = "Redis does not redeliver at once; the message comes back when it is claimed";
+            let message = "Redis does not redeliver at once; the message is redelivered when it is claimed";
             return Confirmation::ready(Err(Error::new(ErrorKind::Unsupported, message).with_system(SYSTEM)));
         }
         let Some(settlements) = self.generation.settlements.clone() else {
@@ -141,6 +141,7 @@ impl fmt::Debug for Held {
 
 /// Returns the error for a delivery that is no longer this member's to settle.
 pub(super) fn lost() -> Error {
-    let message = "the delivery is no longer this consumer's: the connection it came from is gone, or another member took it over";
+    let message =
+        "the delivery no longer belongs to this consumer: its connection is gone, or another member took it over";
     Error::new(ErrorKind::SettlementLost, message).with_system(SYSTEM)
 }

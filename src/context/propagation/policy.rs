@@ -11,7 +11,7 @@ use crate::names::header;
 /// // For one message, by its sender; for all messages, by their consumer, which takes precedence:
 /// let job = Message::new("rebuild the index").trace_policy(TracePolicy::Link);
 /// let workers = Subscription::new("jobs").group("workers").trace_policy(TracePolicy::Parent);
-/// assert_eq!(workers.policy(), Some(TracePolicy::Parent));
+/// assert_eq!(workers.trace_policy_for_all(), Some(TracePolicy::Parent));
 /// assert_eq!(Hop::Direct.default_policy(), TracePolicy::Parent); // if neither sets one
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

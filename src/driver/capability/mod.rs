@@ -199,7 +199,7 @@ impl Capabilities {
                 "this broker has no messages without a payload; send an empty one, or use kafka:// or memory://",
             )),
             (Some(payload), Some(limit)) if payload.len() > limit => {
-                Err(Error::new(ErrorKind::TooLarge, "the payload is larger than the broker takes")
+                Err(Error::new(ErrorKind::TooLarge, "the payload is larger than the broker accepts")
                     .with_context("size", payload.len())
                     .with_context("limit", limit))
             }

@@ -92,7 +92,7 @@ impl Question {
         match self {
             Self::Confirm => "a confirmed message is",
             Self::Groups => "consumer groups",
-            Self::Redelivery => "comes back until settled",
+            Self::Redelivery => "redelivered until settled",
             Self::Backlog => "backlog for a new group",
             Self::Retry => "retries are done",
             Self::Attempts => "attempts are counted",
@@ -166,9 +166,9 @@ impl Question {
     /// Returns the advice for a program whose new broker offers less.
     pub(super) const fn advice(self) -> &'static str {
         match self {
-            Self::Confirm => "a confirmed message may be lost: check what your data can bear",
+            Self::Confirm => "a confirmed message may be lost: check that your application tolerates it",
             Self::Groups => "members cannot share messages: run one consumer, or another broker",
-            Self::Redelivery => "subscribe at_most_once(); what a handler fails at is gone",
+            Self::Redelivery => "subscribe at_most_once(); a message whose handler fails is lost",
             Self::Backlog => "subscribe every group before the first publish",
             Self::Retry => "messages waiting for a retry are held unsettled in this process, within its prefetch",
             Self::Attempts => "attempts are counted anew after a restart of the consumer",

@@ -73,7 +73,7 @@ impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
     /// target is away.
     pub(super) async fn copy(self: Arc<Self>, received: Received) -> Result<(), HandlerError> {
         let Some(place) = self.place().await else {
-            return Err(HandlerError::retry("enough have crossed"));
+            return Err(HandlerError::retry("the bridge takes no further messages"));
         };
         let _under_way = self.counts.set_out();
         self.copy_until_confirmed(&received).await?;
@@ -105,7 +105,7 @@ impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
             let Verdict::Retry(delay) = self.retry.verdict(&error, attempt) else {
                 return Err(error.with_verdict(Verdict::Reject));
             };
-            tracing::debug!(topic = %self.topic, %error, ?delay, "a copy failed and is tried again");
+            tracing::debug!(topic = %self.topic, %error, ?delay, "a copy failed and will be retried");
             if self.stopping.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
                 return Err(error.with_verdict(Verdict::Retry(Duration::ZERO)));
             }
@@ -206,7 +206,7 @@ fn count_hop(message: &mut Message) -> Result<(), HandlerError> {
     let hops =
         message.headers.get_str(header::BRIDGE_HOPS).and_then(|hops| hops.parse::<u32>().ok()).unwrap_or_default();
     if hops >= MAX_HOPS {
-        return Err(HandlerError::reject(format!("the message has crossed {hops} bridges: it goes in circles")));
+        return Err(HandlerError::reject(format!("the message has crossed {hops} bridges: the bridges form a loop")));
     }
     message.headers.insert(header::BRIDGE_HOPS, (hops + 1).to_string());
     Ok(())

@@ -340,7 +340,7 @@ fn checked<A: TracedBroker + ?Sized, B: TracedBroker + ?Sized>(
     let topic = Topic::new(topic).map_err(|error| error.with_operation("bridge"))?;
     let same_broker = std::ptr::addr_eq(std::ptr::from_ref(from), std::ptr::from_ref(to));
     if same_broker && subscription.topic() == topic.as_str() {
-        let message = "a bridge from a topic to itself would copy its own copies for ever";
+        let message = "a bridge from a topic to itself would copy its own copies forever";
         let error = Error::new(ErrorKind::InvalidConfig, message).with_operation("bridge");
         return Err(error.with_context("topic", topic));
     }

@@ -214,7 +214,7 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
                     until.get_or_insert_with(|| due_after(self.linger));
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(%error, "trouble with a subscription, which goes on");
+                    tracing::warn!(%error, "a subscription reported an error and continues");
                     report.errors += 1;
                 }
                 None => return false,

@@ -22,7 +22,7 @@ pub struct OwnTasks;
 /// A mode that can run a handler `H`: [`InTask`] any, [`OwnTasks`] one that may move to another
 /// thread. Implemented by these two only.
 #[diagnostic::on_unimplemented(
-    message = "`{H}` is no handler in this mode",
+    message = "`{H}` is not a handler for this mode",
     label = "a handler is a `Fn(Received) -> impl Future<Output = Result<T, HandlerError>>`; \
              `in_own_tasks()` needs one that is `Send + Sync + 'static`, with a future that is `Send`"
 )]

@@ -125,7 +125,7 @@ where
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    tracing::warn!(%error, "trouble with a subscription, which goes on");
+                    tracing::warn!(%error, "a subscription reported an error and continues");
                     self.report.errors += 1;
                 }
                 Poll::Ready(None) => return Poll::Ready(None),

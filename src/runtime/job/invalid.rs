@@ -38,10 +38,10 @@ impl fmt::Display for InvalidReference {
         match self {
             Self::TooLong => write!(f, "longer than {} bytes", TraceReference::MAX_LEN),
             Self::Traceparent(reason) => write!(f, "traceparent ({reason})"),
-            Self::MadeAt => f.write_str("the time is no number of milliseconds up to the year 9999"),
-            Self::Note => write!(f, "the note is not UTF-8 of {} bytes at most", TraceReference::MAX_NOTE),
+            Self::MadeAt => f.write_str("the time is not a number of milliseconds up to the year 9999"),
+            Self::Note => write!(f, "the note is not UTF-8 of at most {} bytes", TraceReference::MAX_NOTE),
             Self::Tracestate(reason) => write!(f, "tracestate ({reason})"),
-            Self::NotCanonical => f.write_str("written in another way than references are"),
+            Self::NotCanonical => f.write_str("not in the canonical form of a reference"),
         }
     }
 }

@@ -85,7 +85,7 @@ impl Drop for SettleSpan {
     /// Marks a settlement as cancelled whose answer was not awaited; it is under way all the same.
     fn drop(&mut self) {
         if self.span.is_some() || self.timing.is_some() {
-            self.end(Some(("cancelled", "nobody waited for the broker's answer".to_owned())));
+            self.end(Some(("cancelled", "the broker's answer was not awaited".to_owned())));
         }
     }
 }

@@ -48,7 +48,10 @@ impl SubscriptionTelemetry {
     /// producer may send one with every message.
     pub(crate) fn reject(&self, header: &'static str, reason: &'static str, count: usize) {
         if self.rejections.is_new(header, reason) {
-            tracing::warn!(topic = %self.topic, header, reason, "a context was not used; more of the kind are counted, not logged");
+            tracing::warn!(
+                topic = %self.topic, header, reason,
+                "a context was not used; more of this kind are counted, not logged"
+            );
         }
         if let Some(instruments) = self.telemetry.metrics.instruments() {
             let kind =

@@ -73,10 +73,10 @@ impl fmt::Display for AnswerError {
             Self::Malformed(error) => {
                 write!(f, "the answer is not a trace (line {}, column {})", error.line(), error.column())
             }
-            Self::Foreign => f.write_str("the answer is JSON, but not what this backend answers"),
+            Self::Foreign => f.write_str("the answer is JSON, but not in the format of this backend"),
             Self::MissingId(name) => write!(f, "the span `{name}` has no trace id or no span id"),
             Self::UnknownProcess(name, process) => {
-                write!(f, "the span `{name}` is of process `{process}`, which is missing from the answer")
+                write!(f, "the span `{name}` belongs to process `{process}`, which is missing from the answer")
             }
             Self::Partial(message) if message.is_empty() => f.write_str("the backend left spans out"),
             Self::Partial(message) => write!(f, "the backend left spans out: {message}"),

@@ -63,8 +63,8 @@ fn lost_links(trace: &Trace, span: &Span) -> Option<Finding> {
     let (kept, dropped) = (span.links.len(), span.dropped_links);
     let message = if dropped > 0 {
         format!(
-            "{} lost {dropped} of its {} links: the SDK keeps only so many for a span (128 unless \
-             set otherwise)",
+            "{} lost {dropped} of its {} links: the SDK keeps a limited number per span (128 by \
+             default)",
             named(span),
             kept as u64 + u64::from(dropped)
         )
@@ -106,7 +106,7 @@ fn times(span: &Span) -> Option<Finding> {
 fn duplicate(trace: &Trace, position: usize, span: &Span) -> Option<Finding> {
     let first = trace.position(span.span_id).filter(|first| *first != position)?;
     let message = format!(
-        "{} has the id {} that {} has as well: an id generator was seeded alike in two processes, \
+        "{} has the id {} that {} has as well: an id generator had the same seed in two processes, \
          or a span was exported twice with changes",
         named(span),
         span.span_id,

@@ -128,6 +128,6 @@ fn error(span: &Span) -> Option<String> {
     Some(match (class, message) {
         (Some(class), Some(message)) if !message.contains(class) => format!("{class}: {message}"),
         (_, Some(text)) | (Some(text), None) => text.to_owned(),
-        (None, None) => "failed without saying why".to_owned(),
+        (None, None) => "failed without a description".to_owned(),
     })
 }

@@ -1,5 +1,6 @@
 //! Connecting: options, addresses, credentials, user-supplied clients.
 
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -131,7 +132,8 @@ impl SocketServer {
             .arg(directory.path());
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let began = Instant::now();
-        while !socket.exists() {
+        // The file appears before the server listens.
+        while UnixStream::connect(&socket).is_err() {
             assert!(began.elapsed() < SOON);
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -31,8 +31,11 @@ pub use context::current::{TraceIds, in_current, in_current_fn, trace_ids};
 pub use context::dialect::Dialect;
 pub use context::propagation::{Hop, TracePolicy, TrustBoundary};
 pub use context::{carrier, dialect, propagation, w3c};
+#[doc(inline)]
 pub use driver::capability;
+#[doc(inline)]
 pub use driver::capability::Capabilities;
+#[doc(inline)]
 pub use driver::{BrokerUrl, Secret, Topology};
 pub use error::{BoxError, Error, ErrorKind, PublishOutcome, Result};
 pub use headers::Headers;

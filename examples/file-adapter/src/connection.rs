@@ -83,12 +83,12 @@ impl Connection {
             Ok(store) => store,
             Err(error) => return Confirmation::ready(Err(error)),
         };
-        let Ok(location) = Arc::clone(&self.in_flight).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
             let message = "more publishes are unconfirmed than this adapter allows; await some of them";
             return Confirmation::ready(Err(Error::new(ErrorKind::Busy, message)));
         };
         let (confirmer, confirmation) = Confirmation::pending();
-        let publish = Command::Publish { location, topic: topic.clone(), message, confirmer };
+        let publish = Command::Publish { permit, topic: topic.clone(), message, confirmer };
         if store.queue.push(publish) { confirmation } else { Confirmation::ready(Err(between_stores())) }
     }
 

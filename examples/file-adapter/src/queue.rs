@@ -35,7 +35,7 @@ pub(crate) enum Command {
         topic: Topic,
         message: Outbound,
         confirmer: Confirmer<Receipt>,
-        location: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     },
     Join {
         topic: Topic,

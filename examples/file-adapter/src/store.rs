@@ -75,9 +75,9 @@ impl Answer {
     /// Gives the answer; the caller may have gone.
     fn give(self) {
         match self {
-            Self::Published(location, confirmer, receipt) => {
+            Self::Published(permit, confirmer, receipt) => {
                 // In this order: after the confirm, the next message may arrive at once.
-                drop(location);
+                drop(permit);
                 confirmer.confirm(receipt);
             }
             Self::Settled(confirmer, settled) => confirmer.confirm(settled),
@@ -148,9 +148,9 @@ impl Worker {
     /// Executes a command. An error ends the store; any other failure is part of the answer.
     fn obey(&mut self, command: Command) -> io::Result<Option<Answer>> {
         Ok(Some(match command {
-            Command::Publish { location, topic, message, confirmer } => {
+            Command::Publish { permit, topic, message, confirmer } => {
                 let receipt = self.topic(&topic, false).map(|topic| topic.publish(&message));
-                Answer::Published(location, confirmer, receipt)
+                Answer::Published(permit, confirmer, receipt)
             }
             Command::Settle { ticket, disposition, confirmer } => {
                 let group = self.topics.get_mut(&*ticket.topic).and_then(|topic| topic.open_group(&ticket.group));

@@ -62,7 +62,8 @@ fn builds_from_the_package_without_dead_links() {
         .current_dir(&package);
     run(&mut command);
 
-    let pages = pages(&docs);
+    // Not rustdoc's own pages beside them, whose links it completes when it builds a site.
+    let pages = pages(&docs.join("traced_broker"));
     let front = &pages[&docs.join("traced_broker/index.html")];
     assert!(front.contains("Available on "), "modules of features are labelled");
     let dead = dead_links(&pages);
@@ -97,6 +98,10 @@ fn dead_links(pages: &BTreeMap<PathBuf, String>) -> BTreeSet<String> {
             // The documentation of foreign traits is shown with our types, and its links name items
             // of crates that are not documented here. rustdoc itself refuses such links of ours.
             if !file.is_empty() && !file.contains(['.', '/']) || file.contains("::") {
+                continue;
+            }
+            // Lists of implementors, which rustdoc writes only if there are some elsewhere.
+            if file.ends_with(".js") {
                 continue;
             }
             let file = file.split('?').next().unwrap_or_default();

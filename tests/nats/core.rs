@@ -15,6 +15,8 @@ async fn listeners_hear_and_groups_share() {
     let topic = topic("core");
     nats.declare(&topic).await.unwrap();
     publish(&nats, &topic, message("to nobody")).await.unwrap();
+    // Listeners have connections of their own. After a round trip the server has the message.
+    nats.ping().await.unwrap();
     let listening = Subscription::new(&*topic).at_most_once();
     let mut alone = [nats.subscribe(&listening).await.unwrap(), nats.subscribe(&listening).await.unwrap()];
     let mut members = Vec::new();

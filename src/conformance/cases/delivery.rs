@@ -139,8 +139,9 @@ async fn keeps_headers_of_messages_apart(case: &CaseContext) -> Checked {
         result?;
     }
     let mut seen = BTreeSet::new();
-    for _ in 0..COUNT {
-        let delivery = case.next(&mut deliveries).await?;
+    for arrived in 0..COUNT {
+        let after = || format!("after {arrived} of {COUNT} messages");
+        let delivery = case.next(&mut deliveries).await.map_err(|failure| failure.during(&after()))?;
         let message = delivery.message();
         let number = text(message.payload());
         let mut headers: Vec<(&str, String)> = message

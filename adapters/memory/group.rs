@@ -1,13 +1,13 @@
 //! The state of a group in a topic: settled messages, deliveries, and messages to redeliver.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::task::{Context, Waker};
 
 use tokio::time::Instant;
 
 use super::delayed::after;
-use crate::driver::Disposition;
+use crate::driver::{Disposition, Tenure};
 
 /// The identity of a delivery: enough to settle it, and to detect that it is stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,15 @@ pub(super) struct Ticket {
     pub(super) moves: u64,
     pub(super) connection: u64,
     pub(super) sequence: u64,
+    pub(super) deliveries: u32,
+}
+
+/// One delivery of a message.
+#[derive(Debug)]
+pub(super) struct HandedOut {
+    pub(super) ticket: Ticket,
     pub(super) attempt: u32,
+    pub(super) tenure: Tenure,
 }
 
 /// The position of a group: a window over the messages from the oldest unsettled to the newest
@@ -33,11 +41,16 @@ pub(super) struct Group {
     /// Messages to redeliver at a later time.
     later: BinaryHeap<Reverse<(Instant, u64)>>,
     waiting: VecDeque<(u64, Waker)>,
+    /// The tenures of the deliveries that are out, by connection.
+    tenures: HashMap<u64, Tenure>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    attempts: u32,
+    /// Number of times the message was handed out.
+    deliveries: u32,
+    /// Number of retries that were asked for.
+    retries: u32,
     state: SlotState,
 }
 
@@ -52,7 +65,7 @@ enum SlotState {
 
 /// The answer of a group to a member that asks for a message.
 pub(super) enum Pull {
-    Message { sequence: u64, attempt: u32 },
+    Message { sequence: u64, attempt: u32, deliveries: u32, tenure: Tenure },
     Nothing(Option<Instant>),
 }
 
@@ -65,6 +78,7 @@ impl Group {
             again: VecDeque::new(),
             later: BinaryHeap::new(),
             waiting: VecDeque::new(),
+            tenures: HashMap::new(),
         }
     }
 
@@ -88,6 +102,7 @@ impl Group {
     /// become stale.
     pub(super) fn reposition(&mut self, position: u64) -> Vec<Waker> {
         let woken = self.wake_all();
+        self.end_tenures();
         *self = Self { moves: self.moves + 1, ..Self::new(position) };
         woken
     }
@@ -106,16 +121,18 @@ impl Group {
         let sequence = match self.again.pop_front() {
             Some(sequence) => sequence,
             None if self.low + (self.window.len() as u64) < end => {
-                self.window.push_back(Slot { attempts: 0, state: SlotState::Back });
+                self.window.push_back(Slot { deliveries: 0, retries: 0, state: SlotState::Back });
                 self.low + self.window.len() as u64 - 1
             }
             None => return Pull::Nothing(due),
         };
+        let tenure = self.tenures.entry(connection).or_default().clone();
         match self.slot(sequence) {
             Some(slot) => {
-                slot.attempts = slot.attempts.saturating_add(1);
+                slot.deliveries = slot.deliveries.saturating_add(1);
                 slot.state = SlotState::Out(connection);
-                Pull::Message { sequence, attempt: slot.attempts }
+                let attempt = slot.retries.saturating_add(1);
+                Pull::Message { sequence, attempt, deliveries: slot.deliveries, tenure }
             }
             None => Pull::Nothing(due),
         }
@@ -128,7 +145,7 @@ impl Group {
             return None;
         }
         let slot = self.slot(ticket.sequence)?;
-        if slot.state != SlotState::Out(ticket.connection) || slot.attempts != ticket.attempt {
+        if slot.state != SlotState::Out(ticket.connection) || slot.deliveries != ticket.deliveries {
             return None;
         }
         match disposition {
@@ -140,8 +157,15 @@ impl Group {
                 }
                 Some(Vec::new())
             }
+            Disposition::GiveBack => {
+                slot.state = SlotState::Back;
+                let place = self.again.partition_point(|waiting| *waiting < ticket.sequence);
+                self.again.insert(place, ticket.sequence);
+                Some(self.wake_one().into_iter().collect())
+            }
             Disposition::Retry(delay) => {
                 slot.state = SlotState::Back;
+                slot.retries = slot.retries.saturating_add(1);
                 if delay.is_zero() {
                     self.again.push_back(ticket.sequence);
                 } else {
@@ -154,6 +178,7 @@ impl Group {
 
     /// Takes back the deliveries of a connection, oldest first, and returns the wakers to wake.
     pub(super) fn release(&mut self, connection: u64) -> Vec<Waker> {
+        self.tenures.remove(&connection).inspect(Tenure::end);
         let mut released = VecDeque::new();
         for (index, slot) in self.window.iter_mut().enumerate() {
             if slot.state == SlotState::Out(connection) {
@@ -178,6 +203,11 @@ impl Group {
     pub(super) fn forget(&mut self, member: u64) -> Vec<Waker> {
         self.waiting.retain(|(waiting, _)| *waiting != member);
         self.wake_one().into_iter().collect()
+    }
+
+    /// Ends the tenures of all deliveries: none of them can be settled any more.
+    pub(super) fn end_tenures(&mut self) {
+        self.tenures.drain().for_each(|(_, tenure)| tenure.end());
     }
 
     pub(super) fn wake_one(&mut self) -> Option<Waker> {

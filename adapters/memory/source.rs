@@ -12,7 +12,7 @@ use futures_util::task::AtomicWaker;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::group::Ticket;
+use super::group::{HandedOut, Ticket};
 use super::hub::Connection;
 use super::topic::{Next, Stored, TopicLog};
 use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Timestamp};
@@ -56,7 +56,7 @@ impl MemorySource {
         Self { member: Arc::new(member), connection, topic, group, ephemeral, timer: None, closed }
     }
 
-    fn inbound(&self, stored: &Stored, ticket: Ticket) -> Inbound {
+    fn inbound(&self, stored: &Stored, HandedOut { ticket, attempt, tenure }: HandedOut) -> Inbound {
         self.member.unsettled.fetch_add(1, Ordering::AcqRel);
         let handle = MemoryHandle { ticket, topic: Arc::clone(&self.topic), member: Arc::clone(&self.member) };
         Inbound {
@@ -65,10 +65,12 @@ impl MemorySource {
             id: stored.message.id.clone(),
             headers: stored.message.headers.clone(),
             unreadable_headers: 0,
-            attempt: ticket.attempt,
+            attempt,
+            deliveries: Some(ticket.deliveries),
             timestamp: Some(Timestamp { time: stored.time, source: TimestampSource::Broker }),
             partition: None,
             offset: i64::try_from(stored.sequence).ok(),
+            tenure,
             handle: Box::new(handle),
         }
     }
@@ -98,7 +100,7 @@ impl Stream for MemorySource {
         }
         loop {
             match self.topic.next(self.group, self.connection.id(), self.member.id, cx) {
-                Next::Message(stored, ticket) => return Poll::Ready(Some(Ok(self.inbound(&stored, ticket)))),
+                Next::Message(stored, handed) => return Poll::Ready(Some(Ok(self.inbound(&stored, handed)))),
                 Next::Wait(Some(due)) if self.poll_due(due, cx) => self.timer = None,
                 Next::Wait(_) => return Poll::Pending,
             }

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::delayed::Delayed;
-use super::group::{Group, Pull, Ticket};
+use super::group::{Group, HandedOut, Pull, Ticket};
 use super::unfinished::{Changes, Pending, Unfinished};
 use crate::driver::{Confirmation, Confirmer, Disposition, Outbound};
 use crate::error::{Error, ErrorKind, Result};
@@ -36,7 +36,7 @@ struct Waiting {
 /// The answer to a member that asks for a message.
 pub(super) enum Next {
     /// A message to deliver.
-    Message(Arc<Stored>, Ticket),
+    Message(Arc<Stored>, HandedOut),
     /// No message before this time, or until the task is woken.
     Wait(Option<Instant>),
 }
@@ -145,7 +145,8 @@ impl TopicLog {
     /// Ends a group without a name.
     pub(super) fn leave(&self, group: u64) {
         self.look(|state, wakers| {
-            if let Some(group) = state.groups.remove(&group) {
+            if let Some(mut group) = state.groups.remove(&group) {
+                group.end_tenures();
                 state.read = state.read.max(group.low_water());
             }
             state.admit(wakers);
@@ -161,11 +162,12 @@ impl TopicLog {
                 return Next::Wait(None);
             };
             match reading.pull(connection, end) {
-                Pull::Message { sequence, attempt } => {
-                    let ticket = Ticket { group, moves: reading.moves(), connection, sequence, attempt };
+                Pull::Message { sequence, attempt, deliveries, tenure } => {
+                    let ticket = Ticket { group, moves: reading.moves(), connection, sequence, deliveries };
+                    let handed = HandedOut { ticket, attempt, tenure };
                     let index = usize::try_from(sequence - state.first).ok();
                     let stored = index.and_then(|index| state.log.get(index)).cloned();
-                    stored.map_or(Next::Wait(None), |stored| Next::Message(stored, ticket))
+                    stored.map_or(Next::Wait(None), |stored| Next::Message(stored, handed))
                 }
                 Pull::Nothing(due) => {
                     reading.wait(member, cx);

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use traced_broker::driver::{
-    AttributeValue, Confirmation, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound, Outbound, Source,
+    AttributeValue, Confirmation, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound, Outbound,
+    Source, Tenure,
 };
 use traced_broker::{Capabilities, Headers, Receipt, Result, Start, Subscription, Topic};
 
@@ -25,6 +26,7 @@ impl Instant {
     pub(crate) fn source() -> Source {
         let mut headers = Headers::new();
         headers.append("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let tenure = Tenure::new();
         let messages = stream::repeat_with(move || {
             Ok(Inbound {
                 payload: Some(PAYLOAD),
@@ -33,9 +35,11 @@ impl Instant {
                 headers: headers.clone(),
                 unreadable_headers: 0,
                 attempt: 1,
+                deliveries: None,
                 timestamp: None,
                 partition: None,
                 offset: None,
+                tenure: tenure.clone(),
                 handle: Box::new(Handle),
             })
         });

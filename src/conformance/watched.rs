@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 
 use crate::driver::capability::Capabilities;
@@ -97,11 +96,9 @@ impl Driver for Watched {
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
-        let mut source = self.driver.subscribe(subscription).await?;
-        let destination = std::mem::take(&mut source.destination);
         let watch = Arc::clone(&self.watch);
-        let inbound = futures_util::stream::poll_fn(move |cx| source.poll_next(cx));
-        Ok(Source::new(destination, inbound.map(move |item| item.map(|inbound| watch_over(inbound, &watch)))))
+        let source = self.driver.subscribe(subscription).await?;
+        Ok(source.map(move |inbound| watch_over(inbound, &watch)))
     }
 
     async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {

@@ -27,6 +27,7 @@ mod broker_url;
 pub mod capability;
 mod confirmation;
 mod identity;
+mod tenure;
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ pub use broker_url::{BrokerUrl, Secret, Topology, UrlOptions};
 pub use capability::Capabilities;
 pub use confirmation::{Confirmation, Confirmer};
 pub use identity::{AttributeValue, Destination, Identity};
+pub use tenure::Tenure;
 
 /// The trait that an adapter implements; see the [module](self) for the rules.
 ///
@@ -232,15 +234,22 @@ pub struct Inbound {
     pub headers: Headers,
     /// The number of headers on the wire that could not be represented.
     pub unreadable_headers: u32,
-    /// The number of this attempt to handle the message, as counted by the broker, from 1; always 1
-    /// from a broker that does not count.
+    /// The number of this attempt to handle the message, from 1: one more than the retries that were
+    /// asked for and are counted where the message is kept. Being fetched ahead, given back or
+    /// redelivered after a lost connection costs no attempt. Always 1 from a driver that keeps no
+    /// count; the layer above counts the attempts of this process itself.
     pub attempt: u32,
+    /// The number of times that the broker has handed the message out to this group, with this one,
+    /// from 1; `None` from a broker that does not count.
+    pub deliveries: Option<u32>,
     /// The time at which the message was stored or sent.
     pub timestamp: Option<Timestamp>,
     /// The partition of the message.
     pub partition: Option<i32>,
     /// The offset or sequence number.
     pub offset: Option<i64>,
+    /// The time during which the message can be settled.
+    pub tenure: Tenure,
     /// The handle that settles the message.
     pub handle: Box<dyn DeliveryHandle>,
 }
@@ -251,7 +260,10 @@ pub struct Inbound {
 pub enum Disposition {
     /// The message was handled and is not to be redelivered.
     Ack,
-    /// The message is to be redelivered after the delay. A delay is passed only to drivers whose
+    /// No handler has begun on the message. It is to be redelivered at once, in its old place where
+    /// the broker allows it, and no attempt is counted. Passed only to drivers that retry natively.
+    GiveBack,
+    /// The message is to be redelivered after the delay, with one more attempt counted. A delay is passed only to drivers whose
     /// capabilities declare [`Redelivery::NativeDelayed`](capability::Redelivery::NativeDelayed), a
     /// retry only to those that retry natively.
     Retry(Duration),
@@ -267,7 +279,7 @@ pub enum Disposition {
 /// ```
 /// use std::time::Duration;
 /// use traced_broker::driver::{
-///     AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound,
+///     AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Tenure,
 /// };
 /// use traced_broker::{Error, ErrorKind, Headers};
 ///
@@ -296,9 +308,11 @@ pub enum Disposition {
 ///     headers: Headers::new(),
 ///     unreadable_headers: 0,
 ///     attempt: 1,
+///     deliveries: Some(1),
 ///     timestamp: None,
 ///     partition: None,
 ///     offset: Some(7),
+///     tenure: Tenure::new(),
 ///     handle: Box::new(Stale { tag: 1 }),
 /// };
 /// let error = inbound.handle.settle(Disposition::Retry(Duration::ZERO)).await.unwrap_err();
@@ -347,6 +361,7 @@ pub struct Source {
     /// The native name of the subscription.
     pub destination: Destination,
     stream: BoxStream<'static, Result<Inbound>>,
+    stop: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Source {
@@ -355,12 +370,51 @@ impl Source {
         destination: Destination,
         stream: impl futures_core::Stream<Item = Result<Inbound>> + Send + 'static,
     ) -> Self {
-        Self { destination, stream: stream.boxed() }
+        Self { destination, stream: stream.boxed(), stop: None }
+    }
+
+    /// Sets the action that stops the intake: the driver takes no more messages from the broker, and
+    /// gives back those that it has not handed out, without counting an attempt. Deliveries that are
+    /// out can be settled as before, until the source is dropped.
+    ///
+    /// The action is called at most once and must not block. A source without one goes on fetching
+    /// ahead, up to its bound, while its consumer drains.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// use traced_broker::driver::{Destination, Source};
+    ///
+    /// let stopped = Arc::new(AtomicBool::new(false));
+    /// let flag = Arc::clone(&stopped);
+    /// let mut source = Source::new(Destination::new(), futures_util::stream::pending())
+    ///     .on_stop(move || flag.store(true, Ordering::Relaxed));
+    /// source.stop();
+    /// assert!(stopped.load(Ordering::Relaxed));
+    /// ```
+    #[must_use]
+    pub fn on_stop(mut self, stop: impl FnOnce() + Send + 'static) -> Self {
+        self.stop = Some(Box::new(stop));
+        self
+    }
+
+    /// Stops the intake; a second call is a no-op. The source is not polled any more.
+    pub fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            stop();
+        }
     }
 
     /// Polls for the next message, as a stream does.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Inbound>>> {
         self.stream.poll_next_unpin(cx)
+    }
+
+    /// Passes each message through `change`, on its way to the layer above.
+    #[must_use]
+    pub fn map(self, mut change: impl FnMut(Inbound) -> Inbound + Send + 'static) -> Self {
+        let stream = self.stream.map(move |item| item.map(&mut change)).boxed();
+        Self { stream, ..self }
     }
 }
 

@@ -282,19 +282,17 @@ impl Driver for Faulty {
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
-        let mut source = self.memory.subscribe(&self.misunderstand(subscription)?).await?;
+        let source = self.memory.subscribe(&self.misunderstand(subscription)?).await?;
         // Set when the source is dropped.
         let gone = Arc::new(AtomicBool::new(false));
         let guard = Gone(Arc::clone(&gone));
-        let destination = std::mem::take(&mut source.destination);
         let connection =
             Self::new(self.fault, Arc::clone(&self.memory), Arc::clone(&self.behind), Arc::clone(&self.shared), "none");
         let connection = Self { out: Arc::clone(&self.out), ..connection };
-        let stream = futures_util::stream::poll_fn(move |cx| {
+        Ok(source.map(move |inbound| {
             let _held = &guard;
-            source.poll_next(cx).map(|item| item.map(|result| result.map(|inbound| connection.tamper(inbound, &gone))))
-        });
-        Ok(Source::new(destination, stream))
+            connection.tamper(inbound, &gone)
+        }))
     }
 
     async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {

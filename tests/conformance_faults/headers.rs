@@ -198,13 +198,9 @@ impl Driver for Spoiling {
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
-        let mut source = self.memory.subscribe(subscription).await?;
-        let destination = std::mem::take(&mut source.destination);
         let fault = self.fault;
-        let stream = futures_util::stream::poll_fn(move |cx| {
-            source.poll_next(cx).map(|item| item.map(|result| result.map(|inbound| tamper(fault, inbound))))
-        });
-        Ok(Source::new(destination, stream))
+        let source = self.memory.subscribe(subscription).await?;
+        Ok(source.map(move |inbound| tamper(fault, inbound)))
     }
 
     async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {

@@ -27,7 +27,7 @@ impl DeliveryHandle for Handle {
                 return self.retry_target.retry(self.settler, self.tag, delay, self.original);
             }
             (false, disposition) => self.settler.settle(self.tag, disposition),
-            (true, Disposition::Retry(_)) => {
+            (true, Disposition::Retry(_) | Disposition::GiveBack) => {
                 Err(Error::new(ErrorKind::Unsupported, "an at-most-once subscription cannot retry"))
             }
             (true, _) => Ok(()),

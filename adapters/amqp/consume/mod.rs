@@ -153,6 +153,7 @@ impl Deliveries {
         let payload = Bytes::from(data);
         let attempt = attempt(redelivered, decoded.delivered_before).saturating_add(decoded.tried_before);
         let original = Original { properties, routing_key, payload: payload.clone(), attempt };
+        let tenure = reading.settler.tenure.clone();
         let (settler, retry_target) = (Arc::clone(&reading.settler), Arc::clone(&reading.retry_target));
         Inbound {
             payload: Some(payload),
@@ -161,9 +162,11 @@ impl Deliveries {
             headers: decoded.headers,
             unreadable_headers: decoded.unreadable,
             attempt,
+            deliveries: None,
             timestamp: decoded.timestamp,
             partition: None,
             offset: None,
+            tenure,
             handle: Box::new(Handle { settler, tag, at_most_once, retry_target, original }),
         }
     }

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::super::connection::Live;
 use super::super::error::During;
-use crate::driver::Disposition;
+use crate::driver::{Disposition, Tenure};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Maximum time that an acknowledgement waits for others.
@@ -28,6 +28,8 @@ pub(crate) struct Settler {
     ledger: Mutex<Ledger>,
     /// Notified when acknowledgements are to be sent.
     due: Arc<Notify>,
+    /// Ends with the channel.
+    pub(crate) tenure: Tenure,
 }
 
 /// The tags of deliveries. Both lists hold at most as many tags as may be unsettled at the broker.
@@ -43,7 +45,8 @@ struct Ledger {
 impl Settler {
     pub(crate) fn start(live: Arc<Live>, channel: Channel, prefetch: u16) -> Arc<Self> {
         let due = Arc::new(Notify::new());
-        let settler = Self { live, channel, prefetch, ledger: Mutex::default(), due: Arc::clone(&due) };
+        let settler =
+            Self { live, channel, prefetch, ledger: Mutex::default(), due: Arc::clone(&due), tenure: Tenure::new() };
         let settler = Arc::new(settler);
         tokio::spawn(bring_in_time(Arc::downgrade(&settler), due));
         settler
@@ -62,6 +65,7 @@ impl Settler {
     /// Ends settlement: from now on it fails.
     pub(crate) fn abandon(&self) {
         self.ledger.lock().over = true;
+        self.tenure.end();
     }
 
     pub(crate) fn settle(&self, tag: u64, disposition: Disposition) -> Result<()> {
@@ -75,6 +79,7 @@ impl Settler {
         ledger.unsettled.remove(index);
         match disposition {
             Disposition::Ack => self.gather(&mut ledger, tag),
+            Disposition::GiveBack => self.give_back(tag),
             // Of the two requests that return a message, every version of RabbitMQ counts this one
             // as an attempt.
             Disposition::Retry(_) => self.reject(tag, true),

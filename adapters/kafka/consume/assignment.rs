@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
 use super::window::Window;
+use crate::driver::Tenure;
 
 /// The partitions that are assigned now.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Assignment {
         }
         partitions[index] = Some(Arc::new(Partition {
             number: partition,
-            ended: AtomicBool::new(false),
+            tenure: Tenure::new(),
             offsets: Mutex::default(),
             window: Arc::clone(&self.window),
         }));
@@ -79,7 +79,8 @@ impl Assignment {
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) number: i32,
-    ended: AtomicBool,
+    /// Ends when the partition is revoked.
+    pub(crate) tenure: Tenure,
     offsets: Mutex<Offsets>,
     window: Arc<Window>,
 }
@@ -136,7 +137,7 @@ impl Partition {
 
     /// Returns `true` if the partition was revoked, or its subscription ended.
     pub(crate) fn is_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
+        self.tenure.is_over()
     }
 
     fn is_past(&self, offset: i64) -> bool {
@@ -157,7 +158,7 @@ impl Partition {
         let mut offsets = self.offsets.lock();
         let position = offsets.position();
         // Set under the lock, so that concurrent settlement happens either before or after.
-        self.ended.store(true, Ordering::Release);
+        self.tenure.end();
         for _ in offsets.unsettled.drain(..) {
             self.window.release();
         }

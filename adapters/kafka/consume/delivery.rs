@@ -48,7 +48,7 @@ impl Taken {
     /// Converts the message into the delivery to hand out. `settled` is `true` if it needs no
     /// settlement.
     pub(crate) fn into_inbound(self, settled: bool) -> Inbound {
-        let partition = self.partition.number;
+        let (partition, tenure) = (self.partition.number, self.partition.tenure.clone());
         let handle = Handle {
             partition: self.partition,
             offset: self.offset,
@@ -63,9 +63,11 @@ impl Taken {
             headers: self.headers,
             unreadable_headers: self.unreadable_headers,
             attempt: 1,
+            deliveries: None,
             timestamp: self.timestamp,
             partition: Some(partition),
             offset: Some(self.offset),
+            tenure,
             handle: Box::new(handle),
         }
     }
@@ -119,7 +121,9 @@ struct Handle {
 impl DeliveryHandle for Handle {
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
         let result = match disposition {
-            Disposition::Retry(_) => Err(Error::new(ErrorKind::Unsupported, "kafka cannot redeliver a single message")),
+            Disposition::Retry(_) | Disposition::GiveBack => {
+                Err(Error::new(ErrorKind::Unsupported, "kafka cannot redeliver a single message"))
+            }
             _ if self.settled || self.partition.settle(self.offset) => Ok(()),
             _ => {
                 let message = "the partition is no longer assigned to this consumer; the message is redelivered";

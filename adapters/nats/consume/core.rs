@@ -8,7 +8,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound};
+use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Tenure};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::super::config::Config;
@@ -32,6 +32,8 @@ pub(crate) struct Listener {
     notices: Arc<Notices>,
     subscriber: Option<Subscriber>,
     attempt: usize,
+    /// Does not end: nothing is settled.
+    tenure: Tenure,
 }
 
 impl Listener {
@@ -45,7 +47,8 @@ impl Listener {
     ) -> Result<Self> {
         let (config, dial) = (Arc::clone(config), dial.clone());
         let notices = Arc::new(Notices::default());
-        let mut listener = Self { config, dial, subject, group, closed, notices, subscriber: None, attempt: 0 };
+        let mut listener =
+            Self { config, dial, subject, group, closed, notices, subscriber: None, attempt: 0, tenure: Tenure::new() };
         listener.subscriber = Some(listener.subscribe().await?);
         Ok(listener)
     }
@@ -91,7 +94,7 @@ impl Listener {
             };
             if let Some(message) = next {
                 self.attempt = 0;
-                return Some(Ok(inbound(message)));
+                return Some(Ok(inbound(message, self.tenure.clone())));
             }
         }
         // The client restores a lost connection. Only a client that has given up for good ends its
@@ -113,7 +116,7 @@ impl Listener {
     }
 }
 
-fn inbound(message: Message) -> Inbound {
+fn inbound(message: Message, tenure: Tenure) -> Inbound {
     let Contents { headers, key, id, unreadable } = headers::read(message.headers.as_ref());
     Inbound {
         payload: Some(message.payload),
@@ -122,9 +125,11 @@ fn inbound(message: Message) -> Inbound {
         headers,
         unreadable_headers: unreadable,
         attempt: 1,
+        deliveries: None,
         timestamp: None,
         partition: None,
         offset: None,
+        tenure,
         handle: Box::new(Heard),
     }
 }
@@ -137,7 +142,7 @@ impl DeliveryHandle for Heard {
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
         Confirmation::ready(match disposition {
             Disposition::Ack | Disposition::Discard => Ok(()),
-            Disposition::Retry(_) => {
+            Disposition::Retry(_) | Disposition::GiveBack => {
                 Err(Error::new(ErrorKind::Unsupported, "core NATS keeps no messages and cannot redeliver them"))
             }
         })

@@ -203,9 +203,11 @@ fn inbound(session: Arc<Session>, arrived: Arrived) -> Inbound {
         headers,
         unreadable_headers: unreadable,
         attempt: tokens.delivered,
+        deliveries: Some(tokens.delivered),
         timestamp: tokens.published.map(|time| Timestamp { time, source: TimestampSource::Broker }),
         partition: None,
         offset: i64::try_from(tokens.stream_sequence).ok(),
+        tenure: session.tenure.clone(),
         handle: Box::new(Settling { session, slot, tokens, settled: false }),
     }
 }
@@ -238,7 +240,7 @@ impl Drop for Settling {
     fn drop(&mut self) {
         if !self.settled {
             // Otherwise its deadline would be extended for as long as the session lasts.
-            drop(self.session.settle(self.slot, Disposition::Retry(Duration::ZERO)));
+            drop(self.session.settle(self.slot, Disposition::GiveBack));
         }
     }
 }

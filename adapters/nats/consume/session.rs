@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::driver::{Confirmation, Disposition};
+use crate::driver::{Confirmation, Disposition, Tenure};
 
 use super::super::connection::health::Health;
 use super::super::connection::link::{Link, send};
@@ -60,6 +60,8 @@ pub(crate) struct Session {
     pub(crate) since: Instant,
     found: bool,
     state: Mutex<State>,
+    /// Ends with the connection.
+    pub(crate) tenure: Tenure,
     _keeper: AbortOnDropHandle<()>,
 }
 
@@ -107,6 +109,7 @@ impl Session {
             since: Instant::now(),
             found,
             state,
+            tenure: Tenure::new(),
         });
         // From now on, the messages that were found must not be redelivered.
         session.extend(replies);
@@ -119,6 +122,7 @@ impl Session {
         let mut state = self.state.lock();
         state.waker = None;
         if !self.health.is_same(self.epoch) {
+            self.tenure.end();
             return Poll::Ready(Err(Lost::Connection));
         }
         let next = state.next(cx);
@@ -297,7 +301,7 @@ impl Session {
     /// Tells the server to redeliver. This is sent after the end of the subscription on the same
     /// connection, because otherwise the redelivery could go to this session.
     fn give_back(&self, unsettled: Vec<Unsettled>) {
-        let again = payload(Disposition::Retry(Duration::ZERO));
+        let again = payload(Disposition::GiveBack);
         // Messages that the client cannot read are not given back; the server redelivers them after
         // `ack_wait`.
         for out in unsettled.into_iter().filter(|out| out.quarantined.is_none()) {
@@ -371,7 +375,7 @@ fn payload(disposition: Disposition) -> Bytes {
     match disposition {
         Disposition::Ack => Bytes::new(),
         Disposition::Discard => Bytes::from_static(b"+TERM"),
-        Disposition::Retry(Duration::ZERO) => Bytes::from_static(b"-NAK"),
+        Disposition::Retry(Duration::ZERO) | Disposition::GiveBack => Bytes::from_static(b"-NAK"),
         Disposition::Retry(delay) => format!(r#"-NAK {{"delay":{}}}"#, delay.as_nanos()).into(),
     }
 }

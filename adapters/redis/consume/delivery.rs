@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::driver::{AttributeValue, Confirmation, Confirmer, DeliveryHandle, Disposition};
+use crate::driver::{AttributeValue, Confirmation, Confirmer, DeliveryHandle, Disposition, Tenure};
 use crate::error::{Error, ErrorKind};
 
 use super::super::connection::entry::EntryId;
@@ -27,15 +27,26 @@ pub(super) struct Generation {
     /// Entries that were dropped unsettled. They are no longer renewed, so that some member claims
     /// them.
     abandoned: Mutex<HashSet<EntryId>>,
+    tenure: Tenure,
 }
 
 impl Generation {
     pub(super) fn new(window: Arc<Window>, settlements: Option<mpsc::Sender<Settlement>>) -> Self {
-        Self { window, settlements, abandoned: Mutex::default() }
+        Self { window, settlements, abandoned: Mutex::default(), tenure: Tenure::new() }
     }
 
     pub(super) fn window(&self) -> &Window {
         &self.window
+    }
+
+    /// Returns the tenure of its deliveries.
+    pub(super) fn tenure(&self) -> Tenure {
+        self.tenure.clone()
+    }
+
+    /// Ends the tenure of its deliveries: its connections are lost.
+    pub(super) fn end(&self) {
+        self.tenure.end();
     }
 
     /// Returns `true` if its deliveries can no longer be settled.

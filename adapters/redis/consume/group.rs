@@ -94,6 +94,7 @@ impl GroupTask {
             generation: &generation,
             signals: &signals,
         };
+        let _ends = EndsTenure(&generation);
         tokio::try_join!(receiving.run(&mut reader), settling.run(requests))?;
         leave(&mut settler, &self.member, self.config.claim_idle).await
     }
@@ -115,6 +116,15 @@ impl GroupTask {
         let mut reader = Connection::open(&self.config, LONGEST_WAIT).await?;
         ensure_group(&mut reader, self.config.topology, &self.member, self.start).await?;
         self.complete(reader).await
+    }
+}
+
+/// Ends the tenure of a generation's deliveries when it is dropped.
+struct EndsTenure<'a>(&'a Generation);
+
+impl Drop for EndsTenure<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

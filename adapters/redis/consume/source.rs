@@ -52,9 +52,11 @@ impl Batch {
             headers: fields.headers,
             unreadable_headers: fields.unreadable,
             attempt,
+            deliveries: Some(attempt),
             timestamp: id.timestamp(),
             partition: None,
             offset: None,
+            tenure: self.generation.tenure(),
             handle,
         })
     }

@@ -10,6 +10,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use traced_broker::capability::{Attempts, Confirm, Redelivery};
 use traced_broker::driver::{
     AttributeValue, Confirmation, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound, Outbound, Source,
+    Tenure,
 };
 use traced_broker::{
     Capabilities, Error, ErrorKind, Message, Receipt, Result, Start, Subscription, Topic, Traced, TracedBroker,
@@ -92,9 +93,22 @@ impl Driver for Loopback {
 
 fn inbound(Outbound { payload, key, id, headers, .. }: Outbound) -> Inbound {
     let handle = Box::new(NoSettlement);
-    let (unreadable_headers, attempt) = (0, 1);
+    let (unreadable_headers, attempt, deliveries) = (0, 1, None);
     let (timestamp, partition, offset) = (None, None, None);
-    Inbound { payload, key, id, headers, unreadable_headers, attempt, timestamp, partition, offset, handle }
+    Inbound {
+        payload,
+        key,
+        id,
+        headers,
+        unreadable_headers,
+        attempt,
+        deliveries,
+        timestamp,
+        partition,
+        offset,
+        tenure: Tenure::new(),
+        handle,
+    }
 }
 
 /// The handle of a message that its broker has forgotten.

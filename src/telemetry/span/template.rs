@@ -107,7 +107,7 @@ impl SettleTemplates {
     pub(super) fn of(&self, disposition: Disposition) -> &SpanTemplate {
         match disposition {
             Disposition::Ack => &self.ack,
-            Disposition::Retry(_) => &self.retry,
+            Disposition::Retry(_) | Disposition::GiveBack => &self.retry,
             Disposition::Discard => &self.reject,
         }
     }

@@ -35,7 +35,7 @@ async fn main() -> Result<()> {
     };
     let workers = broker.consume(Subscription::new("orders").group("workers"), ship).subscribed().await?;
     broker.publish("orders", Message::new("one pair of shoes")).await?;
-    println!("{}", workers.run_until(shipped.notified()).await);
+    println!("{}", workers.run_until(shipped.notified()).await?);
 
     // Spans that end after the shutdown are not exported, so the broker is closed first.
     broker.close().await?;

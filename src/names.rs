@@ -212,6 +212,12 @@ pub mod attribute {
     pub const QUEUE_IS_SKEWED: &str = "traced_broker.queue.is_skewed";
     /// The attempt number of the delivery, from 1. On process spans.
     pub const DELIVERY_ATTEMPT: &str = "traced_broker.delivery.attempt";
+    /// The number of times that the broker has handed the message out to the group, from 1; absent
+    /// on brokers that do not count. On process spans.
+    pub const DELIVERY_COUNT: &str = "traced_broker.delivery.count";
+    /// Seconds from the hand-out of the message until its handler began: the wait in this
+    /// process. On process spans; also the name of a metric.
+    pub const WAIT_DURATION: &str = "traced_broker.wait.duration";
     /// The settlement of the delivery: `ack`, `retry`, `reject` or `none`; `mixed` for a
     /// batch whose messages were settled in different ways. On process spans.
     pub const SETTLEMENT: &str = "traced_broker.settlement";
@@ -334,6 +340,13 @@ pub mod metric {
         "Time from a message's timestamp until it was handed out.",
         &QUEUE_BUCKETS,
     );
+    /// Time that a message waited in this process, from its hand-out until its handler began.
+    /// (Registry of this library.)
+    pub const WAIT_DURATION: Metric = Metric::seconds(
+        super::attribute::WAIT_DURATION,
+        "Time from the hand-out of a message until its handler began.",
+        &QUEUE_BUCKETS,
+    );
     /// Deliveries whose timestamp lies in the future, because two clocks disagree. (Registry of
     /// this library.)
     pub const QUEUE_SKEWED: Metric =
@@ -346,12 +359,13 @@ pub mod metric {
     );
 
     /// Every metric.
-    pub const ALL: [Metric; 7] = [
+    pub const ALL: [Metric; 8] = [
         OPERATION_DURATION,
         PROCESS_DURATION,
         SENT_MESSAGES,
         CONSUMED_MESSAGES,
         QUEUE_DURATION,
+        WAIT_DURATION,
         QUEUE_SKEWED,
         CONTEXT_REJECTED,
     ];

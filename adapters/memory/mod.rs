@@ -234,7 +234,8 @@ impl Driver for Memory {
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
         let topic = self.topic(subscription.topic())?;
         let source = MemorySource::open(Arc::clone(&self.connection), topic, subscription);
-        Ok(Source::new(Destination::new(), source))
+        let stop = source.stop();
+        Ok(Source::new(Destination::new(), source).on_stop(stop))
     }
 
     async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {

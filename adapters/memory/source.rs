@@ -56,6 +56,12 @@ impl MemorySource {
         Self { member: Arc::new(member), connection, topic, group, ephemeral, timer: None, closed }
     }
 
+    /// Returns the action that takes the member out of its group's turns. Nothing is fetched ahead.
+    pub(super) fn stop(&self) -> impl FnOnce() + Send + use<> {
+        let (topic, group, member) = (Arc::clone(&self.topic), self.group, self.member.id);
+        move || topic.forget(group, member)
+    }
+
     fn inbound(&self, stored: &Stored, HandedOut { ticket, attempt, tenure }: HandedOut) -> Inbound {
         self.member.unsettled.fetch_add(1, Ordering::AcqRel);
         let handle = MemoryHandle { ticket, topic: Arc::clone(&self.topic), member: Arc::clone(&self.member) };

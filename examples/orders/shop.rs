@@ -71,7 +71,10 @@ impl Run {
         let ours = move |message: &Received| message.headers().get_str(RUN_ID) == Some(&id);
         let consumer = consume.filter(ours).subscribed().await?;
         Ok(async move {
-            let report = consumer.run_until(run.stop.cancelled()).await;
+            let report = match consumer.run_until(run.stop.cancelled()).await {
+                Ok(report) => report,
+                Err(error) => return run.ledger.trouble(format!("{service} stopped: {error}")),
+            };
             run.ledger.update(|books| books.leftovers += report.skipped);
             if report.errors + report.unsettled + report.abandoned > 0 {
                 run.ledger.trouble(format!("{service}: {report}"));

@@ -34,7 +34,7 @@ async fn main() -> anyhow::Result<()> {
     }
     shutdown_signal().await?;
     broker.close().await?;
-    let (billed, mailed) = service.ended().await?;
+    let (billed, mailed) = service.ended().await??;
     println!("orders: {billed}");
     println!("invoices: {mailed}");
     Ok(())

@@ -27,8 +27,8 @@ pub(crate) struct Order {
 /// The running consumers.
 #[derive(Debug)]
 pub(crate) struct Service {
-    biller: JoinHandle<Report>,
-    mailer: JoinHandle<Report>,
+    biller: JoinHandle<Result<Report>>,
+    mailer: JoinHandle<Result<Report>>,
 }
 
 impl Service {
@@ -44,8 +44,9 @@ impl Service {
     }
 
     /// Returns the reports of the consumers, once their connections are closed.
-    pub(crate) async fn ended(self) -> std::result::Result<(Report, Report), JoinError> {
-        Ok((self.biller.await?, self.mailer.await?))
+    pub(crate) async fn ended(self) -> std::result::Result<Result<(Report, Report)>, JoinError> {
+        let (biller, mailer) = (self.biller.await?, self.mailer.await?);
+        Ok(biller.and_then(|biller| Ok((biller, mailer?))))
     }
 }
 

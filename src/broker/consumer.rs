@@ -7,6 +7,7 @@ use opentelemetry::trace::TraceContextExt;
 use super::dead_letter::DeadLetters;
 use super::held::Held;
 use super::replay::ReplayMark;
+use super::verdicts::Verdicts;
 use crate::context::propagation::{Origin, Reception};
 use crate::driver::{Capabilities, Inbound};
 use crate::error::Error;
@@ -25,6 +26,7 @@ pub(crate) struct Consumer {
     pub(crate) capabilities: Capabilities,
     pub(crate) dead_letters: Option<DeadLetters>,
     pub(crate) held: Held,
+    pub(crate) verdicts: Verdicts,
 }
 
 impl Consumer {

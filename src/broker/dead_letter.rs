@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use opentelemetry::Context;
 
 use crate::error::Result;
-use crate::message::{HandlerError, Message, Receipt, Received};
+use crate::message::{Message, Receipt, Received};
 use crate::names::header;
 
 const MAX_REASON: usize = 1024;
@@ -26,13 +26,6 @@ pub(crate) trait Forward: Send + Sync {
 pub(crate) struct Reason<'a> {
     pub(crate) text: &'a str,
     pub(crate) error_type: Option<&'static str>,
-}
-
-impl<'a> Reason<'a> {
-    /// Creates the reason from the error of a handler and its text.
-    pub(crate) fn of(error: Option<&HandlerError>, text: &'a str) -> Self {
-        Self { text, error_type: error.map(HandlerError::error_type) }
-    }
 }
 
 /// The dead-letter topic of a subscription, and the publisher for it.

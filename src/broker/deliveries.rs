@@ -3,9 +3,9 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use futures_core::Stream;
 use tokio::time::Sleep;
@@ -55,11 +55,19 @@ impl Deliveries {
         Self { source, consumer: Arc::new(consumer), timer: None, brokers_turn: false }
     }
 
+    /// Takes no more messages from the broker. Deliveries that are out can still be settled. Returns
+    /// `false` if the source cannot stop, and may take messages until it is dropped.
+    pub(crate) fn stop(&mut self) -> bool {
+        self.source.stop()
+    }
+
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Option<Delivery> {
         loop {
             match self.consumer.held.next_due(cx) {
+                // It was lost while it waited: it is redelivered elsewhere.
+                Ok(HeldDelivery { parts, .. }) if parts.tenure.is_over() => {}
                 Ok(HeldDelivery { parts, attempt, handle }) => {
-                    return Some(self.hand_out(parts, attempt, Some(handle)));
+                    return Some(self.hand_out(parts, attempt, None, Some(handle)));
                 }
                 Err(None) => return None,
                 Err(Some(due)) => {
@@ -97,14 +105,25 @@ impl Deliveries {
             partition: inbound.partition,
             offset: inbound.offset,
             origin,
+            deliveries: inbound.deliveries,
+            tenure: inbound.tenure,
+            undecodable: OnceLock::new(),
         };
-        self.hand_out(Arc::new(parts), attempt, handle)
+        // Later hand-outs would measure the wait before a retry, too.
+        let queued = if attempt == 1 { Queued::until(SystemTime::now(), parts.timestamp) } else { None };
+        let delivery = self.hand_out(Arc::new(parts), attempt, queued, handle);
+        self.consumer.telemetry.count(delivery.message());
+        delivery
     }
 
-    fn hand_out(&self, parts: Arc<Parts>, attempt: u32, handle: Option<Box<dyn DeliveryHandle>>) -> Delivery {
-        let queued = Queued::until(SystemTime::now(), parts.timestamp);
-        let message = Received { parts, attempt, queued };
-        self.consumer.telemetry.count(&message);
+    fn hand_out(
+        &self,
+        parts: Arc<Parts>,
+        attempt: u32,
+        queued: Option<Queued>,
+        handle: Option<Box<dyn DeliveryHandle>>,
+    ) -> Delivery {
+        let message = Received { parts, attempt, queued, handed_out: Instant::now() };
         Delivery::new(message, handle, Arc::clone(&self.consumer))
     }
 }

@@ -2,44 +2,51 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures_util::FutureExt as _;
 use opentelemetry::Context;
-use opentelemetry::context::FutureExt as _;
-use tokio::time::timeout;
 
+use super::attempt::Attempt;
+use super::burial::{Unburied, bury};
 use super::consumer::Consumer;
-use super::dead_letter::Reason;
+use super::decision::{Decision, Outcome};
 use super::held::{HeldDelivery, due_after};
 use super::settlement::{Processed, Settlement};
+use super::verdicts::Remembered;
 use crate::context::ambient;
 use crate::driver::{DeliveryHandle, Disposition};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{HandlerError, Panicked, Received, TimedOut, Verdict};
+use crate::message::{HandlerError, Received, Verdict};
 use crate::telemetry::span::{ProcessSpan, SettleSpan};
 
-/// The back-off before the next attempt of a message whose dead letter could not be published.
-const DEAD_LETTER_BACK_OFF: Duration = Duration::from_secs(1);
+/// Time after which a message comes again whose dead letter the broker refuses for good.
+const UNBURIED_BACK_OFF: Duration = Duration::from_secs(5);
+
+/// Delay of the first retry of a message that is processed without a policy. It doubles with each
+/// attempt, up to the longest.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
 
 /// A delivery: a message that was handed out and is settled once, by value.
 ///
 /// [`process`](Self::process) is the usual way: it makes the process span current for a handler and
 /// settles the message by the handler's result. Dropping an unsettled delivery logs a warning, and
-/// the message is redelivered at once, to this consumer or another.
+/// the message is redelivered, to this consumer or another: at once and without counting an
+/// attempt, or, if a handler has begun, as after a failure.
 #[must_use = "a delivery that is dropped unsettled is redelivered"]
 pub struct Delivery {
     message: Received,
     /// `None` once settled, and from the start on an at-most-once subscription.
     handle: Option<Box<dyn DeliveryHandle>>,
     consumer: Arc<Consumer>,
+    /// `true` once a handler has begun.
+    is_begun: bool,
 }
 
 impl Delivery {
     pub(crate) fn new(message: Received, handle: Option<Box<dyn DeliveryHandle>>, consumer: Arc<Consumer>) -> Self {
-        Self { message, handle, consumer }
+        Self { message, handle, consumer, is_begun: false }
     }
 
     /// Returns the message.
@@ -74,7 +81,12 @@ impl Delivery {
     }
 
     /// Runs `handler` inside a process span and settles the message by its result: `Ok`
-    /// acknowledges, an error retries or rejects as its [`Verdict`] says, a panic retries.
+    /// acknowledges, an error retries or rejects as its [`Verdict`] says, a panic retries. A retry
+    /// without a delay of its own comes after 100 ms, and twice as late with each attempt, up to
+    /// 30 s; there is no last attempt. [`consume`](crate::TracedBrokerExt::consume) has a policy.
+    ///
+    /// A verdict of this process on the same message that did not reach the broker is applied
+    /// first, without running the handler again.
     ///
     /// The span is current for the handler, after every `await` too, and ends after settling. If
     /// the returned future is dropped, the span ends marked as cancelled and the message is
@@ -104,58 +116,95 @@ impl Delivery {
     /// # Errors
     /// An error means that settling failed: [`ErrorKind::SettlementLost`] if the delivery's
     /// connection is gone, so that the broker redelivers the message; [`ErrorKind::Unsupported`]
-    /// for a retry or reject on an at-most-once subscription; or the error of publishing the dead
-    /// letter, after which the message is retried. The handler's own error is in
-    /// [`Processed::error`].
+    /// for a retry or reject on an at-most-once subscription; or the error of a dead letter that the
+    /// broker refuses for good, after which the message is kept, and its burial is tried again when
+    /// it comes again. The handler's own error is in [`Processed::error`].
     pub async fn process<H, F, T>(self, handler: H) -> Result<Processed>
     where
         H: FnOnce(Received) -> F,
         F: Future<Output = Result<T, HandlerError>>,
     {
-        let attempt = self.attempt(handler, None).await;
-        let verdict = attempt.error.as_ref().map(HandlerError::verdict);
-        self.conclude(attempt, verdict).await
+        let mut delivery = self;
+        if let Some(remembered) = delivery.recall() {
+            let settlement = delivery.apply(remembered).await.by_hand()?;
+            return Ok(Processed { settlement, error: None });
+        }
+        let attempt = delivery.attempt(handler, None).await;
+        let verdict = attempt.error.as_ref().map(|error| match error.verdict() {
+            Verdict::Retry(Duration::ZERO) => Verdict::Retry(back_off(delivery.message.attempt)),
+            verdict => verdict,
+        });
+        delivery.conclude(attempt, verdict, false).await.by_hand()
+    }
+
+    /// Takes the verdict on this message that an earlier delivery to this process did not bring to
+    /// the broker.
+    pub(crate) fn recall(&mut self) -> Option<Remembered> {
+        let parts = &self.message.parts;
+        let is_replay = self.consumer.replayed.covers(parts.timestamp.map(|stored| stored.time));
+        self.consumer.verdicts.recall(parts).filter(|_| !is_replay)
+    }
+
+    /// Carries out a remembered verdict.
+    pub(crate) async fn apply(mut self, remembered: Remembered) -> Concluded<Settlement> {
+        let decision = Decision::from(remembered);
+        match self.carry_out(&decision, None).await {
+            Ok(Outcome::Settled(settlement)) => Concluded::Settled(Ok(settlement)),
+            Ok(Outcome::Unburied(error)) => Concluded::Unburied(self, decision, error),
+            Ok(Outcome::Open(delay)) => Concluded::Again(self, delay),
+            Err(error) => Concluded::Settled(Err(error)),
+        }
     }
 
     /// Runs `handler` inside a process span, for at most `limit`; the attempt must then be
     /// [concluded](Self::conclude).
-    pub(crate) async fn attempt<H, F, T>(&self, handler: H, limit: Option<Duration>) -> Attempt
+    pub(crate) async fn attempt<H, F, T>(&mut self, handler: H, limit: Option<Duration>) -> Attempt
     where
         H: FnOnce(Received) -> F,
         F: Future<Output = Result<T, HandlerError>>,
     {
-        let mut span = self.start_span();
-        let message = self.message.clone();
-        let result = contained(&mut span, limit, async move { handler(message).await.map(drop) }).await;
-        Attempt { span, error: result.err() }
+        self.is_begun = true;
+        Attempt::run(self.start_span(), self.message.clone(), handler, limit).await
     }
 
     /// Settles by the verdict on an attempt and ends its span; `None` is the verdict on a success.
-    pub(crate) async fn conclude(self, attempt: Attempt, verdict: Option<Verdict>) -> Result<Processed> {
-        let settled = self.settle_by(verdict, attempt.error.as_ref(), attempt.span.context()).await;
-        attempt.end(settled)
-    }
-
-    /// Like [`conclude`](Self::conclude), except that a delivery to be tried again stays in hand,
-    /// unsettled, so that no other message gets ahead of it.
-    pub(crate) async fn conclude_in_order(mut self, attempt: Attempt, verdict: Option<Verdict>) -> Result<Concluded> {
-        let text = self.reason(verdict, attempt.error.as_ref());
-        let decision = Decision::of(verdict, attempt.error.as_ref(), &text);
-        match self.carry_out(decision, Some(attempt.span.context())).await {
-            Ok(Outcome::Settled(settlement)) => attempt.end(Ok(settlement)).map(Concluded::Settled),
-            Err(error) => attempt.end(Err(error)).map(Concluded::Settled),
-            Ok(Outcome::Open { delay, failure }) => {
-                if let Some(error) = failure {
-                    tracing::warn!(topic = %self.message.topic(), %error, "a message is kept: its dead letter could not be published");
-                }
+    ///
+    /// A delivery to be tried again that is `in_order` stays in hand, unsettled, so that no other
+    /// message gets ahead of it.
+    pub(crate) async fn conclude(
+        mut self,
+        attempt: Attempt,
+        verdict: Option<Verdict>,
+        in_order: bool,
+    ) -> Concluded<Processed> {
+        let decision = Decision::of(verdict, attempt.error.as_ref(), self.message.attempt);
+        let outcome = match self.carry_out(&decision, Some(attempt.span.context())).await {
+            Ok(Outcome::Open(delay)) if !in_order => self.send_back(delay, attempt.span.context()).await,
+            outcome => outcome,
+        };
+        match outcome {
+            Ok(Outcome::Settled(settlement)) => Concluded::Settled(attempt.end(Ok(settlement))),
+            Err(error) => Concluded::Settled(attempt.end(Err(error))),
+            Ok(Outcome::Open(delay)) => {
                 attempt.span.finish(Settlement::Retried.as_str());
                 self.message.attempt = self.message.attempt.saturating_add(1);
-                Ok(Concluded::Again(self, delay))
+                self.message.queued = None;
+                self.message.handed_out = Instant::now();
+                if let Some(handle) = &self.handle {
+                    handle.failed(self.message.attempt - 1);
+                }
+                Concluded::Again(self, delay)
+            }
+            Ok(Outcome::Unburied(error)) => {
+                // The span tells; the message is still in hand.
+                let told = Err(Error::new(error.kind(), error.to_string()));
+                drop(attempt.end(told));
+                Concluded::Unburied(self, decision, error)
             }
         }
     }
 
-    /// Gives back a delivery that no handler has started on.
+    /// Gives back a delivery that no handler has begun on, without counting an attempt.
     pub(crate) fn give_back(mut self) {
         self.hand_back();
     }
@@ -182,7 +231,7 @@ impl Delivery {
     /// # Errors
     /// [`ErrorKind::SettlementLost`] if the message can no longer be settled and is redelivered.
     pub async fn ack(mut self) -> Result<()> {
-        self.settle(Decision::Ack, None).await.map(drop)
+        self.settle(Decision::Ack, None).await
     }
 
     /// Requests redelivery of the message after `delay`, with the attempt number increased by one.
@@ -214,15 +263,15 @@ impl Delivery {
     /// The errors of [`ack`](Self::ack), and [`ErrorKind::Unsupported`] on an at-most-once
     /// subscription.
     pub async fn retry(mut self, delay: Duration) -> Result<()> {
-        self.settle(Decision::Retry(delay), None).await.map(drop)
+        self.settle(Decision::Retry(delay), None).await
     }
 
     /// Rejects the message: copies it to the subscription's dead-letter topic, if it names one, and
     /// then settles it.
     ///
     /// The copy keeps key, payload and headers, and so the creation context; [additional
-    /// headers](crate::names::header::DEAD_LETTER) hold the reason. If the copy cannot be
-    /// published, the message is retried.
+    /// headers](crate::names::header::DEAD_LETTER) hold the reason. While the copy cannot be
+    /// published, its publish is repeated, with pauses of up to 30 s.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
@@ -245,10 +294,11 @@ impl Delivery {
     /// ```
     ///
     /// # Errors
-    /// The errors of [`retry`](Self::retry), and the error of publishing the dead letter.
+    /// The errors of [`retry`](Self::retry), and the error of a dead letter that the broker refuses
+    /// for good. The message is then kept, and its burial is tried again when it comes again.
     pub async fn reject(mut self, reason: &str) -> Result<()> {
-        let reason = Reason { text: reason, error_type: None };
-        self.settle(Decision::Reject(reason), Some(&ambient::current())).await.map(drop)
+        let decision = Decision::Reject { text: reason.to_owned(), error_type: None };
+        self.settle(decision, Some(&ambient::current())).await
     }
 
     /// Starts the span of a batch of one subscription's deliveries; `None` for an empty batch.
@@ -277,52 +327,76 @@ impl Delivery {
         verdict: Option<Verdict>,
         error: Option<&HandlerError>,
         context: &Context,
-    ) -> Result<Settlement> {
-        let text = self.reason(verdict, error);
-        self.settle(Decision::of(verdict, error, &text), Some(context)).await
+    ) -> Concluded<Settlement> {
+        self.is_begun = true;
+        let decision = Decision::of(verdict, error, self.message.attempt);
+        let outcome = match self.carry_out(&decision, Some(context)).await {
+            Ok(Outcome::Open(delay)) => self.send_back(delay, context).await,
+            outcome => outcome,
+        };
+        match outcome {
+            Ok(Outcome::Settled(settlement)) => Concluded::Settled(Ok(settlement)),
+            Ok(Outcome::Unburied(error)) => Concluded::Unburied(self, decision, error),
+            Ok(Outcome::Open(delay)) => Concluded::Again(self, delay),
+            Err(error) => Concluded::Settled(Err(error)),
+        }
     }
 
-    /// Carries out a decision; a delivery that stays open is redelivered by the broker, or held
-    /// here if the broker cannot delay it.
-    async fn settle(&mut self, decision: Decision<'_>, within: Option<&Context>) -> Result<Settlement> {
-        let (delay, failure) = match self.carry_out(decision, within).await? {
-            Outcome::Settled(settlement) => return Ok(settlement),
-            Outcome::Open { delay, failure } => (delay, failure),
-        };
+    /// Settles by hand.
+    async fn settle(&mut self, decision: Decision, within: Option<&Context>) -> Result<()> {
+        match self.carry_out(&decision, within).await? {
+            Outcome::Settled(_) => Ok(()),
+            Outcome::Open(delay) => self.send_back_within(delay, within).await.map(drop),
+            Outcome::Unburied(error) => Err(self.keep_unburied(decision, error)),
+        }
+    }
+
+    async fn send_back(&mut self, delay: Duration, within: &Context) -> Result<Outcome> {
+        self.send_back_within(delay, Some(within)).await
+    }
+
+    /// Makes the broker redeliver the message after the delay; holds it here if the broker cannot.
+    async fn send_back_within(&mut self, delay: Duration, within: Option<&Context>) -> Result<Outcome> {
         if self.consumer.capabilities.retries_natively(delay) {
             self.tell(Disposition::Retry(delay), within).await?;
         } else {
-            self.hold(delay);
+            self.hold(delay, self.message.attempt.saturating_add(1));
         }
-        match failure {
-            None => Ok(Settlement::Retried),
-            Some(error) => {
-                Err(error.with_context("message", "kept and retried: its dead letter could not be published"))
-            }
-        }
+        Ok(Outcome::Settled(Settlement::Retried))
     }
 
     /// Carries out a decision as far as it ends the delivery. A retry leaves it open, and so does a
-    /// dead letter that could not be published.
-    async fn carry_out(&mut self, decision: Decision<'_>, within: Option<&Context>) -> Result<Outcome> {
+    /// dead letter that the broker refuses for good.
+    ///
+    /// A verdict that does not reach the broker is remembered for the next delivery of the message
+    /// to this process.
+    async fn carry_out(&mut self, decision: &Decision, within: Option<&Context>) -> Result<Outcome> {
         if self.handle.is_none() {
             return match decision {
                 Decision::Ack => Ok(Outcome::Settled(Settlement::None)),
-                Decision::Retry(_) | Decision::Reject(_) => Err(self.unsettleable()),
+                Decision::Retry(_) | Decision::Reject { .. } => Err(self.unsettleable()),
             };
+        }
+        if self.message.is_lost() {
+            self.remember(decision.remembered());
+            return Err(self.lost());
         }
         match decision {
             Decision::Ack => {
                 self.tell(Disposition::Ack, within).await?;
                 Ok(Outcome::Settled(Settlement::Acknowledged))
             }
-            Decision::Retry(delay) => Ok(Outcome::Open { delay, failure: None }),
-            Decision::Reject(reason) => match self.publish_dead_letter(reason, within).await {
+            Decision::Retry(delay) => Ok(Outcome::Open(*delay)),
+            Decision::Reject { .. } => match self.bury(decision, within).await {
                 Ok(disposition) => {
                     self.tell(disposition, within).await?;
                     Ok(Outcome::Settled(Settlement::Rejected))
                 }
-                Err(error) => Ok(Outcome::Open { delay: DEAD_LETTER_BACK_OFF, failure: Some(error) }),
+                Err(Unburied::Refused(error)) => Ok(Outcome::Unburied(error)),
+                Err(Unburied::Lost) => {
+                    self.remember(decision.remembered());
+                    Err(self.lost())
+                }
             },
         }
     }
@@ -339,46 +413,80 @@ impl Delivery {
         if let Some(span) = span {
             span.finish(&settled);
         }
+        if settled.is_err() && matches!(disposition, Disposition::Ack | Disposition::Discard) {
+            self.remember(Some(Remembered::Done));
+        }
         settled
     }
 
     /// Publishes the dead letter, if the subscription has a topic for it, and returns the
     /// disposition to send to the broker.
-    async fn publish_dead_letter(&self, reason: Reason<'_>, within: Option<&Context>) -> Result<Disposition> {
-        match &self.consumer.dead_letters {
-            Some(dead_letters) => {
-                let context = within.cloned().unwrap_or_else(ambient::current);
-                dead_letters.publish(&self.message, reason, &context).await.map(|()| Disposition::Ack)
-            }
-            None => Ok(Disposition::Discard),
-        }
+    async fn bury(&self, decision: &Decision, within: Option<&Context>) -> Result<Disposition, Unburied> {
+        let Some(dead_letters) = &self.consumer.dead_letters else { return Ok(Disposition::Discard) };
+        let context = within.cloned().unwrap_or_else(ambient::current);
+        bury(dead_letters, &self.message, decision.reason(), &context).await.map(|()| Disposition::Ack)
     }
 
-    /// Returns the reason for a dead letter: the handler's error, and the number of attempts if the
-    /// policy ended them. Empty if the message is not rejected.
-    fn reason(&self, verdict: Option<Verdict>, error: Option<&HandlerError>) -> String {
-        let (Some(Verdict::Reject), Some(error)) = (verdict, error) else { return String::new() };
-        let attempts = self.message.attempt();
-        match error.verdict() {
-            Verdict::Retry(_) if attempts > 1 => format!("given up after {attempts} attempts: {error}"),
-            _ => error.to_string(),
-        }
+    fn remember(&self, verdict: Option<Remembered>) {
+        verdict.into_iter().for_each(|verdict| self.consumer.verdicts.remember(&self.message.parts, verdict));
     }
 
-    fn hold(&mut self, delay: Duration) {
+    /// Keeps a message whose dead letter the broker refuses for good. When it comes again, only its
+    /// burial is tried again.
+    fn keep_unburied(&mut self, decision: Decision, error: Error) -> Error {
+        self.remember(decision.remembered());
+        if self.consumer.capabilities.retries_natively(UNBURIED_BACK_OFF) {
+            self.handle
+                .take()
+                .into_iter()
+                .for_each(|handle| drop(handle.settle(Disposition::Retry(UNBURIED_BACK_OFF))));
+        } else {
+            self.hold(UNBURIED_BACK_OFF, self.message.attempt);
+        }
+        error.with_context("message", "kept, because its dead letter is refused; the burial is tried again")
+    }
+
+    /// Gives back a message whose dead letter the broker refuses for good, because its consumer
+    /// stops.
+    pub(crate) fn leave_unburied(mut self, decision: Decision) {
+        self.remember(decision.remembered());
+        self.is_begun = false;
+        self.hand_back();
+    }
+
+    /// Discards a message whose dead letter the broker refuses for good.
+    pub(crate) async fn discard(mut self) -> Result<Settlement> {
+        self.tell(Disposition::Discard, None).await.map(|()| Settlement::Rejected)
+    }
+
+    fn hold(&mut self, delay: Duration, attempt: u32) {
         if let Some(handle) = self.handle.take() {
-            let (parts, attempt) = (Arc::clone(&self.message.parts), self.message.attempt.saturating_add(1));
+            if attempt > self.message.attempt {
+                handle.failed(attempt - 1);
+            }
+            let parts = Arc::clone(&self.message.parts);
             self.consumer.held.hold(HeldDelivery { parts, attempt, handle }, due_after(delay));
         }
     }
 
+    /// Gives the message back: after a failure if a handler has begun, otherwise as if it had never
+    /// been handed out. The settlement is under way then; its answer is not needed.
     fn hand_back(&mut self) {
-        if !self.consumer.capabilities.retries_natively(Duration::ZERO) {
-            self.hold(Duration::ZERO);
+        let attempt = self.message.attempt;
+        let (disposition, delay, next) = match self.is_begun {
+            true => (Disposition::Retry(back_off(attempt)), back_off(attempt), attempt.saturating_add(1)),
+            false => (Disposition::GiveBack, Duration::ZERO, attempt),
+        };
+        if !self.consumer.capabilities.retries_natively(delay) {
+            self.hold(delay, next);
         } else if let Some(handle) = self.handle.take() {
-            // The settlement is under way already; its answer is not needed.
-            drop(handle.settle(Disposition::Retry(Duration::ZERO)));
+            drop(handle.settle(disposition));
         }
+    }
+
+    fn lost(&self) -> Error {
+        let message = "the message no longer belongs to this consumer and is redelivered";
+        self.consumer.annotate(Error::new(ErrorKind::SettlementLost, message), "settle")
     }
 
     fn unsettleable(&self) -> Error {
@@ -387,38 +495,9 @@ impl Delivery {
     }
 }
 
-/// A decision about a delivery.
-enum Decision<'a> {
-    Ack,
-    Retry(Duration),
-    Reject(Reason<'a>),
-}
-
-impl<'a> Decision<'a> {
-    /// Returns the decision that follows from a verdict; `None` is the verdict on a success.
-    fn of(verdict: Option<Verdict>, error: Option<&HandlerError>, text: &'a str) -> Self {
-        match verdict {
-            None => Self::Ack,
-            Some(Verdict::Retry(delay)) => Self::Retry(delay),
-            Some(Verdict::Reject) => Self::Reject(Reason::of(error, text)),
-        }
-    }
-}
-
-/// The outcome of a decision that was carried out.
-enum Outcome {
-    Settled(Settlement),
-    /// Unsettled, and to be handed out again after the delay; `failure` is the error of publishing
-    /// the dead letter.
-    Open {
-        delay: Duration,
-        failure: Option<Error>,
-    },
-}
-
 impl Drop for Delivery {
     fn drop(&mut self) {
-        if self.handle.is_none() {
+        if self.handle.is_none() || self.message.is_lost() {
             return;
         }
         tracing::warn!(topic = %self.message.topic(), "a delivery was dropped unsettled and will be redelivered");
@@ -435,52 +514,30 @@ impl fmt::Debug for Delivery {
     }
 }
 
-/// Runs a handler within its span, for at most `limit`. A panic becomes an error, and the span
-/// records every error.
-pub(crate) async fn contained<T>(
-    span: &mut ProcessSpan,
-    limit: Option<Duration>,
-    work: impl Future<Output = Result<T, HandlerError>>,
-) -> Result<T, HandlerError> {
-    let work = AssertUnwindSafe(work).catch_unwind().with_context(ambient::entered(span.context().clone()));
-    let outcome = match limit {
-        None => work.await,
-        Some(limit) => timeout(limit, work).await.unwrap_or_else(|_| Ok(Err(HandlerError::retry(TimedOut(limit))))),
-    };
-    let result = outcome.unwrap_or_else(|panic| Err(HandlerError::retry(Panicked::with(&*panic))));
-    if let Err(error) = &result {
-        span.fail(error.error_type(), || error.to_string());
-    }
-    result
+/// The end of a delivery's conclusion.
+pub(crate) enum Concluded<T> {
+    /// Settled, or lost.
+    Settled(Result<T>),
+    /// Still unsettled, and due again after this delay.
+    Again(Delivery, Duration),
+    /// Still unsettled: the broker refuses its dead letter for good.
+    Unburied(Delivery, Decision, Error),
 }
 
-/// An attempt whose handler has run; the delivery is not settled yet, and the span has not ended.
-pub(crate) struct Attempt {
-    span: ProcessSpan,
-    pub(crate) error: Option<HandlerError>,
-}
-
-impl Attempt {
-    /// Ends the span with the settlement of the delivery.
-    fn end(self, settled: Result<Settlement>) -> Result<Processed> {
-        let Self { mut span, error } = self;
-        match settled {
-            Ok(settlement) => {
-                span.finish(settlement.as_str());
-                Ok(Processed { settlement, error })
-            }
-            Err(failure) => {
-                span.fail(failure.kind().as_str(), || failure.to_string());
-                span.finish(Settlement::None.as_str());
-                Err(failure)
-            }
+impl<T> Concluded<T> {
+    /// Returns the result for a caller that settles by hand: a delivery that is still open is kept
+    /// and comes again.
+    fn by_hand(self) -> Result<T> {
+        match self {
+            Self::Settled(result) => result,
+            Self::Unburied(mut delivery, decision, error) => Err(delivery.keep_unburied(decision, error)),
+            Self::Again(delivery, _) => Err(delivery.lost()),
         }
     }
 }
 
-/// The result of an attempt at a delivery whose key keeps its order.
-pub(crate) enum Concluded {
-    Settled(Processed),
-    /// Still unsettled, and due again after this delay.
-    Again(Delivery, Duration),
+/// Returns the delay before the next attempt of a message that is processed without a policy.
+fn back_off(attempt: u32) -> Duration {
+    let doublings = attempt.saturating_sub(1).min(16);
+    (FIRST_BACK_OFF * (1 << doublings)).min(LONGEST_BACK_OFF)
 }

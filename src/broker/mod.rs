@@ -1,8 +1,11 @@
 //! The trait that applications program against, its implementation over any driver, and the path of
 //! a message through both: publisher, deliveries, settlement and dead letters.
 
+mod attempt;
+mod burial;
 mod consumer;
 mod dead_letter;
+mod decision;
 mod deliveries;
 mod delivery;
 mod held;
@@ -10,6 +13,7 @@ mod publisher;
 mod replay;
 mod settlement;
 mod traced;
+mod verdicts;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,12 +25,15 @@ use crate::driver::{Capabilities, Driver};
 use crate::error::Result;
 use crate::message::{Message, Receipt, Start, Subscription};
 
+pub(crate) use attempt::{Attempt, contained};
+pub(crate) use decision::Decision;
 pub use deliveries::Deliveries;
+pub(crate) use delivery::Concluded;
 pub use delivery::Delivery;
-pub(crate) use delivery::{Concluded, contained};
 pub(crate) use held::due_after;
 pub use settlement::{Processed, Settlement};
 pub use traced::Traced;
+pub(crate) use verdicts::Remembered;
 
 /// A message broker whose traces do not break: the trait that applications program against.
 ///

@@ -18,6 +18,7 @@ use super::deliveries::Deliveries;
 use super::held::Held;
 use super::publisher::{Publisher, Shared};
 use super::replay::ReplayMark;
+use super::verdicts::Verdicts;
 use crate::context::ambient;
 use crate::context::propagation::{Propagation, TrustBoundary};
 use crate::driver::capability::{Capabilities, REPOSITIONING, unsupported};
@@ -254,6 +255,7 @@ impl<D: Driver> Traced<D> {
             capabilities: driver.capabilities().clone(),
             dead_letters,
             held: Held::default(),
+            verdicts: Verdicts::default(),
             topic,
         })
     }

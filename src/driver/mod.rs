@@ -27,7 +27,6 @@ mod broker_url;
 pub mod capability;
 mod confirmation;
 mod identity;
-mod tenure;
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,12 +42,11 @@ use crate::error::Result;
 use crate::headers::Headers;
 use crate::message::{Receipt, Start, Subscription, Topic};
 
-pub use crate::message::{Timestamp, TimestampSource};
+pub use crate::message::{Tenure, Timestamp, TimestampSource};
 pub use broker_url::{BrokerUrl, Secret, Topology, UrlOptions};
 pub use capability::Capabilities;
 pub use confirmation::{Confirmation, Confirmer};
 pub use identity::{AttributeValue, Destination, Identity};
-pub use tenure::Tenure;
 
 /// The trait that an adapter implements; see the [module](self) for the rules.
 ///
@@ -328,6 +326,14 @@ pub trait DeliveryHandle: fmt::Debug + Send + Sync {
     /// often dropped unread.
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()>;
 
+    /// Records that handlers have failed this many times on the message, which stays in hand. A
+    /// driver whose broker does not redeliver by itself, and that can keep the count where the next
+    /// consumer finds it, does so, and hands the message out with a higher
+    /// [`attempt`](Inbound::attempt) then. The default does nothing.
+    fn failed(&self, attempts: u32) {
+        let _ = attempts;
+    }
+
     /// Calls `visit` with each span attribute specific to this delivery; called only for spans that
     /// are recorded.
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue));
@@ -362,6 +368,7 @@ pub struct Source {
     pub destination: Destination,
     stream: BoxStream<'static, Result<Inbound>>,
     stop: Option<Box<dyn FnOnce() + Send>>,
+    is_stopped: bool,
 }
 
 impl Source {
@@ -370,7 +377,7 @@ impl Source {
         destination: Destination,
         stream: impl futures_core::Stream<Item = Result<Inbound>> + Send + 'static,
     ) -> Self {
-        Self { destination, stream: stream.boxed(), stop: None }
+        Self { destination, stream: stream.boxed(), stop: None, is_stopped: false }
     }
 
     /// Sets the action that stops the intake: the driver takes no more messages from the broker, and
@@ -389,7 +396,7 @@ impl Source {
     /// let flag = Arc::clone(&stopped);
     /// let mut source = Source::new(Destination::new(), futures_util::stream::pending())
     ///     .on_stop(move || flag.store(true, Ordering::Relaxed));
-    /// source.stop();
+    /// assert!(source.stop());
     /// assert!(stopped.load(Ordering::Relaxed));
     /// ```
     #[must_use]
@@ -398,11 +405,15 @@ impl Source {
         self
     }
 
-    /// Stops the intake; a second call is a no-op. The source is not polled any more.
-    pub fn stop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            stop();
+    /// Stops the intake, and returns `true` if the driver can. A second call is a no-op. The source
+    /// is not polled any more.
+    pub fn stop(&mut self) -> bool {
+        match self.stop.take() {
+            Some(stop) => stop(),
+            None => return self.is_stopped,
         }
+        self.is_stopped = true;
+        true
     }
 
     /// Polls for the next message, as a stream does.

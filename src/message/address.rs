@@ -161,7 +161,8 @@ pub struct Subscription {
     start: Option<Start>,
     guarantee: Guarantee,
     dead_letter: Option<Arc<str>>,
-    prefetch: usize,
+    /// `None` if it was left to the library.
+    prefetch: Option<usize>,
     pub(crate) reception: Reception,
 }
 
@@ -180,7 +181,7 @@ impl Subscription {
             start: None,
             guarantee: Guarantee::default(),
             dead_letter: None,
-            prefetch: Self::DEFAULT_PREFETCH,
+            prefetch: None,
             reception: Reception::default(),
         }
     }
@@ -279,7 +280,14 @@ impl Subscription {
     }
 
     /// Sets the maximum number of unsettled deliveries, 1 to 65535. It bounds every buffer of the
-    /// subscription. Default 256.
+    /// subscription.
+    ///
+    /// What one consumer has fetched ahead, the others of its group cannot work on. Therefore the
+    /// default of [`consume`](crate::TracedBrokerExt::consume) and
+    /// [`consume_batch`](crate::TracedBrokerExt::consume_batch) follows from their concurrency:
+    /// twice that number, and at least 16. It is 256 where a consumer does not take from others: on
+    /// a broker that assigns partitions, with order by key, and for
+    /// [`subscribe`](crate::TracedBroker::subscribe).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
@@ -298,7 +306,7 @@ impl Subscription {
     /// ```
     #[must_use]
     pub fn prefetch(mut self, unsettled: usize) -> Self {
-        self.prefetch = unsettled;
+        self.prefetch = Some(unsettled);
         self
     }
 
@@ -459,6 +467,11 @@ impl Subscription {
 
     /// Returns the maximum number of unsettled deliveries.
     pub fn prefetch_limit(&self) -> usize {
+        self.prefetch.unwrap_or(Self::DEFAULT_PREFETCH)
+    }
+
+    /// Returns the prefetch that was set, if one was.
+    pub(crate) fn chosen_prefetch(&self) -> Option<usize> {
         self.prefetch
     }
 
@@ -486,9 +499,10 @@ impl Subscription {
             let message = "the dead-letter topic is the topic itself: rejected messages would be redelivered forever";
             return Err(Error::new(ErrorKind::InvalidConfig, message).with_context("topic", &self.topic));
         }
-        if !(1..=Self::MAX_PREFETCH).contains(&self.prefetch) {
+        let prefetch = self.prefetch_limit();
+        if !(1..=Self::MAX_PREFETCH).contains(&prefetch) {
             return Err(Error::new(ErrorKind::InvalidConfig, "the prefetch is outside 1 to 65535")
-                .with_context("prefetch", self.prefetch));
+                .with_context("prefetch", prefetch));
         }
         Ok(())
     }

@@ -261,6 +261,12 @@ impl Received {
     /// cannot be decoded. As a handler's result, this error rejects the message, because another
     /// attempt cannot succeed.
     pub fn decode<T>(&self, codec: &impl Decode<T>) -> Result<T> {
+        self.try_decode(codec).inspect_err(|error| {
+            self.parts.undecodable.get_or_init(|| error.to_string());
+        })
+    }
+
+    fn try_decode<T>(&self, codec: &impl Decode<T>) -> Result<T> {
         if let Some(content_type) = self.headers().get(header::CONTENT_TYPE)
             && !media_type(content_type).is_some_and(|media_type| codec.accepts(&media_type))
         {

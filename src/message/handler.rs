@@ -7,9 +7,10 @@ use crate::error::{BoxError, Error, ErrorKind};
 
 /// The error of a handler, with the [`Verdict`] on the message.
 ///
-/// Any error converts into it, so `?` works in handlers; the message is then retried at once. An
-/// [`Error`] of kind [`ErrorKind::InvalidMessage`] rejects the message, because another attempt
-/// cannot succeed.
+/// Any error converts into it, so `?` works in handlers; the message is then retried. An [`Error`]
+/// of kind [`ErrorKind::InvalidMessage`] rejects the message, because another attempt cannot
+/// succeed, also where it is the cause of another error: inside an `anyhow::Error`, or an enum of
+/// the application.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,8 +30,16 @@ use crate::error::{BoxError, Error, ErrorKind};
 /// ```
 pub struct HandlerError {
     verdict: Verdict,
+    /// `true` if the verdict follows from the kind of the error, and was not chosen.
+    by_kind: bool,
     source: BoxError,
 }
+
+/// Maximum number of causes that are looked at.
+const MAX_CAUSES: usize = 16;
+
+/// Maximum length of a description, in bytes.
+pub(crate) const MAX_DESCRIPTION: usize = 1024;
 
 /// The treatment of a message whose handler failed.
 ///
@@ -59,8 +68,8 @@ pub enum Verdict {
 
 impl HandlerError {
     /// Creates an error that rejects the message if `error` is an [`ErrorKind::InvalidMessage`] of
-    /// this library, because another attempt cannot help, and retries it at once otherwise. This
-    /// is the conversion that `?` applies.
+    /// this library, or has one as its cause, because another attempt cannot help, and retries it
+    /// otherwise. This is the conversion that `?` applies.
     ///
     /// ```
     /// use traced_broker::{Error, ErrorKind, HandlerError, Verdict};
@@ -73,8 +82,9 @@ impl HandlerError {
     /// ```
     pub fn by_kind(error: impl Into<BoxError>) -> Self {
         let source = error.into();
-        let invalid = source.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::InvalidMessage);
-        if invalid { Self::reject(source) } else { Self::retry(source) }
+        let invalid = own(&*source).is_some_and(|error| error.kind() == ErrorKind::InvalidMessage);
+        let error = if invalid { Self::reject(source) } else { Self::retry(source) };
+        Self { by_kind: true, ..error }
     }
 
     /// Creates an error after which the message is handed out again at once.
@@ -84,13 +94,13 @@ impl HandlerError {
 
     /// Creates an error after which the message is handed out again after `delay`.
     pub fn retry_after(error: impl Into<BoxError>, delay: Duration) -> Self {
-        Self { verdict: Verdict::Retry(delay), source: error.into() }
+        Self { verdict: Verdict::Retry(delay), by_kind: false, source: error.into() }
     }
 
     /// Creates an error after which the message is not handed out again; it is copied to the
     /// dead-letter topic if the subscription names one.
     pub fn reject(error: impl Into<BoxError>) -> Self {
-        Self { verdict: Verdict::Reject, source: error.into() }
+        Self { verdict: Verdict::Reject, by_kind: false, source: error.into() }
     }
 
     /// Returns the verdict on the message.
@@ -117,11 +127,57 @@ impl HandlerError {
         if self.source.is::<TimedOut>() {
             return ErrorKind::Timeout.as_str();
         }
-        self.source.downcast_ref::<Error>().map_or("handler_error", |error| error.kind().as_str())
+        match own(&*self.source) {
+            Some(error) => error.kind().as_str(),
+            // An error of ours that is hidden in a box of another library.
+            None if self.by_kind && self.verdict == Verdict::Reject => ErrorKind::InvalidMessage.as_str(),
+            None => "handler_error",
+        }
+    }
+
+    /// Rejects the message if the verdict was not chosen and the error, or one of its causes, has
+    /// this text: that of an error of ours that cannot be told by its type, because another
+    /// library's box hides it.
+    pub(crate) fn reject_by_text(&mut self, undecodable: &str) {
+        if self.by_kind && causes(&*self.source).any(|cause| cause.to_string() == undecodable) {
+            self.verdict = Verdict::Reject;
+        }
+    }
+
+    /// Returns the error with its causes, as in `a: b: c`, cut to [`MAX_DESCRIPTION`] bytes.
+    pub(crate) fn describe(&self) -> String {
+        let mut words = String::new();
+        for cause in causes(&*self.source) {
+            let cause = cause.to_string();
+            // Many errors repeat their cause in their own text.
+            if words.is_empty() {
+                words = cause;
+            } else if !words.contains(&cause) {
+                words.push_str(": ");
+                words.push_str(&cause);
+            }
+            if words.len() > MAX_DESCRIPTION {
+                break;
+            }
+        }
+        words.truncate(words.floor_char_boundary(MAX_DESCRIPTION));
+        words
     }
 }
 
 /// The conversion behind `?` in handlers, [by the kind](HandlerError::by_kind) of the error.
+/// Returns the error and its causes, at most [`MAX_CAUSES`].
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source()).take(MAX_CAUSES)
+}
+
+/// Returns the error of this library that is the error or one of its causes.
+fn own<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+    causes(error).find_map(|cause| cause.downcast_ref::<Error>())
+}
+
 impl<E: Into<BoxError>> From<E> for HandlerError {
     fn from(error: E) -> Self {
         Self::by_kind(error)

@@ -5,6 +5,7 @@ pub mod codec;
 mod handler;
 mod receipt;
 mod received;
+mod tenure;
 mod timestamp;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub(crate) use handler::{Panicked, TimedOut, describe_panic};
 pub use receipt::Receipt;
 pub(crate) use received::Parts;
 pub use received::Received;
+pub use tenure::Tenure;
 pub(crate) use timestamp::Queued;
 pub use timestamp::{Timestamp, TimestampSource};
 

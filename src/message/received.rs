@@ -1,11 +1,13 @@
 //! A received message, as handlers see it.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::address::Topic;
+use super::tenure::Tenure;
 use super::timestamp::Queued;
 use super::timestamp::Timestamp;
 use crate::context::propagation::Origin;
@@ -41,7 +43,10 @@ use crate::headers::Headers;
 pub struct Received {
     pub(crate) parts: Arc<Parts>,
     pub(crate) attempt: u32,
+    /// The time in the queue, at the first hand-out.
     pub(crate) queued: Option<Queued>,
+    /// The time at which the message was handed out for this attempt.
+    pub(crate) handed_out: Instant,
 }
 
 #[derive(Debug)]
@@ -55,6 +60,10 @@ pub(crate) struct Parts {
     pub(crate) partition: Option<i32>,
     pub(crate) offset: Option<i64>,
     pub(crate) origin: Origin,
+    pub(crate) deliveries: Option<u32>,
+    pub(crate) tenure: Tenure,
+    /// The text of the error with which decoding the payload failed.
+    pub(crate) undecodable: OnceLock<String>,
 }
 
 impl Received {
@@ -89,9 +98,53 @@ impl Received {
         &self.parts.headers
     }
 
-    /// Returns the number of this attempt to handle the message, from 1.
+    /// Returns the number of this attempt to handle the message, from 1. Attempts are runs of a
+    /// handler: being fetched ahead, given back by a deploy or a rebalance, or redelivered after a
+    /// lost connection costs none. See [`deliveries`](Self::deliveries).
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// Returns the number of times that the broker has handed the message out to this group, with
+    /// this one, from 1; `None` on brokers that do not count. It is at least as high as the number
+    /// of redeliveries, and says nothing about handlers.
+    pub fn deliveries(&self) -> Option<u32> {
+        self.parts.deliveries
+    }
+
+    /// Returns `true` if the message no longer belongs to this consumer: its connection was lost,
+    /// its partition was revoked, or another consumer took it over. It is redelivered; settling it
+    /// here has no effect.
+    pub fn is_lost(&self) -> bool {
+        self.parts.tenure.is_over()
+    }
+
+    /// Returns a future that ends when the message [is lost](Self::is_lost), for handlers that
+    /// should not go on with the work of another consumer.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # async fn pack() {}
+    /// use traced_broker::{HandlerError, Received};
+    ///
+    /// async fn ship(message: Received) -> Result<(), HandlerError> {
+    ///     tokio::select! {
+    ///         () = pack() => Ok(()),
+    ///         () = message.lost() => Err("another consumer has the order now".into()),
+    ///     }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+    /// # use traced_broker::{Message, Subscription, TracedBroker, TracedBrokerExt, connect};
+    /// let broker = connect("memory://").await?;
+    /// broker.publish("orders", Message::new("shoes")).await?;
+    /// let workers = Subscription::new("orders").group("workers");
+    /// let shutdown = tokio::time::sleep(Duration::from_millis(50));
+    /// broker.consume(workers, ship).run_until(shutdown).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn lost(&self) -> impl Future<Output = ()> + Send + use<> {
+        let tenure = self.parts.tenure.clone();
+        async move { tenure.over().await }
     }
 
     /// Returns the time at which the message was stored or sent, and the clock it comes from.
@@ -106,6 +159,12 @@ impl Received {
     }
 
     /// Returns the creation context of the message and the policy that applies to it.
+    /// Returns the time since the message was handed out: its wait in this process, once its handler
+    /// begins.
+    pub(crate) fn waited(&self) -> Duration {
+        self.handed_out.elapsed()
+    }
+
     pub(crate) fn origin(&self) -> &Origin {
         &self.parts.origin
     }

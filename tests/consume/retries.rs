@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 use traced_broker::names::header;
 
 use futures_util::StreamExt;
-use traced_broker::{HandlerError, Received, Retry, Subscription, TracedBroker, TracedBrokerExt, Verdict, connect};
+use traced_broker::{
+    ErrorKind, HandlerError, Received, Retry, Subscription, TracedBroker, TracedBrokerExt, Verdict, connect,
+};
 
 use crate::shop::{DEAD, Record, TOPIC, broker, publish, text, workers};
 
@@ -98,9 +100,9 @@ async fn a_panic_is_a_failure_like_any_other() {
     assert_eq!((report.handled, report.retried), (1, 1));
 }
 
-/// The message is neither lost nor overtaken while its dead letter cannot be published.
+/// The message is neither lost nor overtaken if its dead letter is refused for good.
 #[tokio::test]
-async fn a_dead_letter_that_cannot_be_published_keeps_the_message_and_its_place() {
+async fn a_dead_letter_that_is_refused_stops_the_consumer_and_keeps_the_message_in_its_place() {
     let record = Record::default();
     let broker = connect("memory://unburied").await.unwrap();
     publish(&broker, ["k:first", "k:second"]).await;
@@ -108,10 +110,19 @@ async fn a_dead_letter_that_cannot_be_published_keeps_the_message_and_its_place(
     let strict = connect("memory://unburied?topology=check").await.unwrap();
     let handler = async |message: Received| {
         record.add(format!("{} {}", text(&message), message.attempt()));
-        if text(&message) == "first" && message.attempt() == 1 { Err(HandlerError::reject("never")) } else { Ok(()) }
+        if text(&message) == "first" { Err(HandlerError::reject("never")) } else { Ok(()) }
     };
     let consume = strict.consume(workers(), handler).concurrency(2).ordered_by_key().dead_letter(DEAD);
+    let error = consume.run().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("report=1 abandoned"), "{error}");
+    assert_eq!(record.lines(), ["first 1"]);
+
+    // It comes first again, and is buried where there is a place for it.
+    let mut dead = broker.subscribe(Subscription::new(DEAD).group("desk")).await.unwrap();
+    let consume = strict.consume(workers(), handler).concurrency(2).ordered_by_key().dead_letter(DEAD);
     let report = consume.run_until(record.reaches(3)).await.unwrap();
-    assert_eq!(record.lines(), ["first 1", "first 2", "second 1"]);
-    assert_eq!((report.handled, report.retried, report.rejected), (2, 1, 0));
+    assert_eq!(record.lines(), ["first 1", "first 1", "second 1"]);
+    assert_eq!((report.handled, report.rejected), (1, 1));
+    dead.next().await.unwrap().unwrap().ack().await.unwrap();
 }

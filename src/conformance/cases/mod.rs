@@ -2,6 +2,7 @@
 
 mod delays;
 mod delivery;
+mod failures;
 mod forms;
 mod hostile;
 mod lifecycle;
@@ -38,9 +39,11 @@ pub fn cases() -> &'static [Case] {
             telemetry::CASES,
             metrics::CASES,
             runtime::CASES,
+            failures::CASES,
             patterns::CASES,
             &traces::cases(),
             restart::CASES,
+            failures::killed::CASES,
             traces::killed::CASES,
             // Last, because they run alone.
             stress::CASES,

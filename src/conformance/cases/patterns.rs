@@ -92,7 +92,7 @@ async fn answers_each_request_with_its_reply(case: &CaseContext) -> Checked {
         Checked::Ok(())
     };
     let mut asked = Err(Failure::new("requests were not even begun"));
-    answering.run_until(async { asked = asking.await }).await;
+    answering.run_until(async { asked = asking.await }).await?;
     asked?;
     Ok(())
 }
@@ -113,7 +113,7 @@ async fn sends_dead_letters_back(case: &CaseContext) -> Checked {
     for result in broker.publish_batch(&case.topic, messages.collect()).await {
         result?;
     }
-    let report = consumer.run_until(journal.has(case, 10)).await;
+    let report = consumer.run_until(journal.has(case, 10)).await?;
     check_eq!(report.rejected, 10, "what was rejected: {report}");
 
     let idle = Duration::from_secs(5).max(case.harness.quiet());

@@ -2,6 +2,7 @@
 //! refuse, but the required consequences are the same.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 
@@ -16,18 +17,30 @@ pub(super) struct Refusing {
     driver: Arc<dyn Driver>,
     topic: Option<String>,
     payload: Option<&'static str>,
+    /// The topic that is out of reach, and for how many more publishes.
+    away: Option<(String, AtomicUsize)>,
 }
 
 impl Refusing {
     /// Wraps a driver so that it refuses messages with this payload.
     pub(super) fn payload(driver: Arc<dyn Driver>, payload: &'static str) -> Arc<dyn Driver> {
-        Arc::new(Self { driver, topic: None, payload: Some(payload) })
+        Arc::new(Self { driver, topic: None, payload: Some(payload), away: None })
     }
 
     /// Wraps a driver so that it knows no topic of this name, like a connection that may not create
     /// it.
     pub(super) fn topic(driver: Arc<dyn Driver>, topic: String) -> Arc<dyn Driver> {
-        Arc::new(Self { driver, topic: Some(topic), payload: None })
+        Arc::new(Self { driver, topic: Some(topic), payload: None, away: None })
+    }
+
+    /// Wraps a driver so that the topic is out of reach for this number of publishes.
+    pub(super) fn at_first(driver: Arc<dyn Driver>, topic: String, publishes: usize) -> Arc<dyn Driver> {
+        Arc::new(Self { driver, topic: None, payload: None, away: Some((topic, AtomicUsize::new(publishes))) })
+    }
+
+    fn is_away(&self, topic: &Topic) -> bool {
+        let Some((_, left)) = self.away.as_ref().filter(|(away, _)| away == topic.as_str()) else { return false };
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 }
 
@@ -51,6 +64,9 @@ impl Driver for Refusing {
     fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
         if self.payload.is_some() && self.payload.map(str::as_bytes) == message.payload.as_deref() {
             return Confirmation::ready(Err(Error::new(ErrorKind::Rejected, "the broker refuses the message")));
+        }
+        if self.is_away(topic) {
+            return Confirmation::ready(Err(Error::new(ErrorKind::Unavailable, "the topic is out of reach")));
         }
         self.driver.publish(topic, message)
     }

@@ -72,7 +72,7 @@ async fn runs_as_many_handlers_as_it_may(case: &CaseContext) -> Checked {
     };
     let consumer = broker.consume(case.group("g"), handler).concurrency(8).subscribed().await?;
     publish(case, &broker, numbered(80)).await?;
-    let report = consumer.run_until(journal.has(case, 80)).await;
+    let report = consumer.run_until(journal.has(case, 80)).await?;
     check_eq!(journal.set(), up_to(80), "what was handled");
     check_eq!((report.handled, report.unsettled, report.abandoned), (80, 0, 0), "what the report says: {report}");
     check_eq!(most.load(Ordering::SeqCst), 8, "the most handlers at a time");
@@ -97,7 +97,7 @@ async fn handles_each_key_in_order_across_retries(case: &CaseContext) -> Checked
     let consumer = consume.retry(Retry::fixed(5, Duration::from_millis(5))).subscribed().await?;
     let keyed = (0..400).map(|number| Message::new(number.to_string()).key(format!("key-{}", number % KEYS)));
     publish(case, &broker, keyed).await?;
-    let report = consumer.run_until(journal.has(case, 400)).await;
+    let report = consumer.run_until(journal.has(case, 400)).await?;
     check_eq!((report.handled, report.retried), (400, 20), "what the report says: {report}");
     let mut last: HashMap<usize, usize> = HashMap::new();
     for line in journal.lines() {
@@ -124,7 +124,7 @@ async fn does_not_let_a_failing_key_stop_the_others(case: &CaseContext) -> Check
     let consumer = consume.subscribed().await?;
     let failing = (0..10).map(|number| Message::new("bad").key(format!("failing-{number}")));
     publish(case, &broker, failing.chain(numbered(10).map(|message| message.key("fine")))).await?;
-    let report = consumer.run_until(journal.has(case, 10)).await;
+    let report = consumer.run_until(journal.has(case, 10)).await?;
     check_eq!(journal.lines(), numbers(10), "what was handled");
     check_eq!(report.rejected, 0, "what was given up: {report}");
     Ok(())
@@ -143,7 +143,7 @@ async fn retries_as_the_policy_says_then_buries(case: &CaseContext) -> Checked {
     let root = case.root("order");
     publish(case, &broker, [Message::new("bad").context(root.clone()), Message::new("good")]).await?;
     let mut letter = Ok(None);
-    let report = consumer.run_until(async { letter = case.next(&mut dead).await.map(Some) }).await;
+    let report = consumer.run_until(async { letter = case.next(&mut dead).await.map(Some) }).await?;
     let Some(letter) = letter? else { return Ok(()) };
     let bad: Vec<String> = journal.lines().into_iter().filter(|line| line.starts_with("bad")).collect();
     check_eq!(bad, ["bad 1", "bad 2", "bad 3"], "the attempts");
@@ -187,7 +187,7 @@ async fn waits_between_attempts(case: &CaseContext) -> Checked {
         Checked::Ok(())
     };
     let mut published = Ok(());
-    let report = consumer.run_until(async { published = began.await }).await;
+    let report = consumer.run_until(async { published = began.await }).await?;
     published?;
     check_eq!(journal.lines(), ["late", "other", "late"], "what was handled");
     // Broker clocks are coarse; a delay is never shorter by more than this.
@@ -213,7 +213,7 @@ async fn cancels_a_handler_that_takes_too_long(case: &CaseContext) -> Checked {
     let consume = broker.consume(case.group("g"), handler).time_limit(Duration::from_millis(100));
     let consumer = consume.retry(Retry::immediate(3)).subscribed().await?;
     publish(case, &broker, [Message::new("slow")]).await?;
-    let report = consumer.run_until(journal.has(case, 1)).await;
+    let report = consumer.run_until(journal.has(case, 1)).await?;
     check_eq!((journal.lines(), report.retried), (vec!["2".to_owned()], 1), "the attempts: {report}");
     Ok(())
 }
@@ -227,7 +227,7 @@ async fn drains_without_losing_or_repeating(case: &CaseContext) -> Checked {
     };
     let consumer = broker.consume(case.group("g"), handler).concurrency(4).subscribed().await?;
     publish(case, &broker, numbered(60)).await?;
-    let report = consumer.run_until(journal.has(case, 20)).await;
+    let report = consumer.run_until(journal.has(case, 20)).await?;
     let first: BTreeSet<String> = journal.set();
     check_eq!((report.handled as usize, report.unsettled), (first.len(), 0), "what the report says: {report}");
     check!(first.len() < 60, "the rest is left: the consumer was told to stop in the middle");
@@ -257,7 +257,7 @@ async fn gives_back_what_does_not_end_in_time(case: &CaseContext) -> Checked {
     let consume = broker.consume(case.group("g"), endless).drain_time(Duration::from_millis(100));
     let consumer = consume.subscribed().await?;
     publish(case, &broker, [Message::new("cut off")]).await?;
-    let report = consumer.run_until(journal.has(case, 1)).await;
+    let report = consumer.run_until(journal.has(case, 1)).await?;
     check_eq!((report.handled, report.abandoned), (0, 1), "what the report says: {report}");
     let mut deliveries = broker.subscribe(case.group("g")).await?;
     check_eq!(case.drain(&mut deliveries, 1).await?, ["cut off"], "the redelivered messages");
@@ -277,7 +277,7 @@ async fn stops_while_messages_fail(case: &CaseContext) -> Checked {
     let consume = broker.consume(case.group("g"), failing).concurrency(4).retry(retry).dead_letter(&dead_topic);
     let consumer = consume.subscribed().await?;
     publish(case, &broker, numbered(20)).await?;
-    let report = consumer.run_until(journal.has(case, 30)).await;
+    let report = consumer.run_until(journal.has(case, 30)).await?;
     check_eq!((report.handled, report.rejected), (0, 0), "what the report says: {report}");
 
     let mended = Journal::default();
@@ -312,7 +312,7 @@ async fn buries_what_cannot_be_decoded(case: &CaseContext) -> Checked {
         Checked::Ok(())
     };
     let mut buried = Ok(());
-    let report = consumer.run_until(async { buried = burials.await }).await;
+    let report = consumer.run_until(async { buried = burials.await }).await?;
     buried?;
     check_eq!(
         (journal.lines(), report.rejected),
@@ -336,7 +336,7 @@ async fn counts_failures_at_most_once(case: &CaseContext) -> Checked {
     };
     let consumer = broker.consume(case.group("g").at_most_once(), handler).subscribed().await?;
     publish(case, &broker, [Message::new("bad"), Message::new("good")]).await?;
-    let report = consumer.run_until(journal.has(case, 2)).await;
+    let report = consumer.run_until(journal.has(case, 2)).await?;
     if case.capabilities.order == Order::Stream {
         check_eq!(journal.lines(), ["bad", "good"], "what came, in order");
     }

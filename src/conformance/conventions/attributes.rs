@@ -209,6 +209,8 @@ pub(super) const ATTRIBUTES: &[Attribute] = &[
     ours(attribute::MEMORY_SEQUENCE, Integer).on(CONSUMING).of("memory").required_if_settled(PROCESS | SETTLE).single(),
     // This library.
     ours(attribute::DELIVERY_ATTEMPT, Integer).on(RECEIVE | PROCESS).required_if_settled(PROCESS).single(),
+    ours(attribute::DELIVERY_COUNT, Integer).on(PROCESS).single(),
+    ours(attribute::WAIT_DURATION, Double).on(PROCESS).required_if_settled(PROCESS).single(),
     ours(attribute::SETTLEMENT, Text).on(PROCESS).one_of(&["ack", "retry", "reject", "none", "mixed"]),
     ours(attribute::QUEUE_DURATION, Double).on(RECEIVE | PROCESS).single(),
     ours(attribute::QUEUE_CLOCK, Text).on(RECEIVE | PROCESS).one_of(&["broker", "producer"]).single(),

@@ -44,6 +44,7 @@ pub(super) const METRICS: &[Metric] = &[
     conventional(metric::SENT_MESSAGES, &[ALWAYS, PARTITION, ERROR]),
     conventional(metric::CONSUMED_MESSAGES, &[ALWAYS, PARTITION, GROUP, ERROR]),
     ours(metric::QUEUE_DURATION, &[ALWAYS, PARTITION, GROUP, QUEUE]),
+    ours(metric::WAIT_DURATION, &[ALWAYS, PARTITION, GROUP]),
     ours(metric::QUEUE_SKEWED, &[ALWAYS, PARTITION, GROUP, QUEUE]),
     ours(metric::CONTEXT_REJECTED, &[ALWAYS, GROUP, CONTEXT]),
 ];

@@ -310,7 +310,7 @@ impl<'a, A: TracedBroker + ?Sized, B: TracedBroker + ?Sized> Bridge<'a, A, B> {
         let topic = checked(from, to, &subscription, &topic)?;
         let Options { settings, most, prepare, progress, every } = options;
         // The copier applies the policy; messages that it hands back are for the next consumer.
-        let at_once = Retry::default().first_delay(Duration::ZERO).longest_delay(Duration::ZERO);
+        let at_once = Retry::endless().first_delay(Duration::ZERO).longest_delay(Duration::ZERO);
         let copier = Arc::new(Copier::new(from.system(), to, topic, settings.retry.clone(), prepare, most));
         let copying = Arc::clone(&copier);
         let consumer = Consume::new(from, subscription, move |received| Arc::clone(&copying).copy(received))
@@ -325,7 +325,7 @@ impl<'a, A: TracedBroker + ?Sized, B: TracedBroker + ?Sized> Bridge<'a, A, B> {
             select(told.map(drop), finished).await;
         };
         let watch = Watch { counts: &copier.counts, every, report: progress.as_deref() };
-        let consumed = watch.during(consumer.run_until(stopping)).await;
+        let consumed = watch.during(consumer.run_until(stopping)).await?;
         Ok(Bridged { progress: copier.counts.progress(), consumed })
     }
 }

@@ -11,10 +11,11 @@ use tokio::time::{timeout, timeout_at};
 
 use super::report::Report;
 use super::retry::Retry;
-use super::settings::Settings;
-use crate::broker::{Deliveries, Delivery, Settlement, TracedBroker, contained, due_after};
+use super::settings::{Settings, Unburied};
+use super::work::discard;
+use crate::broker::{Concluded, Deliveries, Delivery, Settlement, TracedBroker, contained, due_after};
 use crate::error::Result;
-use crate::message::{HandlerError, Received, Subscription, Verdict};
+use crate::message::{HandlerError, Received, Subscription};
 
 /// The default of [`ConsumeBatch::size`].
 pub const DEFAULT_BATCH_SIZE: usize = 100;
@@ -142,9 +143,16 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
     }
 
     /// Sets the maximum time for the current batch to finish after the consumer is told to stop.
-    /// Default 30 s.
+    /// Default 15 s.
     pub fn drain_time(mut self, time: Duration) -> Self {
         self.settings.drain = time;
+        self
+    }
+
+    /// Sets the treatment of a message whose dead letter the broker refuses for good. Default:
+    /// [`Unburied::Stop`].
+    pub fn when_unburied(mut self, unburied: Unburied) -> Self {
+        self.settings.unburied = unburied;
         self
     }
 
@@ -165,35 +173,44 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a size outside 1 to
-    /// 65,535, or an error of [`subscribe`](TracedBroker::subscribe).
+    /// 65,535, an error of [`subscribe`](TracedBroker::subscribe), or the error of a dead letter that
+    /// the broker refuses for good; its message is kept.
     pub async fn run_until<F>(mut self, shutdown: impl Future) -> Result<Report>
     where
         H: Fn(Vec<Received>) -> F,
         F: Future<Output = Result<Vec<Failed>, HandlerError>>,
     {
-        self.subscription = self.settings.fit(self.subscription, "size of batches")?;
+        self.subscription = self.settings.fit(self.subscription, self.broker.capabilities(), "size of batches")?;
         let mut deliveries = self.broker.subscribe(self.subscription.clone()).await?;
         let mut shutdown = pin!(shutdown);
         let mut report = Report::default();
         let mut batch = Vec::new();
+        let mut failure = None;
         loop {
             let open = match select(&mut shutdown, pin!(self.collect(&mut deliveries, &mut batch, &mut report))).await {
                 Either::Left(_) => break,
                 Either::Right((open, _)) => open,
             };
-            let work = pin!(self.work(std::mem::take(&mut batch), &mut report));
-            let stopped = match select(&mut shutdown, work).await {
-                Either::Left((_, work)) => Some(timeout(self.settings.drain, work).await),
-                Either::Right(_) => None,
+            let work = self.work(std::mem::take(&mut batch), &mut report);
+            let (worked, stopped) = match select(&mut shutdown, pin!(work)).await {
+                Either::Left((_, work)) => {
+                    deliveries.stop();
+                    (timeout(self.settings.drain, work).await.unwrap_or(Ok(())), true)
+                }
+                Either::Right((worked, _)) => (worked, false),
             };
-            if stopped.is_some() || !open {
+            failure = worked.err();
+            if stopped || !open || failure.is_some() {
                 break;
             }
         }
         report.abandoned += batch.len() as u64;
         drop(deliveries);
         batch.into_iter().for_each(Delivery::give_back);
-        Ok(report)
+        match failure {
+            None => Ok(report),
+            Some(error) => Err(error.with_operation("consume").with_context("report", report)),
+        }
     }
 
     /// Fills `batch` until it is full or the linger time ends; returns `false` when the
@@ -224,12 +241,16 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
     }
 
     /// Runs the handler on a batch and settles every message of it.
-    async fn work<F>(&self, batch: Vec<Delivery>, report: &mut Report)
+    ///
+    /// # Errors
+    /// The error of a dead letter that is refused for good, for which the consumer is to stop.
+    async fn work<F>(&self, batch: Vec<Delivery>, report: &mut Report) -> Result<()>
     where
         H: Fn(Vec<Received>) -> F,
         F: Future<Output = Result<Vec<Failed>, HandlerError>>,
     {
-        let Some(mut span) = Delivery::start_batch_span(&batch) else { return };
+        let batch = self.sift(batch, report).await?;
+        let Some(mut span) = Delivery::start_batch_span(&batch) else { return Ok(()) };
         // Count as abandoned until they are settled, in case the drain time runs out.
         report.abandoned += batch.len() as u64;
         let messages = batch.iter().map(|delivery| delivery.message().clone()).collect();
@@ -250,32 +271,71 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
             }
             Err(error) => Some(error),
         };
-        let settling = batch.into_iter().zip(&errors).map(|(delivery, own)| {
-            let error = own.as_ref().or(whole.as_ref());
+        let (context, whole) = (span.context(), whole.as_ref());
+        let settling = batch.into_iter().zip(&errors).map(|(delivery, own)| async move {
+            let error = own.as_ref().or(whole);
             let verdict = error.map(|error| self.settings.retry.verdict(error, delivery.message().attempt()));
-            settle(delivery, verdict, error, &span)
+            delivery.settle_by(verdict, error, context).await
         });
-        let settled = join_all(settling).await;
-        report.abandoned -= settled.len() as u64;
+        let concluded = join_all(settling).await;
+        report.abandoned -= concluded.len() as u64;
+        let mut settled = Vec::with_capacity(concluded.len());
+        let mut failure = None;
+        for concluded in concluded {
+            match self.settled(concluded).await {
+                Ok(settlement) => settled.push(settlement),
+                Err(error) => failure = Some(error),
+            }
+        }
         settled.iter().for_each(|settlement| report.count(settlement));
         if let Some(first) = errors.iter().flatten().next() {
             let count = errors.iter().flatten().count();
-            let words = || format!("{count} of {} messages failed, the first: {first}", errors.len());
+            let words = || format!("{count} of {} messages failed, the first: {}", errors.len(), first.describe());
             span.fail(first.error_type(), words);
         }
         span.finish(overall(&settled));
+        failure.map_or(Ok(()), Err)
     }
-}
 
-async fn settle(
-    delivery: Delivery,
-    verdict: Option<Verdict>,
-    error: Option<&HandlerError>,
-    span: &crate::telemetry::span::ProcessSpan,
-) -> Result<Settlement> {
-    let topic = delivery.message().topic().clone();
-    let settled = delivery.settle_by(verdict, error, span.context()).await;
-    settled.inspect_err(|error| tracing::warn!(%topic, %error, "a message of a batch was not settled"))
+    /// Leaves out the messages that were lost, and those with an earlier verdict of this process,
+    /// which is carried out.
+    async fn sift(&self, batch: Vec<Delivery>, report: &mut Report) -> Result<Vec<Delivery>> {
+        let mut left = Vec::with_capacity(batch.len());
+        for mut delivery in batch {
+            if delivery.message().is_lost() {
+                report.lost += 1;
+            } else if let Some(remembered) = delivery.recall() {
+                let settled = self.settled(delivery.apply(remembered).await).await?;
+                report.count(&settled);
+            } else {
+                left.push(delivery);
+            }
+        }
+        Ok(left)
+    }
+
+    /// Returns the settlement of a message.
+    ///
+    /// # Errors
+    /// The error of a dead letter that is refused for good, for which the consumer is to stop.
+    async fn settled(&self, concluded: Concluded<Settlement>) -> Result<Result<Settlement>> {
+        match concluded {
+            Concluded::Settled(settled) => {
+                Ok(settled.inspect_err(|error| tracing::warn!(%error, "a message of a batch was not settled")))
+            }
+            Concluded::Again(delivery, _) => {
+                delivery.give_back();
+                Ok(Ok(Settlement::Retried))
+            }
+            Concluded::Unburied(delivery, _, error) if self.settings.unburied == Unburied::Discard => {
+                Ok(discard(delivery, &error).await)
+            }
+            Concluded::Unburied(delivery, decision, error) => {
+                delivery.leave_unburied(decision);
+                Err(error)
+            }
+        }
+    }
 }
 
 /// Returns the settlement of a batch, or `mixed` if its messages were settled in different ways.

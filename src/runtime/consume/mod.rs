@@ -38,6 +38,7 @@ mod retry;
 mod runner;
 mod settings;
 mod subscribed;
+mod tasks;
 mod work;
 
 use std::fmt;
@@ -46,6 +47,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::broker::TracedBroker;
 use crate::error::Result;
 use crate::message::{Received, Subscription};
@@ -53,7 +56,8 @@ use crate::message::{Received, Subscription};
 pub use batch::{ConsumeBatch, DEFAULT_BATCH_SIZE, DEFAULT_LINGER, Failed};
 pub use mode::{HandlerMode, InTask, OwnTasks};
 pub use report::Report;
-pub use retry::{DEFAULT_FIRST_DELAY, DEFAULT_LONGEST_DELAY, Retry};
+pub use retry::{DEFAULT_ATTEMPTS, DEFAULT_FIRST_DELAY, DEFAULT_LONGEST_DELAY, Retry};
+pub use settings::Unburied;
 
 pub use subscribed::Subscribed;
 
@@ -61,7 +65,7 @@ pub(in crate::runtime) use settings::Settings;
 use work::{Wanted, Work};
 
 /// The default of [`Consume::drain_time`].
-pub const DEFAULT_DRAIN_TIME: Duration = Duration::from_secs(30);
+pub const DEFAULT_DRAIN_TIME: Duration = Duration::from_secs(15);
 
 /// The builder of a consumer; it does nothing until [`run`](Self::run) or
 /// [`run_until`](Self::run_until).
@@ -285,6 +289,13 @@ impl<B: TracedBroker + ?Sized, H, M> Consume<'_, B, H, M> {
         self
     }
 
+    /// Sets the treatment of a message whose dead letter the broker refuses for good. Default:
+    /// [`Unburied::Stop`].
+    pub fn when_unburied(mut self, unburied: Unburied) -> Self {
+        self.settings.unburied = unburied;
+        self
+    }
+
     /// Handles only messages for which `wanted` returns `true`. The others are acknowledged without
     /// a span and [counted](Report::skipped). Default: all.
     ///
@@ -338,11 +349,16 @@ impl<B: TracedBroker + ?Sized, H, M> Consume<'_, B, H, M> {
     /// only when it is told to stop or the broker is closed. A lost connection is restored; it is
     /// logged and counted in [`Report::errors`].
     pub async fn subscribed(self) -> Result<Subscribed<H, M>> {
-        let Self { broker, subscription, handler, settings, wanted, mode: _ } = self;
-        let subscription = settings.fit(subscription, "concurrency")?;
+        let Self { broker, subscription, handler, mut settings, wanted, mode: _ } = self;
+        let subscription = settings.fit(subscription, broker.capabilities(), "concurrency")?;
         let window = subscription.prefetch_limit();
         let deliveries = broker.subscribe(subscription).await?;
-        Ok(Subscribed { deliveries, job: Work { handler, settings, wanted }, window, mode: PhantomData })
+        Ok(Subscribed {
+            deliveries,
+            job: Work { handler, settings, wanted, cancel: CancellationToken::new() },
+            window,
+            mode: PhantomData,
+        })
     }
 }
 
@@ -360,7 +376,7 @@ impl<B: TracedBroker + ?Sized, H, M: HandlerMode<H>> Consume<'_, B, H, M> {
     /// # Errors
     /// The errors of [`subscribed`](Self::subscribed).
     pub async fn run_until(self, shutdown: impl Future) -> Result<Report> {
-        Ok(self.subscribed().await?.run_until(shutdown).await)
+        self.subscribed().await?.run_until(shutdown).await
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::work::{End, Work, work};
+use super::work::{Fate, Handled, Work, handle};
 use crate::broker::Delivery;
 use crate::message::{HandlerError, Received};
 
@@ -34,7 +34,7 @@ impl<H, M: Runs<H>> HandlerMode<H> for M {}
 pub trait Runs<H> {
     /// Starts one attempt.
     #[doc(hidden)]
-    fn start(job: &Arc<Work<H>>, delivery: Delivery) -> impl Future<Output = End> + use<Self, H>;
+    fn start(job: &Arc<Work<H>>, delivery: Delivery) -> impl Future<Output = Handled> + use<Self, H>;
 }
 
 impl<H, F, T> Runs<H> for InTask
@@ -42,8 +42,8 @@ where
     H: Fn(Received) -> F,
     F: Future<Output = Result<T, HandlerError>>,
 {
-    fn start(job: &Arc<Work<H>>, delivery: Delivery) -> impl Future<Output = End> + use<H, F, T> {
-        work(Arc::clone(job), delivery)
+    fn start(job: &Arc<Work<H>>, delivery: Delivery) -> impl Future<Output = Handled> + use<H, F, T> {
+        handle(Arc::clone(job), delivery)
     }
 }
 
@@ -53,8 +53,10 @@ where
     F: Future<Output = Result<T, HandlerError>> + Send + 'static,
     T: 'static,
 {
-    fn start(job: &Arc<Work<H>>, delivery: Delivery) -> impl Future<Output = End> + use<H, F, T> {
-        let task = AbortOnDropHandle::new(tokio::spawn(work(Arc::clone(job), delivery)));
-        task.map(|ended| ended.unwrap_or(End::Cancelled))
+    fn start(job: &Arc<Work<H>>, delivery: Delivery) -> impl Future<Output = Handled> + use<H, F, T> {
+        let (work, cancel) = (handle(Arc::clone(job), delivery), job.cancel.clone());
+        let work = async move { cancel.run_until_cancelled_owned(work).await.unwrap_or(Handled(Fate::Cancelled)) };
+        let task = AbortOnDropHandle::new(tokio::spawn(work));
+        task.map(|ended| ended.unwrap_or(Handled(Fate::Cancelled)))
     }
 }

@@ -41,12 +41,15 @@ pub struct Report {
     pub rejected: u64,
     /// Failures on an at-most-once subscription, whose messages cannot be retried or rejected.
     pub failed: u64,
-    /// Messages handled but not settled: the connection or assignment was gone, or the dead letter
-    /// could not be published. They are redelivered.
+    /// Messages handled but not settled: the connection or assignment was gone, or the consumer
+    /// stopped before the broker answered. They may be redelivered. If one comes again to this
+    /// subscription, it is settled without running its handler.
     pub unsettled: u64,
     /// Messages taken but not finished when the consumer stopped. They are redelivered, here or
     /// elsewhere.
     pub abandoned: u64,
+    /// Messages that were lost before their handler began: another consumer has them.
+    pub lost: u64,
     /// Problems that the subscription reported, such as a lost connection.
     pub errors: u64,
 }
@@ -80,6 +83,7 @@ impl fmt::Display for Report {
             (self.failed, "failed"),
             (self.unsettled, "not settled"),
             (self.abandoned, "abandoned"),
+            (self.lost, "lost"),
             (self.errors, "errors"),
         ];
         others.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, ", {count} {what}"))

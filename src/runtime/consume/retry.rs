@@ -1,15 +1,19 @@
 //! The retry policy: the number of attempts and the delays between them.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::message::{HandlerError, Verdict};
+use crate::message::{HandlerError, Verdict, describe_panic};
 
 /// The default of [`Retry::first_delay`].
 pub const DEFAULT_FIRST_DELAY: Duration = Duration::from_millis(100);
 /// The default of [`Retry::longest_delay`].
 pub const DEFAULT_LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// The default number of attempts of a consumer with a dead-letter topic. With the default delays,
+/// the last one comes six minutes after the first.
+pub const DEFAULT_ATTEMPTS: u32 = 20;
 
 /// The policy for messages whose handler failed: the number of attempts and the delays between
 /// them.
@@ -19,8 +23,9 @@ pub const DEFAULT_LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// policy says. After the last attempt, the message is rejected: copied to the dead-letter topic,
 /// or discarded if the subscription names none.
 ///
-/// The default has no last attempt, so no message is discarded unless the application says so; its
-/// delays grow from 100 ms to 30 s.
+/// By default a message with a dead-letter topic gets [20](DEFAULT_ATTEMPTS) attempts. Without one
+/// there is no last attempt, so no message is discarded unless the application says so. Delays grow
+/// from 100 ms to 30 s.
 ///
 /// ```
 /// use std::time::Duration;
@@ -36,12 +41,21 @@ pub const DEFAULT_LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// ```
 #[derive(Clone)]
 pub struct Retry {
-    attempts: Option<u32>,
+    attempts: Attempts,
     first: Duration,
     factor: f64,
     longest: Duration,
     jitter: f64,
     choose: Option<Arc<Choose>>,
+}
+
+/// The number of attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempts {
+    /// Left to the consumer.
+    Open,
+    Last(u32),
+    Endless,
 }
 
 type Choose = dyn Fn(&HandlerError) -> Option<Verdict> + Send + Sync;
@@ -61,7 +75,21 @@ impl Retry {
     /// assert_eq!(retry.verdict(&busy, 3), Verdict::Reject);
     /// ```
     pub fn exponential(attempts: u32) -> Self {
-        Self { attempts: Some(attempts.max(1)), ..Self::default() }
+        Self { attempts: Attempts::Last(attempts.max(1)), ..Self::default() }
+    }
+
+    /// Creates a policy without a last attempt, with jittered delays that double from 100 ms to 30 s.
+    ///
+    /// A message that can never be handled then comes again for ever.
+    ///
+    /// ```
+    /// use traced_broker::{HandlerError, Retry, Verdict};
+    ///
+    /// let verdict = Retry::endless().verdict(&HandlerError::retry("busy"), 1_000_000);
+    /// assert!(matches!(verdict, Verdict::Retry(_)));
+    /// ```
+    pub fn endless() -> Self {
+        Self { attempts: Attempts::Endless, ..Self::default() }
     }
 
     /// Creates a policy of up to `attempts` attempts, including the first, with the same jittered
@@ -179,12 +207,31 @@ impl Retry {
     /// assert_eq!(retry.verdict(&HandlerError::reject("no such article"), 1), Verdict::Reject);
     /// ```
     pub fn verdict(&self, error: &HandlerError, attempt: u32) -> Verdict {
-        let chosen = self.choose.as_ref().and_then(|choose| choose(error));
-        let used_up = self.attempts.is_some_and(|attempts| attempt >= attempts);
+        let chosen = self.chosen(error);
+        let used_up = matches!(self.attempts, Attempts::Last(last) if attempt >= last);
         match chosen.unwrap_or(error.verdict()) {
             Verdict::Retry(_) if used_up => Verdict::Reject,
             Verdict::Retry(Duration::ZERO) if chosen.is_none() => Verdict::Retry(self.delay(attempt)),
             verdict => verdict,
+        }
+    }
+
+    /// Asks the application's choice. Without an answer, because it panicked, the rest of the policy
+    /// counts.
+    fn chosen(&self, error: &HandlerError) -> Option<Verdict> {
+        let choose = self.choose.as_ref()?;
+        catch_unwind(AssertUnwindSafe(|| choose(error))).unwrap_or_else(|panic| {
+            let panic = describe_panic(&*panic);
+            tracing::error!(panic, "the choice of a verdict panicked; the message is treated as without one");
+            None
+        })
+    }
+
+    /// Sets the number of attempts if none was set: there is a last one if failures have somewhere to
+    /// go.
+    pub(super) fn settle_attempts(&mut self, has_dead_letters: bool) {
+        if self.attempts == Attempts::Open && has_dead_letters {
+            self.attempts = Attempts::Last(DEFAULT_ATTEMPTS);
         }
     }
 
@@ -200,7 +247,7 @@ impl Retry {
 impl Default for Retry {
     fn default() -> Self {
         Self {
-            attempts: None,
+            attempts: Attempts::Open,
             first: DEFAULT_FIRST_DELAY,
             factor: 2.0,
             longest: DEFAULT_LONGEST_DELAY,

@@ -2,59 +2,75 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::delayed::Delayed;
 use super::lanes::{Lane, Lanes};
 use super::report::Report;
-use super::work::End;
+use super::tasks::Tasks;
+use super::work::{End, Fate, Handled};
 use crate::broker::{Deliveries, Delivery};
+use crate::error::{Error, Result};
 
 /// Maximum number of messages that are started before other tasks get a turn on the thread.
 const TURN: usize = 64;
 
-/// A running consumer. `start` makes the future that works on a delivery.
-pub(super) struct Runner<S, F> {
+/// Time for which cancelled handlers in tasks of their own are waited for.
+const CANCELLING: Duration = Duration::from_secs(1);
+
+/// A running consumer. `start` makes the future that handles a delivery, and `conclude` the one
+/// that settles it.
+///
+/// A message takes a place among the handlers until its handler has ended. Settling it, or
+/// publishing its dead letter, goes on beside them, and its place in the prefetch bounds that.
+pub(super) struct Runner<S, F, C, G> {
     deliveries: Deliveries,
     start: S,
+    conclude: C,
     concurrency: usize,
-    running: FuturesUnordered<Running<F>>,
-    /// The allocation of work that ended at its first poll, for reuse.
-    spare: Option<Pin<Box<F>>>,
+    handling: Tasks<F>,
+    concluding: Tasks<G>,
     lanes: Lanes,
     /// Deliveries that may be worked on as soon as there is room.
     ready: VecDeque<(Delivery, Lane)>,
     /// Deliveries to be tried again later; their lanes are occupied.
     delayed: Delayed,
     report: Report,
+    /// The reason for which the consumer stops by itself.
+    failure: Option<Error>,
 }
 
-impl<S, F> Runner<S, F>
+impl<S, F, C, G> Runner<S, F, C, G>
 where
     S: Fn(Delivery) -> F,
-    F: Future<Output = End>,
+    F: Future<Output = Handled>,
+    C: Fn(Fate) -> G,
+    G: Future<Output = End>,
 {
-    pub(super) fn new(deliveries: Deliveries, start: S, concurrency: usize, lanes: Lanes) -> Self {
+    pub(super) fn new(deliveries: Deliveries, start: S, conclude: C, concurrency: usize, lanes: Lanes) -> Self {
         Self {
             deliveries,
             start,
+            conclude,
             concurrency,
-            running: FuturesUnordered::new(),
-            spare: None,
+            handling: Tasks::new(),
+            concluding: Tasks::new(),
             lanes,
             ready: VecDeque::new(),
             delayed: Delayed::default(),
             report: Report::default(),
+            failure: None,
         }
     }
 
-    /// Runs until `shutdown` ends or the subscription does.
+    /// Runs until `shutdown` ends, the subscription does, or the consumer has to stop.
     pub(super) async fn run_until(&mut self, shutdown: impl Future) {
         let mut shutdown = pin!(shutdown);
         poll_fn(|cx| match shutdown.as_mut().poll(cx) {
@@ -64,27 +80,52 @@ where
         .await;
     }
 
-    /// Lets running handlers finish within `time`, gives the rest back, and ends the subscription.
-    pub(super) async fn drain(mut self, time: Duration) -> Report {
+    /// Stops the intake, gives back what has not begun, lets running handlers and settlements finish
+    /// within `time`, and ends the subscription.
+    pub(super) async fn drain(mut self, time: Duration, cancel: &CancellationToken) -> Result<Report> {
+        let deadline = Instant::now() + time;
+        let stopped = self.deliveries.stop();
         let mut unbegun: Vec<Delivery> = self.ready.drain(..).map(|(delivery, _)| delivery).collect();
         unbegun.extend(self.lanes.clear());
-        let _ = timeout(time, poll_fn(|cx| self.poll_running(cx))).await;
         unbegun.extend(self.delayed.take_all());
-        self.report.abandoned += (unbegun.len() + self.running.len()) as u64;
-        // Cancels the unfinished handlers: their spans end, and their messages go back.
-        drop(self.running);
+        self.report.abandoned += unbegun.len() as u64;
+        // A source that goes on would hand the returned messages to this consumer again.
+        if stopped {
+            unbegun.drain(..).for_each(Delivery::give_back);
+        }
+        let _ = timeout_at(deadline, poll_fn(|cx| self.poll_running(cx))).await;
+        if self.handling.len() > 0 {
+            cancel.cancel();
+            let _ = timeout_at(Instant::now() + CANCELLING, poll_fn(|cx| self.poll_cancelled(cx))).await;
+        }
+        let Self { handling, concluding, deliveries, mut report, failure, .. } = self;
+        report.abandoned += handling.len() as u64;
+        report.unsettled += concluding.len() as u64;
+        // Cancels the unfinished handlers: their spans end, and their messages go back. Dropping
+        // them runs code of the application.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(handling))) {
+            let panic = crate::message::describe_panic(&*panic);
+            tracing::warn!(panic, "a handler panicked when it was cancelled");
+        }
+        drop(concluding);
         // Ends the subscription first, so that it does not get the returned messages again.
-        drop(self.deliveries);
+        drop(deliveries);
         unbegun.into_iter().for_each(Delivery::give_back);
-        self.report
+        match failure {
+            None => Ok(report),
+            Some(error) => Err(error.with_operation("consume").with_context("report", report)),
+        }
     }
 
     /// Starts as much work as allowed and records the work that has ended; ready when the
-    /// subscription has ended.
+    /// subscription has ended or the consumer has to stop.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..TURN {
             let _ = self.poll_running(cx);
-            if self.running.len() >= self.concurrency {
+            if self.failure.is_some() {
+                return Poll::Ready(());
+            }
+            if self.handling.len() >= self.concurrency {
                 return Poll::Pending;
             }
             match self.poll_startable(cx) {
@@ -99,14 +140,30 @@ where
 
     /// Records the work that has ended; ready when no work is running.
     fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.running.is_empty() {
-            match self.running.poll_next_unpin(cx) {
-                Poll::Ready(Some((lane, end))) => self.finish(lane, end),
+        let mut idle = true;
+        loop {
+            match self.handling.poll_next(cx) {
+                Poll::Ready(Some((lane, handled))) => self.conclude(lane, handled, cx),
                 Poll::Ready(None) => break,
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    idle = false;
+                    break;
+                }
             }
         }
-        Poll::Ready(())
+        loop {
+            match self.concluding.poll_next(cx) {
+                Poll::Ready(Some((lane, end))) => self.finish(lane, end),
+                Poll::Ready(None) if idle => return Poll::Ready(()),
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Waits for handlers that were cancelled; ready when none is running.
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = self.poll_running(cx);
+        if self.handling.len() == 0 { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Returns the next message that may be worked on; messages that were taken before come first.
@@ -135,55 +192,47 @@ where
         Poll::Pending
     }
 
-    /// Starts the work on a delivery. Work that ends at once needs neither a place among the
-    /// running work nor an allocation.
     fn begin(&mut self, delivery: Delivery, lane: Lane, cx: &mut Context<'_>) {
         let work = (self.start)(delivery);
-        let mut work = match self.spare.take() {
-            Some(mut spare) => {
-                spare.as_mut().set(work);
-                spare
-            }
-            None => Box::pin(work),
-        };
-        match work.as_mut().poll(cx) {
-            Poll::Ready(end) => {
-                self.spare = Some(work);
-                self.finish(lane, end);
-            }
-            Poll::Pending => {
-                let lane = self.lanes.occupy(lane);
-                self.running.push(Running { lane, work });
+        if let Some((lane, handled)) = self.handling.begin(work, lane, &mut self.lanes, cx) {
+            self.conclude(lane, handled, cx);
+        }
+    }
+
+    fn conclude(&mut self, lane: Lane, Handled(fate): Handled, cx: &mut Context<'_>) {
+        match fate {
+            Fate::Lost => self.report.lost += 1,
+            Fate::Cancelled => self.report.abandoned += 1,
+            fate => {
+                let work = (self.conclude)(fate);
+                if let Some((lane, end)) = self.concluding.begin(work, lane, &mut self.lanes, cx) {
+                    self.finish(lane, end);
+                }
+                return;
             }
         }
+        self.ready.extend(self.lanes.leave(lane));
     }
 
     fn finish(&mut self, lane: Lane, end: End) {
         match end {
             End::Settled(settled) => self.report.count(&settled),
             End::Skipped => self.report.skipped += 1,
-            End::Cancelled => self.report.abandoned += 1,
             End::Again(delivery, delay) => {
                 self.report.retried += 1;
                 let lane = self.lanes.occupy(lane);
                 self.delayed.insert(*delivery, lane, delay);
                 return;
             }
+            End::Stop(delivery, decision, error) => {
+                tracing::error!(
+                    topic = %delivery.message().topic(), %error,
+                    "the consumer stops: a dead letter is refused for good; its message is kept"
+                );
+                delivery.leave_unburied(decision);
+                self.failure.get_or_insert(error);
+            }
         }
         self.ready.extend(self.lanes.leave(lane));
-    }
-}
-
-/// Running work, and the lane that it occupies.
-struct Running<F> {
-    lane: Lane,
-    work: Pin<Box<F>>,
-}
-
-impl<F: Future<Output = End>> Future for Running<F> {
-    type Output = (Lane, End);
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Lane, End)> {
-        self.work.as_mut().poll(cx).map(|end| (self.lane.take(), end))
     }
 }

@@ -4,8 +4,49 @@ use std::time::Duration;
 
 use super::DEFAULT_DRAIN_TIME;
 use super::retry::Retry;
+use crate::driver::Capabilities;
+use crate::driver::capability::Order;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Subscription;
+
+/// Smallest default of the prefetch of a consumer.
+const LEAST_PREFETCH: usize = 16;
+
+/// The treatment of a rejected message whose dead letter the broker refuses for good: the
+/// dead-letter topic is missing and may not be created, may not be written to, or takes no letter
+/// of this message, however small it is made.
+///
+/// A dead letter that only cannot be published now is repeated until it can, whatever this says.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use traced_broker::consume::Unburied;
+/// use traced_broker::{ErrorKind, HandlerError, Message, Received, Subscription};
+/// use traced_broker::{TracedBroker, TracedBrokerExt, connect};
+///
+/// connect("memory://shop").await?.publish("orders", Message::new("one left shoe")).await?;
+/// let broker = connect("memory://shop?topology=check").await?;
+/// let refuse = async |_order: Received| Err::<(), _>(HandlerError::reject("sold in pairs"));
+/// let workers = Subscription::new("orders").group("workers").dead_letter("orders.dead");
+///
+/// // There is no topic `orders.dead`. The consumer stops, and the message is kept.
+/// let error = broker.consume(workers.clone(), refuse).run().await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+///
+/// let shutdown = tokio::time::sleep(std::time::Duration::from_millis(50));
+/// let discarding = broker.consume(workers, refuse).when_unburied(Unburied::Discard);
+/// assert_eq!(discarding.run_until(shutdown).await?.rejected, 1);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Unburied {
+    /// The message is kept, and the consumer stops with the error.
+    #[default]
+    Stop,
+    /// The message is discarded, with an error in the log.
+    Discard,
+}
 
 /// The settings of a consumer; its builder sets them, and running checks them.
 #[derive(Debug)]
@@ -16,25 +57,51 @@ pub(in crate::runtime) struct Settings {
     pub(in crate::runtime) time_limit: Option<Duration>,
     pub(in crate::runtime) retry: Retry,
     pub(in crate::runtime) drain: Duration,
+    pub(in crate::runtime) unburied: Unburied,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { size: 1, ordered: false, time_limit: None, retry: Retry::default(), drain: DEFAULT_DRAIN_TIME }
+        Self {
+            size: 1,
+            ordered: false,
+            time_limit: None,
+            retry: Retry::default(),
+            drain: DEFAULT_DRAIN_TIME,
+            unburied: Unburied::default(),
+        }
     }
 }
 
 impl Settings {
-    /// Checks the size, which the caller names, and raises the subscription's prefetch to it.
-    pub(super) fn fit(&self, subscription: Subscription, named: &'static str) -> Result<Subscription> {
+    /// Checks the size, which the caller names; chooses the prefetch of the subscription if it was
+    /// left open, or raises it to the size, and the number of attempts if it was left open.
+    pub(super) fn fit(
+        &mut self,
+        subscription: Subscription,
+        capabilities: &Capabilities,
+        named: &'static str,
+    ) -> Result<Subscription> {
         if !(1..=Subscription::MAX_PREFETCH).contains(&self.size) {
             let message = format!("the {named} is outside 1 to {}", Subscription::MAX_PREFETCH);
             let error = Error::new(ErrorKind::InvalidConfig, message).with_operation("consume");
             let key = named.split(' ').next().unwrap_or(named);
             return Err(error.with_context(key, self.size));
         }
-        // A prefetch of 0 is left for subscribing to reject.
-        let is_lower = (1..self.size).contains(&subscription.prefetch_limit());
-        Ok(if is_lower { subscription.prefetch(self.size) } else { subscription })
+        self.retry.settle_attempts(subscription.dead_letter_topic().is_some());
+        Ok(match subscription.chosen_prefetch() {
+            // Left for subscribing to reject.
+            Some(0) => subscription,
+            Some(chosen) => subscription.prefetch(chosen.max(self.size)),
+            None => subscription.prefetch(self.prefetch(capabilities)),
+        })
+    }
+
+    /// Returns the default of the prefetch.
+    fn prefetch(&self, capabilities: &Capabilities) -> usize {
+        if self.ordered || capabilities.order == Order::Partition {
+            return self.size.max(Subscription::DEFAULT_PREFETCH);
+        }
+        (self.size * 2).clamp(LEAST_PREFETCH, Subscription::MAX_PREFETCH)
     }
 }

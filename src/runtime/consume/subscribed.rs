@@ -9,8 +9,9 @@ use super::lanes::Lanes;
 use super::mode::{HandlerMode, InTask};
 use super::report::Report;
 use super::runner::Runner;
-use super::work::Work;
+use super::work::{Work, conclude};
 use crate::broker::Deliveries;
+use crate::error::Result;
 
 /// A consumer that has [subscribed](super::Consume::subscribed). It does not borrow the broker, so
 /// it can be moved into a task.
@@ -29,7 +30,7 @@ use crate::broker::Deliveries;
 /// broker.publish("orders", Message::new("one pair of shoes")).await?;
 /// # tokio::time::sleep(std::time::Duration::from_millis(50)).await;
 /// broker.close().await?; // ends the consumer
-/// assert_eq!(running.await.expect("no panic").handled, 1);
+/// assert_eq!(running.await.expect("no panic")?.handled, 1);
 /// # Ok(()) }
 /// ```
 #[must_use = "a consumer does nothing until it is run"]
@@ -42,19 +43,30 @@ pub struct Subscribed<H, M = InTask> {
 
 impl<H, M: HandlerMode<H>> Subscribed<H, M> {
     /// Consumes until the broker is closed.
-    pub async fn run(self) -> Report {
+    ///
+    /// # Errors
+    /// The errors of [`run_until`](Self::run_until).
+    pub async fn run(self) -> Result<Report> {
         self.run_until(pending::<()>()).await
     }
 
     /// Consumes until `shutdown` ends or the broker is closed, then drains.
-    pub async fn run_until(self, shutdown: impl Future) -> Report {
+    ///
+    /// # Errors
+    /// The error of a dead letter that the broker refuses for good, unless the consumer is told to
+    /// [discard](super::Unburied::Discard) such messages. The message is kept, and the error names
+    /// the report of what was done.
+    pub async fn run_until(self, shutdown: impl Future) -> Result<Report> {
         let Self { deliveries, job, window, mode: _ } = self;
         let (concurrency, drain) = (job.settings.size, job.settings.drain);
-        let lanes = Lanes::new(job.settings.ordered, window);
+        let (in_order, unburied) = (job.settings.ordered, job.settings.unburied);
+        let lanes = Lanes::new(in_order, window);
         let job = Arc::new(job);
-        let mut runner = Runner::new(deliveries, |delivery| M::start(&job, delivery), concurrency, lanes);
+        let start = |delivery| M::start(&job, delivery);
+        let conclude = |fate| conclude(fate, in_order, unburied);
+        let mut runner = Runner::new(deliveries, start, conclude, concurrency, lanes);
         runner.run_until(shutdown).await;
-        runner.drain(drain).await
+        runner.drain(drain, &job.cancel).await
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) struct Instruments {
     pub(crate) sent: Counter<u64>,
     pub(crate) consumed: Counter<u64>,
     pub(crate) queue_duration: Histogram<f64>,
+    pub(crate) wait_duration: Histogram<f64>,
     pub(crate) skewed: Counter<u64>,
     pub(crate) rejected: Counter<u64>,
 }
@@ -48,6 +49,7 @@ impl Instruments {
             sent: counter(metric::SENT_MESSAGES),
             consumed: counter(metric::CONSUMED_MESSAGES),
             queue_duration: histogram(metric::QUEUE_DURATION),
+            wait_duration: histogram(metric::WAIT_DURATION),
             skewed: counter(metric::QUEUE_SKEWED),
             rejected: counter(metric::CONTEXT_REJECTED),
         }

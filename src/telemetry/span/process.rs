@@ -2,7 +2,7 @@
 
 use crate::names::{attribute, header};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use opentelemetry::global::BoxedSpan;
 use opentelemetry::trace::{Link, Span, SpanContext, Status, TraceContextExt};
@@ -19,6 +19,8 @@ use crate::telemetry::span::{MAX_LINKS, otel};
 pub(crate) struct ProcessSpan {
     context: Context,
     is_open: bool,
+    /// `true` once the handler has ended, so that only the settlement is missing.
+    is_handled: bool,
     has_failed: bool,
     timed: Option<Timed>,
     /// Child spans for the links of a batch beyond [`MAX_LINKS`].
@@ -37,6 +39,7 @@ impl ProcessSpan {
     pub(crate) fn start(subscription: &Arc<SubscriptionTelemetry>, ambient: &Context, message: &Received) -> Self {
         let origin = message.origin();
         let timed = Timed::start(subscription, message.partition());
+        timed.iter().for_each(|timed| timed.waited(message.waited()));
         let parent = origin.parent();
         let span = subscription.telemetry.start(&parent, || {
             let links = links(origin, ambient);
@@ -44,12 +47,18 @@ impl ProcessSpan {
             subscription.process.builder(links, known_at_start(message, origin), started)
         });
         match span.filter(|span| span.span_context().is_valid()) {
-            Some(span) => {
-                Self { context: parent.with_span(span), is_open: true, has_failed: false, timed, more: Vec::new() }
-            }
+            Some(span) => Self {
+                context: parent.with_span(span),
+                is_open: true,
+                is_handled: false,
+                has_failed: false,
+                timed,
+                more: Vec::new(),
+            },
             None => Self {
                 context: origin.context_without_spans(),
                 is_open: false,
+                is_handled: false,
                 has_failed: false,
                 timed,
                 more: Vec::new(),
@@ -78,13 +87,20 @@ impl ProcessSpan {
             template.builder(chunks.next().unwrap_or_default(), [count], started)
         });
         let Some(first) = first.filter(|span| span.span_context().is_valid()) else {
-            return Self { context: root, is_open: false, has_failed: false, timed, more: Vec::new() };
+            return Self {
+                context: root,
+                is_open: false,
+                is_handled: false,
+                has_failed: false,
+                timed,
+                more: Vec::new(),
+            };
         };
         let context = root.with_span(first);
         let more =
             chunks.filter_map(|links| subscription.telemetry.start(&context, || template.builder(links, [], None)));
         let more = more.collect();
-        Self { context, is_open: true, has_failed: false, timed, more }
+        Self { context, is_open: true, is_handled: false, has_failed: false, timed, more }
     }
 
     /// Returns the context for the handler: the span is current, and the sender's baggage is
@@ -111,6 +127,10 @@ impl ProcessSpan {
             span.set_attribute(KeyValue::new(attribute::CONVERSATION_ID, id.to_owned()));
         }
         span.set_attribute(KeyValue::new(attribute::DELIVERY_ATTEMPT, i64::from(message.attempt())));
+        if let Some(deliveries) = message.deliveries() {
+            span.set_attribute(KeyValue::new(attribute::DELIVERY_COUNT, i64::from(deliveries)));
+        }
+        span.set_attribute(KeyValue::new(attribute::WAIT_DURATION, message.waited().as_secs_f64()));
         if let (Some(queued), Some(timestamp)) = (message.queued, message.timestamp()) {
             span.set_attribute(KeyValue::new(attribute::QUEUE_DURATION, queued.time.as_secs_f64()));
             span.set_attribute(KeyValue::new(attribute::QUEUE_CLOCK, timestamp.source.as_str()));
@@ -137,6 +157,12 @@ impl ProcessSpan {
         }
     }
 
+    /// Notes that the handler has ended. A span that is dropped from now on tells that its message was
+    /// not settled, and not that its handler was cancelled.
+    pub(crate) fn mark_handled(&mut self) {
+        self.is_handled = true;
+    }
+
     /// Ends the span after settling.
     pub(crate) fn finish(mut self, settlement: &'static str) {
         self.end(settlement);
@@ -160,7 +186,9 @@ impl Drop for ProcessSpan {
     /// Marks a handler as cancelled; the message is redelivered.
     fn drop(&mut self) {
         if self.is_open || self.timed.is_some() {
-            self.fail("cancelled", || "the handler was cancelled before it finished".to_owned());
+            if !self.is_handled {
+                self.fail("cancelled", || "the handler was cancelled before it finished".to_owned());
+            }
             self.end("none");
         }
     }
@@ -173,6 +201,12 @@ impl Timed {
     }
 
     /// Records the duration and returns the end.
+    /// Measures the wait in this process.
+    fn waited(&self, time: Duration) {
+        let attributes = self.subscription.process.counted.at(self.partition);
+        self.timing.instruments.wait_duration.record(time.as_secs_f64(), &attributes);
+    }
+
     fn end(self) -> SystemTime {
         let (end, duration) = self.timing.end();
         let attributes = self.subscription.process.timed.of(self.partition, self.error_type);

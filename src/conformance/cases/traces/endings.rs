@@ -44,7 +44,7 @@ async fn b37_every_span_ends_when_a_consumer_drains(case: &CaseContext) -> Check
     for result in broker.publish_batch(&case.topic, messages.collect()).await {
         result?;
     }
-    let report = consumer.run_until(journal.has(case, COUNT / 2)).await;
+    let report = consumer.run_until(journal.has(case, COUNT / 2)).await?;
     check!(report.abandoned > 0, "some handlers were cut off: {report}");
     broker.close().await?;
     check!(counts.started() > COUNT, "spans were started: {counts:?}");

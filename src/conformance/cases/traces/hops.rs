@@ -119,7 +119,7 @@ async fn b33_a_request_and_its_reply_are_one_trace(case: &CaseContext) -> Checke
         Checked::Ok(())
     };
     let mut asked = Err(Failure::new("the request was not even begun"));
-    answering.run_until(async { asked = asking.await }).await;
+    answering.run_until(async { asked = asking.await }).await?;
     asked?;
     root.span().end();
     let hops = [case.send_name(), case.process_name(), format!("send {replies}"), format!("process {replies}")];

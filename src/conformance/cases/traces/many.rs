@@ -57,7 +57,7 @@ async fn b17_none_of_a_hundred_thousand_sees_anothers_context(case: &CaseContext
     let outcome = all.await;
     let _ = stop.send(true);
     for ended in [consuming.await, burying.await] {
-        ended.map_err(|error| Failure::new(format!("consuming does not panic: {error}")))?;
+        ended.map_err(|error| Failure::new(format!("consuming does not panic: {error}")))??;
     }
     outcome?;
     broker.close().await?;

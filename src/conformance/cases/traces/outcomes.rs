@@ -124,7 +124,7 @@ async fn b29_the_span_of_a_handler_that_takes_too_long_ends(case: &CaseContext) 
     let consume = broker.consume(case.group("g"), handler).time_limit(Duration::from_millis(60));
     let consumer = consume.retry(Retry::immediate(3)).subscribed().await?;
     broker.publish(&case.topic, Message::new("slow")).await?;
-    consumer.run_until(journal.has(case, 1)).await;
+    consumer.run_until(journal.has(case, 1)).await?;
     broker.close().await?;
     let spans = case.spans.named(&case.process_name());
     check_eq!(spans.len(), 2, "the number of process spans");
@@ -148,7 +148,7 @@ async fn b29_the_span_of_a_handler_that_is_cut_off_ends(case: &CaseContext) -> C
     for _ in 0..COUNT {
         broker.publish(&case.topic, Message::new("endless")).await?;
     }
-    let report = consumer.run_until(journal.has(case, COUNT)).await;
+    let report = consumer.run_until(journal.has(case, COUNT)).await?;
     check_eq!(report.abandoned, COUNT as u64, "how many handlers were cut off: {report}");
     let mut deliveries = broker.subscribe(case.group("g")).await?;
     for _ in 0..COUNT {

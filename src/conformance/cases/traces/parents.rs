@@ -110,7 +110,7 @@ async fn b02_a_handler_in_its_own_task_is_inside_its_process_span(case: &CaseCon
     for _ in 0..COUNT {
         broker.publish(&case.topic, Message::new("x")).await?;
     }
-    consumer.run_until(journal.has(case, COUNT)).await;
+    consumer.run_until(journal.has(case, COUNT)).await?;
     broker.close().await?;
     let (processes, works) = (case.spans.named(&case.process_name()), case.spans.named("work"));
     check_eq!((processes.len(), works.len()), (COUNT, COUNT), "the number of process spans and of spans inside");

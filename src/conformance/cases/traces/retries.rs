@@ -83,7 +83,7 @@ async fn b07_retries_of_a_consumer_stay_in_the_trace(case: &CaseContext) -> Chec
         let consume = if ordered { consume.ordered_by_key() } else { consume };
         let consumer = consume.subscribed().await?;
         broker.publish(&topic, Message::new("x").key("k")).await?;
-        consumer.run_until(journal.has(case, 1)).await;
+        consumer.run_until(journal.has(case, 1)).await?;
         broker.close().await?;
         let (send, attempts) = (format!("send {topic}"), format!("process {topic}"));
         check_attempts(&case.spans.one(&send)?, &case.spans.named(&attempts))?;

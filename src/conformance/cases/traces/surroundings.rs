@@ -146,7 +146,7 @@ async fn b18_messages_do_not_share_the_trace_of_a_consumer(case: &CaseContext) -
         broker.publish(&case.topic, Message::new(payload)).await?;
     }
     let around = case.root("start-up");
-    consumer.run_until(journal.has(case, 3)).with_context(around.clone()).await;
+    consumer.run_until(journal.has(case, 3)).with_context(around.clone()).await?;
     around.span().end();
     broker.close().await?;
     let (sends, processes) = (case.spans.named(&case.send_name()), case.spans.named(&case.process_name()));

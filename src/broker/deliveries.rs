@@ -88,6 +88,7 @@ impl Deliveries {
             }
         };
         let parts = Parts {
+            system: self.consumer.system,
             topic: self.consumer.topic.clone(),
             payload: inbound.payload,
             key: inbound.key,
@@ -96,6 +97,7 @@ impl Deliveries {
             timestamp: inbound.timestamp,
             partition: inbound.partition,
             offset: inbound.offset,
+            native: inbound.native,
             origin,
         };
         self.hand_out(Arc::new(parts), attempt, handle)

@@ -350,7 +350,10 @@ impl Delivery {
                 let context = within.cloned().unwrap_or_else(ambient::current);
                 dead_letters.publish(&self.message, reason, &context).await.map(|()| Disposition::Ack)
             }
-            None => Ok(Disposition::Discard),
+            None => {
+                self.consumer.discarded.tell(&self.consumer.telemetry, &self.message, reason);
+                Ok(Disposition::Discard)
+            }
         }
     }
 

@@ -2,9 +2,11 @@
 //! a message through both: publisher, deliveries, settlement and dead letters.
 
 mod consumer;
+pub(crate) mod copies;
 mod dead_letter;
 mod deliveries;
 mod delivery;
+mod discarded;
 mod held;
 mod publisher;
 mod replay;

@@ -1,5 +1,6 @@
 //! The cases, by area.
 
+mod copies;
 mod delays;
 mod delivery;
 mod forms;
@@ -39,6 +40,7 @@ pub fn cases() -> &'static [Case] {
             metrics::CASES,
             runtime::CASES,
             patterns::CASES,
+            copies::CASES,
             &traces::cases(),
             restart::CASES,
             traces::killed::CASES,

@@ -46,4 +46,5 @@ pub(super) const METRICS: &[Metric] = &[
     ours(metric::QUEUE_DURATION, &[ALWAYS, PARTITION, GROUP, QUEUE]),
     ours(metric::QUEUE_SKEWED, &[ALWAYS, PARTITION, GROUP, QUEUE]),
     ours(metric::CONTEXT_REJECTED, &[ALWAYS, GROUP, CONTEXT]),
+    ours(metric::DISCARDED, &[ALWAYS, PARTITION, GROUP, ERROR]),
 ];

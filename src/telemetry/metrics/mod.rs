@@ -30,6 +30,7 @@ pub(crate) struct Instruments {
     pub(crate) queue_duration: Histogram<f64>,
     pub(crate) skewed: Counter<u64>,
     pub(crate) rejected: Counter<u64>,
+    pub(crate) discarded: Counter<u64>,
 }
 
 impl Instruments {
@@ -50,6 +51,7 @@ impl Instruments {
             queue_duration: histogram(metric::QUEUE_DURATION),
             skewed: counter(metric::QUEUE_SKEWED),
             rejected: counter(metric::CONTEXT_REJECTED),
+            discarded: counter(metric::DISCARDED),
         }
     }
 }

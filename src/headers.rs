@@ -107,6 +107,13 @@ impl Headers {
         before - self.count
     }
 
+    /// Keeps the headers whose name and value satisfy the condition.
+    pub(crate) fn retain(&mut self, is_kept: impl Fn(&str, &[u8]) -> bool) {
+        let mut kept = Self::with_capacity(self.len(), self.byte_len());
+        kept.extend(self.iter().filter(|(name, value)| is_kept(name, value)));
+        *self = kept;
+    }
+
     /// Returns the first value of that name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.records().find(|record| record.is_named(name)).map(|record| record.value)

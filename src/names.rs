@@ -72,6 +72,15 @@ pub mod header {
     pub const DEAD_LETTER_PARTITION: &str = "dead-letter-partition";
     /// The original offset or sequence number of the message, on brokers that have one.
     pub const DEAD_LETTER_OFFSET: &str = "dead-letter-offset";
+    /// The time at which the original message was stored or sent, in milliseconds since 1970.
+    /// Absent if the message has no time.
+    pub const DEAD_LETTER_TIMESTAMP: &str = "dead-letter-timestamp";
+    /// The parts that had to be cut off so that the dead-letter topic takes the message, separated
+    /// by commas: `reason` (shortened), `headers` (those that are not of this library), `payload`,
+    /// `key`. Absent if the letter is whole.
+    pub const DEAD_LETTER_CUT: &str = "dead-letter-cut";
+    /// The size in bytes of a payload that was cut off.
+    pub const DEAD_LETTER_PAYLOAD_SIZE: &str = "dead-letter-payload-size";
 
     // Bridges.
 
@@ -82,6 +91,12 @@ pub mod header {
     pub const BRIDGE_TOMBSTONE: &str = "bridge-tombstone";
     /// The prefix of a header whose name is reserved at the target of a bridge.
     pub const BRIDGE_RENAMED: &str = "bridged-";
+    /// The prefix of a header of a copy whose value the target cannot carry, such as bytes on NATS.
+    /// The value is percent-encoded.
+    pub const ENCODED: &str = "encoded-";
+    /// The redrives that have sent the message back: a random id of each, the oldest first,
+    /// separated by commas, at most 16.
+    pub const REDRIVEN: &str = "redriven";
 
     // RabbitMQ and NATS.
 
@@ -99,6 +114,20 @@ pub mod header {
     pub const DELAYED_FOR: &str = "delayed-for";
     /// The number of attempts before the message was put back for a later retry, on RabbitMQ.
     pub const PRIOR_ATTEMPTS: &str = "prior-attempts";
+    /// The property `type` of a message on RabbitMQ.
+    pub const AMQP_TYPE: &str = "amqp-type";
+    /// The property `app-id` of a message on RabbitMQ.
+    pub const AMQP_APP_ID: &str = "amqp-app-id";
+    /// The property `reply-to` of a message on RabbitMQ, which names a queue.
+    pub const AMQP_REPLY_TO: &str = "amqp-reply-to";
+    /// The property `priority` of a message on RabbitMQ, 0 to 255.
+    pub const AMQP_PRIORITY: &str = "amqp-priority";
+    /// The property `expiration` of a message on RabbitMQ, in milliseconds. Dead letters and delayed
+    /// messages keep it as a header, so that they do not expire.
+    pub const AMQP_EXPIRATION: &str = "amqp-expiration";
+    /// The routing key of a message on RabbitMQ, unless it is empty or the message's key. Dead
+    /// letters keep it as a header.
+    pub const AMQP_ROUTING_KEY: &str = "amqp-routing-key";
     /// The number of a publish, on RabbitMQ. Written only if the broker is asked to return
     /// unroutable messages.
     pub const PUBLISH_NUMBER: &str = "publish-number";
@@ -114,13 +143,16 @@ pub mod header {
     pub const REDIS_ESCAPE: &str = "header:";
 
     /// Every header that dead-lettering sets.
-    pub const DEAD_LETTER: [&str; 6] = [
+    pub const DEAD_LETTER: [&str; 9] = [
         DEAD_LETTER_REASON,
         DEAD_LETTER_ERROR_TYPE,
         DEAD_LETTER_TOPIC,
         DEAD_LETTER_ATTEMPTS,
         DEAD_LETTER_PARTITION,
         DEAD_LETTER_OFFSET,
+        DEAD_LETTER_TIMESTAMP,
+        DEAD_LETTER_CUT,
+        DEAD_LETTER_PAYLOAD_SIZE,
     ];
 
     /// The digits of a delay, lowest first. RabbitMQ routes a waiting message to its next queue by
@@ -265,6 +297,7 @@ pub mod attribute {
 /// | `traced_broker.queue.duration` | histogram, s | each delivery with a timestamp: its time in the queue |
 /// | `traced_broker.queue.skewed` | counter, {message} | deliveries whose timestamp lies in the future; their time in the queue counts as zero |
 /// | `traced_broker.context.rejected` | counter, {header} | headers whose context was not used |
+/// | `traced_broker.message.discarded` | counter, {message} | messages that were rejected without a dead-letter topic |
 ///
 /// They are recorded through the global meter provider, or through [the one that was
 /// set](crate::Traced::with_meter_provider). Without a provider, nothing is recorded. Durations
@@ -358,8 +391,15 @@ pub mod metric {
         "Headers whose trace context or baggage was not used.",
     );
 
+    /// Messages that were rejected and are kept nowhere. (Registry of this library.)
+    pub const DISCARDED: Metric = Metric::counter(
+        "traced_broker.message.discarded",
+        "{message}",
+        "Messages that were rejected without a dead-letter topic.",
+    );
+
     /// Every metric.
-    pub const ALL: [Metric; 8] = [
+    pub const ALL: [Metric; 9] = [
         OPERATION_DURATION,
         PROCESS_DURATION,
         SENT_MESSAGES,
@@ -368,5 +408,6 @@ pub mod metric {
         WAIT_DURATION,
         QUEUE_SKEWED,
         CONTEXT_REJECTED,
+        DISCARDED,
     ];
 }

@@ -7,6 +7,8 @@ mod support;
 mod connecting;
 #[path = "amqp/consuming.rs"]
 mod consuming;
+#[path = "amqp/copies.rs"]
+mod copies;
 #[path = "amqp/delaying.rs"]
 mod delaying;
 #[path = "amqp/driving.rs"]

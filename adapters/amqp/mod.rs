@@ -239,6 +239,9 @@ use consume::{Deliveries, Plan, Settlers};
 use error::During;
 use publish::Publisher;
 
+/// The name of the system in spans, and of the native form of its messages.
+const SYSTEM: &str = "rabbitmq";
+
 /// A connection to RabbitMQ; see the [module](self).
 ///
 /// ```rust,no_run
@@ -300,7 +303,7 @@ impl Amqp {
         let publisher = Publisher::start(&settings, Arc::clone(&publishing)).await?;
         let (host, port) = &settings.hosts[host];
         Ok(Self {
-            identity: Identity::new("rabbitmq")
+            identity: Identity::new(SYSTEM)
                 .with_server(host, *port)
                 .with_client_id(&settings.name)
                 .with_max_in_flight(settings.max_in_flight),

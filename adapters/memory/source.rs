@@ -76,6 +76,7 @@ impl MemorySource {
             timestamp: Some(Timestamp { time: stored.time, source: TimestampSource::Broker }),
             partition: None,
             offset: i64::try_from(stored.sequence).ok(),
+            native: None,
             tenure,
             handle: Box::new(handle),
         }

@@ -39,6 +39,7 @@ impl Instant {
                 timestamp: None,
                 partition: None,
                 offset: None,
+                native: None,
                 tenure: tenure.clone(),
                 handle: Box::new(Handle),
             })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use opentelemetry::trace::TraceContextExt;
 
 use super::dead_letter::DeadLetters;
+use super::discarded::Discarded;
 use super::held::Held;
 use super::replay::ReplayMark;
 use super::verdicts::Verdicts;
@@ -25,6 +26,7 @@ pub(crate) struct Consumer {
     pub(crate) guarantee: Guarantee,
     pub(crate) capabilities: Capabilities,
     pub(crate) dead_letters: Option<DeadLetters>,
+    pub(crate) discarded: Discarded,
     pub(crate) held: Held,
     pub(crate) verdicts: Verdicts,
 }
@@ -46,7 +48,11 @@ impl Consumer {
                 None => (extracted.context, None),
             }
         };
-        self.reception.receive(context, dialect, &inbound.headers, is_replayed)
+        let mut origin = self.reception.receive(context, dialect, &inbound.headers, is_replayed);
+        if !origin.is_passed_on() {
+            origin.withheld = Some(Arc::clone(self.telemetry.telemetry.settings.propagation.fields()));
+        }
+        origin
     }
 
     /// Adds the system, the operation and the topic to an error.

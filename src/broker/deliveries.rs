@@ -96,6 +96,7 @@ impl Deliveries {
             }
         };
         let parts = Parts {
+            system: self.consumer.system,
             topic: self.consumer.topic.clone(),
             payload: inbound.payload,
             key: inbound.key,
@@ -104,6 +105,7 @@ impl Deliveries {
             timestamp: inbound.timestamp,
             partition: inbound.partition,
             offset: inbound.offset,
+            native: inbound.native,
             origin,
             deliveries: inbound.deliveries,
             tenure: inbound.tenure,

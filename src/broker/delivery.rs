@@ -8,25 +8,16 @@ use std::time::{Duration, Instant};
 use opentelemetry::Context;
 
 use super::attempt::Attempt;
-use super::burial::{Unburied, bury};
 use super::consumer::Consumer;
 use super::decision::{Decision, Outcome};
-use super::held::{HeldDelivery, due_after};
+use super::held::back_off;
 use super::settlement::{Processed, Settlement};
 use super::verdicts::Remembered;
 use crate::context::ambient;
-use crate::driver::{DeliveryHandle, Disposition};
-use crate::error::{Error, ErrorKind, Result};
+use crate::driver::DeliveryHandle;
+use crate::error::{Error, Result};
 use crate::message::{HandlerError, Received, Verdict};
-use crate::telemetry::span::{ProcessSpan, SettleSpan};
-
-/// Time after which a message comes again whose dead letter the broker refuses for good.
-const UNBURIED_BACK_OFF: Duration = Duration::from_secs(5);
-
-/// Delay of the first retry of a message that is processed without a policy. It doubles with each
-/// attempt, up to the longest.
-const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
+use crate::telemetry::span::ProcessSpan;
 
 /// A delivery: a message that was handed out and is settled once, by value.
 ///
@@ -36,12 +27,12 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
 /// attempt, or, if a handler has begun, as after a failure.
 #[must_use = "a delivery that is dropped unsettled is redelivered"]
 pub struct Delivery {
-    message: Received,
+    pub(super) message: Received,
     /// `None` once settled, and from the start on an at-most-once subscription.
-    handle: Option<Box<dyn DeliveryHandle>>,
-    consumer: Arc<Consumer>,
+    pub(super) handle: Option<Box<dyn DeliveryHandle>>,
+    pub(super) consumer: Arc<Consumer>,
     /// `true` once a handler has begun.
-    is_begun: bool,
+    pub(super) is_begun: bool,
 }
 
 impl Delivery {
@@ -114,9 +105,8 @@ impl Delivery {
     /// ```
     ///
     /// # Errors
-    /// An error means that settling failed: [`ErrorKind::SettlementLost`] if the delivery's
-    /// connection is gone, so that the broker redelivers the message; [`ErrorKind::Unsupported`]
-    /// for a retry or reject on an at-most-once subscription; or the error of a dead letter that the
+    /// An error means that settling failed: `ErrorKind::SettlementLost` if the delivery's connection
+    /// is gone, so that the broker redelivers the message; `ErrorKind::Unsupported` for a retry or reject on an at-most-once subscription; or the error of a dead letter that the
     /// broker refuses for good, after which the message is kept, and its burial is tried again when
     /// it comes again. The handler's own error is in [`Processed::error`].
     pub async fn process<H, F, T>(self, handler: H) -> Result<Processed>
@@ -229,7 +219,7 @@ impl Delivery {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::SettlementLost`] if the message can no longer be settled and is redelivered.
+    /// `ErrorKind::SettlementLost` if the message can no longer be settled and is redelivered.
     pub async fn ack(mut self) -> Result<()> {
         self.settle(Decision::Ack, None).await
     }
@@ -260,7 +250,7 @@ impl Delivery {
     /// ```
     ///
     /// # Errors
-    /// The errors of [`ack`](Self::ack), and [`ErrorKind::Unsupported`] on an at-most-once
+    /// The errors of [`ack`](Self::ack), and `ErrorKind::Unsupported` on an at-most-once
     /// subscription.
     pub async fn retry(mut self, delay: Duration) -> Result<()> {
         self.settle(Decision::Retry(delay), None).await
@@ -319,180 +309,6 @@ impl Delivery {
         }
         span
     }
-
-    /// Settles by the verdict on `error`, `None` for a success; dead letters are published within
-    /// `context`.
-    pub(crate) async fn settle_by(
-        mut self,
-        verdict: Option<Verdict>,
-        error: Option<&HandlerError>,
-        context: &Context,
-    ) -> Concluded<Settlement> {
-        self.is_begun = true;
-        let decision = Decision::of(verdict, error, self.message.attempt);
-        let outcome = match self.carry_out(&decision, Some(context)).await {
-            Ok(Outcome::Open(delay)) => self.send_back(delay, context).await,
-            outcome => outcome,
-        };
-        match outcome {
-            Ok(Outcome::Settled(settlement)) => Concluded::Settled(Ok(settlement)),
-            Ok(Outcome::Unburied(error)) => Concluded::Unburied(self, decision, error),
-            Ok(Outcome::Open(delay)) => Concluded::Again(self, delay),
-            Err(error) => Concluded::Settled(Err(error)),
-        }
-    }
-
-    /// Settles by hand.
-    async fn settle(&mut self, decision: Decision, within: Option<&Context>) -> Result<()> {
-        match self.carry_out(&decision, within).await? {
-            Outcome::Settled(_) => Ok(()),
-            Outcome::Open(delay) => self.send_back_within(delay, within).await.map(drop),
-            Outcome::Unburied(error) => Err(self.keep_unburied(decision, error)),
-        }
-    }
-
-    async fn send_back(&mut self, delay: Duration, within: &Context) -> Result<Outcome> {
-        self.send_back_within(delay, Some(within)).await
-    }
-
-    /// Makes the broker redeliver the message after the delay; holds it here if the broker cannot.
-    async fn send_back_within(&mut self, delay: Duration, within: Option<&Context>) -> Result<Outcome> {
-        if self.consumer.capabilities.retries_natively(delay) {
-            self.tell(Disposition::Retry(delay), within).await?;
-        } else {
-            self.hold(delay, self.message.attempt.saturating_add(1));
-        }
-        Ok(Outcome::Settled(Settlement::Retried))
-    }
-
-    /// Carries out a decision as far as it ends the delivery. A retry leaves it open, and so does a
-    /// dead letter that the broker refuses for good.
-    ///
-    /// A verdict that does not reach the broker is remembered for the next delivery of the message
-    /// to this process.
-    async fn carry_out(&mut self, decision: &Decision, within: Option<&Context>) -> Result<Outcome> {
-        if self.handle.is_none() {
-            return match decision {
-                Decision::Ack => Ok(Outcome::Settled(Settlement::None)),
-                Decision::Retry(_) | Decision::Reject { .. } => Err(self.unsettleable()),
-            };
-        }
-        if self.message.is_lost() {
-            self.remember(decision.remembered());
-            return Err(self.lost());
-        }
-        match decision {
-            Decision::Ack => {
-                self.tell(Disposition::Ack, within).await?;
-                Ok(Outcome::Settled(Settlement::Acknowledged))
-            }
-            Decision::Retry(delay) => Ok(Outcome::Open(*delay)),
-            Decision::Reject { .. } => match self.bury(decision, within).await {
-                Ok(disposition) => {
-                    self.tell(disposition, within).await?;
-                    Ok(Outcome::Settled(Settlement::Rejected))
-                }
-                Err(Unburied::Refused(error)) => Ok(Outcome::Unburied(error)),
-                Err(Unburied::Lost) => {
-                    self.remember(decision.remembered());
-                    Err(self.lost())
-                }
-            },
-        }
-    }
-
-    /// Sends the settlement to the broker, within the context of the work, or the current one if
-    /// there was none.
-    async fn tell(&mut self, disposition: Disposition, within: Option<&Context>) -> Result<()> {
-        let Some(handle) = self.handle.take() else { return Ok(()) };
-        let mut span = SettleSpan::start(&self.consumer.telemetry, disposition, within, self.message.partition());
-        if let Some(span) = &mut span {
-            span.describe(self.message.id(), &*handle);
-        }
-        let settled = handle.settle(disposition).await.map_err(|error| self.consumer.annotate(error, "settle"));
-        if let Some(span) = span {
-            span.finish(&settled);
-        }
-        if settled.is_err() && matches!(disposition, Disposition::Ack | Disposition::Discard) {
-            self.remember(Some(Remembered::Done));
-        }
-        settled
-    }
-
-    /// Publishes the dead letter, if the subscription has a topic for it, and returns the
-    /// disposition to send to the broker.
-    async fn bury(&self, decision: &Decision, within: Option<&Context>) -> Result<Disposition, Unburied> {
-        let Some(dead_letters) = &self.consumer.dead_letters else { return Ok(Disposition::Discard) };
-        let context = within.cloned().unwrap_or_else(ambient::current);
-        bury(dead_letters, &self.message, decision.reason(), &context).await.map(|()| Disposition::Ack)
-    }
-
-    fn remember(&self, verdict: Option<Remembered>) {
-        verdict.into_iter().for_each(|verdict| self.consumer.verdicts.remember(&self.message.parts, verdict));
-    }
-
-    /// Keeps a message whose dead letter the broker refuses for good. When it comes again, only its
-    /// burial is tried again.
-    fn keep_unburied(&mut self, decision: Decision, error: Error) -> Error {
-        self.remember(decision.remembered());
-        if self.consumer.capabilities.retries_natively(UNBURIED_BACK_OFF) {
-            self.handle
-                .take()
-                .into_iter()
-                .for_each(|handle| drop(handle.settle(Disposition::Retry(UNBURIED_BACK_OFF))));
-        } else {
-            self.hold(UNBURIED_BACK_OFF, self.message.attempt);
-        }
-        error.with_context("message", "kept, because its dead letter is refused; the burial is tried again")
-    }
-
-    /// Gives back a message whose dead letter the broker refuses for good, because its consumer
-    /// stops.
-    pub(crate) fn leave_unburied(mut self, decision: Decision) {
-        self.remember(decision.remembered());
-        self.is_begun = false;
-        self.hand_back();
-    }
-
-    /// Discards a message whose dead letter the broker refuses for good.
-    pub(crate) async fn discard(mut self) -> Result<Settlement> {
-        self.tell(Disposition::Discard, None).await.map(|()| Settlement::Rejected)
-    }
-
-    fn hold(&mut self, delay: Duration, attempt: u32) {
-        if let Some(handle) = self.handle.take() {
-            if attempt > self.message.attempt {
-                handle.failed(attempt - 1);
-            }
-            let parts = Arc::clone(&self.message.parts);
-            self.consumer.held.hold(HeldDelivery { parts, attempt, handle }, due_after(delay));
-        }
-    }
-
-    /// Gives the message back: after a failure if a handler has begun, otherwise as if it had never
-    /// been handed out. The settlement is under way then; its answer is not needed.
-    fn hand_back(&mut self) {
-        let attempt = self.message.attempt;
-        let (disposition, delay, next) = match self.is_begun {
-            true => (Disposition::Retry(back_off(attempt)), back_off(attempt), attempt.saturating_add(1)),
-            false => (Disposition::GiveBack, Duration::ZERO, attempt),
-        };
-        if !self.consumer.capabilities.retries_natively(delay) {
-            self.hold(delay, next);
-        } else if let Some(handle) = self.handle.take() {
-            drop(handle.settle(disposition));
-        }
-    }
-
-    fn lost(&self) -> Error {
-        let message = "the message no longer belongs to this consumer and is redelivered";
-        self.consumer.annotate(Error::new(ErrorKind::SettlementLost, message), "settle")
-    }
-
-    fn unsettleable(&self) -> Error {
-        let message = "an at-most-once delivery counts as handled already; it cannot be retried or rejected";
-        self.consumer.annotate(Error::new(ErrorKind::Unsupported, message), "settle")
-    }
 }
 
 impl Drop for Delivery {
@@ -534,10 +350,4 @@ impl<T> Concluded<T> {
             Self::Again(delivery, _) => Err(delivery.lost()),
         }
     }
-}
-
-/// Returns the delay before the next attempt of a message that is processed without a policy.
-fn back_off(attempt: u32) -> Duration {
-    let doublings = attempt.saturating_sub(1).min(16);
-    (FIRST_BACK_OFF * (1 << doublings)).min(LONGEST_BACK_OFF)
 }

@@ -12,6 +12,11 @@ use tokio::time::Instant;
 use crate::driver::DeliveryHandle;
 use crate::message::Parts;
 
+/// Delay of the first retry of a message that is processed without a policy. It doubles with each
+/// attempt, up to the longest.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
+
 /// A delivery that is still unsettled at the broker and will be due again.
 #[derive(Debug)]
 pub(crate) struct HeldDelivery {
@@ -85,6 +90,12 @@ impl Held {
 pub(crate) fn due_after(delay: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(delay).unwrap_or(now + Duration::from_secs(31_536_000))
+}
+
+/// Returns the delay before the next attempt of a message that is processed without a policy.
+pub(crate) fn back_off(attempt: u32) -> Duration {
+    let doublings = attempt.saturating_sub(1).min(16);
+    (FIRST_BACK_OFF * (1 << doublings)).min(LONGEST_BACK_OFF)
 }
 
 #[derive(Debug)]

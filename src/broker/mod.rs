@@ -4,14 +4,17 @@
 mod attempt;
 mod burial;
 mod consumer;
+pub(crate) mod copies;
 mod dead_letter;
 mod decision;
 mod deliveries;
 mod delivery;
+mod discarded;
 mod held;
 mod publisher;
 mod replay;
 mod settlement;
+mod settling;
 mod traced;
 mod verdicts;
 

@@ -174,9 +174,7 @@ impl<D: Driver> Publisher<D> {
         let _place = place.map_err(|_| self.annotate(closed(), topic))?;
         // Taken out only here: otherwise the future would hold the message, and each move would
         // copy both.
-        let Message { payload, key, id, headers, .. } = message;
-        let (payload, key, id, headers) = (payload.take(), key.take(), id.take(), std::mem::take(headers));
-        let confirmation = self.shared.driver.publish(topic, Outbound { payload, key, id, headers, deliver_at });
+        let confirmation = self.shared.driver.publish(topic, Outbound { deliver_at, ..Outbound::take(message) });
         let answer = confirmation.await;
         // Otherwise a loop of publishes to a broker that answers at once would never yield the
         // thread.

@@ -13,8 +13,10 @@ use opentelemetry::trace::{TraceContextExt, TraceId, Tracer, TracerProvider};
 
 use super::TracedBroker;
 use super::consumer::Consumer;
+use super::copies::carry;
 use super::dead_letter::{DeadLetters, Forward};
 use super::deliveries::Deliveries;
+use super::discarded::Discarded;
 use super::held::Held;
 use super::publisher::{Publisher, Shared};
 use super::replay::ReplayMark;
@@ -254,10 +256,16 @@ impl<D: Driver> Traced<D> {
             guarantee: subscription.guarantee(),
             capabilities: driver.capabilities().clone(),
             dead_letters,
+            discarded: Discarded::default(),
             held: Held::default(),
             verdicts: Verdicts::default(),
             topic,
         })
+    }
+
+    /// Converts a copy of a received message to a form that this broker carries.
+    fn carry(&self, message: &mut Message) {
+        carry(message, self.driver().identity().system, self.driver().capabilities());
     }
 
     fn annotate(&self, error: Error, operation: &'static str) -> Error {
@@ -278,20 +286,23 @@ impl<D: Driver> TracedBroker for Traced<D> {
     fn publish<'a>(&'a self, topic: &'a str, mut message: Message) -> BoxFuture<'a, Result<Receipt>> {
         let given = message.context.take();
         let called = if given.is_none() { ambient::active() } else { None };
+        self.carry(&mut message);
         Box::pin(async move {
             let context = given.unwrap_or_else(|| made_in(called));
             self.publisher.publish(topic, message, context).await
         })
     }
 
-    fn publish_batch<'a>(&'a self, topic: &'a str, messages: Vec<Message>) -> BoxFuture<'a, Vec<Result<Receipt>>> {
+    fn publish_batch<'a>(&'a self, topic: &'a str, mut messages: Vec<Message>) -> BoxFuture<'a, Vec<Result<Receipt>>> {
         let called = ambient::active();
+        messages.iter_mut().for_each(|message| self.carry(message));
         Box::pin(async move { self.publisher.publish_batch(topic, messages, made_in(called)).await })
     }
 
     fn forward<'a>(&'a self, topic: &'a str, mut message: Message) -> BoxFuture<'a, Result<Receipt>> {
         let given = message.context.take();
         let called = if given.is_none() { ambient::active() } else { None };
+        self.carry(&mut message);
         Box::pin(async move {
             let context = given.unwrap_or_else(|| made_in(called));
             self.publisher.forward_within(topic, message, context).await
@@ -397,7 +408,14 @@ fn repositions(capabilities: &Capabilities, subscription: &Subscription, start: 
 }
 
 impl<D: Driver> Forward for Publisher<D> {
-    fn forward<'a>(&'a self, topic: &'a str, message: Message, context: Context) -> BoxFuture<'a, Result<Receipt>> {
+    fn is_of_trace(&self, name: &str) -> bool {
+        let fields = self.telemetry.settings.propagation.fields();
+        fields.iter().any(|field| field.eq_ignore_ascii_case(name))
+    }
+
+    fn forward<'a>(&'a self, topic: &'a str, mut message: Message, context: Context) -> BoxFuture<'a, Result<Receipt>> {
+        let driver = &self.shared.driver;
+        carry(&mut message, driver.identity().system, driver.capabilities());
         Box::pin(self.forward_within(topic, message, context))
     }
 }

@@ -101,6 +101,7 @@ mod tests {
             timestamp: None,
             partition: Some(0),
             offset: Some(offset),
+            native: None,
             origin: Origin::default(),
             deliveries: None,
             tenure: Tenure::new(),

@@ -40,9 +40,9 @@ use futures_util::StreamExt;
 
 use crate::error::Result;
 use crate::headers::Headers;
-use crate::message::{Receipt, Start, Subscription, Topic};
+use crate::message::{Message, Receipt, Start, Subscription, Topic};
 
-pub use crate::message::{Tenure, Timestamp, TimestampSource};
+pub use crate::message::{Native, Tenure, Timestamp, TimestampSource};
 pub use broker_url::{BrokerUrl, Secret, Topology, UrlOptions};
 pub use capability::Capabilities;
 pub use confirmation::{Confirmation, Confirmer};
@@ -209,12 +209,36 @@ pub struct Outbound {
     /// [delay](crate::Capabilities::delayed_publish) messages; these keep the message at the broker
     /// until then.
     pub deliver_at: Option<SystemTime>,
+    /// The native form of the message of which this is a copy. A driver of the same system writes
+    /// back what the headers cannot express; a header counts where both differ.
+    pub native: Option<Native>,
+    /// `true` for a copy of a message of this system, under the same id: a driver must not let the
+    /// broker drop it as a duplicate, and hands its id out again.
+    pub is_copy: bool,
+    /// `true` if the broker must refuse the message rather than confirm and drop it when no queue
+    /// takes it. Means nothing on brokers that keep every message.
+    pub is_mandatory: bool,
 }
 
 impl Outbound {
     /// Creates a message with only a payload.
     pub fn new(payload: impl Into<Bytes>) -> Self {
         Self { payload: Some(payload.into()), ..Self::default() }
+    }
+
+    /// Takes the contents out of a message, to be delivered at once.
+    pub(crate) fn take(message: &mut Message) -> Self {
+        let copied = message.copied.take();
+        Self {
+            payload: message.payload.take(),
+            key: message.key.take(),
+            id: message.id.take(),
+            headers: std::mem::take(&mut message.headers),
+            deliver_at: None,
+            is_copy: copied.is_some(),
+            native: copied.and_then(|copied| copied.native),
+            is_mandatory: message.is_mandatory,
+        }
     }
 }
 
@@ -246,6 +270,8 @@ pub struct Inbound {
     pub partition: Option<i32>,
     /// The offset or sequence number.
     pub offset: Option<i64>,
+    /// The parts that only this system knows, for copies of the message; see [`Native`].
+    pub native: Option<Native>,
     /// The time during which the message can be settled.
     pub tenure: Tenure,
     /// The handle that settles the message.
@@ -310,6 +336,7 @@ pub enum Disposition {
 ///     timestamp: None,
 ///     partition: None,
 ///     offset: Some(7),
+///     native: None,
 ///     tenure: Tenure::new(),
 ///     handle: Box::new(Stale { tag: 1 }),
 /// };

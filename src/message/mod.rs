@@ -3,6 +3,7 @@
 mod address;
 pub mod codec;
 mod handler;
+mod native;
 mod receipt;
 mod received;
 mod tenure;
@@ -21,6 +22,7 @@ use crate::context::propagation::{Hop, TracePolicy, TrustBoundary};
 pub use address::{Guarantee, Start, Subscription, Topic};
 pub use handler::{HandlerError, Verdict};
 pub(crate) use handler::{Panicked, TimedOut, describe_panic};
+pub use native::Native;
 pub use receipt::Receipt;
 pub(crate) use received::Parts;
 pub use received::Received;
@@ -52,6 +54,19 @@ pub struct Message {
     pub(crate) hop: Option<Hop>,
     pub(crate) policy: Option<TracePolicy>,
     pub(crate) boundary: Option<Arc<TrustBoundary>>,
+    /// `true` if the broker must not confirm the message and drop it.
+    pub(crate) is_mandatory: bool,
+    /// The parts of the original, if the message is a copy of a received one.
+    pub(crate) copied: Option<Box<Copied>>,
+}
+
+/// The parts of a received message that count for its copies, as far as the target can hold them.
+#[derive(Debug, Clone)]
+pub(crate) struct Copied {
+    /// The system that the original was received from.
+    pub(crate) system: &'static str,
+    pub(crate) id: Option<String>,
+    pub(crate) native: Option<Native>,
 }
 
 impl Message {
@@ -67,6 +82,8 @@ impl Message {
             hop: None,
             policy: None,
             boundary: None,
+            is_mandatory: false,
+            copied: None,
         }
     }
 
@@ -385,10 +402,18 @@ impl Message {
     }
 }
 
-/// Copies a received message to publish or forward it: payload, key and headers are kept.
+/// Copies a received message to publish or forward it: payload, key, id and headers are kept, and on
+/// a broker of the same system the native types and properties, too. Headers that the target cannot
+/// carry are renamed or encoded; the [bridge](crate::bridge) says how.
 ///
-/// The id is not kept: it may have been assigned by the broker, and JetStream would drop the copy
-/// as a duplicate.
+/// On JetStream the id travels in the header
+/// [`MESSAGE_ID`](crate::names::header::MESSAGE_ID), because the server would drop the copy as a
+/// duplicate; [`Received::id`] returns it all the same.
+///
+/// Behind a [trust boundary](Subscription::trust_boundary), or if the subscription
+/// [ignores](TracePolicy::Ignore) the context, the copy has no headers of a trace: it belongs to the
+/// context in which it is published, such as that of the handler, which holds what the boundary
+/// admits.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
@@ -409,16 +434,15 @@ impl Message {
 /// ```
 impl From<&Received> for Message {
     fn from(received: &Received) -> Self {
+        let parts = &received.parts;
+        let mut headers = parts.headers.clone();
+        parts.origin.withhold(&mut headers);
         Self {
-            payload: (!received.is_tombstone()).then(|| received.payload().clone()),
-            key: received.key().cloned(),
-            id: None,
-            headers: received.headers().clone(),
-            context: None,
-            deliver_at: None,
-            hop: None,
-            policy: None,
-            boundary: None,
+            payload: parts.payload.clone(),
+            key: parts.key.clone(),
+            headers,
+            copied: Some(Box::new(Copied { system: parts.system, id: parts.id.clone(), native: parts.native.clone() })),
+            ..Self::new(Bytes::new())
         }
     }
 }

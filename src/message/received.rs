@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::address::Topic;
+use super::native::Native;
 use super::tenure::Tenure;
 use super::timestamp::Queued;
 use super::timestamp::Timestamp;
@@ -15,7 +16,8 @@ use crate::headers::Headers;
 
 /// A received message: payload, key, headers and origin. Cheap to clone.
 ///
-/// The headers are exactly those on the wire: none is added, removed or rewritten.
+/// The headers are those on the wire, with the properties that the adapter maps to headers. Values
+/// are text or bytes; the types that RabbitMQ gives them return in copies only.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
@@ -51,6 +53,8 @@ pub struct Received {
 
 #[derive(Debug)]
 pub(crate) struct Parts {
+    /// The system that the message was received from.
+    pub(crate) system: &'static str,
     pub(crate) topic: Topic,
     pub(crate) payload: Option<Bytes>,
     pub(crate) key: Option<Bytes>,
@@ -59,6 +63,7 @@ pub(crate) struct Parts {
     pub(crate) timestamp: Option<Timestamp>,
     pub(crate) partition: Option<i32>,
     pub(crate) offset: Option<i64>,
+    pub(crate) native: Option<Native>,
     pub(crate) origin: Origin,
     pub(crate) deliveries: Option<u32>,
     pub(crate) tenure: Tenure,

@@ -2,12 +2,16 @@
 //! client.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use traced_broker::driver::{Disposition, Driver, Inbound};
-use traced_broker::{BrokerUrl, Start, Subscription, Topic};
+use traced_broker::{
+    BrokerUrl, HandlerError, Received, Start, Subscription, Topic, Traced, TracedBroker, TracedBrokerExt,
+};
 
 use crate::kit::{self, ack, assert_quiet, message, next_message, publish, publish_numbers, settle, text, topic};
 use crate::support::{Kind, shared};
@@ -276,5 +280,38 @@ async fn core_nats_loses_a_bad_message_and_listens_on() {
             }
         }
         while kit::next_within(&mut source, Duration::from_millis(50)).await.is_some() {}
+    }
+}
+
+/// The client cannot write such headers; the dead letter arrives all the same, after one run of the
+/// handler.
+#[tokio::test]
+async fn a_message_with_headers_that_cannot_be_written_is_buried() {
+    let topic = topic("buried");
+    let dead = format!("{}.dead", &*topic);
+    let broker = Traced::new(kit::connect().await);
+    let workers = || Subscription::new(&*topic).group("workers").dead_letter(&dead);
+    drop(broker.subscribe(workers()).await.unwrap());
+    let mut desk = broker.subscribe(Subscription::new(&dead).group("desk")).await.unwrap();
+    let blocks: [(&[u8], &str, &str); 4] = [
+        (b"NATS/1.0\r\nbad name: x\r\n\r\n", "bad-name", "x"),
+        (b"NATS/1.0\r\nlatin: caf\xe9\r\n\r\n", "encoded-latin", "caf%E9"),
+        (b"NATS/1.0\r\n: x\r\n\r\n", "-", "x"),
+        (b"NATS/1.0\r\ncr: a\rb\r\n\r\n", "encoded-cr", "a%0Db"),
+    ];
+    for (block, name, value) in blocks {
+        Socket::open().await.publish(&topic, block, "odd").await;
+        let runs = AtomicU32::new(0);
+        let handler = async |_: Received| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            Err::<(), _>(HandlerError::reject("odd"))
+        };
+        let consumer = broker.consume(workers(), handler).subscribed().await.unwrap();
+        let mut letter = None;
+        consumer.run_until(async { letter = tokio::time::timeout(kit::SOON, desk.next()).await.ok().flatten() }).await;
+        let letter = letter.expect("a dead letter").unwrap();
+        assert_eq!(letter.message().headers().get_str(name), Some(value), "{}", block.escape_ascii());
+        assert_eq!(runs.into_inner(), 1);
+        letter.ack().await.unwrap();
     }
 }

@@ -7,7 +7,7 @@ use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMe
 use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
 use traced_broker::adapters::memory::Memory;
 use traced_broker::driver::{Driver, Outbound};
-use traced_broker::{Message, Topic, Traced, TracedBroker};
+use traced_broker::{HandlerError, Message, Topic, Traced, TracedBroker};
 
 use crate::scene::{Scene, group, next, process};
 
@@ -167,6 +167,25 @@ async fn headers_that_were_not_used_are_counted_with_the_reason() {
     kinds.sort();
     let expected = [("baggage", "member", 1), ("traceparent", "length", 1), ("tracestate", "orphaned", 1)];
     assert_eq!(kinds, expected.map(|(header, reason, count)| (header.to_owned(), reason.to_owned(), count)));
+}
+
+#[tokio::test]
+async fn what_is_discarded_is_counted() {
+    let measured = Measured::new();
+    let mut deliveries = measured.broker.subscribe(group("t")).await.unwrap();
+    let mut kept = measured.broker.subscribe(group("kept").dead_letter("dead")).await.unwrap();
+    for topic in ["t", "t", "kept"] {
+        measured.broker.publish(topic, Message::new("x")).await.unwrap();
+    }
+    next(&mut deliveries).await.reject("by hand").await.unwrap();
+    let fails = |_| async { Err::<(), _>(HandlerError::reject("sold out")) };
+    next(&mut deliveries).await.process(fails).await.unwrap();
+    next(&mut kept).await.reject("kept").await.unwrap();
+    let discarded = measured.points("traced_broker.message.discarded");
+    let mut errors: Vec<_> = discarded.iter().map(|point| (point.get("error.type"), point.count)).collect();
+    errors.sort();
+    assert_eq!(errors, [(None, 1), (Some("handler_error"), 1)]);
+    assert!(discarded.iter().all(|point| point.get("messaging.destination.name") == Some("t")));
 }
 
 #[tokio::test]

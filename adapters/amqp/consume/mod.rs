@@ -23,6 +23,7 @@ use tokio_util::sync::DropGuard;
 use self::delivery::Handle;
 use self::retry::RetryTarget;
 use self::settle::Settler;
+use super::SYSTEM;
 use super::config::{RoutingKey, Settings};
 use super::connection::Live;
 use super::connection::link::{Link, Pauses};
@@ -32,9 +33,10 @@ use super::headers::incoming::Decoded;
 use super::publish::Publisher;
 use super::topology::waiting::Target;
 use super::topology::{PARKED, declare_group, declare_reader, declare_topic};
-use crate::driver::{Disposition, Inbound, Topology};
+use crate::driver::{Disposition, Inbound, Native, Topology};
 use crate::error::{ErrorKind, Result};
 use crate::message::{Guarantee, Subscription};
+use crate::names::header;
 
 /// The settlers of a driver's subscriptions, for closing. Settlers that are no longer in use are
 /// removed at the next subscription.
@@ -141,17 +143,17 @@ impl Deliveries {
 
     fn inbound(&self, reading: &Reading, delivery: Delivery) -> Inbound {
         let Delivery { delivery_tag: tag, redelivered, properties, data, routing_key, .. } = delivery;
-        let decoded = Decoded::read(&properties, reading.target.as_deref());
+        let mut decoded = Decoded::read(&properties, reading.target.as_deref());
         let at_most_once = self.plan.subscription.guarantee() == Guarantee::AtMostOnce;
         reading.settler.deliver(tag);
         if at_most_once {
             // If the channel has just ended, this fails and the broker redelivers the message.
             let _ = reading.settler.settle(tag, Disposition::Ack);
         }
-        let routed = (self.plan.settings.routing_key == RoutingKey::Key && !routing_key.as_str().is_empty())
-            .then(|| Bytes::copy_from_slice(routing_key.as_str().as_bytes()));
-        let payload = Bytes::from(data);
+        let routed = self.routed(&mut decoded, routing_key.as_str());
+        let (payload, properties) = (Bytes::from(data), Arc::new(properties));
         let attempt = attempt(redelivered, decoded.delivered_before).saturating_add(decoded.tried_before);
+        let native = Some(Native::shared(SYSTEM, properties.clone()));
         let original = Original { properties, routing_key, payload: payload.clone(), attempt };
         let tenure = reading.settler.tenure.clone();
         let (settler, retry_target) = (Arc::clone(&reading.settler), Arc::clone(&reading.retry_target));
@@ -166,9 +168,26 @@ impl Deliveries {
             timestamp: decoded.timestamp,
             partition: None,
             offset: None,
+            native,
             tenure,
             handle: Box::new(Handle { settler, tag, at_most_once, retry_target, original }),
         }
+    }
+}
+
+impl Deliveries {
+    /// Returns the routing key if it is the message's key. Otherwise, it becomes a header.
+    fn routed(&self, decoded: &mut Decoded, routing_key: &str) -> Option<Bytes> {
+        if routing_key.is_empty() {
+            return None;
+        }
+        if self.plan.settings.routing_key == RoutingKey::Key {
+            return Some(Bytes::copy_from_slice(routing_key.as_bytes()));
+        }
+        if !decoded.headers.contains(header::AMQP_ROUTING_KEY) {
+            decoded.headers.append(header::AMQP_ROUTING_KEY, routing_key);
+        }
+        None
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::names::header;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ::bytes::Bytes;
 use lapin::BasicProperties;
@@ -20,7 +21,7 @@ use super::outgoing::{PERSISTENT, ROUTING_HEADERS};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Maximum depth of nested tables and arrays; deeper values are left out.
-const DEEPEST: usize = 16;
+pub(super) const DEEPEST: usize = 16;
 /// Maximum size of the other properties and of the frame's own bytes: nine short strings, and the
 /// rest.
 const BESIDE_THE_TABLE: usize = 9 * 256 + 64;
@@ -28,7 +29,7 @@ const BESIDE_THE_TABLE: usize = 9 * 256 + 64;
 /// The parts of a delivery that are needed to publish it again.
 #[derive(Debug)]
 pub(crate) struct Original {
-    pub(crate) properties: BasicProperties,
+    pub(crate) properties: Arc<BasicProperties>,
     pub(crate) routing_key: ShortString,
     pub(crate) payload: Bytes,
     /// The number of the attempt.
@@ -67,7 +68,7 @@ impl Original {
 
 /// Returns `true` for headers that the broker wrote, whose type it checks, or that are written
 /// anew.
-fn is_left_out(name: &str) -> bool {
+pub(super) fn is_left_out(name: &str) -> bool {
     ROUTING_HEADERS.contains(&name)
         || name == names::DELIVERY_COUNT
         || name == "x-acquired-count"
@@ -106,7 +107,7 @@ fn kept(from: &BasicProperties) -> BasicProperties {
 }
 
 /// Returns the entries that can be written again, up to the first malformed one.
-fn table(mut reader: Reader<'_>, deepest: usize) -> BTreeMap<ShortString, AMQPValue> {
+pub(super) fn table(mut reader: Reader<'_>, deepest: usize) -> BTreeMap<ShortString, AMQPValue> {
     let mut entries = BTreeMap::new();
     while let Some(name) = reader.short_string() {
         let Some(value) = value(&mut reader, deepest) else { break };
@@ -183,7 +184,7 @@ mod tests {
         let raw: Vec<u8> = left_out.into_iter().chain(["tenant", "x-own"]).flat_map(entry).collect();
         let mut wrapped = FieldTable::default();
         wrapped.insert(RAW_TABLE.into(), AMQPValue::ByteArray(raw.into()));
-        let properties = BasicProperties::default().with_headers(wrapped);
+        let properties = Arc::new(BasicProperties::default().with_headers(wrapped));
         let original = Original { properties, routing_key: "key".into(), payload: Bytes::new(), attempt: 7 };
         let delay = Delay::of(Duration::from_millis(0x1020)).unwrap();
         let target = Target::Queue("orders.billing".to_owned());

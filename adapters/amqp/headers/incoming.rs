@@ -57,6 +57,12 @@ impl Decoded {
                 decoded.headers.append(property.header, value.as_str());
             }
         }
+        if let Some(priority) = properties.priority() {
+            decoded.headers.append(header::AMQP_PRIORITY, priority.to_string());
+        }
+        if let Some(expiration) = properties.expiration() {
+            decoded.headers.append(header::AMQP_EXPIRATION, expiration.as_str());
+        }
         for entry in Entries::new(table) {
             match entry {
                 Some((name, value)) => decoded.entry(name, value, target),

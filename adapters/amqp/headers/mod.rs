@@ -3,3 +3,4 @@
 pub(crate) mod copy;
 pub(crate) mod incoming;
 pub(crate) mod outgoing;
+pub(crate) mod typed;

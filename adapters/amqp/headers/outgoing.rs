@@ -13,6 +13,7 @@ use super::super::config::RoutingKey;
 use super::super::topology::delay::Delay;
 use super::super::topology::names;
 use super::super::topology::waiting::{self, Target, labels};
+use super::{copy, typed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::headers::Headers;
 
@@ -35,6 +36,8 @@ pub(crate) struct Envelope<'a> {
     pub(crate) headers: &'a Headers,
     pub(crate) key: Option<&'a Bytes>,
     pub(crate) id: Option<String>,
+    /// The properties of the original, if the message is a copy of one from RabbitMQ.
+    pub(crate) original: Option<&'a BasicProperties>,
     /// The number that identifies a returned message, if the broker is to return it.
     pub(crate) number: Option<i64>,
     /// The wait of a delayed message.
@@ -55,16 +58,16 @@ impl Envelope<'_> {
     /// [`ErrorKind::InvalidMessage`] for values that AMQP cannot carry, [`ErrorKind::TooLarge`] for
     /// properties that exceed one frame: the broker would close the connection.
     pub(crate) fn encode(self, routing: RoutingKey, frame_max: usize) -> Result<(BasicProperties, ShortString)> {
-        let mut encoder = Encoder::new();
+        let mut encoder = Encoder::new(self.headers, self.original, self.wait.is_some());
         for (name, value) in self.headers.iter().filter(|(name, _)| !names::is_reserved(name)) {
             encoder.header(name, value)?;
         }
-        let mut routing_key = ShortString::default();
         match (self.key, routing) {
             (Some(key), RoutingKey::None) => encoder.entry(short(header::KEY)?, text_or_bytes(key), key.len()),
-            (Some(key), RoutingKey::Key) => routing_key = as_routing_key(key)?,
+            (Some(key), RoutingKey::Key) => encoder.routing_key = as_routing_key(key)?,
             (None, _) => {}
         }
+        let routing_key = std::mem::take(&mut encoder.routing_key);
         if let Some(id) = self.id {
             let id = property("the id of the message", id)?;
             encoder.size += 1 + id.as_str().len();
@@ -86,25 +89,52 @@ impl Envelope<'_> {
 
 struct Encoder {
     properties: BasicProperties,
+    routing_key: ShortString,
     table: BTreeMap<ShortString, AMQPValue>,
+    /// The entries whose types are those of the original.
+    typed: BTreeMap<ShortString, AMQPValue>,
     size: usize,
+    is_copy: bool,
+    is_dead: bool,
+    is_delayed: bool,
 }
 
 impl Encoder {
-    fn new() -> Self {
-        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-        Self { properties, table: BTreeMap::new(), size: FIXED_BYTES + RESERVE }
+    fn new(headers: &Headers, original: Option<&BasicProperties>, is_delayed: bool) -> Self {
+        let typed = original.map(|original| typed::agreeing(original, headers)).unwrap_or_default();
+        let sizes = typed.iter().map(|(name, value)| 1 + name.as_str().len() + typed::size(value));
+        Self {
+            size: FIXED_BYTES + RESERVE + sizes.sum::<usize>(),
+            properties: BasicProperties::default().with_delivery_mode(PERSISTENT),
+            routing_key: ShortString::default(),
+            table: BTreeMap::new(),
+            typed,
+            is_copy: original.is_some(),
+            is_dead: headers.contains(header::DEAD_LETTER_TOPIC),
+            is_delayed,
+        }
     }
 
     fn header(&mut self, name: &str, value: &[u8]) -> Result<()> {
+        if self.is_copy && copy::is_left_out(name) {
+            if ROUTING_HEADERS.contains(&name) {
+                // The copy goes to its topic only, wherever else the original went.
+                let name = short(&[header::BRIDGE_RENAMED, name].concat())?;
+                self.entry(name, text_or_bytes(value), value.len());
+            }
+            return Ok(());
+        }
         if ROUTING_HEADERS.contains(&name) {
             let message = "the broker takes a header of this name for routing keys: give it another name";
             return Err(Error::new(ErrorKind::InvalidMessage, message).with_context("header", name));
         }
-        if self.native_property(name, value) {
+        if self.native_property(name, value) || self.native_setting(name, value) {
             return Ok(());
         }
         let name = short(name)?;
+        if self.typed.contains_key(&name) {
+            return Ok(());
+        }
         self.entry(name, text_or_bytes(value), value.len());
         Ok(())
     }
@@ -123,6 +153,32 @@ impl Encoder {
         self.size += 1 + value.len();
         self.properties = (property.set)(std::mem::take(&mut self.properties), text);
         true
+    }
+
+    /// Sets the priority, the time to live or the routing key of the message. Returns `false` if the
+    /// header is none of them, or has to stay a header: a dead letter or a delayed message must not
+    /// expire, and a dead letter goes to its queue by no key of another exchange.
+    fn native_setting(&mut self, name: &str, value: &[u8]) -> bool {
+        let Ok(text) = std::str::from_utf8(value) else { return false };
+        let is = |header: &str| name.eq_ignore_ascii_case(header);
+        let properties = std::mem::take(&mut self.properties);
+        let set = if is(header::AMQP_PRIORITY) {
+            text.parse().map(|priority| properties.clone().with_priority(priority)).ok()
+        } else if is(header::AMQP_EXPIRATION) && !self.is_dead && !self.is_delayed {
+            // The broker closes the channel over any other text.
+            text.parse::<u32>().map(|time| properties.clone().with_expiration(time.to_string().into())).ok()
+        } else if is(header::AMQP_ROUTING_KEY) && !self.is_dead {
+            ShortString::try_new(text).ok().map(|key| {
+                self.routing_key = key;
+                properties.clone()
+            })
+        } else {
+            None
+        };
+        let is_set = set.is_some();
+        self.size += if is_set { 1 + value.len() } else { 0 };
+        self.properties = set.unwrap_or(properties);
+        is_set
     }
 
     /// Adds an entry. Further values of the same name form an array, because a table holds each
@@ -149,6 +205,7 @@ impl Encoder {
         // A clock before 1970 is not an error.
         let now = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let milliseconds = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        self.table.append(&mut self.typed);
         self.entry(short(header::TIMESTAMP_IN_MS)?, AMQPValue::LongLongInt(milliseconds), 4);
         if self.size > frame_max {
             return Err(Error::new(ErrorKind::TooLarge, "the headers are larger than the broker accepts")

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use self::channel::{Publication, PublishChannel};
 use self::in_flight::{InFlight, Permit};
 use self::refusals::Refusals;
+use super::SYSTEM;
 use super::config::Settings;
 use super::connection::link::{Link, Pauses, closed, disconnected};
 use super::connection::{Live, pending};
@@ -24,7 +25,7 @@ use super::headers::copy::Original;
 use super::headers::outgoing::{Envelope, Waiting};
 use super::topology::delay::Delay;
 use super::topology::waiting::{Target, exchange};
-use crate::driver::{Confirmation, Outbound};
+use crate::driver::{Confirmation, Native, Outbound};
 use crate::error::{Error, ErrorKind, PublishOutcome, Result};
 use crate::message::{Receipt, Topic};
 
@@ -75,9 +76,10 @@ impl Publisher {
         let lane = self.lane()?;
         self.refusals.check(topic)?;
         let place = self.places.take()?;
-        let number = lane.number();
+        let number = if message.is_mandatory { Some(lane.number_of_mandatory()) } else { lane.number() };
         let (headers, key) = (&message.headers, message.key.as_ref());
-        let envelope = Envelope { headers, key, id: message.id, number, wait: None };
+        let original = original(message.native.as_ref());
+        let envelope = Envelope { headers, key, id: message.id, original, number, wait: None };
         let (properties, routing_key) = envelope.encode(self.settings.routing_key, lane.frame_max)?;
         let refusals = Arc::clone(&self.refusals);
         let publication = Publication { routing_key, properties, payload, number, place };
@@ -103,7 +105,8 @@ impl Publisher {
             let encode = |lane: &PublishChannel, delay, number| {
                 let wait = Some(Waiting { until, delay, target: &target });
                 let (headers, key) = (&message.headers, message.key.as_ref());
-                let envelope = Envelope { headers, key, id: message.id, number: Some(number), wait };
+                let original = original(message.native.as_ref());
+                let envelope = Envelope { headers, key, id: message.id, original, number: Some(number), wait };
                 envelope.encode(routing, lane.frame_max)
             };
             publisher.keep(&target, Instant::now() + delay, payload, place, encode).await
@@ -241,4 +244,9 @@ impl Publisher {
             pauses.next().await;
         }
     }
+}
+
+/// Returns the properties of the message of which this is a copy, if RabbitMQ delivered it.
+fn original(native: Option<&Native>) -> Option<&BasicProperties> {
+    native?.of(SYSTEM)
 }

@@ -39,7 +39,7 @@ pub(crate) struct Property {
 }
 
 /// The headers that AMQP carries as properties.
-pub(crate) const PROPERTIES: [Property; 3] = [
+pub(crate) const PROPERTIES: [Property; 6] = [
     Property {
         header: header::CONTENT_TYPE,
         get: BasicProperties::content_type,
@@ -55,4 +55,7 @@ pub(crate) const PROPERTIES: [Property; 3] = [
         get: BasicProperties::correlation_id,
         set: BasicProperties::with_correlation_id,
     },
+    Property { header: header::AMQP_TYPE, get: BasicProperties::kind, set: BasicProperties::with_type },
+    Property { header: header::AMQP_APP_ID, get: BasicProperties::app_id, set: BasicProperties::with_app_id },
+    Property { header: header::AMQP_REPLY_TO, get: BasicProperties::reply_to, set: BasicProperties::with_reply_to },
 ];

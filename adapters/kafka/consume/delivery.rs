@@ -67,6 +67,7 @@ impl Taken {
             timestamp: self.timestamp,
             partition: Some(partition),
             offset: Some(self.offset),
+            native: None,
             tenure,
             handle: Box::new(handle),
         }

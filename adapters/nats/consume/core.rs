@@ -129,6 +129,7 @@ fn inbound(message: Message, tenure: Tenure) -> Inbound {
         timestamp: None,
         partition: None,
         offset: None,
+        native: None,
         tenure,
         handle: Box::new(Heard),
     }

@@ -207,6 +207,7 @@ fn inbound(session: Arc<Session>, arrived: Arrived) -> Inbound {
         timestamp: tokens.published.map(|time| Timestamp { time, source: TimestampSource::Broker }),
         partition: None,
         offset: i64::try_from(tokens.stream_sequence).ok(),
+        native: None,
         tenure: session.tenure.clone(),
         handle: Box::new(Settling { session, slot, tokens, settled: false }),
     }

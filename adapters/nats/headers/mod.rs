@@ -24,6 +24,7 @@ const VERSION: &str = "NATS/1.0";
 
 const KEY_NAME: HeaderName = HeaderName::from_static(header::KEY);
 const KEY_BASE64_NAME: HeaderName = HeaderName::from_static(header::KEY_BASE64);
+const MESSAGE_ID_NAME: HeaderName = HeaderName::from_static(header::MESSAGE_ID);
 const DELAYED_ID_NAME: HeaderName = HeaderName::from_static(header::DELAYED_ID);
 
 /// The schedule of a delayed message.
@@ -46,7 +47,9 @@ pub(super) struct Block {
 pub(super) fn write(message: &Outbound) -> Result<Block> {
     let mut block = Block { headers: None, wire_len: 0 };
     if let Some(id) = message.id.as_deref().filter(|id| !id.is_empty()) {
-        block.put(NATS_MESSAGE_ID, value(id.as_bytes()).map_err(|why| why.with_context("part", "message id"))?);
+        // The server would drop a copy under the id that it has seen.
+        let name = if message.is_copy { MESSAGE_ID_NAME } else { NATS_MESSAGE_ID };
+        block.put(name, value(id.as_bytes()).map_err(|why| why.with_context("part", "message id"))?);
     }
     if let Some(key) = &message.key {
         match value(key) {
@@ -151,7 +154,7 @@ pub(super) fn read(block: Option<&HeaderMap>) -> Contents {
             contents.put(name.as_ref(), value.as_str().as_bytes());
         }
     }
-    contents
+    contents.with_id_of_copy()
 }
 
 /// Reads the bytes of any header block: lines that are headers become headers, others are counted.
@@ -177,7 +180,7 @@ pub(super) fn read_raw(block: &[u8]) -> Contents {
         }
         contents.put(name, value.trim_ascii());
     }
-    contents
+    contents.with_id_of_copy()
 }
 
 fn is_folded(line: &[u8]) -> bool {
@@ -203,6 +206,14 @@ impl Contents {
         } else {
             self.headers.append(name, value);
         }
+    }
+
+    /// Reads the id of a copy, which is in a header of this library: see [`write`].
+    fn with_id_of_copy(mut self) -> Self {
+        if self.id.is_none() {
+            self.id = self.headers.get_str(header::MESSAGE_ID).map(str::to_owned);
+        }
+        self
     }
 
     fn put_id(&mut self, value: &[u8]) {

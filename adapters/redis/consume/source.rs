@@ -56,6 +56,7 @@ impl Batch {
             timestamp: id.timestamp(),
             partition: None,
             offset: None,
+            native: None,
             tenure: self.generation.tenure(),
             handle,
         })

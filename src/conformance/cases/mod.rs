@@ -1,5 +1,6 @@
 //! The cases, by area.
 
+mod copies;
 mod delays;
 mod delivery;
 mod failures;
@@ -41,6 +42,7 @@ pub fn cases() -> &'static [Case] {
             runtime::CASES,
             failures::CASES,
             patterns::CASES,
+            copies::CASES,
             &traces::cases(),
             restart::CASES,
             failures::killed::CASES,

@@ -47,4 +47,5 @@ pub(super) const METRICS: &[Metric] = &[
     ours(metric::WAIT_DURATION, &[ALWAYS, PARTITION, GROUP]),
     ours(metric::QUEUE_SKEWED, &[ALWAYS, PARTITION, GROUP, QUEUE]),
     ours(metric::CONTEXT_REJECTED, &[ALWAYS, GROUP, CONTEXT]),
+    ours(metric::DISCARDED, &[ALWAYS, PARTITION, GROUP, ERROR]),
 ];

@@ -15,7 +15,7 @@ use crate::context::w3c;
 use crate::headers::Headers;
 
 /// The names of parent, list and baggage for each binding.
-const BINDINGS: [[&str; 3]; 4] = [
+pub(super) const BINDINGS: [[&str; 3]; 4] = [
     ["ce-traceparent", "ce-tracestate", "ce-baggage"],
     ["ce_traceparent", "ce_tracestate", "ce_baggage"],
     ["cloudEvents:traceparent", "cloudEvents:tracestate", "cloudEvents:baggage"],

@@ -13,7 +13,7 @@ use super::ids::{self, is_hexadecimal, only};
 use crate::headers::Headers;
 
 pub(in crate::context) const TRACE: &str = "uber-trace-id";
-const BAGGAGE: &str = "uberctx-";
+pub(super) const BAGGAGE: &str = "uberctx-";
 
 pub(super) fn read(headers: &Headers) -> Option<Context> {
     let value = only(headers, TRACE)?;

@@ -8,7 +8,7 @@ use crate::context::dialect::{json, renamed};
 use crate::headers::Headers;
 
 /// `System.Diagnostics.Activity.Id`, as in Wolverine.
-const ACTIVITY_ID: &str = "mt-activity-id";
+pub(super) const ACTIVITY_ID: &str = "mt-activity-id";
 
 /// The media type of the envelope.
 const ENVELOPE: &str = "application/vnd.masstransit+json";

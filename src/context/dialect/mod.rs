@@ -138,6 +138,25 @@ impl Dialect {
         }
     }
 
+    /// Returns `true` for a header that holds context in this dialect, in any case of its letters.
+    pub(crate) fn writes(self, name: &str) -> bool {
+        let is = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
+        match self {
+            Self::CloudEvents => is(cloud_events::BINDINGS.as_flattened()),
+            Self::MassTransit => is(&[mass_transit::ACTIVITY_ID]),
+            Self::Wolverine => is(&[renamed::WOLVERINE]),
+            Self::NatsServer => is(&[renamed::NATS_SERVER]),
+            Self::B3 => is(&[b3::SINGLE, b3::TRACE_ID, b3::SPAN_ID, b3::SAMPLED, b3::FLAGS]),
+            Self::Jaeger => {
+                let lead = name.get(..jaeger::BAGGAGE.len()).unwrap_or_default();
+                is(&[jaeger::TRACE]) || lead.eq_ignore_ascii_case(jaeger::BAGGAGE)
+            }
+            Self::Azure => is(&[renamed::AZURE]),
+            // Their contexts are in envelopes, which are the application's data.
+            Self::Watermill | Self::Dapr | Self::FastStream => false,
+        }
+    }
+
     /// Reads the context that a message carries in this dialect, onto an empty context: a remote
     /// span and baggage. `None` without a valid remote span.
     ///

@@ -9,14 +9,14 @@ use crate::headers::Headers;
 
 /// `System.Diagnostics.Activity.Id`, which is a `traceparent` unless the program chose the older,
 /// hierarchical form.
-const WOLVERINE: &str = "parent-id";
+pub(super) const WOLVERINE: &str = "parent-id";
 
 /// The name with its first letter overwritten in place, which hides it from the server's own
 /// tracing.
-const NATS_SERVER: &str = "xraceparent";
+pub(super) const NATS_SERVER: &str = "xraceparent";
 
 /// "traceparent must match Diagnostic-Id" if both are present, so either may be used.
-const AZURE: &str = "diagnostic-id";
+pub(super) const AZURE: &str = "diagnostic-id";
 
 pub(super) fn wolverine(headers: &Headers) -> Option<Context> {
     under(headers, WOLVERINE, None)

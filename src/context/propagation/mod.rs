@@ -58,6 +58,11 @@ impl Propagation {
         Self { custom: Some(propagator), fields }
     }
 
+    /// Returns the headers that may carry context.
+    pub(crate) fn fields(&self) -> &Arc<[String]> {
+        &self.fields
+    }
+
     /// Replaces any context in the headers with that of `span`, which was started under `context`,
     /// or with `context` itself if no span was made. A boundary releases only a part of it.
     pub(crate) fn inject(

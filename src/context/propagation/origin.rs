@@ -8,6 +8,7 @@ use super::boundary::{TrustBoundary, carry_baggage};
 use super::policy::{Hop, TracePolicy, said_in};
 use crate::context::dialect::Dialect;
 use crate::headers::Headers;
+use crate::names::header;
 
 /// The creation context of a message, and the policy that the consumer applies to it.
 #[derive(Debug, Clone, Default)]
@@ -19,9 +20,36 @@ pub(crate) struct Origin {
     pub(crate) dialect: Option<Dialect>,
     /// `true` if the message crossed a trust boundary.
     pub(crate) is_foreign: bool,
+    /// The headers of the propagator in use, if the context must not leave with a copy.
+    pub(crate) withheld: Option<Arc<[String]>>,
 }
 
 impl Origin {
+    /// Returns `true` if copies of the message keep its creation context. A context that is foreign
+    /// or ignored here must not count elsewhere.
+    pub(crate) fn is_passed_on(&self) -> bool {
+        !self.is_foreign && self.policy != TracePolicy::Ignore
+    }
+
+    /// Removes the sender's context and its requests from the headers of a copy, in every form that
+    /// a reader could understand, unless they are passed on.
+    pub(crate) fn withhold(&self, headers: &mut Headers) {
+        if self.is_passed_on() || headers.is_empty() {
+            return;
+        }
+        let fields = self.withheld.as_deref().unwrap_or_default();
+        let always =
+            [header::TRACEPARENT, header::TRACESTATE, header::BAGGAGE, header::TRACE_HOP, header::TRACE_POLICY];
+        for name in always.into_iter().chain(fields.iter().map(String::as_str)) {
+            headers.remove(name);
+        }
+        for dialect in Dialect::ALL {
+            if dialect.read(headers, None).is_some() {
+                headers.retain(|name, _| !dialect.writes(name));
+            }
+        }
+    }
+
     /// Returns the context in which the process span is started.
     pub(crate) fn parent(&self) -> Context {
         match self.policy {
@@ -79,11 +107,11 @@ impl Reception {
             let ignore = self.policy == Some(TracePolicy::Ignore);
             let policy = if ignore { TracePolicy::Ignore } else { TracePolicy::Link };
             let context = boundary.admit(&context);
-            return Origin { context, hop, policy, dialect, is_foreign: true };
+            return Origin { context, hop, policy, dialect, is_foreign: true, withheld: None };
         }
         let asked = asked.filter(|_| hop != Hop::Replay);
         let policy = self.policy.or(asked).or_else(|| self.for_hop(hop)).unwrap_or_else(|| hop.default_policy());
-        Origin { context, hop, policy, dialect, is_foreign: false }
+        Origin { context, hop, policy, dialect, is_foreign: false, withheld: None }
     }
 
     fn for_hop(&self, hop: Hop) -> Option<TracePolicy> {

@@ -11,10 +11,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::progress::Counts;
 use crate::broker::TracedBroker;
-use crate::context::propagation::{Hop, TracePolicy};
+use crate::broker::copies::cross;
+use crate::context::propagation::Hop;
 use crate::error::{Error, ErrorKind};
 use crate::message::{HandlerError, Message, Panicked, Received, Topic, Verdict};
-use crate::runtime::bridge::{MAX_HOPS, Prepare, header_rules};
+use crate::runtime::bridge::{MAX_HOPS, Prepare};
 use crate::runtime::consume::Retry;
 
 /// The copier of a bridge's messages.
@@ -116,10 +117,10 @@ impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
 
     async fn try_copy(&self, received: &Received) -> Result<(), HandlerError> {
         let mut message = self.addressed(received)?;
-        let (headers, counts) = header_rules::cross(&message.headers, self.to.capabilities().header_values);
+        let (headers, counts) = cross(&message.headers, self.to.capabilities().header_values);
         message.headers = headers;
         let bytes = message.payload().len();
-        let is_ours = is_passed_on(received);
+        let is_ours = received.origin().is_passed_on();
         let sent = if is_ours { self.to.forward(&self.topic, message) } else { self.to.publish(&self.topic, message) };
         sent.await.map_err(refused)?;
         self.counts.copied(bytes, counts);
@@ -130,6 +131,7 @@ impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
     fn addressed(&self, received: &Received) -> Result<Message, HandlerError> {
         let mut message = Message::from(received);
         message.hop = hop(received);
+        message.is_mandatory = true;
         self.keep_id(&mut message, received);
         self.keep_tombstone(&mut message);
         count_hop(&mut message)?;
@@ -139,20 +141,13 @@ impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
         prepared.unwrap_or_else(|panic| Err(HandlerError::retry(Panicked::with(&*panic))))
     }
 
+    /// Leaves out an id that the source assigned: it means nothing at another broker.
     fn keep_id(&self, message: &mut Message, received: &Received) {
-        let header = message.headers.get_str(header::MESSAGE_ID);
         // A Redis entry always has an id; the sender's id is in the header.
-        let id = received.id().filter(|id| self.source != "redis" || header == Some(*id)).map(str::to_owned);
-        if self.source == "nats" && self.to.system() == "nats" {
-            if let (None, Some(id)) = (header, id) {
-                message.headers.append(header::MESSAGE_ID, id);
-            }
-            return;
+        let header = message.headers.get_str(header::MESSAGE_ID);
+        if self.source == "redis" && header != received.id() {
+            message.copied = None;
         }
-        if id.is_some() && header == id.as_deref() {
-            message.headers.remove(header::MESSAGE_ID);
-        }
-        message.id = id;
     }
 
     fn keep_tombstone(&self, message: &mut Message) {
@@ -168,13 +163,6 @@ impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
             message.headers.remove(header::BRIDGE_TOMBSTONE);
         }
     }
-}
-
-/// Returns `true` if the copy keeps the creation context. A context that is ignored on this side
-/// must not count on the other.
-fn is_passed_on(received: &Received) -> bool {
-    let origin = received.origin();
-    !origin.is_foreign && origin.policy != TracePolicy::Ignore
 }
 
 /// Returns the kind of hop of the copy. A message that was late at the source is late at the target

@@ -27,11 +27,15 @@
 //!   ASCII become `-`; for other targets, NUL does. A name that is empty or longer than 255 bytes
 //!   does not cross.
 //! - **Values** cross unchanged, except to a target with text headers: surrounding white space is
-//!   removed, and a value that is not text, or contains control characters, does not cross.
+//!   removed, and a value that is not text, or contains control characters, crosses percent-encoded
+//!   under its name with the prefix [`header::ENCODED`](crate::names::header::ENCODED).
 //! - **Ids** are the sender's; an id that the source itself assigned (a Redis entry's) does not
 //!   cross. A target that drops duplicates by id also drops repetitions of the bridge. From NATS to
 //!   NATS, the id becomes the header `message-id`: source and target may be subjects of one stream,
-//!   which would confirm the copy and not store it.
+//!   which would confirm the copy and not store it. The copy's [id](Received::id) is still the same.
+//! - **Native types and properties** cross between brokers of one system: RabbitMQ's typed tables,
+//!   numbers, flags and nulls arrive as they were sent. Its properties are headers elsewhere, such
+//!   as [`header::AMQP_TYPE`](crate::names::header::AMQP_TYPE), and properties again on RabbitMQ.
 //! - **Messages without a payload** arrive with an empty payload and the header
 //!   [`header::BRIDGE_TOMBSTONE`](crate::names::header::BRIDGE_TOMBSTONE) if the target has no such
 //!   messages. A bridge to a target that has them restores them.
@@ -42,7 +46,8 @@
 //! header here.
 //!
 //! # Delivery
-//! A message is acknowledged at the source when the target has confirmed the copy. After a crash,
+//! A message is acknowledged at the source when the target has confirmed the copy. A copy that no
+//! queue takes is refused by the target, also on a RabbitMQ that would drop other messages. After a crash,
 //! or a publish of unknown outcome, there may be two copies, but never none (except on a target
 //! that [confirms nothing](crate::driver::capability::Confirm::Never)). Up to
 //! [`in_flight`](Bridge::in_flight) messages are in flight at a time; copies start in the order in
@@ -63,7 +68,6 @@
 //! redelivered.
 
 mod copier;
-mod header_rules;
 mod progress;
 
 use std::fmt;
@@ -83,7 +87,7 @@ use crate::runtime::consume::{Consume, Report, Retry, Settings};
 use copier::Copier;
 use progress::Watch;
 
-pub use header_rules::RESERVED;
+pub use crate::broker::copies::RESERVED;
 pub use progress::Progress;
 
 /// The default of [`Bridge::in_flight`].

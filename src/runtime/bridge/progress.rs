@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::header_rules::HeaderCounts;
+use crate::broker::copies::HeaderCounts;
 
 /// The progress of a bridge since it began to run.
 ///

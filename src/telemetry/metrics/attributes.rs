@@ -48,6 +48,6 @@ impl MetricAttributes {
 }
 
 /// Returns the attributes with `more` appended.
-pub(crate) fn with<const N: usize>(base: &[KeyValue], more: [KeyValue; N]) -> Arc<[KeyValue]> {
+pub(crate) fn with(base: &[KeyValue], more: impl IntoIterator<Item = KeyValue>) -> Arc<[KeyValue]> {
     base.iter().cloned().chain(more).collect()
 }

@@ -31,6 +31,7 @@ pub(crate) struct Instruments {
     pub(crate) wait_duration: Histogram<f64>,
     pub(crate) skewed: Counter<u64>,
     pub(crate) rejected: Counter<u64>,
+    pub(crate) discarded: Counter<u64>,
 }
 
 impl Instruments {
@@ -52,6 +53,7 @@ impl Instruments {
             wait_duration: histogram(metric::WAIT_DURATION),
             skewed: counter(metric::QUEUE_SKEWED),
             rejected: counter(metric::CONTEXT_REJECTED),
+            discarded: counter(metric::DISCARDED),
         }
     }
 }

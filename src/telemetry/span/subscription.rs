@@ -60,6 +60,13 @@ impl SubscriptionTelemetry {
         }
     }
 
+    /// Counts a message that was rejected and is kept nowhere.
+    pub(crate) fn discard(&self, message: &Received, error_type: Option<&'static str>) {
+        let Some(instruments) = self.telemetry.metrics.instruments() else { return };
+        let error = error_type.map(|kind| KeyValue::new(attribute::ERROR_TYPE, kind));
+        instruments.discarded.add(1, &with(&self.process.counted.at(message.partition()), error));
+    }
+
     /// Records the metrics of a delivery that is handed out.
     pub(crate) fn count(&self, message: &Received) {
         let Some(instruments) = self.telemetry.metrics.instruments() else { return };

@@ -3,6 +3,7 @@
 //! The number at the start of a case's name is that of the [break](crate::conformance::breaks).
 
 mod batches;
+mod boundaries;
 mod contexts;
 mod dead_letters;
 mod elsewhere;
@@ -33,6 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
         retries::CASES,
         dead_letters::CASES,
         policies::CASES,
+        boundaries::CASES,
         elsewhere::CASES,
         contexts::CASES,
         propagators::CASES,

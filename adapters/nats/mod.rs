@@ -419,7 +419,7 @@ impl Driver for Nats {
                 if self.capabilities.delayed_publish {
                     self.oddities.learn(&self.link, topic, &stream).await?;
                 }
-                Ok(Destination::new().with_attribute(attribute::NATS_STREAM, stream.config.name.as_str()))
+                Ok(Destination::new().with_attribute(attribute::NATS_STREAM, stream.name.as_str()))
             }
         }
     }

@@ -4,5 +4,6 @@ pub(crate) mod api;
 pub(crate) mod capabilities;
 pub(crate) mod dial;
 pub(crate) mod health;
+pub(crate) mod info;
 pub(crate) mod link;
 pub(crate) mod replies;

@@ -4,9 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::datetime::DateTime;
-use async_nats::jetstream::consumer;
-use async_nats::jetstream::stream::RetentionPolicy;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
@@ -16,6 +13,7 @@ use crate::message::{Start, Subscription};
 use super::super::config::{Acknowledge, Config};
 use super::super::connection::dial::{Dial, Notices, Queues, pause};
 use super::super::connection::health::Health;
+use super::super::connection::info::ConsumerInfo;
 use super::super::connection::link::Link;
 use super::super::topology::{Begin, Wanted};
 use super::session::{Consumer, Opening, Session};
@@ -54,7 +52,7 @@ struct ReadState {
     /// The position at which to begin if the server no longer knows.
     begin: Begin,
     /// The creation time of the stream in which `begin` is valid.
-    stream_created: Option<DateTime>,
+    stream_created: Option<String>,
     stream: Option<String>,
     attempt: usize,
 }
@@ -139,28 +137,28 @@ impl Reader {
     }
 
     /// Returns the consumer, created again at its position if it is gone.
-    async fn consumer(&self, again: bool) -> Result<consumer::Info> {
+    async fn consumer(&self, again: bool) -> Result<ConsumerInfo> {
         let stream = topology::stream(&self.link, &self.config, &self.topic).await?;
-        if !self.durable && stream.config.retention == RetentionPolicy::WorkQueue {
+        if !self.durable && stream.retention == "workqueue" {
             let message =
                 "the stream is a work queue, where a message goes to one reader and is gone: join a group to take some";
-            return Err(Error::new(ErrorKind::Unsupported, message).with_context("stream", stream.config.name));
+            return Err(Error::new(ErrorKind::Unsupported, message).with_context("stream", stream.name));
         }
         let begin = {
             let mut state = self.state.lock();
-            if state.stream_created.is_some_and(|created| created != stream.created) {
+            if state.stream_created.as_ref().is_some_and(|created| *created != stream.created) {
                 // Another stream of the same name: all its messages came after the subscription
                 // began.
                 state.begin = Begin::Start(Start::Earliest);
             }
-            state.stream_created = Some(stream.created);
-            state.stream = Some(stream.config.name.clone());
+            state.stream_created = Some(stream.created.clone());
+            state.stream = Some(stream.name.clone());
             state.begin
         };
         let (topic, name, durable) = (&self.topic, &self.name, self.durable);
         let wanted = Wanted { stream: &stream, topic, name, durable, may_exist: durable || again, begin };
         let info = topology::consumer(&self.link, &self.config, &wanted).await?;
-        self.state.lock().begin = Begin::Sequence(info.ack_floor.stream_sequence.saturating_add(1));
+        self.state.lock().begin = Begin::Sequence(info.ack_floor.saturating_add(1));
         Ok(info)
     }
 
@@ -212,17 +210,15 @@ impl Drop for Reader {
     }
 }
 
-impl From<consumer::Info> for Consumer {
-    fn from(info: consumer::Info) -> Self {
+impl From<ConsumerInfo> for Consumer {
+    fn from(info: ConsumerInfo) -> Self {
         let config = &info.config;
-        // If a back-off is configured, its first value replaces `ack_wait`.
-        let ack_wait = config.backoff.first().copied().unwrap_or(config.ack_wait);
         Self {
-            next: api::next_of(&info.stream_name, &info.name),
-            ack_wait,
-            max_batch: usize::try_from(config.max_batch).ok().filter(|most| *most > 0),
-            max_expires: Some(config.max_expires).filter(|longest| !longest.is_zero()),
-            stream: info.stream_name,
+            next: api::next_of(&info.stream, &info.name),
+            ack_wait: config.ack_wait(),
+            max_batch: config.limit("max_batch").and_then(|most| usize::try_from(most).ok()),
+            max_expires: Some(config.duration("max_expires")).filter(|longest| !longest.is_zero()),
+            stream: info.stream,
             name: info.name,
         }
     }

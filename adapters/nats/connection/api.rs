@@ -2,7 +2,7 @@
 //!
 //! Requests and answers are JSON values, whose code is compiled once, within `serde_json`.
 
-use async_nats::{StatusCode, Subject};
+use async_nats::{Message, StatusCode, Subject};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -100,6 +100,23 @@ pub(crate) async fn stored_message(link: &Link, stream: &str, sequence: u64) -> 
     find_message(link, stream, object([("seq", sequence.into())])).await
 }
 
+/// Reads the last message at a subject of a stream, as its leader has it; `None` if there is none.
+pub(crate) async fn last_message(link: &Link, stream: &str, subject: &str) -> Result<Option<StoredMessage>> {
+    find_message(link, stream, object([("last_by_subj", subject.into())])).await
+}
+
+/// Deletes a message of a stream without waiting.
+pub(crate) fn forget_message(link: &Link, stream: &str, sequence: u64) {
+    let request = object([("seq", sequence.into()), ("no_erase", true.into())]);
+    let _ = link.tell(format!("{API}.STREAM.MSG.DELETE.{stream}").into(), request.to_string().into());
+}
+
+/// Deletes the messages at these subjects of a stream without waiting.
+pub(crate) fn purge(link: &Link, stream: &str, subjects: &str) {
+    let request = object([("filter", subjects.into())]).to_string();
+    let _ = link.tell(format!("{API}.STREAM.PURGE.{stream}").into(), request.into());
+}
+
 async fn find_message(link: &Link, stream: &str, request: Value) -> Result<Option<StoredMessage>> {
     match call(link, &format!("STREAM.MSG.GET.{stream}"), request).await {
         Ok(found) => StoredMessage::read(&found["message"]).map(Some),
@@ -130,6 +147,11 @@ async fn call(link: &Link, endpoint: &str, request: Value) -> Result<Value> {
     if answer.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(Error::new(ErrorKind::Unavailable, "JetStream does not answer: it is off, or starting"));
     }
+    read(&answer)
+}
+
+/// Reads an answer, which may be a refusal.
+pub(crate) fn read(answer: &Message) -> Result<Value> {
     let answer = std::str::from_utf8(&answer.payload).map_err(error::unreadable)?;
     let answer: Value = answer.parse().map_err(error::unreadable::<serde_json::Error>)?;
     match &answer["error"] {

@@ -1,6 +1,7 @@
 //! The connection: dialling, its state, requests and their replies.
 
 pub(crate) mod api;
+pub(crate) mod background;
 pub(crate) mod capabilities;
 pub(crate) mod dial;
 pub(crate) mod health;

@@ -13,6 +13,7 @@ use super::super::connection::info::StreamInfo;
 use super::super::connection::link::Link;
 use super::super::topology::{self, Begin, Wanted};
 use super::Sessions;
+use super::attempts::AllAttempts;
 use super::session::Session;
 use super::window::Unsettled;
 use crate::adapters::nats::connection::api;
@@ -26,6 +27,7 @@ pub(crate) async fn set(
     link: &Link,
     config: &Config,
     sessions: &Sessions,
+    attempts: &AllAttempts,
     topic: &str,
     name: &str,
     start: Start,
@@ -41,13 +43,17 @@ pub(crate) async fn set(
     if config.level >= MOVES {
         let sequence = sequence(link, config, &stream, topic, start).await?;
         match api::reset_consumer(link, &stream.name, name, sequence).await {
-            Ok(()) => return held.has_moved(),
+            Ok(()) => {
+                attempts.forget(link, &stream.name, name);
+                return held.has_moved();
+            }
             // The server does not move a group back beyond the position where it was created.
             Err(error) if error.kind() == ErrorKind::Conflict => {}
             Err(error) => return Err(error.with_context("consumer", name)),
         }
     }
     recreate(link, config, &stream, name, start).await?;
+    attempts.forget(link, &stream.name, name);
     held.has_moved()
 }
 

@@ -7,18 +7,21 @@ use async_nats::Client;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
+use crate::driver::Topology;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Start, Subscription};
 
 use super::super::config::{Acknowledge, Config};
 use super::super::connection::dial::{Dial, Notices, Queues, pause};
 use super::super::connection::health::Health;
-use super::super::connection::info::ConsumerInfo;
+use super::super::connection::info::{ConsumerInfo, StreamInfo};
 use super::super::connection::link::Link;
 use super::super::topology::{Begin, Wanted};
+use super::attempts::{AllAttempts, Attempts};
+use super::place::Place;
 use super::session::{Consumer, Opening, Session};
 use crate::adapters::nats::connection::api;
-use crate::adapters::nats::consume::unreadable;
+use crate::adapters::nats::consume::{keeper, unreadable};
 use crate::adapters::nats::topology::names;
 use crate::adapters::nats::{error, topology};
 
@@ -41,6 +44,9 @@ pub(crate) struct Reader {
     pub(crate) name: String,
     pub(crate) durable: bool,
     pub(crate) limit: usize,
+    all_attempts: Arc<AllAttempts>,
+    /// The attempts of a reader without a group.
+    own_attempts: Arc<Attempts>,
     state: Mutex<ReadState>,
 }
 
@@ -58,7 +64,13 @@ struct ReadState {
 }
 
 impl Reader {
-    pub(crate) fn new(config: Arc<Config>, dial: Dial, link: Arc<Link>, subscription: &Subscription) -> Self {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        dial: Dial,
+        link: Arc<Link>,
+        all_attempts: Arc<AllAttempts>,
+        subscription: &Subscription,
+    ) -> Self {
         let group = subscription.group_name().map(names::object);
         let unique = || format!("reader-{}", link.unique());
         let begin = Begin::Start(subscription.start_position());
@@ -71,6 +83,8 @@ impl Reader {
             config,
             dial,
             link,
+            all_attempts,
+            own_attempts: Arc::new(Attempts::new(None)),
             state: Mutex::new(state),
         }
     }
@@ -111,7 +125,7 @@ impl Reader {
         // Earlier deliveries go back before new messages are requested.
         self.end_last();
         let epoch = Health::of(client.clone()).epoch();
-        let info = self.consumer(again).await?;
+        let (info, attempts) = self.consumer(again).await?;
         let quarantined = match again {
             true => unreadable::find(&self.link, &names::subject(&self.topic), &info).await?,
             false => Vec::new(),
@@ -123,7 +137,7 @@ impl Reader {
             self.state.lock().client = None;
             error::subscribe(ended)
         })?;
-        Ok(Session::open(Opening {
+        let session = Session::open(Opening {
             link: Arc::clone(&self.link),
             client,
             epoch,
@@ -133,11 +147,14 @@ impl Reader {
             limit: self.limit,
             confirm: self.config.acknowledge == Acknowledge::Confirm,
             quarantined,
-        }))
+            attempts,
+        });
+        keeper::start(&session);
+        Ok(session)
     }
 
     /// Returns the consumer, created again at its position if it is gone.
-    async fn consumer(&self, again: bool) -> Result<ConsumerInfo> {
+    async fn consumer(&self, again: bool) -> Result<(ConsumerInfo, Arc<Attempts>)> {
         let stream = topology::stream(&self.link, &self.config, &self.topic).await?;
         if !self.durable && stream.retention == "workqueue" {
             let message =
@@ -159,7 +176,19 @@ impl Reader {
         let wanted = Wanted { stream: &stream, topic, name, durable, may_exist: durable || again, begin };
         let info = topology::consumer(&self.link, &self.config, &wanted).await?;
         self.state.lock().begin = Begin::Sequence(info.ack_floor.saturating_add(1));
-        Ok(info)
+        let attempts = self.attempts(&stream, &info);
+        Ok((info, attempts))
+    }
+
+    fn attempts(&self, stream: &StreamInfo, consumer: &ConsumerInfo) -> Arc<Attempts> {
+        let may_create = self.config.topology == Topology::Create;
+        let place = || Place::new(&stream.name, &consumer.name, stream.replicas, may_create);
+        let attempts = match self.durable {
+            true => self.all_attempts.of(&stream.name, &consumer.name, place),
+            false => Arc::clone(&self.own_attempts),
+        };
+        attempts.begin(&consumer.created);
+        attempts
     }
 
     fn end_last(&self) {
@@ -218,8 +247,10 @@ impl From<ConsumerInfo> for Consumer {
             ack_wait: config.ack_wait(),
             max_batch: config.limit("max_batch").and_then(|most| usize::try_from(most).ok()),
             max_expires: Some(config.duration("max_expires")).filter(|longest| !longest.is_zero()),
+            max_deliver: config.limit("max_deliver"),
             stream: info.stream,
             name: info.name,
+            created: info.created,
         }
     }
 }

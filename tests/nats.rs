@@ -8,6 +8,8 @@ mod kit;
 #[path = "nats/process.rs"]
 mod process;
 
+#[path = "nats/attempts.rs"]
+mod attempts;
 #[path = "nats/close.rs"]
 mod close;
 #[path = "nats/connect.rs"]
@@ -28,6 +30,8 @@ mod publish;
 mod restart;
 #[path = "nats/settle.rs"]
 mod settle;
+#[path = "nats/tenure.rs"]
+mod tenure;
 #[path = "nats/topology.rs"]
 mod topology;
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use async_nats::{ConnectError, ConnectErrorKind, PublishError, PublishErrorKind, SubscribeError};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::{Error, ErrorKind};
 
@@ -80,6 +81,18 @@ pub(super) struct Refusal {
     description: String,
 }
 
+impl Refusal {
+    /// Reads the refusal from an answer of the API.
+    pub(super) fn read(error: &Value) -> Self {
+        let number = |field: &str| error[field].as_u64().unwrap_or_default();
+        Self {
+            code: u16::try_from(number("code")).unwrap_or_default(),
+            err_code: number("err_code"),
+            description: error["description"].as_str().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.description)
@@ -111,6 +124,6 @@ impl From<Refusal> for Error {
 }
 
 /// Returns the error for an answer that does not follow the server's protocol.
-pub(super) fn unreadable(error: serde_json::Error) -> Error {
+pub(super) fn unreadable<E: std::error::Error + Send + Sync + 'static>(error: E) -> Error {
     Error::new(ErrorKind::Unexpected, "the server's answer cannot be read").with_source(error)
 }

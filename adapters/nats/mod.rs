@@ -49,10 +49,25 @@
 //!
 //! ## Consuming
 //! Messages are consumed at least once. The server performs retries, also delayed ones, and later
-//! messages pass a delayed one. The attempt is the server's count; a server that is killed forgets
-//! the latest counts, because it writes them a moment after the delivery. The timestamp is the
-//! server's, and the offset is the sequence in the stream. While this process lives, it asks for
-//! more time for unsettled messages, so `ack_wait` does not limit handlers.
+//! messages pass a delayed one. The timestamp is the server's, and the offset is the sequence in the
+//! stream. While this process lives, it asks for more time for unsettled messages, so `ack_wait` does
+//! not limit handlers. It does so on a thread of its own, where the connections are read and written
+//! too: handlers that block or compute do not make the server redeliver. If the process is stopped
+//! for longer than `ack_wait`, a warning is logged, and the deliveries are lost.
+//!
+//! ## Attempts
+//! The attempt is the number of retries that were asked for, plus one. The server counts hand-outs,
+//! which is more: fetched ahead, given back, or redelivered after a lost connection. So the failures
+//! of a group are kept in the stream `STREAM@tries`, in one small message for each message that
+//! failed and is unsettled. The stream is created at the first retry. It is written before the server
+//! is asked for the retry, and read when a message comes that was handed out before; a message that
+//! does not fail costs nothing. A record is deleted when its message is settled, and expires after 30
+//! days. It does not count for a group that is created again or moved.
+//!
+//! If the stream cannot be used (no permission, or missing with `topology=check`), this process counts
+//! alone, up to 16,384 messages of a group, and logs a warning once. Readers without a group count in
+//! this process too. A server that is killed may hand a message out as new, because it writes its
+//! counts a moment after the delivery; the attempt is then 1 again.
 //!
 //! ## Settlement
 //! With `ack=send`, a settlement that is on its way when the connection breaks is lost, and the
@@ -111,6 +126,7 @@
 //! | messages and settlements that wait to be written on the shared connection | 65,536; more are refused as [`Busy`](crate::ErrorKind::Busy) |
 //! | unsettled messages that the server remembers of a group that is created here | 65,536 |
 //! | unread messages of a core subscription | 65,536 |
+//! | failed messages of a stream whose attempts the server keeps, all groups together | 1,000,000 |
 //!
 //! # Headers
 //!
@@ -154,7 +170,8 @@
 //! # Escape hatch
 //! [`Nats::as_client`] is the client that publishes and settles. [`Nats::from_client`] uses your
 //! own client for everything. It then also reads, so a header block that it cannot read breaks
-//! publishing too. If its task ends, it is not replaced.
+//! publishing too. If its task ends, it is not replaced. It runs on your runtime, so there handlers
+//! must not block its threads: use `tokio::task::spawn_blocking`.
 //!
 //! # Permissions and settings at the server
 //! JetStream has to be enabled for the account, except with `mode=core`. The user needs the
@@ -174,6 +191,9 @@
 //! | publish | `$JS.API.CONSUMER.CREATE.STREAM.CONSUMER.TOPIC` | creating a missing group; a reader without a group |
 //! | publish | `$JS.API.CONSUMER.MSG.NEXT.STREAM.CONSUMER`, `$JS.ACK.>` | reading and settling |
 //! | publish | `$JS.API.STREAM.MSG.GET.STREAM` | recovering messages with unreadable headers |
+//! | publish | `@tries.STREAM.CONSUMER.*`, `$JS.API.STREAM.MSG.GET.STREAM@tries`, `$JS.API.STREAM.MSG.DELETE.STREAM@tries` | counting attempts over processes |
+//! | publish | `$JS.API.STREAM.CREATE.STREAM@tries` | creating the place for them |
+//! | publish | `$JS.API.STREAM.PURGE.STREAM@tries` | moving a group |
 //! | publish | `$JS.API.CONSUMER.DELETE.STREAM.CONSUMER` | ending a reader without a group; moving a group |
 //! | publish | `$JS.API.CONSUMER.RESET.STREAM.CONSUMER` | moving a group |
 //!
@@ -181,7 +201,12 @@
 //! |---|---|
 //! | stream | no `no_ack` |
 //! | stream, for delayed messages | `allow_msg_schedules`, the subject `@delayed.TOPIC.>`, a retention other than `interest`, and `allow_msg_ttl` if messages are to be kept longer than `max_age` |
-//! | consumer | pull, explicit acknowledgement, not `headers_only`, and the topic's subject as its filter, unless the stream takes no other subject |
+//! | consumer | pull, explicit acknowledgement, not `headers_only`, no `max_deliver` below 100, and the topic's subject as its filter, unless the stream takes no other subject |
+//! | stream `STREAM@tries`, with `topology=check` | the subject `@tries.STREAM.>`, and `max_msgs_per_subject` 1 |
+//!
+//! A consumer with `max_deliver` drops a message without a word after so many hand-outs, also those
+//! of messages that were only fetched ahead. Leave it out and limit attempts by
+//! [`Retry`](crate::Retry); the last hand-out is logged as a warning.
 
 mod config;
 mod connection;
@@ -205,14 +230,16 @@ use tokio_util::sync::CancellationToken;
 use crate::driver::capability::{Capabilities, REPOSITIONING, unsupported};
 use crate::driver::{BrokerUrl, Confirmation, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{Guarantee, Receipt, Start, Subscription, Topic};
+use crate::message::{Receipt, Start, Subscription, Topic};
 
 use config::Config;
 use connection::dial::{Dial, Notices, Queues};
 use connection::link::Link;
+use consume::attempts::AllAttempts;
 use consume::reader::Reader;
 use consume::{Deliveries, Sessions};
 use publish::delay::Oddities;
+use topology::names;
 
 pub use config::{Acknowledge, Mode, NatsBuilder};
 pub use headers::header_names::HeaderNames;
@@ -250,6 +277,7 @@ pub struct Nats {
     link: Arc<Link>,
     closed: CancellationToken,
     sessions: Arc<Sessions>,
+    attempts: Arc<AllAttempts>,
     oddities: Oddities,
     /// The groups that were read from, as stream and consumer; closing waits for their
     /// acknowledgements.
@@ -289,7 +317,7 @@ impl Nats {
         let info = client.server_info();
         let config = Config { mode, ..Config::read(&BrokerUrl::parse("nats://")?)? };
         let config = Config { hosts: vec![(info.host, info.port)], ..config };
-        Self::over(config, Dial::Given(client)).await
+        Self::over(config, Dial::given(client)?).await
     }
 
     /// Returns the client that publishes and acknowledges. Subscriptions have their own clients.
@@ -298,14 +326,14 @@ impl Nats {
     }
 
     async fn open(config: Config) -> Result<Self> {
-        let dial = Dial::New(Arc::new(config.clone()));
+        let dial = Dial::new(Arc::new(config.clone()))?;
         Self::over(config, dial).await
     }
 
     async fn over(mut config: Config, dial: Dial) -> Result<Self> {
         let notices = Arc::new(Notices::default());
         let client = dial.client(QUEUES, &notices).await?;
-        let link = Link::over(client, notices, config.confirm_timeout).await?;
+        let link = Link::over(client, notices, config.confirm_timeout, dial.background()).await?;
         if config.mode == Mode::JetStream {
             config.level = connection::api::level(&link).await?;
         }
@@ -325,6 +353,7 @@ impl Nats {
             link: Arc::new(link),
             closed: CancellationToken::new(),
             sessions: Arc::default(),
+            attempts: Arc::default(),
             oddities: Oddities::default(),
             groups: Mutex::default(),
         })
@@ -345,7 +374,8 @@ impl Nats {
     }
 
     async fn read(&self, subscription: &Subscription) -> Result<Source> {
-        let reader = Reader::new(Arc::clone(&self.config), self.dial.clone(), Arc::clone(&self.link), subscription);
+        let (config, link, attempts) = (Arc::clone(&self.config), Arc::clone(&self.link), Arc::clone(&self.attempts));
+        let reader = Reader::new(config, self.dial.clone(), link, attempts, subscription);
         let session = reader.open().await?;
         let consumer = (session.consumer.stream.clone(), session.consumer.name.clone());
         let destination = Destination::new()
@@ -355,48 +385,18 @@ impl Nats {
             self.groups.lock().insert(consumer);
         }
         let sessions = Arc::clone(&self.sessions);
-        Ok(Source::new(destination, Deliveries::new(Arc::new(reader), session, sessions, &self.closed)))
+        let deliveries = Deliveries::new(Arc::new(reader), session, sessions, &self.closed);
+        let stop = deliveries.stopper();
+        Ok(Source::new(destination, deliveries).on_stop(stop))
     }
 
     async fn listen(&self, subscription: &Subscription) -> Result<Source> {
-        if subscription.guarantee() != Guarantee::AtMostOnce {
-            let message =
-                "core NATS forgets a message once it is handed out: subscribe at_most_once(), or use JetStream";
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
-        // The default start of a group cannot be distinguished from an explicit `Earliest`. Core
-        // NATS has no earlier messages, so both mean now.
-        let is_now = match subscription.start_position() {
-            Start::Earliest => subscription.group_name().is_some(),
-            start => start == Start::Latest,
-        };
-        if !is_now {
-            let message = "core NATS keeps no messages to start from: start at the latest, or use JetStream";
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
-        let subject = topology::names::subject(subscription.topic());
+        consume::core::check(subscription)?;
+        let subject = names::subject(subscription.topic());
         let group = subscription.group_name().map(str::to_owned);
         let closed = self.closed.clone();
         let listener = consume::core::Listener::open(&self.config, &self.dial, subject, group, closed).await?;
         Ok(Source::new(Destination::new(), listener.into_stream()))
-    }
-
-    /// Waits until the server has processed everything that was sent without waiting for an answer.
-    async fn bring_home(&self) -> Result<()> {
-        self.link.round_trip().await?;
-        let groups: Vec<_> = self.groups.lock().drain().collect();
-        for (stream, consumer) in groups {
-            // The server processes requests for a consumer in order. Asking for more time for a
-            // message that is not delivered is a no-op, but the answer shows that all earlier
-            // requests are done.
-            let last = headers::reply_subject::acknowledge(&stream, &consumer, u64::MAX);
-            match self.link.confirm(last.into(), "+WPI".into()).await {
-                // The consumer is gone, so there is no settlement to wait for.
-                Err(error) if error.kind() == ErrorKind::SettlementLost => {}
-                answered => answered?,
-            }
-        }
-        Ok(())
     }
 }
 
@@ -419,7 +419,7 @@ impl Driver for Nats {
                 if self.capabilities.delayed_publish {
                     self.oddities.learn(&self.link, topic, &stream).await?;
                 }
-                Ok(Destination::new().with_attribute(attribute::NATS_STREAM, stream.config.name.as_str()))
+                Ok(Destination::new().with_attribute(attribute::NATS_STREAM, stream.name.as_str()))
             }
         }
     }
@@ -446,10 +446,11 @@ impl Driver for Nats {
 
     async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
         self.check_open()?;
-        match (self.config.mode, subscription.group_name().map(topology::names::object)) {
+        match (self.config.mode, subscription.group_name().map(names::object)) {
             (Mode::JetStream, Some(group)) => {
                 let (sessions, topic) = (&self.sessions, subscription.topic());
-                consume::position::set(&self.link, &self.config, sessions, topic, &group, start).await
+                let attempts = &self.attempts;
+                consume::position::set(&self.link, &self.config, sessions, attempts, topic, &group, start).await
             }
             _ => Err(unsupported("move the position of a group", REPOSITIONING)),
         }
@@ -471,7 +472,9 @@ impl Driver for Nats {
             session.end();
         }
         join_all(sessions.iter().map(|session| session.arrive())).await;
-        self.bring_home().await
+        self.link.retried(self.config.confirm_timeout).await;
+        let groups: Vec<_> = self.groups.lock().drain().collect();
+        self.link.bring_home(groups).await
     }
 }
 

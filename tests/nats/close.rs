@@ -8,6 +8,8 @@ use tokio::time::timeout;
 use traced_broker::driver::{Disposition, Driver};
 use traced_broker::{ErrorKind, PublishOutcome, Subscription};
 
+use crate::process::Process;
+
 use crate::kit::{self, ack, assert_quiet, message, next, publish, publish_numbers, settle, subscribe, text, topic};
 
 #[tokio::test]
@@ -108,10 +110,10 @@ async fn closing_waits_for_core_publishes() {
 
 #[tokio::test]
 async fn dropping_without_close_leaves_nothing_running() {
-    let tasks = || Handle::current().metrics().num_alive_tasks();
-    let before = tasks();
+    let server = Process::start(&["--jetstream"]);
+    let before = Handle::current().metrics().num_alive_tasks();
     for mode in ["", "?mode=core"] {
-        let nats = kit::connect_with(mode).await;
+        let nats = kit::connect_to(&format!("nats://127.0.0.1:{}{mode}", server.port())).await.unwrap();
         let topic = topic("dropped");
         nats.declare(&topic).await.unwrap();
         let mut sources = Vec::new();
@@ -121,16 +123,26 @@ async fn dropping_without_close_leaves_nothing_running() {
         }
         let unanswered = nats.publish(&topic, message("x"));
         let held = next(&mut sources[1]).await;
-        assert!(tasks() > before);
+        assert!(connections(server.port()) > 6);
         drop(nats);
         drop(sources);
         drop((unanswered, held));
         let start = Instant::now();
-        while tasks() > before {
-            assert!(start.elapsed() < kit::SOON, "{} tasks still run", tasks() - before);
+        while connections(server.port()) > 0 || Handle::current().metrics().num_alive_tasks() > before {
+            assert!(start.elapsed() < kit::SOON, "{} connections are still open", connections(server.port()));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// Returns the number of open connections to a port.
+fn connections(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let is_to_port = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(2);
+        fields.next().is_some_and(|remote| remote.ends_with(&format!(":{port:04X}"))) && fields.next() == Some("01")
+    };
+    table.lines().filter(is_to_port).count()
 }
 
 #[test]

@@ -247,3 +247,30 @@ async fn core_nats_has_no_positions() {
         }
     }
 }
+
+/// A consumer that is created again keeps every setting of its operator, also those that this library
+/// does not know.
+#[tokio::test]
+async fn a_group_that_is_recreated_keeps_its_settings() {
+    let nats = kit::connect().await;
+    let topic = topic("settings");
+    publish_numbers(&nats, &topic, 0..3).await;
+    let client = kit::raw().await;
+    let name = topic.replace('.', "~");
+    let request = format!(
+        r#"{{"stream_name":"{name}","config":{{"durable_name":"workers","name":"workers","ack_policy":"explicit",
+            "filter_subject":"{topic}","deliver_policy":"by_start_sequence","opt_start_seq":3,"max_batch":7,
+            "description":"of the shop","metadata":{{"owner":"shop"}},"sample_freq":"50"}}}}"#
+    );
+    let created = client.request(format!("$JS.API.CONSUMER.CREATE.{name}.workers.{topic}"), request.into()).await;
+    assert!(!String::from_utf8_lossy(&created.unwrap().payload).contains("error"));
+    nats.reposition(&group(&topic), Start::Offset(2)).await.unwrap();
+    let info = client.request(format!("$JS.API.CONSUMER.INFO.{name}.workers"), "".into()).await.unwrap();
+    let info: serde_json::Value = serde_json::from_slice(&info.payload).unwrap();
+    let config = &info["config"];
+    assert_eq!((&config["opt_start_seq"], &config["max_batch"]), (&2.into(), &7.into()), "{info}");
+    assert_eq!((&config["description"], &config["sample_freq"]), (&"of the shop".into(), &"50".into()), "{info}");
+    assert_eq!(config["metadata"]["owner"], "shop", "{info}");
+    let mut source = subscribe(&nats, &topic, "workers").await;
+    assert_eq!(take(&mut source, 2).await, ["1", "2"]);
+}

@@ -1,16 +1,17 @@
 //! Requests to JetStream's API: JSON in both directions, with one way of reading errors.
+//!
+//! Requests and answers are JSON values, whose code is compiled once, within `serde_json`.
 
-use async_nats::jetstream::{consumer, stream};
-use async_nats::{StatusCode, Subject};
+use async_nats::{Message, StatusCode, Subject};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::json;
+use bytes::Bytes;
+use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, PublishOutcome, Result};
 
 use super::super::error::{self, Refusal};
+use super::info::{ConsumerConfig, ConsumerInfo, StreamInfo, missing, number, object, text};
 use super::link::Link;
 
 const API: &str = "$JS.API";
@@ -23,18 +24,8 @@ pub(crate) const DELAY_LEVEL: u64 = 2;
 ///
 /// Fails if there is no JetStream to talk to.
 pub(crate) async fn level(link: &Link) -> Result<u64> {
-    #[derive(Deserialize)]
-    struct Account {
-        #[serde(default)]
-        api: Api,
-    }
-    #[derive(Deserialize, Default)]
-    struct Api {
-        #[serde(default)]
-        level: u64,
-    }
-    let account = call::<Account>(link, "INFO", &json!({})).await;
-    account.map(|account| account.api.level).map_err(|error| match error.kind() {
+    let account = call(link, "INFO", object([])).await;
+    account.map(|account| number(&account["api"]["level"])).map_err(|error| match error.kind() {
         ErrorKind::Unsupported | ErrorKind::Unavailable if error.publish_outcome() == PublishOutcome::NotSent => {
             let message =
                 "the server has no JetStream for this account: enable it (nats-server --jetstream), or use ?mode=core";
@@ -46,44 +37,41 @@ pub(crate) async fn level(link: &Link) -> Result<u64> {
 
 /// Returns the name of the stream that takes a subject, if there is one.
 pub(crate) async fn stream_of(link: &Link, subject: &str) -> Result<Option<String>> {
-    #[derive(Deserialize)]
-    struct Names {
-        streams: Option<Vec<String>>,
-    }
-    let names: Names = call(link, "STREAM.NAMES", &json!({ "subject": subject })).await?;
-    Ok(names.streams.and_then(|streams| streams.into_iter().next()))
+    let names = call(link, "STREAM.NAMES", object([("subject", subject.into())])).await?;
+    Ok(names["streams"][0].as_str().map(str::to_owned))
 }
 
-pub(crate) async fn stream(link: &Link, name: &str) -> Result<stream::Info> {
-    call(link, &format!("STREAM.INFO.{name}"), &json!({})).await
+pub(crate) async fn stream(link: &Link, name: &str) -> Result<StreamInfo> {
+    StreamInfo::read(&call(link, &format!("STREAM.INFO.{name}"), object([])).await?)
 }
 
-pub(crate) async fn create_stream(link: &Link, config: &stream::Config) -> Result<stream::Info> {
-    call(link, &format!("STREAM.CREATE.{}", config.name), config).await
+pub(crate) async fn create_stream(link: &Link, name: &str, config: Value) -> Result<StreamInfo> {
+    StreamInfo::read(&call(link, &format!("STREAM.CREATE.{name}"), config).await?)
 }
 
-pub(crate) async fn consumer(link: &Link, stream: &str, name: &str) -> Result<consumer::Info> {
-    call(link, &format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await
+pub(crate) async fn consumer(link: &Link, stream: &str, name: &str) -> Result<ConsumerInfo> {
+    ConsumerInfo::read(call(link, &format!("CONSUMER.INFO.{stream}.{name}"), object([])).await?)
 }
 
 /// Creates a consumer. An existing consumer with the same configuration counts as created.
-pub(crate) async fn create_consumer(link: &Link, stream: &str, config: &consumer::Config) -> Result<consumer::Info> {
-    let name = config.name.as_deref().unwrap_or_default();
-    let mut endpoint = format!("CONSUMER.CREATE.{stream}.{name}");
-    if !config.filter_subject.is_empty() {
-        endpoint = format!("{endpoint}.{}", config.filter_subject);
+pub(crate) async fn create_consumer(link: &Link, stream: &str, config: ConsumerConfig) -> Result<ConsumerInfo> {
+    let mut endpoint = format!("CONSUMER.CREATE.{stream}.{}", config.text("name"));
+    if !config.text("filter_subject").is_empty() {
+        endpoint = format!("{endpoint}.{}", config.text("filter_subject"));
     }
-    call(link, &endpoint, &json!({ "stream_name": stream, "config": config, "action": "create" })).await
+    let request =
+        object([("stream_name", stream.into()), ("config", config.into_value()), ("action", "create".into())]);
+    ConsumerInfo::read(call(link, &endpoint, request).await?)
 }
 
 /// Moves a consumer to a sequence in the stream. Its earlier deliveries no longer count; waiting
 /// members get the messages from there on.
 pub(crate) async fn reset_consumer(link: &Link, stream: &str, name: &str, sequence: u64) -> Result<()> {
-    call::<IgnoredAny>(link, &format!("CONSUMER.RESET.{stream}.{name}"), &json!({ "seq": sequence })).await.map(drop)
+    call(link, &format!("CONSUMER.RESET.{stream}.{name}"), object([("seq", sequence.into())])).await.map(drop)
 }
 
 pub(crate) async fn delete_consumer(link: &Link, stream: &str, name: &str) -> Result<()> {
-    call::<IgnoredAny>(link, &format!("CONSUMER.DELETE.{stream}.{name}"), &json!({})).await.map(drop)
+    call(link, &format!("CONSUMER.DELETE.{stream}.{name}"), object([])).await.map(drop)
 }
 
 /// Deletes a consumer without waiting, because the server would delete it later anyway.
@@ -97,50 +85,77 @@ pub(crate) fn next_of(stream: &str, consumer: &str) -> Subject {
 }
 
 /// A message as the stream stores it, with its header block untouched.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct StoredMessage {
     pub(crate) subject: String,
-    #[serde(rename = "seq")]
     pub(crate) sequence: u64,
     /// The time of storage, in RFC 3339.
     pub(crate) time: String,
-    #[serde(default, rename = "hdrs", deserialize_with = "base64")]
     pub(crate) headers: Vec<u8>,
-    #[serde(default, rename = "data", deserialize_with = "base64")]
     pub(crate) payload: Vec<u8>,
 }
 
 /// Reads one message of a stream; `None` if it is no longer there.
 pub(crate) async fn stored_message(link: &Link, stream: &str, sequence: u64) -> Result<Option<StoredMessage>> {
-    #[derive(Deserialize)]
-    struct Found {
-        message: StoredMessage,
-    }
-    let found = call::<Found>(link, &format!("STREAM.MSG.GET.{stream}"), &json!({ "seq": sequence })).await;
-    match found {
-        Ok(found) => Ok(Some(found.message)),
+    find_message(link, stream, object([("seq", sequence.into())])).await
+}
+
+/// Reads the last message at a subject of a stream, as its leader has it; `None` if there is none.
+pub(crate) async fn last_message(link: &Link, stream: &str, subject: &str) -> Result<Option<StoredMessage>> {
+    find_message(link, stream, object([("last_by_subj", subject.into())])).await
+}
+
+/// Deletes a message of a stream without waiting.
+pub(crate) fn forget_message(link: &Link, stream: &str, sequence: u64) {
+    let request = object([("seq", sequence.into()), ("no_erase", true.into())]);
+    let _ = link.tell(format!("{API}.STREAM.MSG.DELETE.{stream}").into(), request.to_string().into());
+}
+
+/// Deletes the messages at these subjects of a stream without waiting.
+pub(crate) fn purge(link: &Link, stream: &str, subjects: &str) {
+    let request = object([("filter", subjects.into())]).to_string();
+    let _ = link.tell(format!("{API}.STREAM.PURGE.{stream}").into(), request.into());
+}
+
+async fn find_message(link: &Link, stream: &str, request: Value) -> Result<Option<StoredMessage>> {
+    match call(link, &format!("STREAM.MSG.GET.{stream}"), request).await {
+        Ok(found) => StoredMessage::read(&found["message"]).map(Some),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn base64<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<u8>, D::Error> {
-    STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+impl StoredMessage {
+    fn read(message: &Value) -> Result<Self> {
+        Ok(Self {
+            subject: text(&message["subject"]).to_owned(),
+            sequence: message["seq"].as_u64().ok_or_else(|| missing("seq"))?,
+            time: text(&message["time"]).to_owned(),
+            headers: base64(&message["hdrs"])?,
+            payload: base64(&message["data"])?,
+        })
+    }
 }
 
-async fn call<T: DeserializeOwned>(link: &Link, endpoint: &str, request: &impl Serialize) -> Result<T> {
-    #[derive(Deserialize)]
-    struct Refused {
-        error: Option<Refusal>,
-    }
-    let payload = serde_json::to_vec(request).map_err(error::unreadable)?;
-    let answer = link.request(format!("{API}.{endpoint}").into(), payload.into()).await?;
+fn base64(value: &Value) -> Result<Vec<u8>> {
+    STANDARD.decode(text(value)).map_err(error::unreadable)
+}
+
+async fn call(link: &Link, endpoint: &str, request: Value) -> Result<Value> {
+    let request = Bytes::from(request.to_string());
+    let answer = link.request(format!("{API}.{endpoint}").into(), request).await?;
     if answer.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(Error::new(ErrorKind::Unavailable, "JetStream does not answer: it is off, or starting"));
     }
-    let refused: Refused = serde_json::from_slice(&answer.payload).map_err(error::unreadable)?;
-    if let Some(refusal) = refused.error {
-        return Err(refusal.into());
+    read(&answer)
+}
+
+/// Reads an answer, which may be a refusal.
+pub(crate) fn read(answer: &Message) -> Result<Value> {
+    let answer = std::str::from_utf8(&answer.payload).map_err(error::unreadable)?;
+    let answer: Value = answer.parse().map_err(error::unreadable::<serde_json::Error>)?;
+    match &answer["error"] {
+        Value::Null => Ok(answer),
+        refusal => Err(Refusal::read(refusal).into()),
     }
-    serde_json::from_slice(&answer.payload).map_err(error::unreadable)
 }

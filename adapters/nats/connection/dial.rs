@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::super::config::Config;
 use super::super::error;
+use super::background::Background;
 
 /// Maximum pause between two attempts to reach a server, before jitter.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
@@ -20,9 +21,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// connection counts as lost.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Number of refusals that are kept between two looks.
+const MOST_FRESH: usize = 64;
+
 /// The source of clients.
 #[derive(Debug, Clone)]
-pub(crate) enum Dial {
+pub(crate) struct Dial {
+    origin: Origin,
+    background: Arc<Background>,
+}
+
+#[derive(Debug, Clone)]
+enum Origin {
     /// Each client is a new connection with these options.
     New(Arc<Config>),
     /// Each client is this one, given by the user.
@@ -43,25 +53,46 @@ pub(crate) struct Queues {
 pub(crate) struct Notices {
     dropped: AtomicU64,
     refusal: Mutex<Option<String>>,
+    /// The refusals since the last look for requests that they end.
+    fresh: Mutex<Vec<String>>,
 }
 
 impl Dial {
+    /// Makes a new connection with these options for each client, on a thread for all of them.
+    pub(crate) fn new(config: Arc<Config>) -> Result<Self> {
+        Ok(Self { origin: Origin::New(config), background: Arc::new(Background::start()?) })
+    }
+
+    /// Uses a client of the user's, which runs on the user's runtime.
+    pub(crate) fn given(client: Client) -> Result<Self> {
+        Ok(Self { origin: Origin::Given(client), background: Arc::new(Background::start()?) })
+    }
+
+    pub(crate) fn background(&self) -> &Arc<Background> {
+        &self.background
+    }
+
     /// Returns a connected client, within the time-out for connecting.
     pub(crate) async fn client(&self, queues: Queues, notices: &Arc<Notices>) -> Result<Client> {
-        let config = match self {
-            Self::Given(client) => return Ok(client.clone()),
-            Self::New(config) => config,
-        };
-        let options = options(config, queues, Arc::clone(notices)).await?;
-        let connecting = options.connect(config.addresses());
-        match timeout(config.connect_timeout, connecting).await {
-            Ok(connected) => connected.map_err(|error| error::connect(error, &config.shown_hosts())),
-            Err(_) => {
-                let message = "no server answered in time: check that it runs, and host and port in the URL";
-                Err(Error::new(ErrorKind::Unavailable, message)
-                    .with_context("server", config.shown_hosts())
-                    .with_context("connect_timeout_ms", config.connect_timeout.as_millis()))
+        match &self.origin {
+            Origin::Given(client) => Ok(client.clone()),
+            Origin::New(config) => {
+                let connecting = connect(Arc::clone(config), queues, Arc::clone(notices));
+                self.background.run(connecting).await
             }
+        }
+    }
+}
+
+async fn connect(config: Arc<Config>, queues: Queues, notices: Arc<Notices>) -> Result<Client> {
+    let options = options(&config, queues, notices).await?;
+    match timeout(config.connect_timeout, options.connect(config.addresses())).await {
+        Ok(connected) => connected.map_err(|error| error::connect(error, &config.shown_hosts())),
+        Err(_) => {
+            let message = "no server answered in time: check that it runs, and host and port in the URL";
+            Err(Error::new(ErrorKind::Unavailable, message)
+                .with_context("server", config.shown_hosts())
+                .with_context("connect_timeout_ms", config.connect_timeout.as_millis()))
         }
     }
 }
@@ -123,6 +154,10 @@ impl Notices {
             }
             // The server names the forbidden subject, but not the message.
             Event::ServerError(ServerError::Other(text)) if text.starts_with("Permissions Violation") => {
+                let mut fresh = self.fresh.lock();
+                if fresh.len() < MOST_FRESH {
+                    fresh.push(text.clone());
+                }
                 *self.refusal.lock() = Some(text);
             }
             _ => {}
@@ -133,6 +168,11 @@ impl Notices {
     /// were not read in time.
     pub(crate) fn take_dropped(&self) -> u64 {
         self.dropped.swap(0, Ordering::Relaxed)
+    }
+
+    /// Takes the refusals for lack of permission since the last call.
+    pub(crate) fn take_fresh(&self) -> Vec<String> {
+        std::mem::take(&mut *self.fresh.lock())
     }
 
     /// Takes the last refusal for lack of permission.

@@ -13,12 +13,15 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tokio::task::unconstrained;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::time::timeout;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::driver::Confirmation;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::super::error;
+use super::super::headers::reply_subject;
+use super::background::Background;
 use super::dial::Notices;
 use super::health::Health;
 use super::replies::{self, Awaiting, Replies};
@@ -29,19 +32,45 @@ pub(crate) struct Link {
     health: Arc<Health>,
     replies: Arc<Replies>,
     unconfirmed: AtomicU64,
+    background: Arc<Background>,
+    /// Retries whose failed attempt is being written down.
+    retries: TaskTracker,
     _reader: AbortOnDropHandle<()>,
 }
 
 impl Link {
     /// Uses a connected client; an answer may take up to `timeout`.
-    pub(crate) async fn over(client: Client, notices: Arc<Notices>, timeout: Duration) -> Result<Self> {
+    pub(crate) async fn over(
+        client: Client,
+        notices: Arc<Notices>,
+        timeout: Duration,
+        background: &Arc<Background>,
+    ) -> Result<Self> {
         let inbox = client.new_inbox();
         let subscriber = client.subscribe(format!("{inbox}.*")).await.map_err(error::subscribe)?;
         let replies = Arc::new(Replies::new(&inbox, timeout));
         let health = Arc::new(Health::of(client.clone()));
         let reading = replies::read(Arc::clone(&replies), subscriber, Arc::clone(&health), notices);
-        let _reader = AbortOnDropHandle::new(tokio::spawn(reading));
-        Ok(Self { client, health, replies, unconfirmed: AtomicU64::new(0), _reader })
+        let _reader = background.spawn(reading);
+        let (background, retries, unconfirmed) = (Arc::clone(background), TaskTracker::new(), AtomicU64::new(0));
+        Ok(Self { client, health, replies, unconfirmed, background, retries, _reader })
+    }
+
+    /// Returns the thread on which this connection runs.
+    pub(crate) fn background(&self) -> &Background {
+        &self.background
+    }
+
+    /// Runs a retry, for which [`retried`](Self::retried) waits.
+    pub(crate) fn retry(&self, retry: impl Future<Output = ()> + Send + 'static) {
+        drop(self.retries.spawn_on(retry, self.background.runtime()));
+    }
+
+    /// Waits until all retries have been sent, or the time is over. Messages whose retry is not sent
+    /// are redelivered after `ack_wait`.
+    pub(crate) async fn retried(&self, patience: Duration) {
+        self.retries.close();
+        let _ = timeout(patience, self.retries.wait()).await;
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -65,7 +94,8 @@ impl Link {
 
     /// Sends a message that is answered; the waiting side also learns if it could not be sent.
     pub(crate) fn ask(&self, mut message: OutboundMessage, awaiting: Awaiting) {
-        let (token, subject) = self.replies.enter(awaiting, self.health.epoch());
+        let request = matches!(awaiting, Awaiting::Request(_)).then(|| message.subject.clone());
+        let (token, subject) = self.replies.enter(awaiting, request, self.health.epoch());
         message.reply = Some(subject);
         self.post(message, token);
     }
@@ -79,8 +109,12 @@ impl Link {
 
     /// Sends a request and waits for the answer.
     pub(crate) async fn request(&self, subject: Subject, payload: Bytes) -> Result<Message> {
+        self.request_with(OutboundMessage { subject, payload, reply: None, headers: None }).await
+    }
+
+    /// Sends a request with headers and waits for the answer.
+    pub(crate) async fn request_with(&self, message: OutboundMessage) -> Result<Message> {
         let (sender, receiver) = oneshot::channel();
-        let message = OutboundMessage { subject, payload, reply: None, headers: None };
         self.ask(message, Awaiting::Request(sender));
         receiver.await.unwrap_or_else(|_| Err(error::ended()))
     }
@@ -89,9 +123,27 @@ impl Link {
     /// this client's own subject.
     pub(crate) async fn round_trip(&self) -> Result<()> {
         let (sender, receiver) = oneshot::channel();
-        let (token, subject) = self.replies.enter(Awaiting::Request(sender), self.health.epoch());
+        let (token, subject) = self.replies.enter(Awaiting::Request(sender), None, self.health.epoch());
         self.post(OutboundMessage { subject, payload: Bytes::new(), reply: None, headers: None }, token);
         receiver.await.unwrap_or_else(|_| Err(error::ended())).map(drop)
+    }
+
+    /// Waits until the server has processed everything that was sent without waiting for an answer,
+    /// for the consumers of these groups too, which are named by stream and consumer.
+    pub(crate) async fn bring_home(&self, groups: Vec<(String, String)>) -> Result<()> {
+        self.round_trip().await?;
+        for (stream, consumer) in groups {
+            // The server processes requests for a consumer in order. Asking for more time for a
+            // message that is not delivered is a no-op, but the answer shows that all earlier
+            // requests are done.
+            let last = reply_subject::acknowledge(&stream, &consumer, u64::MAX);
+            match self.confirm(last.into(), "+WPI".into()).await {
+                // The consumer is gone, so there is no settlement to wait for.
+                Err(error) if error.kind() == ErrorKind::SettlementLost => {}
+                answered => answered?,
+            }
+        }
+        Ok(())
     }
 
     /// Puts a settlement into the client's queue, without waiting for an answer.

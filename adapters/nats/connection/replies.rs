@@ -52,6 +52,8 @@ pub(crate) struct Replies {
 #[derive(Debug)]
 struct Waiting {
     awaiting: Awaiting,
+    /// The subject of a request, to recognize a refusal of it.
+    subject: Option<Subject>,
     epoch: u64,
     since: u64,
 }
@@ -72,9 +74,9 @@ impl Replies {
     }
 
     /// Enters a receiver, and returns its token and the subject to which its answer is to be sent.
-    pub(crate) fn enter(&self, awaiting: Awaiting, epoch: u64) -> (u64, Subject) {
+    pub(crate) fn enter(&self, awaiting: Awaiting, subject: Option<Subject>, epoch: u64) -> (u64, Subject) {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting { awaiting, epoch, since: self.ticks.load(Ordering::Relaxed) };
+        let waiting = Waiting { awaiting, subject, epoch, since: self.ticks.load(Ordering::Relaxed) };
         self.waiting.lock().insert(token, waiting);
         let mut subject = String::with_capacity(self.prefix.len() + 16);
         subject.push_str(&self.prefix);
@@ -102,8 +104,11 @@ impl Replies {
         }
     }
 
-    /// Ends the waits whose connection is gone or whose time is up.
+    /// Ends the waits whose connection is gone, whose time is up, or which the server has refused.
     fn sweep(&self, health: &Health, notices: &Notices) {
+        for refusal in notices.take_fresh() {
+            self.refuse_requests(&refusal);
+        }
         let now = self.ticks.fetch_add(1, Ordering::Relaxed) + 1;
         let lost = |waiting: &Waiting| !health.is_same(waiting.epoch);
         let late = |waiting: &Waiting| now.saturating_sub(waiting.since) > self.patience;
@@ -118,6 +123,18 @@ impl Replies {
         for waiting in ended {
             let error = if lost(&waiting) { connection_lost() } else { no_answer(refusal.as_deref()) };
             waiting.awaiting.fail(error);
+        }
+    }
+
+    /// Ends the requests that a refusal names by their subject. The server does not answer them.
+    fn refuse_requests(&self, refusal: &str) {
+        let subject = refusal.split('"').nth(1);
+        let is_refused = |waiting: &Waiting| waiting.subject.is_some() && waiting.subject.as_deref() == subject;
+        let refused: Vec<Waiting> =
+            self.waiting.lock().extract_if(|_, waiting| is_refused(waiting)).map(|(_, waiting)| waiting).collect();
+        for waiting in refused {
+            let error = Error::new(ErrorKind::PermissionDenied, "the server refused the request");
+            waiting.awaiting.fail(error.with_context("refusal", refusal));
         }
     }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Tenure};
 use crate::error::{Error, ErrorKind, Result};
+use crate::message::{Guarantee, Start, Subscription};
 
 use super::super::config::Config;
 use super::super::connection::dial::{Dial, Notices, Queues, pause};
@@ -20,6 +21,25 @@ use super::super::headers::{self, Contents};
 /// The bounds of a listening client. It drops unread messages beyond its bound, because the server
 /// does not wait.
 const QUEUES: Queues = Queues { outgoing: 256, incoming: 65_536 };
+
+/// Checks that core NATS can serve a subscription.
+pub(crate) fn check(subscription: &Subscription) -> Result<()> {
+    if subscription.guarantee() != Guarantee::AtMostOnce {
+        let message = "core NATS forgets a message once it is handed out: subscribe at_most_once(), or use JetStream";
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    // The default start of a group cannot be distinguished from an explicit `Earliest`. Core
+    // NATS has no earlier messages, so both mean now.
+    let is_now = match subscription.start_position() {
+        Start::Earliest => subscription.group_name().is_some(),
+        start => start == Start::Latest,
+    };
+    if !is_now {
+        let message = "core NATS keeps no messages to start from: start at the latest, or use JetStream";
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    Ok(())
+}
 
 /// A subscription to a subject, as a member of a queue group or alone.
 #[derive(Debug)]
@@ -61,7 +81,8 @@ impl Listener {
         };
         let subscriber = subscriber.map_err(error::subscribe)?;
         // After a round trip the server knows of the subscription too.
-        let link = Link::over(client, Arc::clone(&self.notices), self.config.confirm_timeout).await?;
+        let (notices, background) = (Arc::clone(&self.notices), self.dial.background());
+        let link = Link::over(client, notices, self.config.confirm_timeout, background).await?;
         link.round_trip().await?;
         Ok(subscriber)
     }

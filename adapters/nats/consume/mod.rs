@@ -1,6 +1,9 @@
 //! Consuming: the stream of deliveries of a subscription, and the handles to settle them.
 
+pub(crate) mod attempts;
 pub(crate) mod core;
+pub(crate) mod keeper;
+pub(crate) mod place;
 pub(crate) mod position;
 pub(crate) mod reader;
 pub(crate) mod session;
@@ -14,12 +17,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::future::BoxFuture;
-use tokio::runtime::Handle;
-use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Timestamp};
@@ -27,13 +27,10 @@ use crate::error::Result;
 use crate::message::TimestampSource;
 
 use self::reader::Reader;
-use self::session::Session;
-use self::state::{Arrived, Lost};
+use self::session::{HandedOut, Session};
+use self::state::{Arrived, Body, Lost};
 use super::headers::reply_subject::Tokens;
 use super::headers::{self, Contents};
-
-/// Maximum time until a subscription without messages notices that its connection is lost.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// The stream of deliveries. Polling it reads from the client's queue directly, without a task in
 /// between.
@@ -41,7 +38,7 @@ pub(super) struct Deliveries {
     reader: Arc<Reader>,
     sessions: Arc<Sessions>,
     phase: Phase,
-    look: Interval,
+    current: Arc<Current>,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -82,17 +79,27 @@ impl Deliveries {
         closed: &CancellationToken,
     ) -> Self {
         sessions.enter(&session);
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let current = Arc::new(Current::default());
+        current.set(&session);
         let closed = Box::pin(closed.clone().cancelled_owned());
-        Self { reader, sessions, phase: Phase::Open(session), look, closed }
+        Self { reader, sessions, phase: Phase::Open(session), current, closed }
+    }
+
+    /// Returns the action that stops the intake: it requests no more messages, and gives back those
+    /// that were not delivered.
+    pub(super) fn stopper(&self) -> impl FnOnce() + Send + 'static {
+        let current = Arc::clone(&self.current);
+        move || {
+            if let Some(session) = current.0.lock().upgrade() {
+                leave(session);
+            }
+        }
     }
 
     fn poll_session(&mut self, session: Arc<Session>, cx: &mut Context<'_>) -> Poll<Option<Result<Inbound>>> {
         let lost = match session.poll_next(cx) {
             Poll::Ready(Ok(arrived)) => return Poll::Ready(Some(Ok(inbound(session, arrived)))),
             Poll::Ready(Err(lost)) => lost,
-            Poll::Pending if self.finds_it_lost(&session, cx) => Lost::Connection,
             Poll::Pending => return Poll::Pending,
         };
         let (ended, error) = match lost {
@@ -112,17 +119,19 @@ impl Deliveries {
     }
 }
 
-impl Deliveries {
-    /// Returns `true` if the periodic check finds the session lost; the task is woken for the next
-    /// check.
-    fn finds_it_lost(&mut self, session: &Session, cx: &mut Context<'_>) -> bool {
-        while self.look.poll_tick(cx).is_ready() {
-            if session.is_lost() {
-                return true;
-            }
-        }
-        false
+/// The session that is open, for stopping it while its subscription is elsewhere.
+#[derive(Debug, Default)]
+struct Current(parking_lot::Mutex<std::sync::Weak<Session>>);
+
+impl Current {
+    fn set(&self, session: &Arc<Session>) {
+        *self.0.lock() = Arc::downgrade(session);
     }
+}
+
+fn leave(session: Arc<Session>) {
+    let leaving = Arc::clone(&session);
+    session.link.background().detach(async move { leaving.leave().await });
 }
 
 impl Stream for Deliveries {
@@ -138,6 +147,7 @@ impl Stream for Deliveries {
             match ready!(opening.as_mut().poll(cx)) {
                 Ok(session) => {
                     this.sessions.enter(&session);
+                    this.current.set(&session);
                     this.phase = Phase::Open(session);
                 }
                 Err(error) => {
@@ -161,15 +171,8 @@ impl Stream for Deliveries {
 
 impl Drop for Deliveries {
     fn drop(&mut self) {
-        let Phase::Open(session) = &self.phase else {
-            return;
-        };
-        let session = Arc::clone(session);
-        match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async move { session.leave().await })),
-            // Without a runtime the client cannot read or write any more; the server finds out by
-            // itself.
-            Err(_) => drop(session),
+        if let Phase::Open(session) = &self.phase {
+            leave(Arc::clone(session));
         }
     }
 }
@@ -181,20 +184,23 @@ impl fmt::Debug for Deliveries {
 }
 
 fn inbound(session: Arc<Session>, arrived: Arrived) -> Inbound {
-    let (payload, contents, tokens, slot) = match arrived {
-        Arrived::Delivered(message, tokens, slot) => {
-            (message.payload, headers::read(message.headers.as_ref()), tokens, slot)
+    let Arrived { body, slot, tenure, attempt } = arrived;
+    let (payload, contents, tokens, deliveries) = match body {
+        Body::Delivered(message, tokens) => {
+            session.consumer.warn_if_last(&tokens);
+            (message.payload, headers::read(message.headers.as_ref()), tokens, Some(tokens.delivered))
         }
-        Arrived::Quarantined(message, slot) => {
+        Body::Quarantined(message) => {
             let tokens = Tokens {
                 delivered: message.attempt,
                 stream_sequence: message.sequence,
                 consumer_sequence: 0,
                 published: message.published,
             };
-            (message.payload.clone(), headers::read_raw(&message.headers), tokens, slot)
+            (message.payload.clone(), headers::read_raw(&message.headers), tokens, None)
         }
     };
+    let delivery = HandedOut { slot, tokens, attempt: attempt.unwrap_or(1) };
     let Contents { headers, key, id, unreadable } = contents;
     Inbound {
         payload: Some(payload),
@@ -202,14 +208,14 @@ fn inbound(session: Arc<Session>, arrived: Arrived) -> Inbound {
         id,
         headers,
         unreadable_headers: unreadable,
-        attempt: tokens.delivered,
-        deliveries: Some(tokens.delivered),
+        attempt: delivery.attempt,
+        deliveries,
         timestamp: tokens.published.map(|time| Timestamp { time, source: TimestampSource::Broker }),
         partition: None,
         offset: i64::try_from(tokens.stream_sequence).ok(),
         native: None,
-        tenure: session.tenure.clone(),
-        handle: Box::new(Settling { session, slot, tokens, settled: false }),
+        tenure,
+        handle: Box::new(Settling { session, delivery, settled: false }),
     }
 }
 
@@ -217,22 +223,21 @@ fn inbound(session: Arc<Session>, arrived: Arrived) -> Inbound {
 #[derive(Debug)]
 struct Settling {
     session: Arc<Session>,
-    slot: usize,
-    tokens: Tokens,
+    delivery: HandedOut,
     settled: bool,
 }
 
 impl DeliveryHandle for Settling {
     fn settle(mut self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
         self.settled = true;
-        self.session.settle(self.slot, disposition)
+        self.session.settle(self.delivery, disposition)
     }
 
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
         let number = |sequence| AttributeValue::Integer(i64::try_from(sequence).unwrap_or(i64::MAX));
-        visit(attribute::NATS_STREAM_SEQUENCE, number(self.tokens.stream_sequence));
-        if self.tokens.consumer_sequence > 0 {
-            visit(attribute::NATS_CONSUMER_SEQUENCE, number(self.tokens.consumer_sequence));
+        visit(attribute::NATS_STREAM_SEQUENCE, number(self.delivery.tokens.stream_sequence));
+        if self.delivery.tokens.consumer_sequence > 0 {
+            visit(attribute::NATS_CONSUMER_SEQUENCE, number(self.delivery.tokens.consumer_sequence));
         }
     }
 }
@@ -241,7 +246,7 @@ impl Drop for Settling {
     fn drop(&mut self) {
         if !self.settled {
             // Otherwise its deadline would be extended for as long as the session lasts.
-            drop(self.session.settle(self.slot, Disposition::GiveBack));
+            drop(self.session.settle(self.delivery, Disposition::GiveBack));
         }
     }
 }

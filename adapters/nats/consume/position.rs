@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use async_nats::jetstream::{consumer, stream};
 use futures_util::future::join_all;
 
 use crate::driver::Topology;
@@ -10,9 +9,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::Start;
 
 use super::super::config::Config;
+use super::super::connection::info::StreamInfo;
 use super::super::connection::link::Link;
 use super::super::topology::{self, Begin, Wanted};
 use super::Sessions;
+use super::attempts::AllAttempts;
 use super::session::Session;
 use super::window::Unsettled;
 use crate::adapters::nats::connection::api;
@@ -26,6 +27,7 @@ pub(crate) async fn set(
     link: &Link,
     config: &Config,
     sessions: &Sessions,
+    attempts: &AllAttempts,
     topic: &str,
     name: &str,
     start: Start,
@@ -37,25 +39,29 @@ pub(crate) async fn set(
     let begin = Begin::Start(start);
     let wanted = Wanted { stream: &stream, topic, name, durable: true, may_exist: true, begin };
     topology::consumer(link, config, &wanted).await?;
-    let mut held = Held::hold(sessions.of(&stream.config.name, name)).await;
+    let mut held = Held::hold(sessions.of(&stream.name, name)).await;
     if config.level >= MOVES {
         let sequence = sequence(link, config, &stream, topic, start).await?;
-        match api::reset_consumer(link, &stream.config.name, name, sequence).await {
-            Ok(()) => return held.has_moved(),
+        match api::reset_consumer(link, &stream.name, name, sequence).await {
+            Ok(()) => {
+                attempts.forget(link, &stream.name, name);
+                return held.has_moved();
+            }
             // The server does not move a group back beyond the position where it was created.
             Err(error) if error.kind() == ErrorKind::Conflict => {}
             Err(error) => return Err(error.with_context("consumer", name)),
         }
     }
     recreate(link, config, &stream, name, start).await?;
+    attempts.forget(link, &stream.name, name);
     held.has_moved()
 }
 
 /// Returns the sequence in the stream at which a position begins.
-async fn sequence(link: &Link, config: &Config, stream: &stream::Info, topic: &str, start: Start) -> Result<u64> {
+async fn sequence(link: &Link, config: &Config, stream: &StreamInfo, topic: &str, start: Start) -> Result<u64> {
     Ok(match start {
-        Start::Earliest => stream.state.first_sequence.max(1),
-        Start::Latest => stream.state.last_sequence.saturating_add(1),
+        Start::Earliest => stream.first_sequence.max(1),
+        Start::Latest => stream.last_sequence.saturating_add(1),
         Start::Offset(sequence) => sequence.max(1),
         Start::Time(_) => {
             // Only a consumer that begins at this time tells its sequence.
@@ -63,28 +69,29 @@ async fn sequence(link: &Link, config: &Config, stream: &stream::Info, topic: &s
             let begin = Begin::Start(start);
             let probe = Wanted { stream, topic, name: &name, durable: false, may_exist: false, begin };
             let info = topology::consumer(link, config, &probe).await?;
-            api::forget_consumer(link, &stream.config.name, &name);
-            info.ack_floor.stream_sequence.saturating_add(1)
+            api::forget_consumer(link, &stream.name, &name);
+            info.ack_floor.saturating_add(1)
         }
     })
 }
 
 /// Deletes the consumer and creates it at its new position.
-async fn recreate(link: &Link, config: &Config, stream: &stream::Info, name: &str, start: Start) -> Result<()> {
+async fn recreate(link: &Link, config: &Config, stream: &StreamInfo, name: &str, start: Start) -> Result<()> {
     let conflict = |message| Error::new(ErrorKind::Conflict, message).with_context("consumer", name);
-    let stream = &stream.config.name;
+    let stream = &stream.name;
     let info = api::consumer(link, stream, name).await?;
     if config.topology == Topology::Check {
         return Err(conflict("the group must be recreated to be moved there, and topology=check forbids that"));
     }
-    if info.num_waiting > 0 {
+    if info.waiting > 0 {
         // The requests of the other members would end with the consumer, and they would create it
         // again at the old position.
         return Err(conflict("the group must be recreated to be moved there, but has other members: end them first"));
     }
-    let wanted = consumer::Config { deliver_policy: topology::policy(start), ..info.config };
+    let mut wanted = info.config;
+    topology::begin_at(&mut wanted, start);
     api::delete_consumer(link, stream, name).await?;
-    api::create_consumer(link, stream, &wanted).await.map(drop).map_err(|error| match error.kind() {
+    api::create_consumer(link, stream, wanted).await.map(drop).map_err(|error| match error.kind() {
         ErrorKind::Conflict => conflict("a member that joined meanwhile has recreated the group at its old position"),
         _ => error.with_context("consumer", name),
     })

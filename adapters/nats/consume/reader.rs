@@ -4,23 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::datetime::DateTime;
-use async_nats::jetstream::consumer;
-use async_nats::jetstream::stream::RetentionPolicy;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
+use crate::driver::Topology;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Start, Subscription};
 
 use super::super::config::{Acknowledge, Config};
 use super::super::connection::dial::{Dial, Notices, Queues, pause};
 use super::super::connection::health::Health;
+use super::super::connection::info::{ConsumerInfo, StreamInfo};
 use super::super::connection::link::Link;
 use super::super::topology::{Begin, Wanted};
+use super::attempts::{AllAttempts, Attempts};
+use super::place::Place;
 use super::session::{Consumer, Opening, Session};
 use crate::adapters::nats::connection::api;
-use crate::adapters::nats::consume::unreadable;
+use crate::adapters::nats::consume::{keeper, unreadable};
 use crate::adapters::nats::topology::names;
 use crate::adapters::nats::{error, topology};
 
@@ -43,6 +44,9 @@ pub(crate) struct Reader {
     pub(crate) name: String,
     pub(crate) durable: bool,
     pub(crate) limit: usize,
+    all_attempts: Arc<AllAttempts>,
+    /// The attempts of a reader without a group.
+    own_attempts: Arc<Attempts>,
     state: Mutex<ReadState>,
 }
 
@@ -54,13 +58,19 @@ struct ReadState {
     /// The position at which to begin if the server no longer knows.
     begin: Begin,
     /// The creation time of the stream in which `begin` is valid.
-    stream_created: Option<DateTime>,
+    stream_created: Option<String>,
     stream: Option<String>,
     attempt: usize,
 }
 
 impl Reader {
-    pub(crate) fn new(config: Arc<Config>, dial: Dial, link: Arc<Link>, subscription: &Subscription) -> Self {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        dial: Dial,
+        link: Arc<Link>,
+        all_attempts: Arc<AllAttempts>,
+        subscription: &Subscription,
+    ) -> Self {
         let group = subscription.group_name().map(names::object);
         let unique = || format!("reader-{}", link.unique());
         let begin = Begin::Start(subscription.start_position());
@@ -73,6 +83,8 @@ impl Reader {
             config,
             dial,
             link,
+            all_attempts,
+            own_attempts: Arc::new(Attempts::new(None)),
             state: Mutex::new(state),
         }
     }
@@ -113,7 +125,7 @@ impl Reader {
         // Earlier deliveries go back before new messages are requested.
         self.end_last();
         let epoch = Health::of(client.clone()).epoch();
-        let info = self.consumer(again).await?;
+        let (info, attempts) = self.consumer(again).await?;
         let quarantined = match again {
             true => unreadable::find(&self.link, &names::subject(&self.topic), &info).await?,
             false => Vec::new(),
@@ -125,7 +137,7 @@ impl Reader {
             self.state.lock().client = None;
             error::subscribe(ended)
         })?;
-        Ok(Session::open(Opening {
+        let session = Session::open(Opening {
             link: Arc::clone(&self.link),
             client,
             epoch,
@@ -135,33 +147,48 @@ impl Reader {
             limit: self.limit,
             confirm: self.config.acknowledge == Acknowledge::Confirm,
             quarantined,
-        }))
+            attempts,
+        });
+        keeper::start(&session);
+        Ok(session)
     }
 
     /// Returns the consumer, created again at its position if it is gone.
-    async fn consumer(&self, again: bool) -> Result<consumer::Info> {
+    async fn consumer(&self, again: bool) -> Result<(ConsumerInfo, Arc<Attempts>)> {
         let stream = topology::stream(&self.link, &self.config, &self.topic).await?;
-        if !self.durable && stream.config.retention == RetentionPolicy::WorkQueue {
+        if !self.durable && stream.retention == "workqueue" {
             let message =
                 "the stream is a work queue, where a message goes to one reader and is gone: join a group to take some";
-            return Err(Error::new(ErrorKind::Unsupported, message).with_context("stream", stream.config.name));
+            return Err(Error::new(ErrorKind::Unsupported, message).with_context("stream", stream.name));
         }
         let begin = {
             let mut state = self.state.lock();
-            if state.stream_created.is_some_and(|created| created != stream.created) {
+            if state.stream_created.as_ref().is_some_and(|created| *created != stream.created) {
                 // Another stream of the same name: all its messages came after the subscription
                 // began.
                 state.begin = Begin::Start(Start::Earliest);
             }
-            state.stream_created = Some(stream.created);
-            state.stream = Some(stream.config.name.clone());
+            state.stream_created = Some(stream.created.clone());
+            state.stream = Some(stream.name.clone());
             state.begin
         };
         let (topic, name, durable) = (&self.topic, &self.name, self.durable);
         let wanted = Wanted { stream: &stream, topic, name, durable, may_exist: durable || again, begin };
         let info = topology::consumer(&self.link, &self.config, &wanted).await?;
-        self.state.lock().begin = Begin::Sequence(info.ack_floor.stream_sequence.saturating_add(1));
-        Ok(info)
+        self.state.lock().begin = Begin::Sequence(info.ack_floor.saturating_add(1));
+        let attempts = self.attempts(&stream, &info);
+        Ok((info, attempts))
+    }
+
+    fn attempts(&self, stream: &StreamInfo, consumer: &ConsumerInfo) -> Arc<Attempts> {
+        let may_create = self.config.topology == Topology::Create;
+        let place = || Place::new(&stream.name, &consumer.name, stream.replicas, may_create);
+        let attempts = match self.durable {
+            true => self.all_attempts.of(&stream.name, &consumer.name, place),
+            false => Arc::clone(&self.own_attempts),
+        };
+        attempts.begin(&consumer.created);
+        attempts
     }
 
     fn end_last(&self) {
@@ -212,18 +239,18 @@ impl Drop for Reader {
     }
 }
 
-impl From<consumer::Info> for Consumer {
-    fn from(info: consumer::Info) -> Self {
+impl From<ConsumerInfo> for Consumer {
+    fn from(info: ConsumerInfo) -> Self {
         let config = &info.config;
-        // If a back-off is configured, its first value replaces `ack_wait`.
-        let ack_wait = config.backoff.first().copied().unwrap_or(config.ack_wait);
         Self {
-            next: api::next_of(&info.stream_name, &info.name),
-            ack_wait,
-            max_batch: usize::try_from(config.max_batch).ok().filter(|most| *most > 0),
-            max_expires: Some(config.max_expires).filter(|longest| !longest.is_zero()),
-            stream: info.stream_name,
+            next: api::next_of(&info.stream, &info.name),
+            ack_wait: config.ack_wait(),
+            max_batch: config.limit("max_batch").and_then(|most| usize::try_from(most).ok()),
+            max_expires: Some(config.duration("max_expires")).filter(|longest| !longest.is_zero()),
+            max_deliver: config.limit("max_deliver"),
+            stream: info.stream,
             name: info.name,
+            created: info.created,
         }
     }
 }

@@ -2,36 +2,39 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_nats::message::OutboundMessage;
 use async_nats::{Client, Subject, Subscriber};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::driver::{Confirmation, Disposition, Tenure};
+use crate::driver::{Confirmation, Disposition};
+use crate::error::{Error, ErrorKind};
 
 use super::super::connection::health::Health;
 use super::super::connection::link::{Link, send};
 use super::super::error;
 use super::super::headers::reply_subject::{self, Tokens};
-use super::state::{Arrived, Lost, State};
+use super::attempts::Attempts;
+use super::state::{Arrived, Body, Lost, State};
 use super::unreadable::Quarantined;
 use super::window::{Unsettled, Window};
 
 /// Lifetime of a request for messages.
 const EXPIRES: Duration = Duration::from_secs(30);
 /// Interval at which the server shows that it still has the request.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Time without a sign of life after which the request counts as lost.
 const PATIENCE: Duration = Duration::from_secs(12);
 /// Maximum wait for messages that the server is still sending to a subscription that ends.
 const LEAVE: Duration = Duration::from_secs(2);
+/// Number of messages whose attempts are read at a time.
+const AT_A_TIME: usize = 32;
 /// Number of the server's notices that may be among these messages.
 const NOTICES: u64 = 8;
 
@@ -46,11 +49,25 @@ pub(crate) struct Consumer {
     /// configured.
     pub(crate) max_batch: Option<usize>,
     pub(crate) max_expires: Option<Duration>,
+    /// Maximum number of deliveries of a message, if an operator has set one.
+    pub(crate) max_deliver: Option<u64>,
+    /// The time of creation.
+    pub(crate) created: String,
+}
+
+impl Consumer {
+    /// Warns that the server does not deliver a message again, whatever becomes of it.
+    pub(crate) fn warn_if_last(&self, tokens: &Tokens) {
+        if self.max_deliver.is_some_and(|most| u64::from(tokens.delivered) >= most) {
+            let (consumer, sequence) = (self.name.as_str(), tokens.stream_sequence);
+            tracing::warn!(consumer, sequence, "the last delivery that max_deliver of the consumer allows");
+        }
+    }
 }
 
 /// The session. Handles of deliveries hold it, and can settle as long as it is the current one.
 pub(crate) struct Session {
-    link: Arc<Link>,
+    pub(crate) link: Arc<Link>,
     client: Client,
     health: Health,
     epoch: u64,
@@ -59,10 +76,8 @@ pub(crate) struct Session {
     pub(crate) consumer: Consumer,
     pub(crate) since: Instant,
     found: bool,
-    state: Mutex<State>,
-    /// Ends with the connection.
-    pub(crate) tenure: Tenure,
-    _keeper: AbortOnDropHandle<()>,
+    state: Arc<Mutex<State>>,
+    attempts: Arc<Attempts>,
 }
 
 /// The parts of a new session.
@@ -76,43 +91,41 @@ pub(crate) struct Opening {
     pub(crate) limit: usize,
     pub(crate) confirm: bool,
     pub(crate) quarantined: Vec<Quarantined>,
+    pub(crate) attempts: Arc<Attempts>,
+}
+
+/// The data about a delivery that its handle passes back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HandedOut {
+    pub(crate) slot: usize,
+    pub(crate) tokens: Tokens,
+    pub(crate) attempt: u32,
 }
 
 impl Session {
     /// Opens a session, and requests messages.
     pub(crate) fn open(opening: Opening) -> Arc<Self> {
-        let Opening { link, client, epoch, subscriber, inbox, consumer, limit, confirm, quarantined } = opening;
+        let Opening { link, client, epoch, subscriber, inbox, consumer, limit, confirm, quarantined, attempts } =
+            opening;
         let found = !quarantined.is_empty();
         let mut window = Window::new(limit, found);
         let ready = quarantined.into_iter().map(|message| {
             let reply = reply_subject::acknowledge(&consumer.stream, &consumer.name, message.sequence);
-            let message = Arc::new(message);
+            let (message, tenure, attempt) = (Arc::new(message), window.tenure(), Some(1));
             let slot = window.open(reply.into(), Some(Arc::clone(&message)));
-            Arrived::Quarantined(message, slot)
+            Arrived { body: Body::Quarantined(message), slot, tenure, attempt }
         });
         let ready: VecDeque<Arrived> = ready.collect();
         let replies = window.replies();
         let request = window.take_request(false);
-        let state = State::new(subscriber, ready, window);
-        let health = Health::of(client.clone());
-        let state = Mutex::new(state);
-        let period = period(consumer.ack_wait);
-        let session = Arc::new_cyclic(|this| Self {
-            _keeper: AbortOnDropHandle::new(tokio::spawn(keep(Weak::clone(this), period))),
-            link,
-            client,
-            health,
-            epoch,
-            inbox,
-            confirm,
-            consumer,
-            since: Instant::now(),
-            found,
-            state,
-            tenure: Tenure::new(),
-        });
+        let state = Arc::new(Mutex::new(State::new(subscriber, ready, window, Arc::clone(&attempts))));
+        let (health, since) = (Health::of(client.clone()), Instant::now());
+        let session =
+            Arc::new(Self { link, client, health, epoch, inbox, confirm, consumer, since, found, state, attempts });
         // From now on, the messages that were found must not be redelivered.
-        session.extend(replies);
+        for reply in replies {
+            session.extend(&reply);
+        }
         session.ask_for(request);
         session
     }
@@ -122,23 +135,21 @@ impl Session {
         let mut state = self.state.lock();
         state.waker = None;
         if !self.health.is_same(self.epoch) {
-            self.tenure.end();
+            state.window.end();
             return Poll::Ready(Err(Lost::Connection));
         }
         let next = state.next(cx);
-        if next.is_pending() {
-            state.waker = Some(cx.waker().clone());
+        match &next {
+            Poll::Pending => state.waker = Some(cx.waker().clone()),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(_)) => state.window.end(),
         }
         let request = state.take_request();
+        let uncounted = std::mem::take(&mut state.uncounted);
         drop(state);
         self.ask_for(request);
+        self.count(uncounted);
         next
-    }
-
-    /// Returns `true` if the connection is gone, or the server has been silent for too long.
-    pub(crate) fn is_lost(&self) -> bool {
-        let silent = |state: &State| state.window.requested() > 0 && state.heard.elapsed() > PATIENCE;
-        !self.health.is_same(self.epoch) || silent(&self.state.lock())
     }
 
     /// Returns `true` if the session brought any message.
@@ -146,8 +157,9 @@ impl Session {
         self.found || self.state.lock().seen.is_some()
     }
 
-    /// Settles the delivery in this slot of the window.
-    pub(crate) fn settle(self: &Arc<Self>, slot: usize, disposition: Disposition) -> Confirmation<()> {
+    /// Settles a delivery.
+    pub(crate) fn settle(self: &Arc<Self>, delivery: HandedOut, disposition: Disposition) -> Confirmation<()> {
+        let HandedOut { slot, tokens, attempt } = delivery;
         let mut state = self.state.lock();
         if !self.health.is_same(self.epoch) {
             return Confirmation::ready(Err(error::settlement_lost()));
@@ -158,25 +170,71 @@ impl Session {
             self.hold(slot, &message, delay);
             return Confirmation::ready(Ok(()));
         }
-        let Some(out) = state.window.close(slot) else {
-            return Confirmation::ready(Err(error::settlement_lost()));
-        };
+        let out = state.window.close(slot);
         let request = state.take_request();
         drop(state);
-        let confirmation = if self.confirm {
-            self.link.confirm(out.reply, payload(disposition))
-        } else {
-            Confirmation::ready(self.link.tell(out.reply, payload(disposition)))
-        };
         self.ask_for(request);
+        let Some(out) = out.filter(|out| !out.is_over(self.consumer.ack_wait)) else {
+            return Confirmation::ready(Err(error::settlement_lost()));
+        };
+        if let Disposition::Retry(_) = disposition
+            && self.attempts.fail(&tokens, attempt)
+        {
+            return self.retry(delivery, out.reply, payload(disposition));
+        }
+        let confirmation = self.tell(out.reply, payload(disposition));
+        // A message that comes for the first time has no failures to forget.
+        if tokens.delivered > 1 && matches!(disposition, Disposition::Ack | Disposition::Discard) {
+            self.attempts.settle(&self.link, tokens.stream_sequence);
+        }
         confirmation
+    }
+
+    fn tell(&self, reply: Subject, payload: Bytes) -> Confirmation<()> {
+        match self.confirm {
+            true => self.link.confirm(reply, payload),
+            false => Confirmation::ready(self.link.tell(reply, payload)),
+        }
+    }
+
+    /// Writes down that the attempt has failed, and asks for the next one only then: the member that
+    /// gets the message reads it. If this process ends in between, the message is redelivered after
+    /// `ack_wait`, with its failure counted.
+    fn retry(self: &Arc<Self>, delivery: HandedOut, reply: Subject, payload: Bytes) -> Confirmation<()> {
+        let (confirmer, confirmation) = Confirmation::pending();
+        let session = Arc::clone(self);
+        self.link.retry(async move {
+            session.attempts.keep(&session.link, &delivery.tokens, delivery.attempt).await;
+            let settled = match session.health.is_same(session.epoch) {
+                true => session.tell(reply, payload).await,
+                false => Err(error::settlement_lost()),
+            };
+            confirmer.confirm(settled);
+        });
+        confirmation
+    }
+
+    /// Asks the server for the attempts of these messages.
+    fn count(&self, uncounted: Vec<(usize, Tokens)>) {
+        if uncounted.is_empty() {
+            return;
+        }
+        let (attempts, link, state) = (Arc::clone(&self.attempts), Arc::clone(&self.link), Arc::clone(&self.state));
+        self.link.background().detach(async move {
+            let (attempts, link) = (&attempts, &link);
+            let find = |(slot, tokens)| async move { (slot, attempts.find(link, &tokens).await) };
+            let mut found = stream::iter(uncounted).map(find).buffered(AT_A_TIME);
+            while let Some((slot, attempt)) = found.next().await {
+                state.lock().count(slot, attempt);
+            }
+        });
     }
 
     /// Delivers again, after a delay, a message that the server must not redeliver.
     fn hold(self: &Arc<Self>, slot: usize, message: &Quarantined, delay: Duration) {
         let again = Arc::new(Quarantined { attempt: message.attempt.saturating_add(1), ..message.clone() });
         let session = Arc::downgrade(self);
-        tokio::spawn(async move {
+        self.link.background().detach(async move {
             sleep(delay).await;
             if let Some(session) = session.upgrade() {
                 session.put_back(slot, again);
@@ -189,10 +247,9 @@ impl Session {
         // If the session was closed in the meantime, the server redelivers the message to the next
         // reader.
         if state.subscriber.is_some() && state.window.renew(slot, &message) {
-            state.ready.push_back(Arrived::Quarantined(message, slot));
-            if let Some(waker) = state.waker.take() {
-                waker.wake();
-            }
+            let (tenure, attempt) = (state.window.tenure(), Some(message.attempt));
+            state.ready.push_back(Arrived { body: Body::Quarantined(message), slot, tenure, attempt });
+            state.wake();
         }
     }
 
@@ -330,44 +387,54 @@ impl Session {
         }
     }
 
-    /// Asks the server for more time for unsettled deliveries, and reads what has arrived while the
-    /// stream is not polled.
-    fn renew(&self) {
-        let due = {
-            let mut state = self.state.lock();
-            if state.waker.is_none() {
-                state.read_ahead();
-            }
-            if !self.health.is_same(self.epoch) {
-                return;
-            }
-            state.window.next_round()
-        };
-        self.extend(due);
+    /// Looks at the connection; `false` if it is lost, so that the deliveries are.
+    pub(crate) fn look(&self) -> bool {
+        let state = &mut *self.state.lock();
+        let is_silent = state.window.requested() > 0 && state.heard.elapsed() > PATIENCE;
+        if self.health.is_same(self.epoch) && !is_silent {
+            return true;
+        }
+        Self::lose(state, Lost::Connection);
+        false
     }
 
-    fn extend(&self, replies: Vec<Subject>) {
-        for reply in replies {
-            // If this fails, the connection is lost, and the session with it.
-            let _ = self.link.tell(reply, Bytes::from_static(b"+WPI"));
-        }
+    /// Ends the session, because its consumer was deleted.
+    pub(crate) fn lose_consumer(&self) {
+        let message = "the consumer of the group was deleted; the subscription is opened again";
+        let error = Error::new(ErrorKind::Unavailable, message).with_context("consumer", &self.consumer.name);
+        Self::lose(&mut self.state.lock(), Lost::Ended(error));
     }
-}
 
-/// Returns a quarter of the time that the server waits. The first extension is sent after one to
-/// two periods, which leaves half of the time for it to be late.
-fn period(ack_wait: Duration) -> Duration {
-    (ack_wait / 4).clamp(Duration::from_millis(20), HEARTBEAT)
-}
+    fn lose(state: &mut State, lost: Lost) {
+        state.window.end();
+        state.lost.get_or_insert(lost);
+        state.wake();
+    }
 
-/// Keeps unsettled deliveries from being redelivered, for as long as the session exists.
-async fn keep(session: Weak<Session>, period: Duration) {
-    loop {
-        sleep(period).await;
-        match session.upgrade() {
-            Some(session) => session.renew(),
-            None => return,
+    /// Asks the server for more time for unsettled deliveries, and reads what has arrived.
+    ///
+    /// Returns one of the deliveries, if there are any, and the number of those that were not renewed
+    /// in time.
+    pub(crate) fn renew(&self) -> (Option<Subject>, usize) {
+        let mut state = self.state.lock();
+        state.read_ahead();
+        if state.lost.is_some() {
+            state.window.end();
         }
+        let mut one = None;
+        let late = state.window.next_round(self.consumer.ack_wait, |reply| {
+            one = Some(reply.clone());
+            self.extend(reply)
+        });
+        let uncounted = std::mem::take(&mut state.uncounted);
+        drop(state);
+        self.count(uncounted);
+        (one, late)
+    }
+
+    /// Asks for more time for a delivery; `false` if the connection is lost.
+    fn extend(&self, reply: &Subject) -> bool {
+        self.link.tell(reply.clone(), Bytes::from_static(b"+WPI")).is_ok()
     }
 }
 

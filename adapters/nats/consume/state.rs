@@ -8,9 +8,11 @@ use async_nats::{Message, StatusCode, Subscriber};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
+use crate::driver::Tenure;
 use crate::error::{Error, ErrorKind};
 
 use super::super::headers::reply_subject::Tokens;
+use super::attempts::Attempts;
 use super::unreadable::Quarantined;
 use super::window::{Unsettled, Window};
 
@@ -32,14 +34,26 @@ pub(crate) struct State {
     pub(crate) read: u64,
     /// `true` if no more messages are delivered or requested.
     pub(crate) leaving: bool,
+    pub(crate) attempts: Arc<Attempts>,
+    /// Messages whose attempts only the server knows, until it is asked.
+    pub(crate) uncounted: Vec<(usize, Tokens)>,
 }
 
 /// A message with its slot in the window.
 #[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) body: Body,
+    pub(crate) slot: usize,
+    pub(crate) tenure: Tenure,
+    /// The attempt; `None` until it is known.
+    pub(crate) attempt: Option<u32>,
+}
+
+#[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are of the large one, and boxing it would allocate for each")]
-pub(crate) enum Arrived {
-    Delivered(Message, Tokens, usize),
-    Quarantined(Arc<Quarantined>, usize),
+pub(crate) enum Body {
+    Delivered(Message, Tokens),
+    Quarantined(Arc<Quarantined>),
 }
 
 /// The reason why a session is over.
@@ -56,7 +70,12 @@ pub(crate) enum Lost {
 }
 
 impl State {
-    pub(crate) fn new(subscriber: Subscriber, ready: VecDeque<Arrived>, window: Window) -> Self {
+    pub(crate) fn new(
+        subscriber: Subscriber,
+        ready: VecDeque<Arrived>,
+        window: Window,
+        attempts: Arc<Attempts>,
+    ) -> Self {
         Self {
             subscriber: Some(subscriber),
             ready,
@@ -67,6 +86,8 @@ impl State {
             seen: None,
             read: 0,
             leaving: false,
+            attempts,
+            uncounted: Vec::new(),
         }
     }
 
@@ -76,10 +97,21 @@ impl State {
             return Poll::Pending;
         }
         loop {
-            if let Some(arrived) = self.ready.pop_front() {
+            // Messages keep their order: one whose attempts are looked up holds up those behind it.
+            let next = self.ready.front().map(|arrived| arrived.attempt.is_some());
+            if next == Some(true)
+                && let Some(arrived) = self.ready.pop_front()
+            {
+                if arrived.tenure.is_over() {
+                    // The server redelivers it.
+                    drop(self.window.close(arrived.slot));
+                    continue;
+                }
                 return Poll::Ready(Ok(arrived));
             }
-            if let Some(lost) = self.lost.take() {
+            if next.is_none()
+                && let Some(lost) = self.lost.take()
+            {
                 return Poll::Ready(Err(lost));
             }
             let Some(subscriber) = &mut self.subscriber else {
@@ -88,7 +120,10 @@ impl State {
             };
             match subscriber.poll_next_unpin(cx) {
                 Poll::Ready(Some(message)) => self.take_in(message),
-                Poll::Ready(None) => self.lost = Some(Lost::Client),
+                Poll::Ready(None) => {
+                    self.lost = Some(Lost::Client);
+                    self.subscriber = None;
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -103,8 +138,13 @@ impl State {
             Some((tokens, reply)) => {
                 self.seen = self.seen.max(Some(tokens.stream_sequence));
                 self.window.arrived();
+                let tenure = self.window.tenure();
                 let slot = self.window.open(reply, None);
-                self.ready.push_back(Arrived::Delivered(message, tokens, slot));
+                let attempt = self.attempts.known(&tokens);
+                if attempt.is_none() {
+                    self.uncounted.push((slot, tokens));
+                }
+                self.ready.push_back(Arrived { body: Body::Delivered(message, tokens), slot, tenure, attempt });
             }
             None => self.take_notice(&message),
         }
@@ -130,14 +170,35 @@ impl State {
         }
     }
 
-    /// Reads everything that has arrived, so that the window counts it. Must be called only while
-    /// no task waits on the subscriber.
+    /// Reads everything that has arrived, so that the window counts it. A task that waits for the
+    /// next message goes on waiting, and is woken if there is one.
     pub(crate) fn read_ahead(&mut self) {
-        let mut nobody = Context::from_waker(Waker::noop());
+        let waker = self.waker.clone();
+        let mut reading = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
+        let read = self.read;
         while let Some(Poll::Ready(Some(message))) =
-            self.subscriber.as_mut().map(|subscriber| subscriber.poll_next_unpin(&mut nobody))
+            self.subscriber.as_mut().map(|subscriber| subscriber.poll_next_unpin(&mut reading))
         {
             self.take_in(message);
+        }
+        if self.read > read {
+            self.wake();
+        }
+    }
+
+    /// Wakes the task that waits for the next message.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Sets the attempt of a message that waits for it.
+    pub(crate) fn count(&mut self, slot: usize, attempt: u32) {
+        let waiting = |arrived: &&mut Arrived| arrived.slot == slot && arrived.attempt.is_none();
+        if let Some(arrived) = self.ready.iter_mut().find(waiting) {
+            arrived.attempt = Some(attempt);
+            self.wake();
         }
     }
 
@@ -146,7 +207,7 @@ impl State {
         self.read_ahead();
         self.subscriber = None;
         let ready = std::mem::take(&mut self.ready);
-        ready.into_iter().filter_map(|arrived| self.window.close(arrived.slot())).collect()
+        ready.into_iter().filter_map(|arrived| self.window.close(arrived.slot)).collect()
     }
 
     /// Ends the subscription, and takes everything out of the window, delivered or not.
@@ -162,13 +223,5 @@ impl State {
             return None;
         }
         self.window.take_request(self.waker.is_some())
-    }
-}
-
-impl Arrived {
-    fn slot(&self) -> usize {
-        match self {
-            Self::Delivered(_, _, slot) | Self::Quarantined(_, slot) => *slot,
-        }
     }
 }

@@ -9,12 +9,12 @@
 use std::time::SystemTime;
 
 use async_nats::datetime::parse_rfc3339;
-use async_nats::jetstream::consumer;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::error::Result;
 
+use super::super::connection::info::ConsumerInfo;
 use super::super::connection::link::Link;
 use crate::adapters::nats::connection::api;
 use crate::adapters::nats::headers;
@@ -37,15 +37,15 @@ pub(crate) struct Quarantined {
 }
 
 /// Finds the unreadable messages among those that a consumer was delivered and has not settled.
-pub(crate) async fn find(link: &Link, subject: &str, info: &consumer::Info) -> Result<Vec<Quarantined>> {
-    if info.num_ack_pending == 0 {
+pub(crate) async fn find(link: &Link, subject: &str, info: &ConsumerInfo) -> Result<Vec<Quarantined>> {
+    if info.unsettled == 0 {
         return Ok(Vec::new());
     }
-    let (floor, top) = (info.ack_floor.stream_sequence, info.delivered.stream_sequence);
+    let (floor, top) = (info.ack_floor, info.delivered);
     let lower = floor + 1..=top.min(floor.saturating_add(REACH));
     let upper = (*lower.end()).max(top.saturating_sub(REACH)) + 1..=top;
     let found = stream::iter(lower.chain(upper))
-        .map(|sequence| api::stored_message(link, &info.stream_name, sequence))
+        .map(|sequence| api::stored_message(link, &info.stream, sequence))
         .buffer_unordered(AT_A_TIME)
         .try_filter_map(|message| async move { Ok(message.filter(|message| is_ours(message, subject))) })
         .map_ok(Quarantined::from);

@@ -1,8 +1,12 @@
 //! The use of a subscription's prefetch: requested messages, and unsettled deliveries.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::Subject;
+use tokio::time::Instant;
+
+use crate::driver::Tenure;
 
 use super::unreadable::Quarantined;
 
@@ -19,6 +23,8 @@ pub(crate) struct Window {
     slots: Vec<Option<Unsettled>>,
     free: Vec<usize>,
     round: u64,
+    /// The tenure of the deliveries of this round: they are renewed together, and lost together.
+    tenure: Tenure,
 }
 
 /// An unsettled delivery.
@@ -28,13 +34,27 @@ pub(crate) struct Unsettled {
     pub(crate) reply: Subject,
     /// The message itself, if the server cannot redeliver it.
     pub(crate) quarantined: Option<Arc<Quarantined>>,
+    pub(crate) tenure: Tenure,
     since: u64,
+    /// The time at which the server's wait began, or began again.
+    extended: Instant,
+}
+
+impl Unsettled {
+    /// Returns `true` if the delivery is lost: the server has waited for `ack_wait`, and redelivers
+    /// the message.
+    pub(crate) fn is_over(&self, ack_wait: Duration) -> bool {
+        if self.extended.elapsed() > ack_wait {
+            self.tenure.end();
+        }
+        self.tenure.is_over()
+    }
 }
 
 impl Window {
     pub(crate) fn new(limit: usize, careful: bool) -> Self {
         let careful = if careful { CAREFUL } else { 0 };
-        Self { limit, requested: 0, careful, slots: Vec::new(), free: Vec::new(), round: 0 }
+        Self { limit, requested: 0, careful, slots: Vec::new(), free: Vec::new(), round: 0, tenure: Tenure::new() }
     }
 
     /// Returns the number of messages to request now: enough to be worth a request, or all that
@@ -71,7 +91,8 @@ impl Window {
 
     /// Enters a delivery and returns its slot.
     pub(crate) fn open(&mut self, reply: Subject, quarantined: Option<Arc<Quarantined>>) -> usize {
-        let unsettled = Some(Unsettled { reply, quarantined, since: self.round });
+        let (since, tenure, extended) = (self.round, self.tenure.clone(), Instant::now());
+        let unsettled = Some(Unsettled { reply, quarantined, tenure, since, extended });
         match self.free.pop() {
             Some(slot) => {
                 if let Some(place) = self.slots.get_mut(slot) {
@@ -105,16 +126,38 @@ impl Window {
 
     /// Takes out all deliveries.
     pub(crate) fn close_all(&mut self) -> Vec<Unsettled> {
+        self.end();
         self.free.clear();
         std::mem::take(&mut self.slots).into_iter().flatten().collect()
     }
 
-    /// Starts the next round. Returns the deliveries that were unsettled for a whole round, because
-    /// their deadline at the server has come nearer.
-    pub(crate) fn next_round(&mut self) -> Vec<Subject> {
+    /// Starts the next round: finds the deliveries that are lost, and extends those that were
+    /// unsettled for a whole round, because their deadline at the server has come nearer. `extend`
+    /// returns `false` if it could not. Returns the number of deliveries found lost.
+    pub(crate) fn next_round(&mut self, ack_wait: Duration, mut extend: impl FnMut(&Subject) -> bool) -> usize {
         let round = self.round;
         self.round += 1;
-        self.slots.iter().flatten().filter(|out| out.since < round).map(|out| out.reply.clone()).collect()
+        self.tenure = Tenure::new();
+        let mut lost = 0;
+        for out in self.slots.iter_mut().flatten().filter(|out| out.since < round && !out.tenure.is_over()) {
+            if out.is_over(ack_wait) {
+                lost += 1;
+            } else if extend(&out.reply) {
+                out.extended = Instant::now();
+            }
+        }
+        lost
+    }
+
+    /// Ends the tenure of all deliveries.
+    pub(crate) fn end(&self) {
+        self.slots.iter().flatten().for_each(|out| out.tenure.end());
+        self.tenure.end();
+    }
+
+    /// Returns the tenure of the deliveries that arrive now.
+    pub(crate) fn tenure(&self) -> Tenure {
+        self.tenure.clone()
     }
 
     /// Returns the subjects on which the unsettled deliveries are acknowledged.
@@ -185,16 +228,44 @@ mod tests {
         assert_eq!(window.take_request(false), Some(100));
     }
 
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn extended(window: &mut Window) -> usize {
+        let mut extended = 0;
+        let lost = window.next_round(LONG, |_| {
+            extended += 1;
+            true
+        });
+        assert_eq!(lost, 0);
+        extended
+    }
+
     #[test]
     fn only_what_was_out_for_a_round_is_renewed() {
         let mut window = Window::new(4, false);
         open(&mut window);
-        assert_eq!(window.next_round().len(), 0);
+        assert_eq!(extended(&mut window), 0);
         let second = open(&mut window);
-        assert_eq!(window.next_round().len(), 1);
+        assert_eq!(extended(&mut window), 1);
         window.close(second);
-        assert_eq!(window.next_round().len(), 1);
+        assert_eq!(extended(&mut window), 1);
         assert_eq!(window.close_all().len(), 1);
         assert_eq!(window.unsettled(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_renewed_in_time_is_lost_and_later_deliveries_are_not() {
+        let mut window = Window::new(4, false);
+        let (early, tenure) = (open(&mut window), window.tenure());
+        assert_eq!(window.next_round(LONG, |_| false), 0);
+        tokio::time::advance(LONG / 2).await;
+        let (late, later) = (open(&mut window), window.tenure());
+        assert_eq!(window.next_round(LONG, |_| false), 0, "the connection is down, but there is time");
+        tokio::time::advance(LONG / 2 + Duration::from_millis(1)).await;
+        assert!(window.get(early).unwrap().is_over(LONG) && tenure.is_over());
+        assert!(!window.get(late).unwrap().is_over(LONG) && !later.is_over());
+        assert_eq!(window.next_round(LONG, |_| true), 0, "counted once: at the look above");
+        window.end();
+        assert!(later.is_over());
     }
 }

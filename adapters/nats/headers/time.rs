@@ -2,8 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use async_nats::datetime::{DateTime, from_nanos, now};
-
 const DAY: u64 = 86_400;
 
 /// Returns the time since 1970, or the nearest that the server can count.
@@ -12,19 +10,20 @@ fn nearest(time: SystemTime) -> Duration {
     since.min(Duration::from_nanos(i64::MAX.unsigned_abs()))
 }
 
-/// Returns the time in the form of the server's configurations, or the nearest that it can count.
-pub(crate) fn date(time: SystemTime) -> DateTime {
-    // Both types cover the range of the server, so the fallback is not used.
-    i128::try_from(nearest(time).as_nanos()).ok().and_then(|nanos| from_nanos(nanos).ok()).unwrap_or_else(now)
+/// Returns the time in RFC 3339, or the nearest that the server can count.
+pub(crate) fn nearest_rfc3339(time: SystemTime) -> String {
+    written(nearest(time))
 }
 
 /// Returns the time in RFC 3339, exact to the nanosecond; `None` if it is later than the server can
 /// count.
 pub(crate) fn rfc3339(time: SystemTime) -> Option<String> {
     let since = nearest(time);
-    if time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|exact| exact != since) {
-        return None;
-    }
+    let is_beyond = time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|exact| exact != since);
+    (!is_beyond).then(|| written(since))
+}
+
+fn written(since: Duration) -> String {
     let (mut days, second) = (since.as_secs() / DAY, since.as_secs() % DAY);
     let mut year = 1970;
     while let Some(rest) = days.checked_sub(365 + leap_days(year)) {
@@ -38,7 +37,7 @@ pub(crate) fn rfc3339(time: SystemTime) -> Option<String> {
         (days, month) = (rest, month + 1);
     }
     let (day, hour, minute, second) = (days + 1, second / 3600, second / 60 % 60, second % 60);
-    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", since.subsec_nanos()))
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", since.subsec_nanos())
 }
 
 fn leap_days(year: u64) -> u64 {
@@ -68,6 +67,9 @@ mod tests {
         assert_eq!(rfc3339(last + Duration::from_nanos(1)), None);
         let (before, after) = (SystemTime::UNIX_EPOCH - Duration::from_secs(1), last + Duration::from_secs(1));
         assert_eq!(rfc3339(before).as_deref(), Some("1970-01-01T00:00:00.000000000Z"));
-        assert_eq!((SystemTime::from(date(before)), SystemTime::from(date(after))), (SystemTime::UNIX_EPOCH, last));
+        assert_eq!(
+            (nearest_rfc3339(before), nearest_rfc3339(after)),
+            (nearest_rfc3339(SystemTime::UNIX_EPOCH), rfc3339(last).unwrap())
+        );
     }
 }

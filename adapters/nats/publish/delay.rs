@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use async_nats::jetstream::stream::{self, RetentionPolicy};
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Topic;
 
+use super::super::connection::info::StreamInfo;
 use super::super::connection::link::Link;
 use crate::adapters::nats::connection::api;
 use crate::adapters::nats::headers::{Schedule, time};
@@ -32,20 +32,20 @@ enum Oddity {
 
 impl Oddities {
     /// Reads from a topic's stream if it can keep delayed messages.
-    pub(crate) async fn learn(&self, link: &Link, topic: &Topic, stream: &stream::Info) -> Result<()> {
-        let (config, subjects) = (&stream.config, names::delayed_subjects(topic));
-        let takes = config.subjects.contains(&subjects)
+    pub(crate) async fn learn(&self, link: &Link, topic: &Topic, stream: &StreamInfo) -> Result<()> {
+        let subjects = names::delayed_subjects(topic);
+        let takes = stream.subjects.contains(&subjects)
             || api::stream_of(link, &names::delayed_subject(topic, "0")).await?.as_deref()
-                == Some(config.name.as_str());
-        let refuses = |reason| Some(Oddity::Refuses { stream: config.name.clone(), reason });
-        let oddity = if !config.allow_message_schedules {
+                == Some(stream.name.as_str());
+        let refuses = |reason| Some(Oddity::Refuses { stream: stream.name.clone(), reason });
+        let oddity = if !stream.allow_schedules {
             refuses("the stream keeps no messages for later: set allow_msg_schedules, and add the subject")
         } else if !takes {
             refuses("the stream has no place for messages of this topic that are kept for later: add the subject")
-        } else if config.retention == RetentionPolicy::Interest {
+        } else if stream.retention == "interest" {
             refuses("the stream drops messages that no consumer waits for, so it cannot keep delayed ones")
-        } else if !config.allow_message_ttl && !config.max_age.is_zero() {
-            Some(Oddity::Forgets { stream: config.name.clone(), after: config.max_age })
+        } else if !stream.allow_ttl && !stream.max_age.is_zero() {
+            Some(Oddity::Forgets { stream: stream.name.clone(), after: stream.max_age })
         } else {
             None
         };

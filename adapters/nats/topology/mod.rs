@@ -4,27 +4,30 @@ pub(crate) mod names;
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy};
-use async_nats::jetstream::stream::{self, RetentionPolicy, StorageType};
+use serde_json::Value;
 
 use crate::driver::Topology;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Start;
 
 use super::config::Config;
+use super::connection::info::{ConsumerConfig, ConsumerInfo, StreamInfo, nanos, object};
 use super::connection::link::Link;
 use crate::adapters::nats::connection::api;
 use crate::adapters::nats::headers::time;
 
 /// Maximum number of unsettled messages of a group, all members together. Members limit themselves
 /// by their prefetch; this only limits what the server remembers.
-const MAX_ACK_PENDING: i64 = 65_536;
+const MAX_ACK_PENDING: u64 = 65_536;
+/// Minimum of `max_deliver` of a group, if an operator has set it. The server counts each time that it
+/// hands a message out, also when it is only fetched ahead, and drops it afterwards without a word.
+const MIN_DELIVERIES: u64 = 100;
 /// Time for which the server keeps the consumer of a reader without a group while it is not used.
 /// If it is still needed, it is created again at its position.
 const READER_LIFE: Duration = Duration::from_secs(60);
 
 /// Makes sure that a stream takes the topic. An existing stream keeps its name and configuration.
-pub(super) async fn stream(link: &Link, config: &Config, topic: &str) -> Result<stream::Info> {
+pub(super) async fn stream(link: &Link, config: &Config, topic: &str) -> Result<StreamInfo> {
     let subject = names::subject(topic);
     if let Some(found) = find_stream(link, &subject).await? {
         return Ok(found);
@@ -37,40 +40,39 @@ pub(super) async fn stream(link: &Link, config: &Config, topic: &str) -> Result<
     let delays = config.level >= api::DELAY_LEVEL;
     let mut subjects = vec![subject.to_string()];
     subjects.extend(delays.then(|| names::delayed_subjects(topic)));
-    let wanted = stream::Config {
-        name,
-        subjects,
-        allow_message_schedules: delays,
+    let wanted = object([
+        ("name", name.as_str().into()),
+        ("subjects", subjects.into()),
+        ("allow_msg_schedules", delays.into()),
         // Delayed messages must not expire before they are due.
-        allow_message_ttl: delays,
-        retention: RetentionPolicy::Limits,
-        storage: StorageType::File,
-        num_replicas: config.replicas,
-        max_age: config.max_age,
-        ..stream::Config::default()
-    };
-    match api::create_stream(link, &wanted).await {
+        ("allow_msg_ttl", delays.into()),
+        ("retention", "limits".into()),
+        ("storage", "file".into()),
+        ("num_replicas", config.replicas.into()),
+        ("max_age", nanos(config.max_age)),
+    ]);
+    match api::create_stream(link, &name, wanted).await {
         Ok(info) => usable(info),
         // Another program, with another configuration, was quicker.
         Err(conflict) if conflict.kind() == ErrorKind::Conflict => {
-            find_stream(link, &subject).await?.ok_or_else(|| conflict.with_context("stream", wanted.name))
+            find_stream(link, &subject).await?.ok_or_else(|| conflict.with_context("stream", name))
         }
-        Err(error) => Err(error.with_context("stream", wanted.name)),
+        Err(error) => Err(error.with_context("stream", name)),
     }
 }
 
 /// Returns the stream that takes a subject, if there is one.
-pub(super) async fn find_stream(link: &Link, subject: &str) -> Result<Option<stream::Info>> {
+pub(super) async fn find_stream(link: &Link, subject: &str) -> Result<Option<StreamInfo>> {
     match api::stream_of(link, subject).await? {
         Some(name) => usable(api::stream(link, &name).await?).map(Some),
         None => Ok(None),
     }
 }
 
-fn usable(info: stream::Info) -> Result<stream::Info> {
-    if info.config.no_ack {
+fn usable(info: StreamInfo) -> Result<StreamInfo> {
+    if info.no_ack {
         let message = "the stream does not confirm publishes (no_ack), so no publish could complete";
-        return Err(Error::new(ErrorKind::Conflict, message).with_context("stream", info.config.name));
+        return Err(Error::new(ErrorKind::Conflict, message).with_context("stream", info.name));
     }
     Ok(info)
 }
@@ -78,7 +80,7 @@ fn usable(info: stream::Info) -> Result<stream::Info> {
 /// A consumer to find or create.
 #[derive(Debug)]
 pub(super) struct Wanted<'a> {
-    pub(super) stream: &'a stream::Info,
+    pub(super) stream: &'a StreamInfo,
     pub(super) topic: &'a str,
     pub(super) name: &'a str,
     /// `true` for a group, which stays; `false` for a reader without a group.
@@ -96,8 +98,8 @@ pub(super) enum Begin {
 }
 
 /// Makes sure that the consumer exists, is a pull consumer, and takes acknowledgements.
-pub(super) async fn consumer(link: &Link, config: &Config, wanted: &Wanted<'_>) -> Result<consumer::Info> {
-    let stream = &wanted.stream.config.name;
+pub(super) async fn consumer(link: &Link, config: &Config, wanted: &Wanted<'_>) -> Result<ConsumerInfo> {
+    let stream = &wanted.stream.name;
     if wanted.may_exist {
         match api::consumer(link, stream, wanted.name).await {
             Ok(info) => return wanted.check(info),
@@ -111,7 +113,7 @@ pub(super) async fn consumer(link: &Link, config: &Config, wanted: &Wanted<'_>) 
             Err(_) => {}
         }
     }
-    match api::create_consumer(link, stream, &wanted.config(config)).await {
+    match api::create_consumer(link, stream, wanted.config(config)).await {
         Ok(info) => wanted.check(info),
         // Another member, with another configuration, was quicker.
         Err(error) if error.kind() == ErrorKind::Conflict && wanted.durable => {
@@ -122,53 +124,62 @@ pub(super) async fn consumer(link: &Link, config: &Config, wanted: &Wanted<'_>) 
     }
 }
 
-/// Returns the delivery policy of a consumer that is created to begin at this position.
-pub(super) fn policy(start: Start) -> DeliverPolicy {
-    match start {
-        Start::Earliest => DeliverPolicy::All,
-        Start::Latest => DeliverPolicy::New,
-        Start::Time(time) => DeliverPolicy::ByStartTime { start_time: time::date(time) },
+/// Sets the position at which a consumer that is created begins.
+pub(super) fn begin_at(config: &mut ConsumerConfig, start: Start) {
+    let (policy, sequence, time) = match start {
+        Start::Earliest => ("all", Value::Null, Value::Null),
+        Start::Latest => ("new", Value::Null, Value::Null),
+        Start::Time(time) => ("by_start_time", Value::Null, time::nearest_rfc3339(time).into()),
         // Sequences in a stream begin at 1.
-        Start::Offset(sequence) => DeliverPolicy::ByStartSequence { start_sequence: sequence.max(1) },
-    }
+        Start::Offset(sequence) => ("by_start_sequence", sequence.max(1).into(), Value::Null),
+    };
+    config.set("deliver_policy", policy.into());
+    config.set("opt_start_seq", sequence);
+    config.set("opt_start_time", time);
 }
 
 impl Wanted<'_> {
-    fn config(&self, config: &Config) -> consumer::Config {
-        let deliver_policy = match self.begin {
-            Begin::Start(start) => policy(start),
-            Begin::Sequence(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
-        };
-        consumer::Config {
-            name: Some(self.name.to_owned()),
-            durable_name: self.durable.then(|| self.name.to_owned()),
-            inactive_threshold: if self.durable { Duration::ZERO } else { READER_LIFE },
-            deliver_policy,
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: config.ack_wait,
-            max_ack_pending: MAX_ACK_PENDING,
-            filter_subject: names::subject(self.topic).to_string(),
-            ..consumer::Config::default()
+    fn config(&self, config: &Config) -> ConsumerConfig {
+        let mut wanted = ConsumerConfig::new([
+            ("name", self.name.into()),
+            ("ack_policy", "explicit".into()),
+            ("ack_wait", nanos(config.ack_wait)),
+            ("max_ack_pending", MAX_ACK_PENDING.into()),
+            ("filter_subject", names::subject(self.topic).as_str().into()),
+            ("replay_policy", "instant".into()),
+        ]);
+        if self.durable {
+            wanted.set("durable_name", self.name.into());
+        } else {
+            wanted.set("inactive_threshold", nanos(READER_LIFE));
         }
+        match self.begin {
+            Begin::Start(start) => begin_at(&mut wanted, start),
+            Begin::Sequence(sequence) => begin_at(&mut wanted, Start::Offset(sequence)),
+        }
+        wanted
     }
 
-    fn check(&self, info: consumer::Info) -> Result<consumer::Info> {
+    fn check(&self, info: ConsumerInfo) -> Result<ConsumerInfo> {
         let config = &info.config;
         let subject = names::subject(self.topic);
-        let filter_fits = match (config.filter_subject.as_str(), config.filter_subjects.as_slice()) {
+        let filter_fits = match (config.text("filter_subject"), config.texts("filter_subjects").as_slice()) {
             // Delayed messages must not be delivered before they are due.
-            ("", []) => self.stream.config.subjects == [subject.as_str()],
-            ("", [only]) => only == subject.as_str(),
+            ("", []) => self.stream.subjects == [subject.as_str()],
+            ("", [only]) => *only == subject.as_str(),
             (filter, _) => filter == subject.as_str(),
         };
-        let trouble = if config.deliver_subject.is_some() {
+        let trouble = if !config.text("deliver_subject").is_empty() {
             "the group exists as a push consumer; delete it, or use another name"
-        } else if config.ack_policy != AckPolicy::Explicit {
+        } else if config.text("ack_policy") != "explicit" {
             "the group exists without explicit acknowledgement; delete it, or use another name"
         } else if !filter_fits {
             "the group exists for another topic of the same stream, or for all; use another name"
-        } else if config.headers_only {
+        } else if config.flag("headers_only") {
             "the group exists for headers only; use another name"
+        } else if config.limit("max_deliver").is_some_and(|most| most < MIN_DELIVERIES) {
+            "the server would drop messages of the group silently: set max_deliver of the consumer to -1, or to \
+             100 or more, and limit attempts by Retry"
         } else {
             return Ok(info);
         };

@@ -10,6 +10,10 @@ const DOT: char = '~';
 /// character.
 const DELAYED: &str = "@delayed";
 
+/// The prefix of the subjects at which failed attempts are kept, and the end of the names of their
+/// streams. It is short, so that the longest name of a topic leaves room for it.
+const TRIES: &str = "@tries";
+
 /// Returns the subject of a topic: its name, in which a dot that would leave a token empty is
 /// written `~`.
 pub(crate) fn subject(topic: &str) -> Subject {
@@ -39,6 +43,25 @@ pub(crate) fn delayed_subjects(topic: &str) -> String {
 /// Returns the subject at which one message is kept.
 pub(crate) fn delayed_subject(topic: &str, unique: &str) -> Subject {
     format!("{DELAYED}.{}.{unique}", object(topic)).into()
+}
+
+/// Returns the name of the stream that keeps the failed attempts at the messages of a stream.
+pub(crate) fn tries(stream: &str) -> String {
+    format!("{stream}{TRIES}")
+}
+
+/// Returns the subject at which the failed attempts at one message are kept.
+pub(crate) fn tries_subject(stream: &str, group: &str, message: &str) -> String {
+    format!("{TRIES}.{stream}.{group}.{message}")
+}
+
+/// Returns the subjects at which the failed attempts of a group are kept, or of all groups of the
+/// stream.
+pub(crate) fn tries_subjects(stream: &str, group: Option<&str>) -> String {
+    match group {
+        Some(group) => format!("{TRIES}.{stream}.{group}.*"),
+        None => format!("{TRIES}.{stream}.>"),
+    }
 }
 
 #[cfg(test)]

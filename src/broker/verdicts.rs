@@ -102,6 +102,7 @@ mod tests {
             partition: Some(0),
             offset: Some(offset),
             native: None,
+            system: "memory",
             origin: Origin::default(),
             deliveries: None,
             tenure: Tenure::new(),

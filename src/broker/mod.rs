@@ -1,10 +1,12 @@
 //! The trait that applications program against, its implementation over any driver, and the path of
 //! a message through both: publisher, deliveries, settlement and dead letters.
 
+mod channels;
 mod consumer;
 mod dead_letter;
 mod deliveries;
 mod delivery;
+mod flights;
 mod held;
 mod publisher;
 mod replay;
@@ -269,9 +271,10 @@ pub trait TracedBroker: fmt::Debug + Send + Sync {
     async fn ping(&self) -> Result<()>;
 
     /// Stops publishing, waits for the confirms under way, sends acknowledgements to the broker,
-    /// and disconnects.
+    /// and disconnects, all in at most 10 seconds ([`Traced::close_within`] takes another limit).
     ///
-    /// Streams of deliveries end. A second call is a no-op.
+    /// Streams of deliveries end. A second call is a no-op. Publishes that come after the call fail
+    /// at once; what is unconfirmed at the limit fails too, as not sent or unknown.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {

@@ -29,6 +29,7 @@ pub(crate) struct Link {
     health: Arc<Health>,
     replies: Arc<Replies>,
     unconfirmed: AtomicU64,
+    patience: Duration,
     _reader: AbortOnDropHandle<()>,
 }
 
@@ -41,7 +42,7 @@ impl Link {
         let health = Arc::new(Health::of(client.clone()));
         let reading = replies::read(Arc::clone(&replies), subscriber, Arc::clone(&health), notices);
         let _reader = AbortOnDropHandle::new(tokio::spawn(reading));
-        Ok(Self { client, health, replies, unconfirmed: AtomicU64::new(0), _reader })
+        Ok(Self { client, health, replies, unconfirmed: AtomicU64::new(0), patience: timeout, _reader })
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -50,6 +51,11 @@ impl Link {
 
     pub(crate) fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// Returns the maximum time for an answer.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// Returns a unique name, taken from the client's inboxes.

@@ -13,7 +13,7 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use parking_lot::Mutex;
 use traced_broker::adapters::memory::Memory;
 use traced_broker::capability::Capabilities;
-use traced_broker::driver::{Confirmation, Confirmer, Destination, Driver, Identity, Outbound, Source};
+use traced_broker::driver::{Confirmer, Destination, Driver, Identity, Outbound, Source};
 use traced_broker::names::attribute;
 use traced_broker::{
     ErrorKind, HandlerError, Message, Receipt, Received, Result, Start, Subscription, Topic, Traced, TracedBroker,
@@ -69,12 +69,10 @@ impl Driver for Slow {
         self.memory.declare(topic).await
     }
 
-    fn publish(&self, _topic: &Topic, _message: Outbound) -> Confirmation<Receipt> {
-        let (confirmer, confirmation) = Confirmation::pending();
+    fn publish(&self, _topic: &Topic, _message: Outbound, confirmer: Confirmer<Receipt>) {
         let mut unconfirmed = self.state.unconfirmed.lock();
         unconfirmed.push(confirmer);
         self.state.most.fetch_max(unconfirmed.len(), Ordering::Relaxed);
-        confirmation
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {

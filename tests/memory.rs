@@ -13,7 +13,7 @@ mod readme;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use traced_broker::driver::{Driver, Outbound};
+use traced_broker::driver::{Driver, DriverExt, Outbound};
 use traced_broker::{ErrorKind, Message, PublishOutcome, Subscription, Topic, TracedBroker, connect};
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn closing_refuses_publishes_that_wait_for_room() {
     let mut deliveries = keeper.subscribe(Subscription::new("orders").group("g")).await.unwrap();
     broker.publish("orders", Message::new("stored")).await.unwrap();
     let driver = broker.get_ref();
-    let waiting = driver.publish(&Topic::new("orders").unwrap(), Outbound::new("no room"));
+    let waiting = driver.enqueue(&Topic::new("orders").unwrap(), Outbound::new("no room"));
     driver.close().await.unwrap();
     let error = tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("an answer").unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Closed, PublishOutcome::NotSent));

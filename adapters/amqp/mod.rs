@@ -228,7 +228,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use config::{AmqpBuilder, RoutingKey, Unroutable};
 
 use crate::driver::capability::{Capabilities, Confirm, Redelivery, TimestampSource};
-use crate::driver::{BrokerUrl, Confirmation, Destination, Driver, Identity, Outbound, Source};
+use crate::driver::{BrokerUrl, Confirmer, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start, Subscription, Topic};
 
@@ -383,8 +383,8 @@ impl Driver for Amqp {
         Ok(Destination::new())
     }
 
-    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
-        self.publisher.publish(topic, message).unwrap_or_else(|error| Confirmation::ready(Err(error)))
+    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
+        self.publisher.publish(topic, message, confirmer);
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {

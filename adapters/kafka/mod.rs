@@ -154,7 +154,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::driver::capability::{Attempts, Capabilities, Confirm, HeaderValues, Order, Redelivery, TimestampSource};
-use crate::driver::{BrokerUrl, Confirmation, Destination, Driver, Identity, Outbound, Source};
+use crate::driver::{BrokerUrl, Confirmer, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start, Subscription, Topic};
 use crate::names::attribute;
@@ -284,8 +284,8 @@ impl Driver for Kafka {
         Ok(Destination::new())
     }
 
-    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
-        self.shared.publisher.publish(topic, &message)
+    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
+        self.shared.publisher.publish(topic, &message, confirmer);
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
@@ -350,6 +350,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 fn identity(settings: &KafkaBuilder) -> Identity {
     let identity = Identity::new("kafka")
         .with_max_in_flight(settings.max_in_flight)
+        .with_delivery_timeout(settings.delivery_timeout)
         .with_send_attributes(Some(attribute::KAFKA_MESSAGE_KEY), Some(attribute::KAFKA_OFFSET));
     let identity = match settings.shared_client().get("client.id") {
         Some(id) => identity.with_client_id(id),

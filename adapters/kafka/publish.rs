@@ -18,7 +18,7 @@ use super::config::{KafkaBuilder, default};
 use super::connection::log::{Listener, Trouble};
 use crate::adapters::kafka::connection::native;
 use crate::adapters::kafka::{closed, error, headers};
-use crate::driver::{Confirmation, Confirmer, Outbound};
+use crate::driver::{Confirmer, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Receipt;
 
@@ -70,37 +70,36 @@ impl Publisher {
         self.polled.read().as_ref().map(|polled| Arc::clone(&polled.running)).ok_or_else(closed)
     }
 
-    /// Enqueues a message. Its delivery report completes the confirmation.
-    pub(super) fn publish(&self, topic: &str, message: &Outbound) -> Confirmation<Receipt> {
+    /// Enqueues a message. Its delivery report answers the confirmer.
+    pub(super) fn publish(&self, topic: &str, message: &Outbound, confirmer: Confirmer<Receipt>) {
         let headers = match headers::to_native(&message.headers, message.id.as_deref()) {
             Ok(headers) => headers,
-            Err(error) => return Confirmation::ready(Err(error)),
+            Err(error) => return confirmer.confirm(Err(error)),
         };
-        let (confirmer, confirmation) = Confirmation::pending();
         let mut record = Record::with_opaque_to(topic, Box::new(confirmer));
         record.headers = headers;
         record.payload = message.payload.as_deref();
         record.key = message.key.as_deref();
         let sent = match self.send(record) {
-            Err((error, Some(record))) if error.rdkafka_error_code() == Some(Code::Fatal) => match self.renew() {
+            Err((error, record)) if error.rdkafka_error_code() == Some(Code::Fatal) => match self.renew() {
                 Ok(()) => self.send(record),
-                Err(error) => return Confirmation::ready(Err(error)),
+                Err(error) => return record.delivery_opaque.confirm(Err(error)),
             },
             sent => sent,
         };
         match sent {
-            Ok(()) => confirmation,
-            Err((_, None)) => Confirmation::ready(Err(closed())),
-            Err((error, Some(_))) => Confirmation::ready(Err(self.refused(error, message))),
+            Ok(()) => {}
+            Err((KafkaError::Canceled, record)) => record.delivery_opaque.confirm(Err(closed())),
+            Err((error, record)) => record.delivery_opaque.confirm(Err(self.refused(error, message))),
         }
     }
 
-    /// Passes the record to librdkafka. Returns the record if it is refused, except after closing.
+    /// Passes the record to librdkafka. Returns the record if it is refused, and after closing.
     #[expect(clippy::result_large_err, reason = "rdkafka gives a record back by value, and failures are rare")]
-    fn send<'a>(&self, record: Record<'a>) -> Result<(), (KafkaError, Option<Record<'a>>)> {
+    fn send<'a>(&self, record: Record<'a>) -> Result<(), (KafkaError, Record<'a>)> {
         match &*self.polled.read() {
-            Some(polled) => polled.running.producer.send(record).map_err(|(error, record)| (error, Some(record))),
-            None => Err((KafkaError::Canceled, None)),
+            Some(polled) => polled.running.producer.send(record),
+            None => Err((KafkaError::Canceled, record)),
         }
     }
 

@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | `capacity` | messages that a topic keeps, at least 1 | 65536 |
 //! | `max_in_flight` | publishes that may wait for room at the same time | 1024 |
+//! | `delivery_timeout` | maximum time that a publish waits for room, in ms | 30000 |
 //! | `topology` | `create` missing topics, or only `check` | `create` |
 //!
 //! # Delivery semantics
@@ -52,7 +53,7 @@
 //! ## Back-pressure
 //! A topic keeps its last `capacity` messages, delayed messages included. A delayed message, and
 //! one that some group has not settled, is never dropped: publishing waits for room instead, which
-//! is the back-pressure of this broker. A topic that no group reads drops its oldest message.
+//! is the back-pressure of this broker, and fails after `delivery_timeout`, certainly not sent. A topic that no group reads drops its oldest message.
 //!
 //! # Headers
 //! Names and values are carried unchanged.
@@ -73,11 +74,12 @@ mod unfinished;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::driver::capability::Capabilities;
-use crate::driver::{BrokerUrl, Confirmation, Destination, Driver, Identity, Outbound, Source, Topology};
+use crate::driver::{BrokerUrl, Confirmer, Destination, Driver, Identity, Outbound, Source, Topology};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start, Subscription, Topic};
 
@@ -124,12 +126,12 @@ pub struct Memory {
 impl Memory {
     /// Creates a broker with default options that no URL reaches.
     pub fn new() -> Self {
-        Self::over(Hub::private(DEFAULT_CAPACITY), None, Topology::Create)
+        Self::over(Hub::private(DEFAULT_CAPACITY), Identity::new("memory"), Topology::Create)
     }
 
     /// Connects to the broker of `memory://name`; creates it with default options if it is missing.
     pub fn named(name: &str) -> Self {
-        Self::over(Hub::named(name, DEFAULT_CAPACITY), None, Topology::Create)
+        Self::over(Hub::named(name, DEFAULT_CAPACITY), Identity::new("memory"), Topology::Create)
     }
 
     /// Connects to the broker that the URL names; creates it if it is missing.
@@ -141,13 +143,17 @@ impl Memory {
         let mut options = url.options();
         let capacity = options.take::<usize>("capacity")?;
         let max_in_flight = options.take::<usize>("max_in_flight")?;
+        let delivery_timeout = options.take("delivery_timeout")?.map(Duration::from_millis);
         let topology = options.take("topology")?.unwrap_or_default();
         options.finish()?;
         if capacity == Some(0) {
             return Err(Error::new(ErrorKind::InvalidConfig, "the capacity of a topic is at least 1"));
         }
         let hub = Hub::shared(url.name().unwrap_or("default"), capacity)?;
-        Ok(Self::over(hub, max_in_flight, topology))
+        let mut identity = Identity::new("memory");
+        identity = identity.with_max_in_flight(max_in_flight.unwrap_or(Identity::DEFAULT_MAX_IN_FLIGHT));
+        identity = identity.with_delivery_timeout(delivery_timeout.unwrap_or(Identity::DEFAULT_DELIVERY_TIMEOUT));
+        Ok(Self::over(hub, identity, topology))
     }
 
     /// Returns the messages that a topic keeps, oldest first, whether they were read or not; empty
@@ -168,11 +174,7 @@ impl Memory {
         self.connection.hub().changed()
     }
 
-    fn over(hub: Arc<Hub>, max_in_flight: Option<usize>, topology: Topology) -> Self {
-        let mut identity = Identity::new("memory");
-        if let Some(publishes) = max_in_flight {
-            identity = identity.with_max_in_flight(publishes);
-        }
+    fn over(hub: Arc<Hub>, identity: Identity, topology: Topology) -> Self {
         let capabilities = Capabilities {
             delayed_publish: true,
             start_at_time: true,
@@ -224,10 +226,12 @@ impl Driver for Memory {
         self.topic(topic).map(|_| Destination::new())
     }
 
-    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
         match self.topic(topic) {
-            Ok(topic) => topic.publish(self.connection.id(), message),
-            Err(error) => Confirmation::ready(Err(error)),
+            Ok(topic) => {
+                topic.publish(self.connection.id(), message, self.identity.delivery_timeout, confirmer);
+            }
+            Err(error) => confirmer.confirm(Err(error)),
         }
     }
 

@@ -3,16 +3,17 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::delayed::Delayed;
+use super::delayed::{Delayed, after};
 use super::group::{Group, HandedOut, Pull, Ticket};
 use super::unfinished::{Changes, Pending, Unfinished};
-use crate::driver::{Confirmation, Confirmer, Disposition, Outbound};
+use crate::driver::{Confirmer, Disposition, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start};
 
@@ -31,6 +32,8 @@ struct Waiting {
     connection: u64,
     message: Outbound,
     confirmer: Confirmer<Receipt>,
+    /// The time at which it fails.
+    until: Instant,
 }
 
 /// The answer to a member that asks for a message.
@@ -48,8 +51,8 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct TopicLog {
     state: Mutex<State>,
-    /// Notified when a delayed message was added: publishes that wait for room may have to look
-    /// again sooner.
+    /// Notified when a delayed message was added, so that the task that watches publishes waiting
+    /// for room looks again sooner, and when none waits any more, so that it ends.
     delayed: Notify,
     /// The changes of the whole broker.
     changes: Arc<Changes>,
@@ -67,6 +70,8 @@ struct State {
     next_group: u64,
     /// Publishes that wait for room, in order; at most as many as connections allow in flight.
     waiting: VecDeque<Waiting>,
+    /// `true` while a task watches them.
+    is_watched: bool,
     /// The highest position that a removed group had reached.
     read: u64,
 }
@@ -82,40 +87,41 @@ impl TopicLog {
             names: HashMap::new(),
             next_group: 0,
             waiting: VecDeque::new(),
+            is_watched: false,
             read: 0,
         };
         Self { state: Mutex::new(state), delayed: Notify::new(), changes }
     }
 
-    /// Stores the message, or queues it until there is room or the connection is closed.
-    pub(super) fn publish(self: &Arc<Self>, connection: u64, message: Outbound) -> Confirmation<Receipt> {
-        self.look(|state, wakers| {
-            if !state.waiting.is_empty() || !state.make_room() {
-                let (confirmer, confirmation) = Confirmation::pending();
-                state.waiting.push_back(Waiting { connection, message, confirmer });
-                return Confirmation::running(Arc::clone(self).admitted(confirmation));
+    /// Stores the message, or queues it until there is room, the connection is closed, or its time
+    /// is up.
+    pub(super) fn publish(
+        self: &Arc<Self>,
+        connection: u64,
+        message: Outbound,
+        patience: Duration,
+        confirmer: Confirmer<Receipt>,
+    ) {
+        let waits = self.look(|state, wakers| {
+            if state.waiting.is_empty() && state.make_room() {
+                let receipt = state.store(message, wakers);
+                return Err((confirmer, receipt));
             }
-            Confirmation::ready(Ok(state.store(message, wakers)))
-        })
+            state.waiting.push_back(Waiting { connection, message, confirmer, until: after(patience) });
+            Ok(!std::mem::replace(&mut state.is_watched, true))
+        });
+        match waits {
+            Err((confirmer, receipt)) => confirmer.confirm(Ok(receipt)),
+            Ok(true) => self.watch(),
+            Ok(false) => {}
+        }
     }
 
-    /// Waits until there is room. A delayed message can make room when it becomes visible, because
-    /// it can then be dropped.
-    async fn admitted(self: Arc<Self>, mut confirmation: Confirmation<Receipt>) -> Result<Receipt> {
-        loop {
-            let delayed = self.delayed.notified();
-            let due = self.look(|state, _| state.delayed.next_due());
-            tokio::select! {
-                biased;
-                answer = &mut confirmation => return answer,
-                () = delayed => {}
-                () = async {
-                    match due {
-                        Some(due) => tokio::time::sleep_until(due).await,
-                        None => std::future::pending().await,
-                    }
-                } => {}
-            }
+    /// Starts a task that stays while publishes wait for room.
+    fn watch(self: &Arc<Self>) {
+        let watch = Watch { topic: Arc::clone(self), is_over: false };
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(watch.admit());
         }
     }
 
@@ -240,15 +246,51 @@ impl TopicLog {
     fn look_quietly<T>(&self, work: impl FnOnce(&mut State, &mut Vec<Waker>) -> T) -> T {
         let mut wakers = Vec::new();
         let mut state = self.state.lock();
-        let delayed = state.delayed.taken();
+        let (delayed, waits) = (state.delayed.taken(), !state.waiting.is_empty());
         state.uncover(&mut wakers);
         let result = work(&mut state, &mut wakers);
-        if state.delayed.taken() != delayed {
+        if state.delayed.taken() != delayed || (waits && state.waiting.is_empty()) {
             self.delayed.notify_waiters();
         }
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
         result
+    }
+}
+
+/// The task that watches the publishes waiting for room, as long as it lives.
+struct Watch {
+    topic: Arc<TopicLog>,
+    is_over: bool,
+}
+
+impl Watch {
+    /// Ends the publishes that have waited for too long. Looks again when a delayed message is due,
+    /// because that one can then be dropped, and makes room.
+    async fn admit(mut self) {
+        loop {
+            let delayed = self.topic.delayed.notified();
+            let next = self.topic.look_quietly(|state, _| {
+                state.refuse_late();
+                state.is_watched = !state.waiting.is_empty();
+                let late = state.waiting.iter().map(|publish| publish.until).min();
+                late.map(|late| state.delayed.next_due().map_or(late, |due| due.min(late)))
+            });
+            let Some(next) = next else { break };
+            tokio::select! {
+                () = delayed => {}
+                () = tokio::time::sleep_until(next) => {}
+            }
+        }
+        self.is_over = true;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.topic.state.lock().is_watched = false;
+        }
     }
 }
 
@@ -346,6 +388,19 @@ impl State {
         if self.end() > end {
             self.groups.values_mut().for_each(|group| wakers.extend(group.wake_all()));
             self.admit(wakers);
+        }
+    }
+
+    /// Fails the publishes that have waited for too long.
+    fn refuse_late(&mut self) {
+        let now = Instant::now();
+        let (late, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition::<VecDeque<Waiting>, _>(|publish| publish.until <= now);
+        self.waiting = waiting;
+        for Waiting { confirmer, .. } in late {
+            let message = "the topic was full for all of the time limit: some group does not settle its messages";
+            confirmer.confirm(Err(Error::new(ErrorKind::Busy, message)));
         }
     }
 

@@ -228,7 +228,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::capability::{Capabilities, REPOSITIONING, unsupported};
-use crate::driver::{BrokerUrl, Confirmation, Destination, Driver, Identity, Outbound, Source};
+use crate::driver::{BrokerUrl, Confirmer, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start, Subscription, Topic};
 
@@ -359,13 +359,13 @@ impl Nats {
         })
     }
 
-    fn keep(&self, topic: &Topic, message: Outbound, time: SystemTime) -> Confirmation<Receipt> {
+    fn keep(&self, topic: &Topic, message: Outbound, time: SystemTime, confirmer: Confirmer<Receipt>) {
         if !self.capabilities.delayed_publish {
-            return Confirmation::ready(Err(Error::new(ErrorKind::Unsupported, publish::delay::UNSUPPORTED)));
+            return confirmer.confirm(Err(Error::new(ErrorKind::Unsupported, publish::delay::UNSUPPORTED)));
         }
         match self.oddities.schedule(topic, time) {
-            Ok(schedule) => publish::kept(&self.link, topic, message, &schedule),
-            Err(error) => Confirmation::ready(Err(error)),
+            Ok(schedule) => publish::kept(&self.link, topic, message, &schedule, confirmer),
+            Err(error) => confirmer.confirm(Err(error)),
         }
     }
 
@@ -424,15 +424,15 @@ impl Driver for Nats {
         }
     }
 
-    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
         if let Err(error) = self.check_open() {
-            return Confirmation::ready(Err(error));
+            return confirmer.confirm(Err(error));
         }
         let message = self.config.header_names.spell(message);
         match (self.config.mode, message.deliver_at) {
-            (Mode::JetStream, None) => publish::stored(&self.link, topic, message),
-            (Mode::Core, None) => publish::unconfirmed(&self.link, topic, message),
-            (_, Some(time)) => self.keep(topic, message, time),
+            (Mode::JetStream, None) => publish::stored(&self.link, topic, message, confirmer),
+            (Mode::Core, None) => publish::unconfirmed(&self.link, topic, message, confirmer),
+            (_, Some(time)) => self.keep(topic, message, time, confirmer),
         }
     }
 

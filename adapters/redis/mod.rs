@@ -182,7 +182,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::driver::capability::{Attempts, Capabilities, Confirm, HeaderValues, Order, Redelivery, TimestampSource};
-use crate::driver::{BrokerUrl, Confirmation, Destination, Driver, Identity, Outbound, Source};
+use crate::driver::{BrokerUrl, Confirmer, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start, Subscription, Topic};
 
@@ -334,10 +334,10 @@ impl Driver for Redis {
         Ok(Destination::new())
     }
 
-    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
         match self.check_open() {
-            Ok(()) => self.publisher.publish(topic, message),
-            Err(error) => Confirmation::ready(Err(error)),
+            Ok(()) => self.publisher.publish(topic, message, confirmer),
+            Err(error) => confirmer.confirm(Err(error)),
         }
     }
 

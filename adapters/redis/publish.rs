@@ -57,6 +57,17 @@ enum Request {
     Close,
 }
 
+impl Request {
+    /// Answers a request that was certainly not sent.
+    fn refuse(self, error: Error) {
+        match self {
+            Self::Publish { confirmer, .. } => confirmer.confirm(Err(error)),
+            Self::Command { confirmer, .. } => confirmer.confirm(Err(error)),
+            Self::Close => {}
+        }
+    }
+}
+
 impl Publisher {
     /// Creates a queue, and the task that empties it over `connection` and its successors.
     pub(super) fn new(
@@ -70,19 +81,19 @@ impl Publisher {
         (Self { queue }, writer.run(connection))
     }
 
-    pub(super) fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+    pub(super) fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
         if let Err(error) = check(&message) {
-            return Confirmation::ready(Err(error));
+            return confirmer.confirm(Err(error));
         }
-        let (confirmer, confirmation) = Confirmation::pending();
-        match self.queue.try_send(Request::Publish { topic: topic.clone(), message, confirmer }) {
-            Ok(()) => confirmation,
-            Err(mpsc::error::TrySendError::Closed(_)) => Confirmation::ready(Err(closed())),
-            Err(mpsc::error::TrySendError::Full(_)) => Confirmation::ready(Err(Error::new(
-                ErrorKind::Busy,
-                "too many publishes are unconfirmed; await some first",
-            ))),
-        }
+        let request = Request::Publish { topic: topic.clone(), message, confirmer };
+        let (refused, error) = match self.queue.try_send(request) {
+            Ok(()) => return,
+            Err(mpsc::error::TrySendError::Closed(refused)) => (refused, closed()),
+            Err(mpsc::error::TrySendError::Full(refused)) => {
+                (refused, Error::new(ErrorKind::Busy, "too many publishes are unconfirmed; await some first"))
+            }
+        };
+        refused.refuse(error);
     }
 
     /// Sends a command behind the queued messages, and waits for its answer.
@@ -264,9 +275,8 @@ impl Writer {
     fn refuse_queued(&mut self, error: &Error) {
         while let Ok(request) = self.requests.try_recv() {
             match request {
-                Request::Publish { confirmer, .. } => confirmer.confirm(Err(error.without_source())),
-                Request::Command { confirmer, .. } => confirmer.confirm(Err(error.without_source())),
                 Request::Close => self.requests.close(),
+                request => request.refuse(error.without_source()),
             }
         }
     }

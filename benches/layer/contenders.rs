@@ -9,9 +9,9 @@ use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter};
-use traced_broker::driver::{Disposition, Driver, Outbound};
+use traced_broker::driver::{Disposition, Outbound};
 use traced_broker::w3c::TraceParent;
-use traced_broker::{Headers, Message, Subscription, Topic, Traced, TracedBroker};
+use traced_broker::{Headers, Message, Subscription, Traced, TracedBroker};
 
 use crate::instant::{Instant, PAYLOAD};
 use crate::naive::Naive;
@@ -99,7 +99,7 @@ impl Contender {
 }
 
 fn publish_alone() -> Box<dyn FnMut()> {
-    let (driver, topic) = (Instant::new(), Topic::new("orders").unwrap());
+    let driver = Instant::new();
     let mut span: u64 = 0;
     Box::new(move || {
         span += 1;
@@ -107,7 +107,7 @@ fn publish_alone() -> Box<dyn FnMut()> {
         let mut headers = Headers::new();
         headers.append("traceparent", parent.encode());
         let message = Outbound { payload: Some(PAYLOAD), headers, ..Outbound::default() };
-        driver.publish(&topic, message).now_or_never().unwrap().unwrap();
+        driver.take(message).unwrap();
     })
 }
 

@@ -3,6 +3,7 @@
 
 mod attempt;
 mod burial;
+mod channels;
 mod consumer;
 pub(crate) mod copies;
 mod dead_letter;
@@ -10,6 +11,7 @@ mod decision;
 mod deliveries;
 mod delivery;
 mod discarded;
+mod flights;
 mod held;
 mod publisher;
 mod replay;
@@ -279,9 +281,10 @@ pub trait TracedBroker: fmt::Debug + Send + Sync {
     async fn ping(&self) -> Result<()>;
 
     /// Stops publishing, waits for the confirms under way, sends acknowledgements to the broker,
-    /// and disconnects.
+    /// and disconnects, all in at most 10 seconds ([`Traced::close_within`] takes another limit).
     ///
-    /// Streams of deliveries end. A second call is a no-op.
+    /// Streams of deliveries end. A second call is a no-op. Publishes that come after the call fail
+    /// at once; what is unconfirmed at the limit fails too, as not sent or unknown.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {

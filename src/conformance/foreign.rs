@@ -8,7 +8,7 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, Tra
 use super::case_context::CaseContext;
 use super::failure::{Checked, check, check_eq};
 use crate::driver::capability::HeaderValues;
-use crate::driver::{Driver, Outbound};
+use crate::driver::{Driver, DriverExt, Outbound};
 use crate::error::{ErrorKind, PublishOutcome};
 use crate::message::Topic;
 
@@ -49,7 +49,7 @@ impl Foreign {
             headers: pairs.iter().copied().collect(),
             ..Outbound::default()
         };
-        let Err(error) = self.driver.publish(&self.topic, message).await else { return Ok(true) };
+        let Err(error) = self.driver.enqueue(&self.topic, message).await else { return Ok(true) };
         let plain = pairs.iter().all(|(_, value)| is_plain_text(value));
         let text_only = self.driver.capabilities().header_values == HeaderValues::Text;
         check!(!plain || text_only, "plain headers such as those of {payload} are taken: {error}");

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 
 use crate::driver::capability::Capabilities;
 use crate::driver::{
-    AttributeValue, Confirmation, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound, Outbound, Source,
+    AttributeValue, Confirmation, Confirmer, DeliveryHandle, Destination, Disposition, Driver, DriverExt, Identity,
+    Inbound, Outbound, Source,
 };
 use crate::error::Result;
 use crate::message::{Receipt, Start, Subscription, Topic};
@@ -91,8 +92,8 @@ impl Driver for Watched {
         self.driver.declare(topic).await
     }
 
-    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
-        later(self.driver.publish(topic, message), &self.watch, |watch| &watch.confirmed)
+    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
+        later(self.driver.enqueue(topic, message), &self.watch, |watch| &watch.confirmed).pass_to(confirmer);
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {

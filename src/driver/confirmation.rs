@@ -3,12 +3,16 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::Outbound;
 use crate::error::{Error, ErrorKind, Result};
+use crate::message::Receipt;
 
 /// The future answer of the broker to an operation that has already begun. Dropping it does not
 /// undo the operation.
@@ -64,12 +68,39 @@ impl<T> Confirmation<T> {
     /// ```
     pub fn pending() -> (Confirmer<T>, Self) {
         let (sender, receiver) = oneshot::channel();
-        (Confirmer(sender), Self(State::Waiting(receiver)))
+        (Confirmer(Some(To::Waiting(sender))), Self(State::Waiting(receiver)))
     }
 
     /// Creates an answer from a client's own future. The operation must already have begun.
     pub fn running(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
         Self(State::Running(Box::pin(future)))
+    }
+}
+
+impl<T: Send + Unpin + 'static> Confirmation<T> {
+    /// Passes the answer on: at once if it is known, otherwise in a task of the current tokio
+    /// runtime. If that runtime ends first, or there is none, the confirmer is dropped.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+    /// use traced_broker::Receipt;
+    /// use traced_broker::driver::Confirmation;
+    ///
+    /// let (confirmer, confirmation) = Confirmation::pending();
+    /// let answer = async { Ok(Receipt::confirmed()) }; // of a client that sends at the call
+    /// Confirmation::running(answer).pass_to(confirmer);
+    /// assert!(confirmation.await?.confirmed);
+    /// # Ok(()) }
+    /// ```
+    pub fn pass_to(mut self, confirmer: Confirmer<T>) {
+        match Pin::new(&mut self).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => confirmer.confirm(answer),
+            Poll::Pending => {
+                if let Ok(runtime) = Handle::try_current() {
+                    runtime.spawn(async move { confirmer.confirm(self.await) });
+                }
+            }
+        }
     }
 }
 
@@ -97,13 +128,78 @@ fn unanswered() -> Error {
     Error::new(ErrorKind::Unavailable, "the connection ended before the broker answered").with_unknown_outcome()
 }
 
-/// The side of a [`Confirmation`] that gives the answer.
-pub struct Confirmer<T>(oneshot::Sender<Result<T>>);
+/// The side that gives the answer to an operation, once. Giving it never blocks, and may be done
+/// under a lock of the driver.
+///
+/// Dropping it unanswered is an answer too: [`ErrorKind::Unavailable`] with an unknown outcome,
+/// which is right for any publish that was in progress.
+///
+/// ```
+/// use traced_broker::driver::{Confirmation, Outbound};
+/// use traced_broker::{Error, ErrorKind, PublishOutcome, Receipt};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// let (confirmer, confirmation) = Confirmation::pending();
+/// confirmer.confirm(Ok(Receipt::confirmed().with_offset(7)));
+/// assert_eq!(confirmation.await?.offset, Some(7));
+///
+/// let (confirmer, confirmation) = Confirmation::<Receipt>::pending();
+/// let missing = Error::new(ErrorKind::NotFound, "the topic was deleted");
+/// confirmer.give_back(Outbound::new("shoes"), missing); // certainly not sent
+/// let error = confirmation.await.unwrap_err();
+/// assert_eq!(error.publish_outcome(), PublishOutcome::NotSent);
+/// # Ok(()) }
+/// ```
+#[must_use = "an operation without an answer counts as failed with an unknown outcome"]
+pub struct Confirmer<T>(Option<To<T>>);
+
+enum To<T> {
+    Waiting(oneshot::Sender<Result<T>>),
+    Place(Arc<dyn Place<T>>),
+}
+
+/// A receiver of an answer that is not a [`Confirmation`].
+pub(crate) trait Place<T>: Send + Sync {
+    /// Takes the answer, and the message if it was certainly not sent and may be sent again.
+    fn answer(&self, answer: Result<T>, message: Option<Box<Outbound>>);
+}
 
 impl<T> Confirmer<T> {
-    /// Gives the answer. It is ignored if the [`Confirmation`] was dropped.
-    pub fn confirm(self, result: Result<T>) {
-        let _ = self.0.send(result);
+    /// Creates the side that answers to this place.
+    pub(crate) fn to(place: Arc<dyn Place<T>>) -> Self {
+        Self(Some(To::Place(place)))
+    }
+
+    /// Gives the answer. It is ignored if the caller no longer waits for it.
+    pub fn confirm(mut self, result: Result<T>) {
+        self.answer(result, None);
+    }
+
+    fn answer(&mut self, result: Result<T>, message: Option<Box<Outbound>>) {
+        match self.0.take() {
+            Some(To::Waiting(sender)) => drop(sender.send(result)),
+            Some(To::Place(place)) => place.answer(result, message),
+            None => {}
+        }
+    }
+}
+
+impl Confirmer<Receipt> {
+    /// Answers with an error, and gives back the message, of which certainly no byte was stored.
+    ///
+    /// If the topic was deleted ([`ErrorKind::NotFound`]), the layer above declares it again and
+    /// publishes the message once more.
+    pub fn give_back(mut self, message: Outbound, error: Error) {
+        self.answer(Err(error), Some(Box::new(message)));
+    }
+}
+
+impl<T> Drop for Confirmer<T> {
+    fn drop(&mut self) {
+        // A dropped sender is an answer by itself.
+        if let Some(To::Place(place)) = self.0.take() {
+            place.answer(Err(unanswered()), None);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! errors.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The identity of a driver, for spans, metrics and errors.
 ///
@@ -28,10 +29,13 @@ pub struct Identity {
     /// `messaging.client.id`: the name by which the client identifies itself to the broker, if it
     /// does.
     pub client_id: Option<Arc<str>>,
-    /// Maximum number of publishes that the layer above may leave unconfirmed at a time. A publish
-    /// stops counting when its confirmation is given, so a driver with its own limit must free the
-    /// slot before it confirms.
+    /// Maximum number of publishes that the layer above leaves unanswered at a time. A publish
+    /// counts until its confirmer is answered or dropped, even if its sender gave it up. So a
+    /// driver with its own limit must free the slot before it answers.
     pub max_in_flight: usize,
+    /// Maximum time that a publish may take. The layer above ends the wait for a place in flight by
+    /// it, the driver the wait for the broker's answer.
+    pub delivery_timeout: Duration,
     /// The attribute of send spans that holds the message's key, if the conventions name one.
     pub key_attribute: Option<&'static str>,
     /// The attribute of send spans that holds the [receipt's offset](crate::Receipt::offset), if
@@ -43,6 +47,9 @@ impl Identity {
     /// The default of [`max_in_flight`](Self::max_in_flight).
     pub const DEFAULT_MAX_IN_FLIGHT: usize = 1024;
 
+    /// The time limit of a publish unless a driver sets another: 30 seconds.
+    pub const DEFAULT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+
     /// Creates an identity without an address and with the default bound.
     pub fn new(system: &'static str) -> Self {
         Self {
@@ -51,6 +58,7 @@ impl Identity {
             server_port: None,
             client_id: None,
             max_in_flight: Self::DEFAULT_MAX_IN_FLIGHT,
+            delivery_timeout: Self::DEFAULT_DELIVERY_TIMEOUT,
             key_attribute: None,
             offset_attribute: None,
         }
@@ -83,6 +91,13 @@ impl Identity {
     #[must_use]
     pub fn with_max_in_flight(mut self, publishes: usize) -> Self {
         self.max_in_flight = publishes.max(1);
+        self
+    }
+
+    /// Sets the time limit of a publish.
+    #[must_use]
+    pub fn with_delivery_timeout(mut self, limit: Duration) -> Self {
+        self.delivery_timeout = limit;
         self
     }
 }

@@ -11,9 +11,9 @@
 //!   unknown](crate::Error::with_unknown_outcome) as soon as bytes may have been sent.
 //! - **No policy.** A driver does not retry, does not dead-letter, and counts only the attempts
 //!   that the broker counts.
-//! - **Bounds.** The layer above keeps at most [`Identity::max_in_flight`] publishes unconfirmed; a
-//!   driver hands out at most [`Subscription::prefetch_limit`] unsettled deliveries per
-//!   subscription. No buffer may grow beyond these limits.
+//! - **Bounds.** The layer above keeps at most [`Identity::max_in_flight`] publishes unanswered, so
+//!   a driver has room for so many; it hands out at most [`Subscription::prefetch_limit`]
+//!   unsettled deliveries per subscription. No buffer may grow beyond these limits.
 //! - **Generations.** A [`DeliveryHandle`] belongs to the connection or assignment it came from.
 //!   After that is gone, settling fails with
 //!   [`ErrorKind::SettlementLost`](crate::ErrorKind::SettlementLost) and affects no other message.
@@ -45,6 +45,7 @@ use crate::message::{Message, Receipt, Start, Subscription, Topic};
 pub use crate::message::{Native, Tenure, Timestamp, TimestampSource};
 pub use broker_url::{BrokerUrl, Secret, Topology, UrlOptions};
 pub use capability::Capabilities;
+pub(crate) use confirmation::Place;
 pub use confirmation::{Confirmation, Confirmer};
 pub use identity::{AttributeValue, Destination, Identity};
 
@@ -52,7 +53,7 @@ pub use identity::{AttributeValue, Destination, Identity};
 ///
 /// ```
 /// use async_trait::async_trait;
-/// use traced_broker::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
+/// use traced_broker::driver::{Confirmer, Destination, Driver, Identity, Outbound, Source};
 /// use traced_broker::{
 ///     Capabilities, Error, ErrorKind, Message, Receipt, Result, Start, Subscription, Topic,
 ///     Traced, TracedBroker,
@@ -79,8 +80,8 @@ pub use identity::{AttributeValue, Destination, Identity};
 ///         Ok(Destination::new())
 ///     }
 ///
-///     fn publish(&self, _: &Topic, _: Outbound) -> Confirmation<Receipt> {
-///         Confirmation::ready(Ok(Receipt::confirmed()))
+///     fn publish(&self, _: &Topic, _: Outbound, confirmer: Confirmer<Receipt>) {
+///         confirmer.confirm(Ok(Receipt::confirmed()));
 ///     }
 ///
 ///     async fn subscribe(&self, _: &Subscription) -> Result<Source> {
@@ -130,11 +131,13 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// or an error of the connection.
     async fn declare(&self, topic: &Topic) -> Result<Destination>;
 
-    /// Enqueues one message, in call order and without blocking, and returns the confirmation to
-    /// await.
+    /// Enqueues one message, in call order and without blocking. The answer of the broker goes to
+    /// the confirmer, at once or later.
     ///
-    /// Dropping the confirmation does not revoke the message.
-    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt>;
+    /// The message holds its place in flight until then, whether or not its sender still waits. So
+    /// every confirmer must be answered or dropped in the end: after
+    /// [`Identity::delivery_timeout`] at the latest, or when the connection is lost.
+    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>);
 
     /// Starts a subscription whose names and bounds are valid.
     ///
@@ -169,29 +172,56 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// Ends every subscription, sends pending acknowledgements to the broker, and disconnects. A
     /// second call is a no-op.
     ///
-    /// At this point the layer above has stopped publishing and has awaited the confirmations.
+    /// At this point the layer above has stopped publishing and has awaited the confirmations. It
+    /// drops this future when the time for closing is up; the driver must then be closed as well.
     ///
     /// # Errors
     /// The failure to send pending acknowledgements; the driver is closed in any case.
     async fn close(&self) -> Result<()>;
 }
 
+/// Calls to a driver that are made without the layer above it, as in the tests of an adapter.
+pub trait DriverExt: Driver {
+    /// Enqueues one message and returns the confirmation to await. Dropping it does not revoke the
+    /// message.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+    /// use traced_broker::Topic;
+    /// use traced_broker::adapters::memory::Memory;
+    /// use traced_broker::driver::{DriverExt, Outbound};
+    ///
+    /// let (driver, orders) = (Memory::new(), Topic::new("orders")?);
+    /// let first = driver.enqueue(&orders, Outbound::new("shoes"));
+    /// let second = driver.enqueue(&orders, Outbound::new("socks")); // behind the first
+    /// assert_eq!((first.await?.offset, second.await?.offset), (Some(0), Some(1)));
+    /// # Ok(()) }
+    /// ```
+    fn enqueue(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+        let (confirmer, confirmation) = Confirmation::pending();
+        self.publish(topic, message, confirmer);
+        confirmation
+    }
+}
+
+impl<D: Driver + ?Sized> DriverExt for D {}
+
 /// A message on its way to the broker, with complete headers and injected context.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
 /// use traced_broker::adapters::memory::Memory;
-/// use traced_broker::driver::{Driver, Outbound};
+/// use traced_broker::driver::{Driver, DriverExt, Outbound};
 /// use traced_broker::{ErrorKind, Topic};
 ///
 /// let (driver, orders) = (Memory::new(), Topic::new("orders")?);
 /// let mut message = Outbound::new("shoes");
 /// message.headers.append("tenant", "acme");
-/// let receipt = driver.publish(&orders, message).await?;
+/// let receipt = driver.enqueue(&orders, message).await?;
 /// assert!(receipt.confirmed);
 ///
 /// driver.close().await?;
-/// let error = driver.publish(&orders, Outbound::new("socks")).await.unwrap_err();
+/// let error = driver.enqueue(&orders, Outbound::new("socks")).await.unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::Closed);
 /// # Ok(()) }
 /// ```
@@ -375,11 +405,11 @@ pub trait DeliveryHandle: fmt::Debug + Send + Sync {
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
 /// use std::future::poll_fn;
 /// use traced_broker::adapters::memory::Memory;
-/// use traced_broker::driver::{Disposition, Driver, Outbound};
+/// use traced_broker::driver::{Disposition, Driver, DriverExt, Outbound};
 /// use traced_broker::{Subscription, Topic};
 ///
 /// let driver = Memory::new();
-/// driver.publish(&Topic::new("orders")?, Outbound::new("shoes")).await?;
+/// driver.enqueue(&Topic::new("orders")?, Outbound::new("shoes")).await?;
 ///
 /// let mut source = driver.subscribe(&Subscription::new("orders").group("workers")).await?;
 /// let inbound = poll_fn(|cx| source.poll_next(cx)).await.expect("open")?;
@@ -478,8 +508,8 @@ impl<D: Driver + ?Sized> Driver for Arc<D> {
         (**self).declare(topic).await
     }
 
-    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
-        (**self).publish(topic, message)
+    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
+        (**self).publish(topic, message, confirmer);
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {

@@ -181,7 +181,7 @@ impl Message {
     /// ```
     /// # use std::time::{Duration, SystemTime};
     /// # use traced_broker::adapters::memory::Memory;
-    /// # use traced_broker::driver::{Confirmation, Destination, Driver, Identity};
+    /// # use traced_broker::driver::{Confirmer, Destination, Driver, Identity};
     /// # use traced_broker::driver::{Outbound, Source};
     /// # use traced_broker::{
     /// #     Capabilities, ErrorKind, Message, Receipt, Result, Start, Subscription, Topic, Traced,
@@ -196,8 +196,8 @@ impl Message {
     /// #     async fn declare(&self, to: &Topic) -> Result<Destination> {
     /// #         self.0.declare(to).await
     /// #     }
-    /// #     fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
-    /// #         self.0.publish(topic, message)
+    /// #     fn publish(&self, to: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
+    /// #         self.0.publish(to, message, confirmer);
     /// #     }
     /// #     async fn subscribe(&self, to: &Subscription) -> Result<Source> {
     /// #         self.0.subscribe(to).await

@@ -9,7 +9,7 @@ use lapin::types::FieldTable;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use traced_broker::adapters::amqp::{Amqp, Unroutable};
-use traced_broker::driver::{Disposition, Driver};
+use traced_broker::driver::{Disposition, Driver, DriverExt};
 use traced_broker::{Error, ErrorKind, Topology};
 
 use crate::driving::*;
@@ -140,7 +140,7 @@ async fn missing_topology_is_only_checked_when_so_told() {
     assert_eq!(checking.subscribe(&group(&topic, "g")).await.unwrap_err().kind(), ErrorKind::NotFound);
     drop(subscribe(&creating, group(&topic, "g")).await);
     let mut source = subscribe(&checking, group(&topic, "g")).await;
-    confirmed(checking.publish(&topic, outbound("checked"))).await.unwrap();
+    confirmed(checking.enqueue(&topic, outbound("checked"))).await.unwrap();
     assert_eq!(next_text(&mut source).await, "checked");
 }
 
@@ -168,7 +168,7 @@ async fn names_may_be_as_long_as_the_broker_allows() {
     let long = traced_broker::Topic::new(&format!("{:x<240}", unique("long").as_str())).unwrap();
     let amqp = connect("").await.unwrap();
     let mut source = subscribe(&amqp, group(&long, &"g".repeat(14))).await;
-    confirmed(amqp.publish(&long, outbound("long"))).await.unwrap();
+    confirmed(amqp.enqueue(&long, outbound("long"))).await.unwrap();
     assert_eq!(next_text(&mut source).await, "long");
     let error = amqp.subscribe(&group(&long, &"g".repeat(15))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
@@ -179,13 +179,13 @@ async fn after_close_everything_says_so_and_sources_end() {
     let topic = unique("closed");
     let amqp = connect("").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    confirmed(amqp.publish(&topic, outbound("x"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("x"))).await.unwrap();
     let unsettled = next(&mut source).await;
     amqp.close().await.unwrap();
     amqp.close().await.unwrap();
     let ended = tokio::time::timeout(PATIENCE, std::future::poll_fn(|cx| source.poll_next(cx))).await.unwrap();
     assert!(ended.is_none(), "{ended:?}");
-    let error = confirmed(amqp.publish(&topic, outbound("x"))).await.unwrap_err();
+    let error = confirmed(amqp.enqueue(&topic, outbound("x"))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert_eq!(amqp.declare(&topic).await.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(amqp.subscribe(&group(&topic, "g")).await.unwrap_err().kind(), ErrorKind::Closed);
@@ -200,7 +200,7 @@ async fn close_waits_for_what_is_on_its_way() {
     let amqp = connect("").await.unwrap();
     drop(subscribe(&amqp, group(&topic, "g")).await);
     for n in 0..500 {
-        drop(amqp.publish(&topic, outbound(n.to_string())));
+        drop(amqp.enqueue(&topic, outbound(n.to_string())));
     }
     amqp.close().await.unwrap();
     let amqp = connect("").await.unwrap();
@@ -221,7 +221,7 @@ async fn a_dropped_driver_leaves_nothing_behind() {
         let topic = unique("leak");
         let amqp = connect("").await.unwrap();
         let mut source = subscribe(&amqp, group(&topic, "g")).await;
-        confirmed(amqp.publish(&topic, outbound("x"))).await.unwrap();
+        confirmed(amqp.enqueue(&topic, outbound("x"))).await.unwrap();
         let held = next(&mut source).await;
         assert!(client_threads() > 0 || !cfg!(target_os = "linux"), "else the test sees nothing");
         if close {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
-use traced_broker::driver::{Disposition, Driver, Inbound, Source};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Inbound, Source};
 use traced_broker::{ErrorKind, Start, Subscription, Topic};
 
 use crate::driving::*;
@@ -13,7 +13,7 @@ use crate::driving::*;
 const NOW: Disposition = Disposition::Retry(Duration::ZERO);
 
 async fn publish_all(amqp: &impl Driver, topic: &Topic, texts: impl IntoIterator<Item = String>) {
-    let confirmations: Vec<_> = texts.into_iter().map(|text| amqp.publish(topic, outbound(text))).collect();
+    let confirmations: Vec<_> = texts.into_iter().map(|text| amqp.enqueue(topic, outbound(text))).collect();
     for confirmation in confirmations {
         confirmed(confirmation).await.unwrap();
     }

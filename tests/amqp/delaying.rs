@@ -6,7 +6,7 @@ use lapin::options::{
     BasicGetOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
-use traced_broker::driver::{Disposition, Driver, Outbound};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Outbound};
 use traced_broker::{Capabilities, ErrorKind, Headers, PublishOutcome};
 
 use crate::driving::*;
@@ -27,7 +27,7 @@ async fn warm(amqp: &impl Driver) {
     let topic = unique("warm");
     amqp.declare(&topic).await.unwrap();
     for milliseconds in [1500, 700, 100] {
-        confirmed(amqp.publish(&topic, later("x", in_ms(milliseconds)))).await.unwrap();
+        confirmed(amqp.enqueue(&topic, later("x", in_ms(milliseconds)))).await.unwrap();
     }
 }
 
@@ -51,7 +51,7 @@ async fn a_delayed_message_comes_in_time_as_it_was_published() {
             headers: headers.clone(),
             ..later("payload", time)
         };
-        assert!(confirmed(amqp.publish(&topic, message)).await.unwrap().confirmed);
+        assert!(confirmed(amqp.enqueue(&topic, message)).await.unwrap().confirmed);
         let inbound = next(&mut source).await;
         let late = SystemTime::now().duration_since(time).expect("never before its time");
         eprintln!("delayed by {milliseconds} ms, late by {late:?}");
@@ -80,7 +80,7 @@ async fn short_delays_do_not_wait_for_long_ones() {
     let begin = SystemTime::now();
     for milliseconds in [60_000, 1600, 1200, 800, 400] {
         let message = later(&milliseconds.to_string(), begin + Duration::from_millis(milliseconds));
-        confirmed(amqp.publish(&topic, message)).await.unwrap();
+        confirmed(amqp.enqueue(&topic, message)).await.unwrap();
     }
     for milliseconds in [400, 800, 1200, 1600] {
         assert_eq!(next_text(&mut source).await, milliseconds.to_string());
@@ -106,7 +106,7 @@ async fn a_delayed_message_is_published_to_whoever_is_there_then() {
     channel.queue_bind(foreign.as_str().into(), exchange(), "eu.*".into(), options, none).await.unwrap();
     for key in ["eu.de", "us.tx"] {
         let message = Outbound { key: Some(key.into()), ..later(key, in_ms(4000)) };
-        confirmed(amqp.publish(&topic, message)).await.unwrap();
+        confirmed(amqp.enqueue(&topic, message)).await.unwrap();
     }
     let mut since = subscribe(&amqp, group(&topic, "since")).await;
     for source in [&mut early, &mut since] {
@@ -138,13 +138,13 @@ async fn a_topic_that_nobody_reads_holds_up_no_other() {
     // pass.
     for _ in 0..3 {
         let time = in_ms(1000);
-        let unread: Vec<_> = (0..1000).map(|_| amqp.publish(&nobody, later("x", time))).collect();
+        let unread: Vec<_> = (0..1000).map(|_| amqp.enqueue(&nobody, later("x", time))).collect();
         for confirmation in unread {
             confirmed(confirmation).await.unwrap();
         }
     }
     let time = in_ms(1000);
-    confirmed(amqp.publish(&topic, later("read", time))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, later("read", time))).await.unwrap();
     assert_eq!(next_text(&mut source).await, "read");
     let late = SystemTime::now().duration_since(time).unwrap();
     assert!(late < TOLERANCE, "{late:?} late");
@@ -160,7 +160,7 @@ async fn many_delayed_at_once_all_come_and_none_twice() {
     let begin = SystemTime::now();
     for batch in (0..COUNT).collect::<Vec<_>>().chunks(500) {
         let delays = batch.iter().map(|n| (n, begin + Duration::from_millis(3000 + (*n as u64 * 7) % 500)));
-        let publishes: Vec<_> = delays.map(|(n, time)| amqp.publish(&topic, later(&n.to_string(), time))).collect();
+        let publishes: Vec<_> = delays.map(|(n, time)| amqp.enqueue(&topic, later(&n.to_string(), time))).collect();
         for publish in publishes {
             confirmed(publish).await.unwrap();
         }
@@ -181,23 +181,23 @@ async fn what_cannot_be_kept_is_refused_before_it_is_sent() {
     let amqp = connect("").await.unwrap();
     amqp.declare(&topic).await.unwrap();
     let days = |days: u64| SystemTime::now() + Duration::from_secs(days * 86_400);
-    let error = confirmed(amqp.publish(&topic, later("x", days(50)))).await.unwrap_err();
+    let error = confirmed(amqp.enqueue(&topic, later("x", days(50)))).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::InvalidMessage, PublishOutcome::NotSent));
     assert!(error.to_string().contains("limit_ms"), "{error}");
 
     let mut headers = Headers::new();
     headers.append("large", "x".repeat(128_000));
     let message = Outbound { headers, ..later("x", in_ms(100)) };
-    confirmed(amqp.publish(&topic, Outbound { deliver_at: None, ..message.clone() })).await.unwrap();
-    let error = confirmed(amqp.publish(&topic, message)).await.unwrap_err();
+    confirmed(amqp.enqueue(&topic, Outbound { deliver_at: None, ..message.clone() })).await.unwrap();
+    let error = confirmed(amqp.enqueue(&topic, message)).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::TooLarge, PublishOutcome::NotSent));
 
     // No test creates the queues for that many days.
     let strict = connect("?topology=check").await.unwrap();
-    let error = confirmed(strict.publish(&topic, later("x", days(40)))).await.unwrap_err();
+    let error = confirmed(strict.enqueue(&topic, later("x", days(40)))).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::NotFound, PublishOutcome::NotSent));
     assert!(error.to_string().contains("traced-broker.delay."), "names what is missing: {error}");
-    confirmed(amqp.publish(&topic, outbound("x"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("x"))).await.unwrap();
 }
 
 /// Deletes a queue that no other test uses: the one for waits of 9 × 16⁵ steps, 42 hours.
@@ -207,15 +207,15 @@ async fn a_wait_queue_that_is_deleted_fails_one_publish_and_is_created_again() {
     let amqp = connect("").await.unwrap();
     amqp.declare(&topic).await.unwrap();
     let wait = || later("x", SystemTime::now() + Duration::from_millis(9 << 24));
-    confirmed(amqp.publish(&topic, wait())).await.unwrap();
+    confirmed(amqp.enqueue(&topic, wait())).await.unwrap();
     let channel = raw().await.create_channel().await.unwrap();
     let queue = || format!("traced-broker.delay.{}ms", 9 << 24).into();
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(queue(), passive, FieldTable::default()).await.expect("it waits where it is documented to");
     channel.queue_delete(queue(), QueueDeleteOptions::default()).await.unwrap();
-    let error = confirmed(amqp.publish(&topic, wait())).await.unwrap_err();
+    let error = confirmed(amqp.enqueue(&topic, wait())).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Rejected, PublishOutcome::NotSent), "{error}");
-    confirmed(amqp.publish(&topic, wait())).await.unwrap();
+    confirmed(amqp.enqueue(&topic, wait())).await.unwrap();
     channel.queue_delete(queue(), QueueDeleteOptions::default()).await.unwrap();
 }
 
@@ -225,12 +225,12 @@ async fn what_waits_for_a_topic_that_is_deleted_goes_with_it() {
     let amqp = connect("").await.unwrap();
     warm(&amqp).await;
     let _source = subscribe(&amqp, group(&topic, "g")).await;
-    confirmed(amqp.publish(&topic, later("gone", in_ms(1500)))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, later("gone", in_ms(1500)))).await.unwrap();
     let channel = raw().await.create_channel().await.unwrap();
     channel.exchange_delete(topic.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
     let other = unique("kept-topic");
     let mut source = subscribe(&amqp, group(&other, "g")).await;
-    confirmed(amqp.publish(&other, later("kept", in_ms(1000)))).await.unwrap();
+    confirmed(amqp.enqueue(&other, later("kept", in_ms(1000)))).await.unwrap();
     assert_eq!(next_text(&mut source).await, "kept", "not held up");
 }
 

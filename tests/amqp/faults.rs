@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use traced_broker::adapters::amqp::Amqp;
-use traced_broker::driver::{Disposition, Driver, Inbound, Outbound, Source};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Inbound, Outbound, Source};
 use traced_broker::{ErrorKind, PublishOutcome, Topic};
 
 use crate::driving::*;
@@ -45,7 +45,7 @@ async fn send(amqp: Arc<Amqp>, topic: Topic, stop: Arc<AtomicBool>) -> Sender {
     let mut sender = Sender { confirmed: HashSet::new(), unknown: HashSet::new() };
     let mut next = 0;
     while !stop.load(Ordering::Relaxed) || sender.confirmed.len() < 3000 {
-        let batch: Vec<_> = (next..next + 64).map(|n| (n, amqp.publish(&topic, outbound(n.to_string())))).collect();
+        let batch: Vec<_> = (next..next + 64).map(|n| (n, amqp.enqueue(&topic, outbound(n.to_string())))).collect();
         next += 64;
         let mut sent = true;
         for (n, confirmation) in batch {
@@ -134,7 +134,7 @@ async fn after_a_reconnection_old_deliveries_settle_nothing() {
     let amqp = connect_to(&server.url()).await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g").prefetch(20)).await;
     for n in 0..20 {
-        confirmed(amqp.publish(&topic, outbound(n.to_string()))).await.unwrap();
+        confirmed(amqp.enqueue(&topic, outbound(n.to_string()))).await.unwrap();
     }
     let mut old: Vec<Inbound> = Vec::new();
     for _ in 0..10 {
@@ -184,20 +184,20 @@ async fn a_server_that_hangs_is_given_up_and_found_again() {
     let topic = Topic::new("hanging").unwrap();
     let amqp = connect_to(&format!("{}?heartbeat=1&connect_timeout=1000", server.url())).await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    confirmed(amqp.publish(&topic, outbound("before"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("before"))).await.unwrap();
     assert_eq!(next_text(&mut source).await, "before");
 
     with(&server, Server::pause).await;
-    let error = confirmed(amqp.publish(&topic, outbound("meanwhile"))).await.unwrap_err();
+    let error = confirmed(amqp.enqueue(&topic, outbound("meanwhile"))).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::Unknown), "{error:?}");
-    let error = confirmed(amqp.publish(&topic, outbound("too late"))).await.unwrap_err();
+    let error = confirmed(amqp.enqueue(&topic, outbound("too late"))).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::NotSent), "{error:?}");
     assert!(error.is_retryable());
     amqp.ping().await.unwrap_err();
     with(&server, Server::resume).await;
 
     let begin = Instant::now();
-    while let Err(error) = confirmed(amqp.publish(&topic, outbound("after"))).await {
+    while let Err(error) = confirmed(amqp.enqueue(&topic, outbound("after"))).await {
         assert!(error.is_retryable() && begin.elapsed() < RECOVERY, "{error:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -219,7 +219,7 @@ async fn what_waits_survives_the_death_of_the_server() {
     // Even numbers are delayed, odd numbers are retried later.
     let publish = |n: u32| {
         let deliver_at = n.is_multiple_of(2).then(|| time(n));
-        amqp.publish(&topic, Outbound { deliver_at, ..outbound(n.to_string()) })
+        amqp.enqueue(&topic, Outbound { deliver_at, ..outbound(n.to_string()) })
     };
     for confirmation in (0..COUNT).map(publish).collect::<Vec<_>>() {
         confirmed(confirmation).await.unwrap();

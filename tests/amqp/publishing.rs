@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use traced_broker::driver::{Disposition, Driver};
+use traced_broker::driver::{Disposition, Driver, DriverExt};
 use traced_broker::{ErrorKind, Headers, PublishOutcome};
 
 use crate::driving::*;
@@ -24,7 +24,7 @@ async fn concurrent_callers_each_keep_their_order_and_their_own_answer() {
             for n in 0..100 {
                 let routed = (n + caller) % 3 > 0;
                 let message = outbound(format!("{caller} {n}"));
-                answers.push((routed, amqp.publish(if routed { &topic } else { &missing }, message)));
+                answers.push((routed, amqp.enqueue(if routed { &topic } else { &missing }, message)));
             }
             for (routed, answer) in answers {
                 assert_eq!(confirmed(answer).await.is_ok(), routed);
@@ -69,7 +69,7 @@ async fn a_message_arrives_byte_for_byte() {
         message.headers.append("Twice", "other");
         let sent = message.clone();
         let before = SystemTime::now();
-        confirmed(amqp.publish(&topic, message)).await.unwrap();
+        confirmed(amqp.enqueue(&topic, message)).await.unwrap();
 
         let received = next(&mut source).await;
         assert_eq!(received.payload, sent.payload);
@@ -116,7 +116,7 @@ async fn a_message_is_readable_by_others() {
     message.id = Some("id-1".to_owned());
     message.headers.append("traceparent", "00-…");
     message.headers.append("content-type", "text/plain");
-    confirmed(amqp.publish(&topic, message)).await.unwrap();
+    confirmed(amqp.enqueue(&topic, message)).await.unwrap();
 
     let got = channel.basic_get(queue.name().clone(), Default::default()).await.unwrap().unwrap();
     let properties = &got.properties;
@@ -143,7 +143,7 @@ async fn the_key_is_the_routing_key_where_that_is_wanted() {
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
     let mut message = outbound("routed");
     message.key = Some("eu.berlin".into());
-    confirmed(amqp.publish(&topic, message.clone())).await.unwrap();
+    confirmed(amqp.enqueue(&topic, message.clone())).await.unwrap();
     let received = next(&mut source).await;
     assert_eq!(received.key, message.key);
     assert!(received.headers.is_empty(), "{:?}", received.headers);
@@ -155,7 +155,7 @@ async fn the_key_is_the_routing_key_where_that_is_wanted() {
 
     for key in [&b"\xff"[..], &[b'k'; 256]] {
         message.key = Some(bytes::Bytes::copy_from_slice(key));
-        let error = confirmed(amqp.publish(&topic, message.clone())).await.unwrap_err();
+        let error = confirmed(amqp.enqueue(&topic, message.clone())).await.unwrap_err();
         assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::InvalidMessage, PublishOutcome::NotSent));
     }
 }
@@ -184,10 +184,10 @@ async fn what_amqp_cannot_carry_is_refused_before_it_is_sent() {
         (outbound(vec![0; 1_000_001]), ErrorKind::TooLarge),
     ];
     for (message, kind) in cases {
-        let error = confirmed(amqp.publish(&topic, message)).await.unwrap_err();
+        let error = confirmed(amqp.enqueue(&topic, message)).await.unwrap_err();
         assert_eq!((error.kind(), error.publish_outcome()), (kind, PublishOutcome::NotSent), "{error}");
     }
-    confirmed(amqp.publish(&topic, outbound("good"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("good"))).await.unwrap();
     assert_eq!(next_text(&mut source).await, "good");
     silent(&mut source).await;
 }
@@ -209,17 +209,17 @@ async fn headers_may_fill_a_frame() {
         message.headers.append("big", vec![b'x'; size]);
         message
     };
-    let error = confirmed(amqp.publish(&topic, message(131_072))).await.unwrap_err();
+    let error = confirmed(amqp.enqueue(&topic, message(131_072))).await.unwrap_err();
     let size: usize = error.context().find(|(key, _)| *key == "size").unwrap().1.parse().unwrap();
     let fits = 131_072 - (size - 131_072);
-    confirmed(amqp.publish(&topic, message(fits))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, message(fits))).await.unwrap();
     for attempt in 1..4 {
         let received = next(&mut source).await;
         assert_eq!((received.attempt, received.unreadable_headers), (attempt, 0));
         assert_eq!(received.headers.get("big").unwrap().len(), fits);
         settle(received, Disposition::Retry(Duration::ZERO)).await.unwrap();
     }
-    let error = confirmed(amqp.publish(&topic, message(fits + 1))).await.unwrap_err();
+    let error = confirmed(amqp.enqueue(&topic, message(fits + 1))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
 }
 
@@ -228,13 +228,13 @@ async fn without_a_subscriber_a_message_is_confirmed_or_rejected_as_told() {
     let topic = unique("unroutable");
     let dropping = connect("").await.unwrap();
     dropping.declare(&topic).await.unwrap();
-    assert!(confirmed(dropping.publish(&topic, outbound("lost"))).await.unwrap().confirmed);
+    assert!(confirmed(dropping.enqueue(&topic, outbound("lost"))).await.unwrap().confirmed);
 
     let rejecting = connect("?unroutable=reject").await.unwrap();
-    let error = confirmed(rejecting.publish(&topic, outbound("kept back"))).await.unwrap_err();
+    let error = confirmed(rejecting.enqueue(&topic, outbound("kept back"))).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Rejected, PublishOutcome::NotSent));
     let mut source = subscribe(&rejecting, group(&topic, "g")).await;
-    confirmed(rejecting.publish(&topic, outbound("taken"))).await.unwrap();
+    confirmed(rejecting.enqueue(&topic, outbound("taken"))).await.unwrap();
     let taken = next(&mut source).await;
     assert_eq!(text(&taken), "taken");
     assert!(taken.headers.is_empty(), "{:?}", taken.headers);
@@ -249,7 +249,7 @@ async fn the_bound_of_unconfirmed_publishes_holds_and_is_freed() {
     for _ in 0..3 {
         let (mut confirmations, mut busy) = (Vec::new(), 0);
         for _ in 0..12 {
-            confirmations.push(amqp.publish(&topic, outbound("x")));
+            confirmations.push(amqp.enqueue(&topic, outbound("x")));
         }
         // Half of the confirmations are dropped; their places are freed all the same.
         for confirmation in confirmations.into_iter().step_by(2) {
@@ -278,23 +278,23 @@ async fn a_topic_that_is_deleted_does_not_stop_the_others() {
     let amqp = connect("?topology=check").await.unwrap();
     let channel = raw().await.create_channel().await.unwrap();
     channel.exchange_delete(gone.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
-    let [refused, beside] = [amqp.publish(&gone, outbound("x")), amqp.publish(&good, outbound("x"))];
+    let [refused, beside] = [amqp.enqueue(&gone, outbound("x")), amqp.enqueue(&good, outbound("x"))];
     let error = confirmed(refused).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::NotFound, PublishOutcome::Unknown));
     let error = confirmed(beside).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::Unknown));
     until_published(&amqp, &good).await;
     for _ in 0..20 {
-        let error = confirmed(amqp.publish(&gone, outbound("x"))).await.unwrap_err();
+        let error = confirmed(amqp.enqueue(&gone, outbound("x"))).await.unwrap_err();
         assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::NotFound, PublishOutcome::NotSent));
-        confirmed(amqp.publish(&good, outbound("x"))).await.unwrap();
+        confirmed(amqp.enqueue(&good, outbound("x"))).await.unwrap();
     }
 }
 
 /// Publishes again until the channel is replaced.
 async fn until_published(amqp: &impl Driver, topic: &traced_broker::Topic) {
     let deadline = std::time::Instant::now() + PATIENCE;
-    while let Err(error) = confirmed(amqp.publish(topic, outbound("x"))).await {
+    while let Err(error) = confirmed(amqp.enqueue(topic, outbound("x"))).await {
         assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::NotSent));
         assert!(std::time::Instant::now() < deadline, "{error}");
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -306,10 +306,10 @@ async fn a_topic_that_is_deleted_is_created_again() {
     let topic = unique("again");
     let amqp = connect("").await.unwrap();
     amqp.declare(&topic).await.unwrap();
-    confirmed(amqp.publish(&topic, outbound("x"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("x"))).await.unwrap();
     let channel = raw().await.create_channel().await.unwrap();
     channel.exchange_delete(topic.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
-    confirmed(amqp.publish(&topic, outbound("x"))).await.unwrap_err();
+    confirmed(amqp.enqueue(&topic, outbound("x"))).await.unwrap_err();
     tokio::time::sleep(Duration::from_millis(1100)).await;
     until_published(&amqp, &topic).await;
     let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };

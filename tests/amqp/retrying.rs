@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lapin::BasicProperties;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
-use traced_broker::driver::{Disposition, Driver, Inbound};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Inbound};
 use traced_broker::{ErrorKind, Subscription, Topic};
 
 use crate::driving::*;
@@ -35,7 +35,7 @@ async fn a_delayed_retry_comes_back_to_its_group_alone_and_is_counted_on() {
     let mut message = outbound("again");
     message.key = Some("k".into());
     message.headers.append("tenant", "acme");
-    confirmed(amqp.publish(&topic, message)).await.unwrap();
+    confirmed(amqp.enqueue(&topic, message)).await.unwrap();
     assert_eq!(next_text(&mut other).await, "again");
     let first = next(&mut ours).await;
     let stamp = first.timestamp;
@@ -58,7 +58,7 @@ async fn attempts_are_counted_on_over_retries_of_both_kinds() {
     let topic = unique("counted");
     let amqp = connect("").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    confirmed(amqp.publish(&topic, outbound("again"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("again"))).await.unwrap();
     // The same two queues are passed twice: the broker drops a message if it detects a cycle.
     let retries = [after(30), NOW, NOW, after(1000), after(1), NOW, after(1000)];
     for (attempt, retry) in (1..).zip(retries) {
@@ -77,7 +77,7 @@ async fn a_delayed_retry_needs_no_consumer_while_it_waits() {
     let topic = unique("nobody");
     let amqp = connect("").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    confirmed(amqp.publish(&topic, outbound("kept"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("kept"))).await.unwrap();
     let inbound = next(&mut source).await;
     let begin = Instant::now();
     settle(inbound, after(3000)).await.unwrap();
@@ -102,7 +102,7 @@ async fn closing_waits_for_retries_under_way() {
     let amqp = connect("").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
     for n in 0..COUNT {
-        confirmed(amqp.publish(&topic, outbound(n.to_string()))).await.unwrap();
+        confirmed(amqp.enqueue(&topic, outbound(n.to_string()))).await.unwrap();
     }
     let begin = Instant::now();
     for _ in 0..COUNT {
@@ -129,7 +129,7 @@ async fn a_retry_that_cannot_be_kept_fails_and_the_message_is_given_back() {
     let topic = unique("given-back");
     let amqp = connect("").await.unwrap();
     make_group(&topic, "g").await;
-    confirmed(amqp.publish(&topic, outbound("kept"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("kept"))).await.unwrap();
     let strict = connect("?topology=check").await.unwrap();
     let mut source = subscribe(&strict, group(&topic, "g").prefetch(1)).await;
     // No test creates the queues for the first delay, and queues for the second cannot exist.
@@ -151,7 +151,7 @@ async fn a_reader_without_a_group_retries_later_too() {
     let topic = unique("reader-later");
     let amqp = connect("").await.unwrap();
     let mut reader = subscribe(&amqp, Subscription::new(topic.as_str())).await;
-    confirmed(amqp.publish(&topic, outbound("again"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("again"))).await.unwrap();
     let begin = Instant::now();
     settle(next(&mut reader).await, after(400)).await.unwrap();
     let inbound = next(&mut reader).await;
@@ -246,8 +246,8 @@ async fn what_waits_for_a_queue_that_is_deleted_is_kept_apart() {
     let amqp = connect("").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
     let mut kept = subscribe(&amqp, group(&other, "g")).await;
-    confirmed(amqp.publish(&topic, outbound("lost"))).await.unwrap();
-    confirmed(amqp.publish(&other, outbound("kept"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("lost"))).await.unwrap();
+    confirmed(amqp.enqueue(&other, outbound("kept"))).await.unwrap();
     settle(next(&mut source).await, after(6000)).await.unwrap();
     settle(next(&mut kept).await, after(6200)).await.unwrap();
     let before = waiting_in("traced-broker.delay.lost").await;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use traced_broker::adapters::memory::Memory;
 use traced_broker::driver::{
-    AttributeValue, Confirmation, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound, Outbound, Source,
+    AttributeValue, Confirmation, Confirmer, DeliveryHandle, Destination, Disposition, Driver, DriverExt, Identity, Inbound, Outbound, Source,
 };
 use traced_broker::{Capabilities, Error, ErrorKind, Headers, Receipt, Result, Start, Subscription, Topic};
 
@@ -102,11 +102,11 @@ impl Faulty {
             Fault::StoresLargeMessagesTwice
                 if message.payload.as_ref().is_some_and(|payload| payload.len() > 65_536) =>
             {
-                drop(self.memory.publish(topic, message.clone()));
+                drop(self.memory.enqueue(topic, message.clone()));
             }
             Fault::ReordersUnderLoad if number == 1_500 => return self.wait(topic, message),
             Fault::ReordersUnderLoad if number == 1_501 => {
-                let stored = self.memory.publish(topic, message);
+                let stored = self.memory.enqueue(topic, message);
                 self.store_waiting();
                 return stored;
             }
@@ -117,24 +117,24 @@ impl Faulty {
                 let first = self.waiting.lock().pop();
                 if let Some((topic, mut first)) = first {
                     std::mem::swap(&mut first.headers, &mut second.headers);
-                    drop(self.memory.publish(&topic, first));
+                    drop(self.memory.enqueue(&topic, first));
                 }
-                return self.memory.publish(topic, second);
+                return self.memory.enqueue(topic, second);
             }
             Fault::MixesTopicsThatBeginAlike => {
                 for other in &*self.shared.topics.lock() {
                     let more = other.strip_prefix(topic.as_str()).unwrap_or_default();
                     if !more.is_empty() && more.bytes().all(|byte| byte.is_ascii_digit()) {
-                        drop(self.memory.publish(&Topic::new(other).unwrap(), message.clone()));
+                        drop(self.memory.enqueue(&Topic::new(other).unwrap(), message.clone()));
                     }
                 }
             }
             Fault::PublishesAfterClose if self.closed.load(Ordering::Relaxed) => {
-                return self.behind.publish(topic, message);
+                return self.behind.enqueue(topic, message);
             }
             _ => {}
         }
-        self.memory.publish(topic, message)
+        self.memory.enqueue(topic, message)
     }
 
     /// Confirms a message, and stores it with the next one or after a while.
@@ -163,7 +163,7 @@ impl Faulty {
             return self.wait(topic, message);
         }
         let follows = self.waiting.lock().first().is_some_and(|(_, waiting)| waiting.key == message.key);
-        let stored = self.memory.publish(topic, message);
+        let stored = self.memory.enqueue(topic, message);
         if follows {
             self.store_waiting();
         }
@@ -275,10 +275,10 @@ impl Driver for Faulty {
         Ok(if misspells { destination.with_attribute("messaging.memory.squence", 1_i64) } else { destination })
     }
 
-    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
         let number = self.published.fetch_add(1, Ordering::Relaxed);
         let message = self.spoil(message);
-        self.store(topic, message, number)
+        self.store(topic, message, number).pass_to(confirmer);
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
@@ -334,7 +334,7 @@ impl Driver for Faulty {
 /// between.
 fn store_all(waiting: &mut Vec<(Topic, Outbound)>, memory: &Memory) {
     for (topic, message) in waiting.drain(..) {
-        drop(memory.publish(&topic, message));
+        drop(memory.enqueue(&topic, message));
     }
 }
 

@@ -8,7 +8,7 @@ use traced_broker::names::header;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use traced_broker::adapters::memory::Memory;
-use traced_broker::driver::{Confirmation, Destination, Driver, Identity, Inbound, Outbound, Source};
+use traced_broker::driver::{Confirmer, Destination, Driver, Identity, Inbound, Outbound, Source};
 use traced_broker::w3c::TraceParent;
 use traced_broker::{Capabilities, Error, ErrorKind, Headers, Receipt, Result, Start, Subscription, Topic};
 
@@ -182,19 +182,19 @@ impl Driver for Spoiling {
         self.memory.declare(topic).await
     }
 
-    fn publish(&self, topic: &Topic, mut message: Outbound) -> Confirmation<Receipt> {
+    fn publish(&self, topic: &Topic, mut message: Outbound, confirmer: Confirmer<Receipt>) {
         let contexts: Vec<&[u8]> = message.headers.get_all(header::TRACEPARENT).collect();
         match self.fault {
             HeaderFault::RefusesDoubledContexts if contexts.len() > 1 => {
-                return Confirmation::ready(Err(Error::new(ErrorKind::Rejected, "two contexts")));
+                return confirmer.confirm(Err(Error::new(ErrorKind::Rejected, "two contexts")));
             }
             HeaderFault::LosesMessagesWithGarbage if contexts.iter().any(|context| !is_valid(context)) => {
-                return Confirmation::ready(Ok(Receipt::confirmed()));
+                return confirmer.confirm(Ok(Receipt::confirmed()));
             }
             _ => {}
         }
         self.spoil(topic, &mut message);
-        self.memory.publish(topic, message)
+        self.memory.publish(topic, message, confirmer);
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {

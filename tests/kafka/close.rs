@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use traced_broker::driver::Driver;
+use traced_broker::driver::{Driver, DriverExt};
 use traced_broker::{ErrorKind, PublishOutcome, Subscription};
 
 use crate::harness::*;
@@ -33,7 +33,7 @@ async fn a_closed_connection_refuses_and_closing_again_is_fine() {
     let (one, two) = tokio::join!(kafka.close(), kafka.close());
     one.and(two).unwrap();
     kafka.close().await.unwrap();
-    let error = kafka.publish(&topic, outbound("x")).await.unwrap_err();
+    let error = kafka.enqueue(&topic, outbound("x")).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Closed, PublishOutcome::NotSent));
     assert_eq!(kafka.subscribe(&Subscription::new(&*topic)).await.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(kafka.declare(&topic).await.unwrap_err().kind(), ErrorKind::Closed);
@@ -91,7 +91,7 @@ fn threads_come_and_go() {
         let mut source = subscribe(&kafka, &topic, "h").await;
         next(&mut source).await;
         // Unconfirmed, unsettled, not closed.
-        drop(kafka.publish(&topic, outbound("x")));
+        drop(kafka.enqueue(&topic, outbound("x")));
         drop((source, kafka));
     });
     wait_for_no_thread(Duration::from_secs(20));

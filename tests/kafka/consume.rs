@@ -8,7 +8,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use traced_broker::adapters::kafka::Kafka;
 use traced_broker::capability::TimestampSource;
-use traced_broker::driver::{AttributeValue, Disposition, Driver, Inbound, Outbound};
+use traced_broker::driver::{AttributeValue, Disposition, Driver, DriverExt, Inbound, Outbound};
 use traced_broker::{ErrorKind, Start, Subscription, Topic};
 
 use crate::harness::*;
@@ -151,7 +151,7 @@ async fn the_timestamp_is_the_records_own() {
     assert!(results[0].is_ok(), "{results:?}");
     for (topic, source) in [(created, TimestampSource::Producer), (appended, TimestampSource::Broker)] {
         let before = SystemTime::now() - Duration::from_millis(2);
-        kafka.publish(&topic, outbound("x")).await.unwrap();
+        kafka.enqueue(&topic, outbound("x")).await.unwrap();
         let inbound = next(&mut subscribe(&kafka, &topic, &topic).await).await;
         let timestamp = inbound.timestamp.unwrap();
         assert_eq!(timestamp.source, source);
@@ -164,9 +164,9 @@ async fn the_timestamp_is_the_records_own() {
 async fn attributes_are_those_of_the_conventions() {
     let kafka = connect(&url_with("partitions=1")).await.unwrap();
     let topic = topic(&kafka, "attributes").await;
-    kafka.publish(&topic, keyed("k", "x")).await.unwrap();
+    kafka.enqueue(&topic, keyed("k", "x")).await.unwrap();
     let key = Some(bytes::Bytes::from_static(&[0xff]));
-    kafka.publish(&topic, Outbound { payload: None, key, ..Outbound::default() }).await.unwrap();
+    kafka.enqueue(&topic, Outbound { payload: None, key, ..Outbound::default() }).await.unwrap();
     let mut source = subscribe(&kafka, &topic, &topic).await;
     let offset = |offset| ("messaging.kafka.offset", AttributeValue::Integer(offset));
     assert_eq!(attributes(&next(&mut source).await), [offset(0), ("messaging.kafka.message.key", "k".into())]);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use traced_broker::adapters::kafka::Kafka;
-use traced_broker::driver::{Disposition, Driver};
+use traced_broker::driver::{Disposition, Driver, DriverExt};
 use traced_broker::{ErrorKind, Start, Subscription, Topic};
 
 use crate::harness::*;
@@ -34,7 +34,7 @@ async fn members_share(options: &str) {
     let mut published = 0;
     while first.is_empty() || second.is_empty() {
         let sent: Vec<_> =
-            (published..published + 60).map(|n| kafka.publish(&topic, keyed(&n.to_string(), n.to_string()))).collect();
+            (published..published + 60).map(|n| kafka.enqueue(&topic, keyed(&n.to_string(), n.to_string()))).collect();
         for confirmation in sent {
             confirmation.await.unwrap();
         }
@@ -179,7 +179,7 @@ async fn partitions_move(options: &str) {
     let topic = topic(&kafka, "move").await;
     // One key for each of the two partitions.
     for (key, partition) in [("21", 0), ("abc", 1)] {
-        assert_eq!(kafka.publish(&topic, keyed(key, "0")).await.unwrap().partition, Some(partition));
+        assert_eq!(kafka.enqueue(&topic, keyed(key, "0")).await.unwrap().partition, Some(partition));
     }
     let mut one = subscribe(&kafka, &topic, &topic).await;
     let (a, b) = (next(&mut one).await, next(&mut one).await);

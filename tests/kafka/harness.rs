@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::timeout;
 use traced_broker::adapters::kafka::Kafka;
-use traced_broker::driver::{Disposition, Driver, Inbound, Outbound, Source};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Inbound, Outbound, Source};
 use traced_broker::{BrokerUrl, Receipt, Result, Subscription, Topic};
 
 use crate::support::{Kind, shared};
@@ -66,7 +66,7 @@ pub(crate) fn keyed(key: &str, payload: impl Into<Bytes>) -> Outbound {
 
 /// Publishes numbers as text, in order, all before the first is awaited.
 pub(crate) async fn publish_numbers(kafka: &Kafka, topic: &Topic, numbers: std::ops::Range<u32>) -> Vec<Receipt> {
-    let sent: Vec<_> = numbers.map(|number| kafka.publish(topic, outbound(number.to_string()))).collect();
+    let sent: Vec<_> = numbers.map(|number| kafka.enqueue(topic, outbound(number.to_string()))).collect();
     let mut receipts = Vec::with_capacity(sent.len());
     for confirmation in sent {
         receipts.push(confirmation.await.unwrap());

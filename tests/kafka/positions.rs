@@ -6,7 +6,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use traced_broker::adapters::kafka::Kafka;
-use traced_broker::driver::{Driver, Source};
+use traced_broker::driver::{Driver, DriverExt, Source};
 use traced_broker::{ErrorKind, Start, Subscription, Topic};
 
 use crate::harness::*;
@@ -75,7 +75,7 @@ async fn every_partition_begins_at_its_own_offset() {
     let topic = topic(&kafka, "each").await;
     // Ten messages of each key; a key may have a partition for itself or share one.
     for n in 0..30_u32 {
-        kafka.publish(&topic, keyed(&(n % 3).to_string(), n.to_string())).await.unwrap();
+        kafka.enqueue(&topic, keyed(&(n % 3).to_string(), n.to_string())).await.unwrap();
     }
     let mut all = reader_at(&kafka, &topic, Start::Earliest).await;
     let mut expected = 0;

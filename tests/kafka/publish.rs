@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use traced_broker::driver::{Driver, Outbound};
+use traced_broker::driver::{Driver, DriverExt, Outbound};
 use traced_broker::{ErrorKind, Headers, PublishOutcome, Topic};
 
 use crate::harness::*;
@@ -40,7 +40,7 @@ async fn payload_key_headers_and_id_arrive_byte_for_byte() {
         headers: headers.clone(),
         ..Outbound::default()
     };
-    kafka.publish(&topic, message).await.unwrap();
+    kafka.enqueue(&topic, message).await.unwrap();
     let received = next(&mut subscribe(&kafka, &topic, &topic).await).await;
     assert_eq!(received.payload.as_deref(), Some(&every_byte[..]));
     assert_eq!(received.key.as_deref(), Some(&b"\0key\xff"[..]));
@@ -59,7 +59,7 @@ async fn a_tombstone_is_not_an_empty_payload_and_no_key_not_an_empty_one() {
     let empty = || Some(Bytes::new());
     let cases = [(None, None), (empty(), empty()), (None, empty()), (empty(), None)];
     for (payload, key) in cases.clone() {
-        kafka.publish(&topic, Outbound { payload, key, ..Outbound::default() }).await.unwrap();
+        kafka.enqueue(&topic, Outbound { payload, key, ..Outbound::default() }).await.unwrap();
     }
     let mut source = subscribe(&kafka, &topic, &topic).await;
     for case in cases {
@@ -77,7 +77,7 @@ async fn one_key_goes_to_the_partition_that_java_clients_choose() {
     for (key, hash) in [("21", -973_932_308_i32), ("foobar", -790_332_482), ("abc", 479_470_107)] {
         let expected = (hash & 0x7fff_ffff) % 6;
         for _ in 0..3 {
-            let receipt = kafka.publish(&topic, keyed(key, "x")).await.unwrap();
+            let receipt = kafka.enqueue(&topic, keyed(key, "x")).await.unwrap();
             assert_eq!(receipt.partition, Some(expected), "{key}");
         }
     }
@@ -89,23 +89,23 @@ async fn what_cannot_be_carried_is_refused_and_not_sent() {
     let kafka = connect(&url_with("partitions=1")).await.unwrap();
     let topic = topic(&kafka, "refused").await;
     let limit = kafka.capabilities().max_payload.unwrap();
-    let error = kafka.publish(&topic, outbound(vec![0; limit])).await.unwrap_err();
+    let error = kafka.enqueue(&topic, outbound(vec![0; limit])).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::TooLarge, PublishOutcome::NotSent));
     assert!(error.to_string().contains(&format!("size={limit}, limit={limit}")), "{error}");
 
     let mut message = outbound("x");
     message.headers.append("traceparent\0", "x");
-    let error = kafka.publish(&topic, message).await.unwrap_err();
+    let error = kafka.enqueue(&topic, message).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::InvalidMessage, PublishOutcome::NotSent));
 
     let missing = Topic::new(&unique("never-declared")).unwrap();
     let quick = connect(&url_with("delivery_timeout=3000")).await.unwrap();
-    let error = quick.publish(&missing, outbound("x")).await.unwrap_err();
+    let error = quick.enqueue(&missing, outbound("x")).await.unwrap_err();
     assert_eq!(error.publish_outcome(), PublishOutcome::NotSent, "{error}");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 
     // None of the refused messages was stored: this one is the first.
-    assert_eq!(kafka.publish(&topic, outbound("x")).await.unwrap().offset, Some(0));
+    assert_eq!(kafka.enqueue(&topic, outbound("x")).await.unwrap().offset, Some(0));
     quick.close().await.unwrap();
     kafka.close().await.unwrap();
 }
@@ -114,8 +114,8 @@ async fn what_cannot_be_carried_is_refused_and_not_sent() {
 async fn a_dropped_confirmation_does_not_take_the_message_back() {
     let kafka = connect(&url_with("partitions=1")).await.unwrap();
     let topic = topic(&kafka, "dropped").await;
-    drop(kafka.publish(&topic, outbound("0")));
-    let receipt = kafka.publish(&topic, outbound("1")).await.unwrap();
+    drop(kafka.enqueue(&topic, outbound("0")));
+    let receipt = kafka.enqueue(&topic, outbound("1")).await.unwrap();
     assert_eq!(receipt.offset, Some(1));
     kafka.close().await.unwrap();
 }
@@ -132,13 +132,13 @@ async fn the_bound_of_what_is_in_flight_never_fills_the_queue() {
             let oldest: traced_broker::driver::Confirmation<_> = waiting.pop_front().unwrap();
             oldest.await.unwrap();
         }
-        waiting.push_back(kafka.publish(&topic, outbound(number.to_string())));
+        waiting.push_back(kafka.enqueue(&topic, outbound(number.to_string())));
     }
     for confirmation in waiting {
         confirmation.await.unwrap();
     }
     // Beyond the limit the queue is full, and publishing fails with `Busy`.
-    let flood: Vec<_> = (0..200).map(|_| kafka.publish(&topic, outbound(vec![0; 1000]))).collect();
+    let flood: Vec<_> = (0..200).map(|_| kafka.enqueue(&topic, outbound(vec![0; 1000]))).collect();
     let mut refused = 0;
     for confirmation in flood {
         if let Err(error) = confirmation.await {
@@ -159,7 +159,7 @@ async fn a_producer_that_cannot_go_on_is_made_anew() {
     let topic = Topic::new("fatal").unwrap();
     publish_numbers(&kafka, &topic, 0..10).await;
     cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
-    let error = kafka.publish(&topic, outbound("x")).await.unwrap_err();
+    let error = kafka.enqueue(&topic, outbound("x")).await.unwrap_err();
     assert_eq!(error.publish_outcome(), PublishOutcome::Unknown, "{error}");
     let receipts = publish_numbers(&kafka, &topic, 10..20).await;
     assert_eq!(receipts.len(), 10);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use traced_broker::driver::{Disposition, Driver};
+use traced_broker::driver::{Disposition, Driver, DriverExt};
 use traced_broker::{ErrorKind, PublishOutcome, Subscription};
 
 use crate::harness::*;
@@ -48,7 +48,7 @@ async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
                     }
                 }
                 if number < MESSAGES {
-                    waiting.push_back((number, kafka.publish(&topic, keyed(&number.to_string(), number.to_string()))));
+                    waiting.push_back((number, kafka.enqueue(&topic, keyed(&number.to_string(), number.to_string()))));
                 }
             }
             published.store(true, Ordering::Relaxed);
@@ -132,7 +132,7 @@ async fn the_outcome_says_whether_bytes_had_left() {
 
     // The server accepts the bytes and does not answer.
     on(&server, Server::pause).await;
-    let error = kafka.publish(&topic, outbound("3")).await.unwrap_err();
+    let error = kafka.enqueue(&topic, outbound("3")).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Timeout, PublishOutcome::Unknown), "{error}");
     let begun = Instant::now();
     let error = kafka.ping().await.unwrap_err();
@@ -142,13 +142,13 @@ async fn the_outcome_says_whether_bytes_had_left() {
 
     // The outcome is unknown indeed: the message may be stored. Later messages are sent again.
     let deadline = Instant::now() + LONG;
-    while kafka.publish(&topic, outbound("4")).await.is_err() {
+    while kafka.enqueue(&topic, outbound("4")).await.is_err() {
         assert!(Instant::now() < deadline, "it never recovers");
     }
 
     on(&server, Server::kill).await;
     sleep(Duration::from_millis(300)).await;
-    let error = kafka.publish(&topic, outbound("5")).await.unwrap_err();
+    let error = kafka.enqueue(&topic, outbound("5")).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::NotSent), "{error}");
 
     on(&server, Server::restart).await;

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use traced_broker::adapters::memory::Memory;
-use traced_broker::driver::{Driver, Outbound};
+use traced_broker::driver::{Driver, DriverExt, Outbound};
 use traced_broker::{Broker, Deliveries, Message, Start, Subscription, Topic, TracedBroker, connect};
 
 use super::driving::{drain, next, silent};
@@ -140,7 +140,7 @@ async fn a_time_beyond_every_clock_is_waited_for() {
     let topic = Topic::new("t").unwrap();
     let far = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(i64::MAX as u64)).unwrap();
     for deliver_at in [Some(far), Some(SystemTime::UNIX_EPOCH), None] {
-        driver.publish(&topic, Outbound { deliver_at, ..Outbound::new("x") }).await.unwrap();
+        driver.enqueue(&topic, Outbound { deliver_at, ..Outbound::new("x") }).await.unwrap();
     }
     let broker = traced_broker::Traced::new(driver);
     let mut deliveries = broker.subscribe(Subscription::new("t").group("g")).await.unwrap();

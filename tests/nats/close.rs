@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use traced_broker::driver::{Disposition, Driver};
+use traced_broker::driver::{Disposition, Driver, DriverExt};
 use traced_broker::{ErrorKind, PublishOutcome, Subscription};
 
 use crate::process::Process;
@@ -121,7 +121,7 @@ async fn dropping_without_close_leaves_nothing_running() {
             sources.push(nats.subscribe(&Subscription::new(&*topic).group("workers").at_most_once()).await.unwrap());
             sources.push(nats.subscribe(&Subscription::new(&*topic).at_most_once()).await.unwrap());
         }
-        let unanswered = nats.publish(&topic, message("x"));
+        let unanswered = nats.enqueue(&topic, message("x"));
         let held = next(&mut sources[1]).await;
         assert!(connections(server.port()) > 6);
         drop(nats);

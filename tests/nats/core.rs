@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use traced_broker::capability::{Confirm, Redelivery};
-use traced_broker::driver::{Disposition, Driver, Outbound};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Outbound};
 use traced_broker::{ErrorKind, PublishOutcome, Start, Subscription};
 
 use crate::kit::{self, assert_quiet, message, next, next_within, publish, settle, text, topic, with_headers};
@@ -90,7 +90,7 @@ async fn a_producer_that_never_waits_does_not_overrun_the_queue() {
     let topic = topic("flood");
     // Here only the confirmation lets the client's task run.
     for _ in 0..200_000 {
-        nats.publish(&topic, message("x")).await.unwrap();
+        nats.enqueue(&topic, message("x")).await.unwrap();
     }
     nats.ping().await.unwrap();
 }
@@ -101,7 +101,7 @@ async fn messages_that_nobody_reads_in_time_are_reported_lost() {
     let topic = topic("slow");
     let mut source = nats.subscribe(&Subscription::new(&*topic).at_most_once()).await.unwrap();
     for _ in 0..70_000 {
-        nats.publish(&topic, message("x")).await.unwrap();
+        nats.enqueue(&topic, message("x")).await.unwrap();
     }
     nats.ping().await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;

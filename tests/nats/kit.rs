@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 use traced_broker::adapters::nats::Nats;
-use traced_broker::driver::{Disposition, Driver, Inbound, Outbound, Source};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Inbound, Outbound, Source};
 use traced_broker::{BrokerUrl, Receipt, Result, Subscription, Topic};
 
 use crate::support::{Kind, shared};
@@ -51,13 +51,13 @@ pub(crate) fn with_headers<'a>(payload: &str, headers: impl IntoIterator<Item = 
 
 /// Publishes and waits for the confirmation.
 pub(crate) async fn publish(nats: &Nats, topic: &Topic, message: Outbound) -> Result<Receipt> {
-    timeout(SOON, nats.publish(topic, message)).await.expect("an answer")
+    timeout(SOON, nats.enqueue(topic, message)).await.expect("an answer")
 }
 
 /// Publishes numbers as text, all in flight at once.
 pub(crate) async fn publish_numbers(nats: &Nats, topic: &Topic, numbers: std::ops::Range<u32>) {
     nats.declare(topic).await.unwrap();
-    let confirmations: Vec<_> = numbers.map(|number| nats.publish(topic, message(number.to_string()))).collect();
+    let confirmations: Vec<_> = numbers.map(|number| nats.enqueue(topic, message(number.to_string()))).collect();
     for confirmation in confirmations {
         assert!(timeout(SOON, confirmation).await.expect("an answer").unwrap().confirmed);
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use traced_broker::capability::TimestampSource;
-use traced_broker::driver::{Driver, Outbound};
+use traced_broker::driver::{Driver, DriverExt, Outbound};
 use traced_broker::{ErrorKind, Headers, PublishOutcome};
 
 use crate::kit::{self, ack, message, next, publish, subscribe, text, topic, with_headers};
@@ -14,7 +14,7 @@ async fn confirms_come_in_order_with_many_in_flight() {
     let nats = kit::connect().await;
     let topic = topic("order");
     nats.declare(&topic).await.unwrap();
-    let confirmations: Vec<_> = (0..1000).map(|n: u32| nats.publish(&topic, message(n.to_string()))).collect();
+    let confirmations: Vec<_> = (0..1000).map(|n: u32| nats.enqueue(&topic, message(n.to_string()))).collect();
     for (place, confirmation) in (1..).zip(confirmations) {
         let receipt = confirmation.await.unwrap();
         assert_eq!((receipt.confirmed, receipt.offset), (true, Some(place)));
@@ -36,7 +36,7 @@ async fn order_holds_when_publishing_uses_up_the_turn() {
     let topic = topic("turn");
     nats.declare(&topic).await.unwrap();
     let confirmations = tokio::spawn(async move {
-        let confirmations: Vec<_> = (0..1024).map(|n: u32| nats.publish(&topic, message(n.to_string()))).collect();
+        let confirmations: Vec<_> = (0..1024).map(|n: u32| nats.enqueue(&topic, message(n.to_string()))).collect();
         (nats, confirmations)
     });
     let (_nats, confirmations) = confirmations.await.unwrap();

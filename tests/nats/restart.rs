@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::spawn_blocking;
-use traced_broker::driver::{Disposition, Driver, Outbound};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Outbound};
 use traced_broker::{ErrorKind, PublishOutcome, Start, Subscription, Topic};
 
 use crate::kit::{
@@ -79,7 +79,7 @@ async fn publishes_without_an_answer_are_unknown_and_later_ones_not_sent() {
     let topic = topic("unknown");
     nats.declare(&topic).await.unwrap();
     pause(&server).await;
-    let unanswered = nats.publish(&topic, message("x"));
+    let unanswered = nats.enqueue(&topic, message("x"));
     tokio::time::sleep(Duration::from_millis(100)).await;
     kill(&server).await;
     let start = Instant::now();
@@ -200,7 +200,7 @@ async fn produce(url: String, topic: Topic, stop: Arc<AtomicBool>) -> Attempts {
             break;
         }
         let names: Vec<String> = (0..64).map(|number| format!("{burst}-{number}")).collect();
-        let confirmations: Vec<_> = names.iter().map(|name| nats.publish(&topic, message(name.clone()))).collect();
+        let confirmations: Vec<_> = names.iter().map(|name| nats.enqueue(&topic, message(name.clone()))).collect();
         for (name, confirmation) in names.into_iter().zip(confirmations) {
             let kept = match confirmation.await {
                 Ok(_) => &mut attempts.confirmed,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use traced_broker::driver::{Driver, Outbound};
+use traced_broker::driver::{DriverExt, Outbound};
 use traced_broker::{Message, Topic, TracedBroker};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -35,7 +35,7 @@ async fn each_kind_of_refused_header_is_logged_once() {
     for value in ["00-zz", "00-zz", "garbage", &"0".repeat(55), "00-zz"] {
         let mut foreign = Outbound::new("x");
         foreign.headers.append("traceparent", value);
-        scene.broker.get_ref().publish(&Topic::new("t").unwrap(), foreign).await.unwrap();
+        scene.broker.get_ref().enqueue(&Topic::new("t").unwrap(), foreign).await.unwrap();
         process(&mut deliveries).await;
     }
     assert_eq!(warnings.0.load(Ordering::Relaxed), 2, "one of a wrong length, one of a wrong delimiter");

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMetrics};
 use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
 use traced_broker::adapters::memory::Memory;
-use traced_broker::driver::{Driver, Outbound};
+use traced_broker::driver::{DriverExt, Outbound};
 use traced_broker::{HandlerError, Message, Topic, Traced, TracedBroker};
 
 use crate::scene::{Scene, group, next, process};
@@ -156,7 +156,7 @@ async fn headers_that_were_not_used_are_counted_with_the_reason() {
     foreign.headers.append("traceparent", "00-zz");
     foreign.headers.append("tracestate", "a=1");
     foreign.headers.append("baggage", "a=1,no good");
-    measured.broker.get_ref().publish(&Topic::new("t").unwrap(), foreign).await.unwrap();
+    measured.broker.get_ref().enqueue(&Topic::new("t").unwrap(), foreign).await.unwrap();
     process(&mut deliveries).await;
     let rejected = measured.points("traced_broker.context.rejected");
     let kind = |point: &Point| {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
-use traced_broker::driver::{Disposition, Driver};
+use traced_broker::driver::{Disposition, Driver, DriverExt};
 use traced_broker::{ErrorKind, PublishOutcome, Subscription};
 
 use crate::harness::*;
@@ -17,7 +17,7 @@ async fn brings_acknowledgements_and_publishes_to_the_server() {
     while settlements.len() < 900 {
         settlements.push(next(&mut source).await.handle.settle(Disposition::Ack));
     }
-    let publishes: Vec<_> = (0..1000).map(|number| broker.publish(&topic, message(number.to_string()))).collect();
+    let publishes: Vec<_> = (0..1000).map(|number| broker.enqueue(&topic, message(number.to_string()))).collect();
     broker.close().await.unwrap();
     let mut raw = Raw::new().await;
     let pending = raw.pending(&topic, "g").await;
@@ -160,7 +160,7 @@ async fn closes_while_the_server_is_away() {
     })
     .await;
     tokio::time::sleep(WHILE).await;
-    let waiting = broker.publish(&topic, message("never"));
+    let waiting = broker.enqueue(&topic, message("never"));
     timeout(Duration::from_secs(5), broker.close()).await.expect("closes").unwrap();
     let error = waiting.await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Closed, PublishOutcome::NotSent));

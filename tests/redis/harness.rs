@@ -9,7 +9,7 @@ use ::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, cmd};
 use bytes::Bytes;
 use tokio::time::timeout;
 use traced_broker::adapters::redis::Redis;
-use traced_broker::driver::{Disposition, Driver, Inbound, Outbound, Source};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Inbound, Outbound, Source};
 use traced_broker::{BrokerUrl, Receipt, Result, Subscription, Topic};
 
 use crate::support::{Kind, Server, shared};
@@ -105,12 +105,12 @@ pub(crate) fn message(payload: impl Into<Bytes>) -> Outbound {
 
 /// Publishes and waits for the confirmation.
 pub(crate) async fn publish(broker: &Redis, topic: &Topic, message: Outbound) -> Result<Receipt> {
-    timeout(SOON, broker.publish(topic, message)).await.expect("an answer")
+    timeout(SOON, broker.enqueue(topic, message)).await.expect("an answer")
 }
 
 /// Publishes numbers as text, all in flight at once.
 pub(crate) async fn publish_numbers(broker: &Redis, topic: &Topic, numbers: std::ops::Range<usize>) {
-    let confirmations: Vec<_> = numbers.map(|number| broker.publish(topic, message(number.to_string()))).collect();
+    let confirmations: Vec<_> = numbers.map(|number| broker.enqueue(topic, message(number.to_string()))).collect();
     for confirmation in confirmations {
         assert!(timeout(SOON, confirmation).await.expect("an answer").unwrap().confirmed);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use traced_broker::adapters::redis::MAX_FIELD;
-use traced_broker::driver::{Driver, Outbound};
+use traced_broker::driver::{Driver, DriverExt, Outbound};
 use traced_broker::{ErrorKind, PublishOutcome};
 
 use crate::harness::*;
@@ -14,7 +14,7 @@ async fn confirms_in_order_with_all_in_flight_that_may_be() {
     let mut ids = Vec::new();
     for round in 0..5 {
         let publishes: Vec<_> =
-            (0..1024).map(|number| broker.publish(&topic, message((round * 1024 + number).to_string()))).collect();
+            (0..1024).map(|number| broker.enqueue(&topic, message((round * 1024 + number).to_string()))).collect();
         for publish in publishes {
             let receipt = publish.await.unwrap();
             assert!(receipt.confirmed);
@@ -110,7 +110,7 @@ async fn one_refusal_in_a_pipeline_concerns_no_other_message() {
     let (broker, good, bad) = (broker().await, topic("good"), topic("bad"));
     let _: () = Raw::new().await.run(&["SET", &bad, "a string"]).await;
     let publishes: Vec<_> =
-        (0..300).map(|n| broker.publish(if n % 3 == 0 { &bad } else { &good }, message(n.to_string()))).collect();
+        (0..300).map(|n| broker.enqueue(if n % 3 == 0 { &bad } else { &good }, message(n.to_string()))).collect();
     for (number, publish) in publishes.into_iter().enumerate() {
         assert_eq!(publish.await.is_ok(), number % 3 != 0, "{number}");
     }
@@ -143,7 +143,7 @@ async fn bounds_what_waits_and_says_busy_beyond() {
         server
     })
     .await;
-    let publishes: Vec<_> = (0..10_000).map(|_| broker.publish(&topic, message(vec![7; size]))).collect();
+    let publishes: Vec<_> = (0..10_000).map(|_| broker.enqueue(&topic, message(vec![7; size]))).collect();
     let server = blocking(move || {
         server.resume();
         server

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use traced_broker::driver::{Disposition, Driver, Inbound};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Inbound};
 use traced_broker::{ErrorKind, PublishOutcome, Subscription};
 
 use crate::harness::*;
@@ -22,7 +22,7 @@ async fn loses_nothing_confirmed_over_three_kills() {
             let (mut confirmed, mut not_sent) = (Vec::new(), Vec::new());
             for first in (0..COUNT).step_by(100) {
                 let publishes: Vec<_> =
-                    (first..first + 100).map(|n| (n, broker.publish(&topic, message(n.to_string())))).collect();
+                    (first..first + 100).map(|n| (n, broker.enqueue(&topic, message(n.to_string())))).collect();
                 for (number, publish) in publishes {
                     match timeout(SOON, publish).await.expect("an answer") {
                         Ok(_) => confirmed.push(number),
@@ -124,7 +124,7 @@ async fn publishes_wait_for_the_server_and_not_for_ever() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let error = publish(&broker, &topic, message("gives up")).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::NotSent), "{error}");
-    let waiting = broker.publish(&topic, message("waits"));
+    let waiting = broker.enqueue(&topic, message("waits"));
     let server = blocking(move || {
         server.restart();
         server
@@ -148,7 +148,7 @@ async fn a_publish_that_was_on_its_way_is_of_unknown_outcome() {
         server
     })
     .await;
-    let publishes: Vec<_> = (0..100).map(|number| broker.publish(&topic, message(number.to_string()))).collect();
+    let publishes: Vec<_> = (0..100).map(|number| broker.enqueue(&topic, message(number.to_string()))).collect();
     tokio::time::sleep(WHILE).await;
     let server = blocking(move || {
         server.kill();
@@ -185,7 +185,7 @@ async fn a_server_that_pauses_is_waited_for() {
         server
     })
     .await;
-    let publishing = broker.publish(&topic, message("1"));
+    let publishing = broker.enqueue(&topic, message("1"));
     let settling = held.handle.settle(Disposition::Ack);
     let server = blocking(move || {
         std::thread::sleep(Duration::from_secs(2));
@@ -213,7 +213,7 @@ async fn a_server_that_is_silent_for_too_long_is_left() {
         server
     })
     .await;
-    let publishing = broker.publish(&topic, message("1"));
+    let publishing = broker.enqueue(&topic, message("1"));
     let settling = held.handle.settle(Disposition::Ack);
     let error = timeout(SOON, publishing).await.expect("an answer").unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Timeout, PublishOutcome::Unknown), "{error}");

@@ -20,7 +20,7 @@ use super::super::topology::name;
 use super::super::topology::waiting::{Seen, Target};
 use super::super::wire::returned::Returned;
 use super::in_flight::Permit;
-use crate::driver::{Confirmation, Topology};
+use crate::driver::{Confirmation, Confirmer, Topology};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Topic};
 
@@ -84,16 +84,17 @@ impl PublishChannel {
 
     /// Enqueues the message for its topic before it returns. A topic that is new to this channel is
     /// declared first, in the same queue of frames.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidConfig`] if the topic's name is not valid; no bytes were sent.
     pub(crate) fn enqueue(
         self: &Arc<Self>,
         topic: &Topic,
         publication: Publication,
         refused: impl FnOnce(&lapin::Error) + Send + 'static,
-    ) -> Result<Confirmation<Receipt>> {
-        let exchange = name(topic)?;
+        confirmer: Confirmer<Receipt>,
+    ) {
+        let exchange = match name(topic) {
+            Ok(exchange) => exchange,
+            Err(error) => return confirmer.confirm(Err(error)),
+        };
         let mut declared = self.declared.lock();
         if let Some(topics) = declared.as_mut().filter(|topics| !topics.contains(topic)) {
             let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
@@ -103,7 +104,7 @@ impl PublishChannel {
                 self.channel.exchange_declare(exchange.clone(), kind, options, FieldTable::default()).now_or_never();
             topics.insert(topic.clone());
         }
-        Ok(pending::begin(Arc::clone(self).send(exchange, publication, refused)))
+        Confirmation::running(Arc::clone(self).send(exchange, publication, refused)).pass_to(confirmer);
     }
 
     /// Enqueues the message for an existing exchange before it returns.

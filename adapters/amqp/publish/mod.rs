@@ -20,12 +20,12 @@ use self::refusals::Refusals;
 use super::SYSTEM;
 use super::config::Settings;
 use super::connection::link::{Link, Pauses, closed, disconnected};
-use super::connection::{Live, pending};
+use super::connection::Live;
 use super::headers::copy::Original;
 use super::headers::outgoing::{Envelope, Waiting};
 use super::topology::delay::Delay;
 use super::topology::waiting::{Target, exchange};
-use crate::driver::{Confirmation, Native, Outbound};
+use crate::driver::{Confirmation, Confirmer, Native, Outbound};
 use crate::error::{Error, ErrorKind, PublishOutcome, Result};
 use crate::message::{Receipt, Topic};
 
@@ -66,13 +66,23 @@ impl Publisher {
         Ok(publisher)
     }
 
-    /// Enqueues a message. If this fails, no bytes were sent.
-    pub(super) fn publish(self: &Arc<Self>, topic: &Topic, message: Outbound) -> Result<Confirmation<Receipt>> {
+    /// Enqueues a message, in call order.
+    pub(super) fn publish(self: &Arc<Self>, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
+        match message.deliver_at {
+            Some(time) => self.publish_later(topic, message, time, confirmer),
+            None => match self.prepare(topic, message) {
+                Ok((lane, publication)) => {
+                    let refusals = Arc::clone(&self.refusals);
+                    lane.enqueue(topic, publication, move |error| refusals.note(error), confirmer);
+                }
+                Err(error) => confirmer.confirm(Err(error)),
+            },
+        }
+    }
+
+    fn prepare(&self, topic: &Topic, message: Outbound) -> Result<(Arc<PublishChannel>, Publication)> {
         self.check_open()?;
         let payload = self.check(message.payload.as_ref())?;
-        if let Some(time) = message.deliver_at {
-            return self.publish_later(topic, message, payload, time);
-        }
         let lane = self.lane()?;
         self.refusals.check(topic)?;
         let place = self.places.take()?;
@@ -81,9 +91,7 @@ impl Publisher {
         let original = original(message.native.as_ref());
         let envelope = Envelope { headers, key, id: message.id, original, number, wait: None };
         let (properties, routing_key) = envelope.encode(self.settings.routing_key, lane.frame_max)?;
-        let refusals = Arc::clone(&self.refusals);
-        let publication = Publication { routing_key, properties, payload, number, place };
-        lane.enqueue(topic, publication, move |error| refusals.note(error))
+        Ok((lane, Publication { routing_key, properties, payload, number, place }))
     }
 
     /// Publishes a message to be delivered at that time. It is enqueued before this returns, if its
@@ -92,15 +100,23 @@ impl Publisher {
         self: &Arc<Self>,
         topic: &Topic,
         message: Outbound,
-        payload: Bytes,
         until: SystemTime,
-    ) -> Result<Confirmation<Receipt>> {
-        let delay = until.duration_since(SystemTime::now()).unwrap_or_default();
-        Delay::of(delay)?;
-        self.refusals.check(topic)?;
-        let place = self.places.take()?;
+        confirmer: Confirmer<Receipt>,
+    ) {
+        let prepare = || {
+            self.check_open()?;
+            let payload = self.check(message.payload.as_ref())?;
+            let delay = until.duration_since(SystemTime::now()).unwrap_or_default();
+            Delay::of(delay)?;
+            self.refusals.check(topic)?;
+            Ok((payload, delay, self.places.take()?))
+        };
+        let (payload, delay, place) = match prepare() {
+            Ok(prepared) => prepared,
+            Err(error) => return confirmer.confirm(Err(error)),
+        };
         let (publisher, target) = (Arc::clone(self), Target::Topic(topic.as_str().to_owned()));
-        Ok(pending::begin(async move {
+        let kept = Confirmation::running(async move {
             let routing = publisher.settings.routing_key;
             let encode = |lane: &PublishChannel, delay, number| {
                 let wait = Some(Waiting { until, delay, target: &target });
@@ -110,7 +126,8 @@ impl Publisher {
                 envelope.encode(routing, lane.frame_max)
             };
             publisher.keep(&target, Instant::now() + delay, payload, place, encode).await
-        }))
+        });
+        kept.pass_to(confirmer);
     }
 
     /// Publishes a copy of a message to be retried after the delay.

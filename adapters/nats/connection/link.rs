@@ -35,6 +35,7 @@ pub(crate) struct Link {
     background: Arc<Background>,
     /// Retries whose failed attempt is being written down.
     retries: TaskTracker,
+    patience: Duration,
     _reader: AbortOnDropHandle<()>,
 }
 
@@ -53,7 +54,7 @@ impl Link {
         let reading = replies::read(Arc::clone(&replies), subscriber, Arc::clone(&health), notices);
         let _reader = background.spawn(reading);
         let (background, retries, unconfirmed) = (Arc::clone(background), TaskTracker::new(), AtomicU64::new(0));
-        Ok(Self { client, health, replies, unconfirmed, background, retries, _reader })
+        Ok(Self { client, health, replies, unconfirmed, background, retries, patience: timeout, _reader })
     }
 
     /// Returns the thread on which this connection runs.
@@ -79,6 +80,11 @@ impl Link {
 
     pub(crate) fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// Returns the maximum time for an answer.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// Returns a unique name, taken from the client's inboxes.

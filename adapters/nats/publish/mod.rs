@@ -3,8 +3,10 @@
 pub(crate) mod delay;
 
 use async_nats::message::OutboundMessage;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
 
-use crate::driver::{Confirmation, Outbound};
+use crate::driver::{Confirmer, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Topic};
 
@@ -20,32 +22,30 @@ use crate::adapters::nats::topology::names;
 const FLUSH_EVERY: u64 = 512;
 
 /// Publishes to a stream; the answer contains the sequence of the message in it.
-pub(super) fn stored(link: &Link, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+pub(super) fn stored(link: &Link, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
     match prepare(link, topic, message, None) {
-        Ok(message) => {
-            let (confirmer, confirmation) = Confirmation::pending();
-            link.ask(message, Awaiting::Publish(confirmer));
-            confirmation
-        }
-        Err(error) => Confirmation::ready(Err(error)),
+        Ok(message) => link.ask(message, Awaiting::Publish(confirmer)),
+        Err(error) => confirmer.confirm(Err(error)),
     }
 }
 
 /// Makes the stream keep a message until it is due; the answer confirms it.
-pub(super) fn kept(link: &Link, topic: &Topic, message: Outbound, schedule: &Schedule) -> Confirmation<Receipt> {
+pub(super) fn kept(
+    link: &Link,
+    topic: &Topic,
+    message: Outbound,
+    schedule: &Schedule,
+    confirmer: Confirmer<Receipt>,
+) {
     match prepare(link, topic, message, Some(schedule)) {
-        Ok(message) => {
-            let (confirmer, confirmation) = Confirmation::pending();
-            link.ask(message, Awaiting::Keep(confirmer));
-            confirmation
-        }
-        Err(error) => Confirmation::ready(Err(error)),
+        Ok(message) => link.ask(message, Awaiting::Keep(confirmer)),
+        Err(error) => confirmer.confirm(Err(error)),
     }
 }
 
-/// Publishes to the subscribers of the moment, without a confirmation from the server. The returned
-/// confirmation is ready when there is room for more.
-pub(super) fn unconfirmed(link: &Link, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+/// Publishes to the subscribers of the moment, without a confirmation from the server. The answer
+/// is given when there is room for more.
+pub(super) fn unconfirmed(link: &Link, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
     let sent = prepare(link, topic, message, None).and_then(|message| {
         if !link.health().is_connected() {
             return Err(error::disconnected());
@@ -53,16 +53,19 @@ pub(super) fn unconfirmed(link: &Link, topic: &Topic, message: Outbound) -> Conf
         send(link.client(), message)
     });
     match sent {
-        Err(error) => Confirmation::ready(Err(error)),
+        Err(error) => confirmer.confirm(Err(error)),
         Ok(()) if link.count_unconfirmed() % FLUSH_EVERY == FLUSH_EVERY - 1 => {
-            let client = link.client().clone();
-            Confirmation::running(async move {
+            let (client, patience) = (link.client().clone(), link.patience());
+            let flushed = async move {
                 // The message is in the queue, whatever the result of the wait.
-                let _ = client.flush().await;
-                Ok(Receipt::unconfirmed())
-            })
+                let _ = timeout(patience, client.flush()).await;
+                confirmer.confirm(Ok(Receipt::unconfirmed()));
+            };
+            if let Ok(runtime) = Handle::try_current() {
+                runtime.spawn(flushed);
+            }
         }
-        Ok(()) => Confirmation::ready(Ok(Receipt::unconfirmed())),
+        Ok(()) => confirmer.confirm(Ok(Receipt::unconfirmed())),
     }
 }
 

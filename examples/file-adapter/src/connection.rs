@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use traced_broker::driver::{Confirmation, Identity, Outbound};
+use traced_broker::driver::{Confirmer, Identity, Outbound};
 use traced_broker::{Error, ErrorKind, Receipt, Result, Topic};
 
 use crate::queue::{Command, Reply};
@@ -78,18 +78,19 @@ impl Connection {
     }
 
     /// Queues a message behind those of earlier calls.
-    pub(crate) fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+    pub(crate) fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
         let store = match self.store() {
             Ok(store) => store,
-            Err(error) => return Confirmation::ready(Err(error)),
+            Err(error) => return confirmer.confirm(Err(error)),
         };
         let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
             let message = "more publishes are unconfirmed than this adapter allows; await some of them";
-            return Confirmation::ready(Err(Error::new(ErrorKind::Busy, message)));
+            return confirmer.confirm(Err(Error::new(ErrorKind::Busy, message)));
         };
-        let (confirmer, confirmation) = Confirmation::pending();
         let publish = Command::Publish { permit, topic: topic.clone(), message, confirmer };
-        if store.queue.push(publish) { confirmation } else { Confirmation::ready(Err(between_stores())) }
+        if let Some(Command::Publish { confirmer, .. }) = store.queue.push(publish) {
+            confirmer.confirm(Err(between_stores()));
+        }
     }
 
     /// Sends a command to the store and waits for its answer.
@@ -107,7 +108,7 @@ impl Connection {
         let store = self.store().ok();
         self.closed.cancel();
         let (reply, answer) = oneshot::channel();
-        store?.queue.push(Command::Close { connection: self.id, reply }).then_some(answer)
+        store?.queue.push(Command::Close { connection: self.id, reply }).is_none().then_some(answer)
     }
 }
 

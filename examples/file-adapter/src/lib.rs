@@ -58,7 +58,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use traced_broker::capability::{Attempts, Confirm, HeaderValues, Order, Redelivery, TimestampSource};
-use traced_broker::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
+use traced_broker::driver::{Confirmer, Destination, Driver, Identity, Outbound, Source};
 use traced_broker::{BrokerUrl, Capabilities, Error, ErrorKind, Receipt, Result, Start, Subscription, Topic, Topology};
 
 use connection::{Connection, Location};
@@ -160,17 +160,16 @@ impl Driver for Files {
         Ok(Destination::new())
     }
 
-    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
         let (key, id) = (message.key.as_deref().unwrap_or_default(), message.id.as_deref().unwrap_or_default());
         let headers = message.headers.byte_len() + 8 * message.headers.len();
         let payload = message.payload.as_deref().unwrap_or_default();
         if payload.len().max(key.len() + id.len() + headers) > MAX_PAYLOAD {
             let message = "the payload, or key, id and headers together, are larger than a record may be";
-            return Confirmation::ready(Err(
-                Error::new(ErrorKind::TooLarge, message).with_context("limit", MAX_PAYLOAD)
-            ));
+            let error = Error::new(ErrorKind::TooLarge, message).with_context("limit", MAX_PAYLOAD);
+            return confirmer.confirm(Err(error));
         }
-        self.connection.publish(topic, message)
+        self.connection.publish(topic, message, confirmer);
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {

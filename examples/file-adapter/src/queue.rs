@@ -89,15 +89,15 @@ struct Commands {
 }
 
 impl Queue {
-    /// Adds a command; drops it and returns `false` if it will not be executed.
-    pub(crate) fn push(&self, command: Command) -> bool {
+    /// Adds a command; returns it if it will not be executed.
+    pub(crate) fn push(&self, command: Command) -> Option<Command> {
         let mut commands = self.commands.lock();
-        let takes = !commands.finished && !commands.killed;
-        if takes {
-            commands.waiting.push_back(command);
-            self.changed.notify_one();
+        if commands.finished || commands.killed {
+            return Some(command);
         }
-        takes
+        commands.waiting.push_back(command);
+        self.changed.notify_one();
+        None
     }
 
     /// Takes all commands, waiting for the first until `due`; `None` after the end of the queue.

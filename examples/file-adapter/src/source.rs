@@ -145,8 +145,8 @@ impl Handle {
         };
         let (confirmer, confirmation) = Confirmation::pending();
         match store.queue.push(Command::Settle { ticket, disposition, confirmer }) {
-            true => confirmation,
-            false => Confirmation::ready(Err(settlement_lost())),
+            None => confirmation,
+            Some(_) => Confirmation::ready(Err(settlement_lost())),
         }
     }
 }

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
 use traced_broker::capability::{Attempts, Confirm, Redelivery};
 use traced_broker::driver::{
-    AttributeValue, Confirmation, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound, Outbound, Source,
-    Tenure,
+    AttributeValue, Confirmation, Confirmer, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound,
+    Outbound, Source, Tenure,
 };
 use traced_broker::{
     Capabilities, Error, ErrorKind, Message, Receipt, Result, Start, Subscription, Topic, Traced, TracedBroker,
@@ -59,9 +59,9 @@ impl Driver for Loopback {
         self.topic(topic).map(|_| Destination::new())
     }
 
-    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
         let sent = self.topic(topic).map(|topic| topic.send(message).is_ok());
-        Confirmation::ready(sent.map(|_| Receipt::unconfirmed())) // `false`, without a subscriber, is no error
+        confirmer.confirm(sent.map(|_| Receipt::unconfirmed())); // `false`, without a subscriber, is no error
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {

@@ -13,7 +13,7 @@ use crate::conformance::measurements::total;
 use crate::conformance::vectors::{self, Read, SPAN, TRACE, Vector};
 use crate::context::w3c::{self, TraceParent};
 use crate::driver::capability::HeaderValues;
-use crate::driver::{Driver, Outbound};
+use crate::driver::{Driver, DriverExt, Outbound};
 use crate::error::{ErrorKind, PublishOutcome};
 use crate::headers::Headers;
 use crate::message::{HandlerError, Message, Received, Topic};
@@ -103,7 +103,7 @@ impl Route {
         let sends = vectors.iter().enumerate().map(|(index, vector)| {
             let headers = vector.headers.iter().map(|(name, value)| (name.as_str(), value)).collect();
             let payload = Some(format!("{round}/{index}").into());
-            self.driver.publish(&self.source, Outbound { payload, headers, ..Outbound::default() })
+            self.driver.enqueue(&self.source, Outbound { payload, headers, ..Outbound::default() })
         });
         let sends: Vec<_> = sends.collect();
         let mut taken = 0;
@@ -256,7 +256,7 @@ async fn continues_the_trace_in_all_that_a_handler_publishes(case: &CaseContext)
     let bad = format!("00-{}-{SPAN}-01", "0".repeat(TRACE.len()));
     for (parent, continued) in [(Some(good), true), (None, false), (Some(bad), false)] {
         let headers = parent.iter().map(|parent| (header::TRACEPARENT, parent)).collect();
-        driver.publish(&topic, Outbound { headers, ..Outbound::new("x") }).await?;
+        driver.enqueue(&topic, Outbound { headers, ..Outbound::new("x") }).await?;
         let (publisher, to) = (broker.clone(), onward.clone());
         let handler = async move |_: Received| -> Result<(), HandlerError> {
             for _ in 0..3 {

@@ -9,7 +9,7 @@ use opentelemetry::trace::TraceContextExt;
 use crate::broker::TracedBroker;
 use crate::conformance::case_context::{CaseContext, refused, text};
 use crate::conformance::failure::{Checked, check, check_eq};
-use crate::driver::Outbound;
+use crate::driver::{Outbound, DriverExt};
 use crate::driver::capability::HeaderValues;
 use crate::error::{ErrorKind, PublishOutcome};
 use crate::headers::Headers;
@@ -77,7 +77,7 @@ async fn delivers_messages_with_hostile_context(case: &CaseContext) -> Checked {
         let headers: Headers = pairs.iter().map(|(name, value)| (*name, value.as_slice())).collect();
         let plain = pairs.iter().all(|(_, value)| is_plain_text(value));
         let message = Outbound { payload: Some(index.to_string().into()), headers, ..Outbound::default() };
-        if let Err(error) = driver.publish(&topic, message).await {
+        if let Err(error) = driver.enqueue(&topic, message).await {
             check!(!plain || case.capabilities.header_values == HeaderValues::Text, "set {index} is taken: {error}");
             check!(matches!(error.kind(), ErrorKind::InvalidMessage | ErrorKind::TooLarge), "the kind of {error}");
             check_eq!(error.publish_outcome(), PublishOutcome::NotSent, "the outcome of set {index}");
@@ -151,7 +151,7 @@ async fn carries_odd_headers_or_refuses_them(case: &CaseContext) -> Checked {
     for (index, pairs) in sets.into_iter().enumerate() {
         let headers: Headers = pairs.iter().map(|(name, value)| (*name, value.as_slice())).collect();
         let message = Outbound { payload: Some(index.to_string().into()), headers, ..Outbound::default() };
-        if let Err(error) = driver.publish(&topic, message).await {
+        if let Err(error) = driver.enqueue(&topic, message).await {
             check!(index >= plain, "headers of plain text such as {:?} are taken: {error}", pairs[0].0);
             check!(matches!(error.kind(), ErrorKind::InvalidMessage | ErrorKind::TooLarge), "the kind of {error}");
             check_eq!(error.publish_outcome(), PublishOutcome::NotSent, "the outcome");

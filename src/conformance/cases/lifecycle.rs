@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::broker::{Broker, Deliveries, TracedBroker};
 use crate::conformance::case_context::{CaseContext, numbers, refused, text};
 use crate::conformance::failure::{Checked, Failure, check, check_eq};
-use crate::driver::Outbound;
+use crate::driver::{Outbound, DriverExt};
 use crate::driver::capability::Confirm;
 use crate::error::{ErrorKind, PublishOutcome};
 use crate::message::{Message, Topic};
@@ -167,7 +167,7 @@ async fn drives_and_closes_below_the_telemetry(case: &CaseContext) -> Checked {
     let topic = Topic::new(&case.topic)?;
     driver.declare(&topic).await?;
     let mut source = driver.subscribe(&case.group("g")).await?;
-    let receipt = driver.publish(&topic, Outbound::new("one")).await?;
+    let receipt = driver.enqueue(&topic, Outbound::new("one")).await?;
     case.check_receipt(&receipt)?;
     let inbound = std::future::poll_fn(|cx| source.poll_next(cx));
     let inbound = match case.within("the message", inbound).await? {
@@ -182,7 +182,7 @@ async fn drives_and_closes_below_the_telemetry(case: &CaseContext) -> Checked {
     driver.close().await?;
     let ends = async { while std::future::poll_fn(|cx| source.poll_next(cx)).await.is_some() {} };
     case.within("the source ends", ends).await?;
-    let error = refused("publishing", driver.publish(&topic, Outbound::new("two")).await)?;
+    let error = refused("publishing", driver.enqueue(&topic, Outbound::new("two")).await)?;
     check_eq!(error.kind(), ErrorKind::Closed, "the kind of {error}");
     check_eq!(error.publish_outcome(), PublishOutcome::NotSent, "the outcome");
     check_eq!(refused("declaring", driver.declare(&topic).await)?.kind(), ErrorKind::Closed, "the kind of the error");

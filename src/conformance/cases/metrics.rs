@@ -11,7 +11,7 @@ use crate::broker::TracedBroker;
 use crate::conformance::case_context::{CaseContext, numbers, refused};
 use crate::conformance::failure::{Checked, check, check_eq};
 use crate::conformance::measurements::{Point, total};
-use crate::driver::Outbound;
+use crate::driver::{Outbound, DriverExt};
 use crate::message::{HandlerError, Message, Received, Topic};
 
 crate::conformance::case::cases! { Telemetry:
@@ -198,7 +198,7 @@ async fn measures_the_time_in_the_queue(case: &CaseContext) -> Checked {
     let mut deliveries = broker.subscribe(case.group("g")).await?;
     broker.publish(&case.topic, Message::new("ours")).await?;
     let topic = Topic::new(&case.topic)?;
-    driver.publish(&topic, Outbound::new("foreign")).await?;
+    driver.enqueue(&topic, Outbound::new("foreign")).await?;
     tokio::time::sleep(Duration::from_millis(30)).await;
     let mut stamped = Vec::new();
     for _ in 0..2 {
@@ -254,7 +254,7 @@ async fn counts_what_was_not_used_of_headers(case: &CaseContext) -> Checked {
     let topic = Topic::new(&case.topic)?;
     driver.declare(&topic).await?;
     for (headers, ..) in foreign {
-        driver.publish(&topic, Outbound { headers: headers.iter().copied().collect(), ..Outbound::new("x") }).await?;
+        driver.enqueue(&topic, Outbound { headers: headers.iter().copied().collect(), ..Outbound::new("x") }).await?;
         // Reading the context twice counts once.
         let delivery = case.next(&mut deliveries).await?;
         let _ = (delivery.creation_context(), delivery.creation_context());

@@ -16,7 +16,7 @@ use crate::conformance::case_context::CaseContext;
 use crate::conformance::failure::{Checked, Failure, check, check_eq};
 use crate::conformance::propagators::CapitalB3;
 use crate::context::propagators::{B3, Jaeger};
-use crate::driver::{Driver, Outbound};
+use crate::driver::{Driver, DriverExt, Outbound};
 use crate::headers::Headers;
 use crate::message::{Message, Received, Topic};
 
@@ -236,7 +236,7 @@ async fn check_foreign<P>(
     driver.declare(&topic).await?;
     for (headers, expected) in kind.foreign {
         let message = Outbound { headers: headers.iter().copied().collect(), ..Outbound::new("x") };
-        driver.publish(&topic, message).await?;
+        driver.enqueue(&topic, message).await?;
         let delivery = case.next(source).await?;
         let read = delivery.creation_context().span().span_context().clone();
         let seen = read.is_valid().then(|| (read.trace_id(), read.span_id(), read.is_sampled()));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 
 use crate::driver::capability::Capabilities;
-use crate::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
+use crate::driver::{Confirmer, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start, Subscription, Topic};
 
@@ -61,14 +61,14 @@ impl Driver for Refusing {
         self.driver.declare(topic).await
     }
 
-    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
         if self.payload.is_some() && self.payload.map(str::as_bytes) == message.payload.as_deref() {
-            return Confirmation::ready(Err(Error::new(ErrorKind::Rejected, "the broker refuses the message")));
+            return confirmer.confirm(Err(Error::new(ErrorKind::Rejected, "the broker refuses the message")));
         }
         if self.is_away(topic) {
-            return Confirmation::ready(Err(Error::new(ErrorKind::Unavailable, "the topic is out of reach")));
+            return confirmer.confirm(Err(Error::new(ErrorKind::Unavailable, "the topic is out of reach")));
         }
-        self.driver.publish(topic, message)
+        self.driver.publish(topic, message, confirmer);
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {

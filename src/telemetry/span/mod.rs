@@ -14,7 +14,7 @@ use crate::driver::AttributeValue;
 use crate::names::attribute;
 
 pub(crate) use process::ProcessSpan;
-pub(crate) use send::SendSpan;
+pub(crate) use send::{SendSpan, SentCount};
 pub(crate) use settle::SettleSpan;
 pub(crate) use subscription::SubscriptionTelemetry;
 pub(crate) use template::SpanTemplate;

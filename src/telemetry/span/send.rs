@@ -1,5 +1,7 @@
 //! The spans of publishing.
 
+use std::sync::Arc;
+
 use crate::names::{attribute, header};
 use opentelemetry::global::BoxedSpan;
 use opentelemetry::trace::{Link, Span, SpanContext};
@@ -9,34 +11,36 @@ use super::template::SpanTemplate;
 use crate::context::propagation::Hop;
 use crate::error::Result;
 use crate::message::{Message, Receipt};
-use crate::telemetry::metrics::{Timing, end_span};
+use crate::telemetry::metrics::{Instruments, Timing, end_span};
 use crate::telemetry::span::{Operation, fail};
 use crate::telemetry::tracer::Telemetry;
 
+/// The error type of a publish that its sender gave up.
+const CANCELLED: &str = "cancelled";
+
 /// A `send` or `create` span with its measurement, which lasts until the broker has answered.
 /// Without an SDK there is no span.
-pub(crate) struct SendSpan<'a> {
-    template: &'a SpanTemplate,
+pub(crate) struct SendSpan<T: AsRef<SpanTemplate>> {
+    template: T,
     span: Option<BoxedSpan>,
     timing: Option<Timing>,
-    messages: usize,
     /// `true` if the sender gave the message an id, by which consumers know it.
     has_id: bool,
     /// `true` once the span has ended with the broker's answer.
     is_over: bool,
 }
 
-impl<'a> SendSpan<'a> {
+impl<T: AsRef<SpanTemplate>> SendSpan<T> {
     /// Starts the span of one message.
     pub(crate) fn start(
-        template: &'a SpanTemplate,
+        template: T,
         telemetry: &Telemetry,
         parent: &Context,
         message: &Message,
     ) -> Self {
         let mut started = Self::begin(template, telemetry, parent, Vec::new(), message.hop_kind(), None);
         if let Some(span) = started.span.as_mut().filter(|span| span.is_recording()) {
-            describe_message(span, template, message);
+            describe_message(span, started.template.as_ref(), message);
         }
         started.has_id = message.id.is_some();
         started
@@ -44,7 +48,7 @@ impl<'a> SendSpan<'a> {
 
     /// Starts the span of a batch or forward, linked to the creation contexts of its messages.
     pub(crate) fn start_linked(
-        template: &'a SpanTemplate,
+        template: T,
         telemetry: &Telemetry,
         parent: &Context,
         links: Vec<SpanContext>,
@@ -56,7 +60,7 @@ impl<'a> SendSpan<'a> {
     }
 
     fn begin(
-        template: &'a SpanTemplate,
+        template: T,
         telemetry: &Telemetry,
         parent: &Context,
         links: Vec<Link>,
@@ -64,15 +68,21 @@ impl<'a> SendSpan<'a> {
         batch: Option<usize>,
     ) -> Self {
         // Creating a context is not a call to the broker, so it is not measured.
-        let is_call = template.operation != Operation::Create;
+        let shape = template.as_ref();
+        let is_call = shape.operation != Operation::Create;
         let timing = is_call.then(|| Timing::start(&telemetry.metrics)).flatten();
         let started = timing.as_ref().map(|timing| timing.started);
         let span = telemetry.start(parent, || {
             let hop = (hop != Hop::Direct).then(|| KeyValue::new(attribute::HOP, hop.as_str()));
             let count = batch.map(|count| KeyValue::new(attribute::BATCH_MESSAGE_COUNT, count as i64));
-            template.builder(links, hop.into_iter().chain(count), started)
+            shape.builder(links, hop.into_iter().chain(count), started)
         });
-        Self { template, span, timing, messages: batch.unwrap_or(1), has_id: false, is_over: false }
+        Self { template, span, timing, has_id: false, is_over: false }
+    }
+
+    /// Returns the template, or the handle to it.
+    pub(crate) fn template(&self) -> &T {
+        &self.template
     }
 
     /// Returns the span context that the message carries; `None` if there is no span, and the
@@ -81,16 +91,18 @@ impl<'a> SendSpan<'a> {
         self.span.as_ref().map(Span::span_context).filter(|context| context.is_valid())
     }
 
-    /// Ends the span of one message with the broker's answer.
-    pub(crate) fn finish(mut self, result: &Result<Receipt>) {
+    /// Ends the span of one message with the broker's answer. The message counts as sent if the
+    /// driver was given it.
+    pub(crate) fn finish(mut self, result: &Result<Receipt>, was_sent: bool) {
         self.is_over = true;
         if let Some(span) = self.span.as_mut().filter(|span| span.is_recording()) {
             match result {
-                Ok(receipt) => describe_receipt(span, self.template.offset_attribute, receipt, self.has_id),
+                Ok(receipt) => describe_receipt(span, self.template.as_ref().offset_attribute, receipt, self.has_id),
                 Err(error) => fail(span, error.kind().as_str(), error.to_string()),
             }
         }
-        self.end(std::slice::from_ref(result));
+        let (partition, error_type) = outcome(result);
+        self.end(partition, error_type, was_sent);
     }
 
     /// Ends the span of a batch, with its first failure if there is one.
@@ -101,20 +113,32 @@ impl<'a> SendSpan<'a> {
         if let (Some(span), Some(error)) = (recording, first_error) {
             fail(span, error.kind().as_str(), error.to_string());
         }
-        self.end(results);
+        let only = if let [only] = results { outcome(only).0 } else { None };
+        self.end(only, first_error.map(|error| error.kind().as_str()), false);
     }
 
-    fn end(&mut self, results: &[Result<Receipt>]) {
+    /// Ends the span of a publish that its sender gave up. The message may or may not have been
+    /// stored, and counts as sent if the driver was given it.
+    pub(crate) fn cancel(mut self, was_sent: bool) {
+        self.cancelled(was_sent);
+    }
+
+    fn cancelled(&mut self, was_sent: bool) {
+        self.is_over = true;
+        if let Some(span) = &mut self.span {
+            fail(span, CANCELLED, "the publish was cancelled before the broker answered".to_owned());
+        }
+        self.end(None, Some(CANCELLED), was_sent);
+    }
+
+    fn end(&mut self, partition: Option<i32>, error_type: Option<&'static str>, was_sent: bool) {
+        let template = self.template.as_ref();
         let end = self.timing.take().map(|timing| {
             let (end, duration) = timing.end();
-            let partition = |result: &Result<Receipt>| result.as_ref().ok().and_then(|receipt| receipt.partition);
-            let error_type = |result: &Result<Receipt>| result.as_ref().err().map(|error| error.kind().as_str());
-            let only = if let [only] = results { partition(only) } else { None };
-            let failed = results.iter().find_map(error_type);
-            timing.instruments.operation_duration.record(duration.as_secs_f64(), &self.template.timed.of(only, failed));
-            for result in results {
-                let attributes = self.template.counted.of(partition(result), error_type(result));
-                timing.instruments.sent.add(1, &attributes);
+            let (timed, instruments) = (template.timed.of(partition, error_type), timing.instruments);
+            instruments.operation_duration.record(duration.as_secs_f64(), &timed);
+            if was_sent {
+                instruments.sent.add(1, &template.counted.of(partition, error_type));
             }
             end
         });
@@ -124,25 +148,38 @@ impl<'a> SendSpan<'a> {
     }
 }
 
-impl Drop for SendSpan<'_> {
-    /// Marks a publish as cancelled; its message may or may not have been stored.
+impl<T: AsRef<SpanTemplate>> Drop for SendSpan<T> {
     fn drop(&mut self) {
-        if self.is_over {
-            return;
+        if !self.is_over {
+            self.cancelled(false);
         }
-        if let Some(span) = &mut self.span {
-            fail(span, "cancelled", "the publish was cancelled before the broker answered".to_owned());
+    }
+}
+
+/// The count of one message of a batch.
+pub(crate) struct SentCount<T> {
+    template: T,
+    instruments: Option<Arc<Instruments>>,
+}
+
+impl<T: AsRef<SpanTemplate>> SentCount<T> {
+    pub(crate) fn new(template: T, telemetry: &Telemetry) -> Self {
+        Self { template, instruments: telemetry.metrics.instruments() }
+    }
+
+    /// Counts the message with its outcome; `None` if its sender gave it up.
+    pub(crate) fn add(&self, result: Option<&Result<Receipt>>) {
+        if let Some(instruments) = &self.instruments {
+            let (partition, error_type) = result.map_or((None, Some(CANCELLED)), outcome);
+            instruments.sent.add(1, &self.template.as_ref().counted.of(partition, error_type));
         }
-        let end = self.timing.take().map(|timing| {
-            let (end, duration) = timing.end();
-            let failed = Some("cancelled");
-            timing.instruments.operation_duration.record(duration.as_secs_f64(), &self.template.timed.of(None, failed));
-            timing.instruments.sent.add(self.messages as u64, &self.template.counted.of(None, failed));
-            end
-        });
-        if let Some(span) = &mut self.span {
-            end_span(span, end);
-        }
+    }
+}
+
+fn outcome(result: &Result<Receipt>) -> (Option<i32>, Option<&'static str>) {
+    match result {
+        Ok(receipt) => (receipt.partition, None),
+        Err(error) => (None, Some(error.kind().as_str())),
     }
 }
 

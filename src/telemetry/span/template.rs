@@ -91,6 +91,12 @@ impl SpanTemplate {
     }
 }
 
+impl AsRef<Self> for SpanTemplate {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 /// The templates, one for each way to settle.
 #[derive(Debug)]
 pub(crate) struct SettleTemplates {

@@ -1,0 +1,502 @@
+//! The publishes in flight of one driver, and those that wait for a place.
+//!
+//! A place belongs to the confirmer that the driver holds, so it is free when the driver has
+//! answered, and not when a caller stops waiting. Publishes without a place queue as messages. A
+//! task passes them to the driver in the order of their first polls, so nothing depends on a caller
+//! that polls.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
+use tokio::time::timeout;
+
+use crate::driver::{Confirmer, Driver, Outbound, Place};
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{Receipt, Topic};
+
+/// Set once closing has begun.
+const CLOSING: usize = 1;
+/// Set while publishes wait for a place, or are being passed to the driver.
+const QUEUED: usize = 2;
+/// One publish in flight.
+const ONE: usize = 4;
+
+/// Maximum number of unused slots that are kept for further publishes.
+const SPARE: usize = 1024;
+
+/// The declaration of a topic, which closing waits for.
+pub(super) struct Declaring(Arc<Flights>);
+
+impl Drop for Declaring {
+    fn drop(&mut self) {
+        self.0.queue.lock().declaring -= 1;
+        self.0.idle.notify_waiters();
+    }
+}
+
+/// The places in flight of one driver.
+#[derive(Debug)]
+pub(super) struct Flights {
+    /// The number of publishes in flight in units of [`ONE`], and two flags.
+    state: AtomicUsize,
+    limit: usize,
+    queue: Mutex<Queue>,
+    /// Notified when a place is freed while publishes wait, and when the last waiting one leaves.
+    freed: Notify,
+    /// Notified when the last publish in flight has ended while closing.
+    idle: Notify,
+    spare: Mutex<Vec<Arc<Slot>>>,
+}
+
+/// The publishes that wait for a place, in the order of their first polls. Each belongs to a
+/// future, and leaves with it.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: BTreeMap<u64, Queued>,
+    next: u64,
+    /// `true` while a task passes them to the driver.
+    is_drained: bool,
+    /// The number of topics that are being declared.
+    declaring: usize,
+}
+
+#[derive(Debug)]
+struct Queued {
+    topic: Topic,
+    message: Outbound,
+    slot: Arc<Slot>,
+}
+
+/// The answer to one publish, and the task that waits for it.
+pub(super) struct Slot {
+    flights: Arc<Flights>,
+    state: Mutex<SlotState>,
+}
+
+#[derive(Debug, Default)]
+struct SlotState {
+    answer: Option<Answer>,
+    waker: Option<Waker>,
+}
+
+/// The outcome of one publish.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) result: Result<Receipt>,
+    /// The message, if it was certainly not sent and may be sent again.
+    pub(super) message: Option<Box<Outbound>>,
+    /// `true` if the driver was given the message.
+    pub(super) was_sent: bool,
+}
+
+/// The sender's side of one publish. Dropping it leaves the queue; a message that the driver has
+/// keeps its place.
+#[derive(Debug)]
+pub(super) enum Flight {
+    /// Refused before it could take a place.
+    Refused(Option<Error>),
+    Waiting {
+        slot: Option<Arc<Slot>>,
+        /// Its number in the queue, if it had to wait there.
+        queued: Option<u64>,
+    },
+}
+
+impl Flights {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            state: AtomicUsize::new(0),
+            limit: limit.min(usize::MAX / ONE - 1),
+            queue: Mutex::default(),
+            freed: Notify::new(),
+            idle: Notify::new(),
+            spare: Mutex::default(),
+        })
+    }
+
+    /// Publishes a message: at once if there is a place and no other publish waits for one,
+    /// otherwise behind those that wait. One that was `accepted` before closing began still goes
+    /// out.
+    pub(super) fn begin<D: Driver>(
+        self: &Arc<Self>,
+        driver: &Arc<D>,
+        topic: &Topic,
+        message: Outbound,
+        accepted: bool,
+    ) -> Flight {
+        let mut state = self.state.load(Ordering::Acquire);
+        loop {
+            if state & CLOSING != 0 && !accepted {
+                return Flight::Refused(Some(closed()));
+            }
+            if state & QUEUED != 0 || state / ONE >= self.limit {
+                return self.wait(driver, topic, message);
+            }
+            match self.state.compare_exchange_weak(state, state + ONE, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break,
+                Err(changed) => state = changed,
+            }
+        }
+        let slot = self.slot();
+        driver.publish(topic, message, Confirmer::to(Arc::clone(&slot) as Arc<dyn Place<Receipt>>));
+        Flight::Waiting { slot: Some(slot), queued: None }
+    }
+
+    fn wait<D: Driver>(self: &Arc<Self>, driver: &Arc<D>, topic: &Topic, message: Outbound) -> Flight {
+        let slot = self.slot();
+        let number = {
+            let mut queue = self.queue.lock();
+            let number = queue.next;
+            queue.next += 1;
+            queue.waiting.insert(number, Queued { topic: topic.clone(), message, slot: Arc::clone(&slot) });
+            self.state.fetch_or(QUEUED, Ordering::AcqRel);
+            number
+        };
+        self.drain(driver);
+        Flight::Waiting { slot: Some(slot), queued: Some(number) }
+    }
+
+    /// Ensures that a task passes the waiting publishes on. Without a runtime, passes on as many as
+    /// there are places for.
+    fn drain<D: Driver>(self: &Arc<Self>, driver: &Arc<D>) {
+        {
+            let mut queue = self.queue.lock();
+            if queue.is_drained {
+                // A place may have been freed before this publish could be seen in the queue.
+                self.freed.notify_one();
+                return;
+            }
+            queue.is_drained = true;
+        }
+        let mut drain = Drain { flights: Arc::clone(self), is_over: false };
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(drain.run(Arc::clone(driver)))),
+            Err(_) => drain.pass(&**driver),
+        }
+    }
+
+    /// Passes waiting publishes on if the task that did so is gone with its runtime.
+    fn ensure_drained<D: Driver>(self: &Arc<Self>, driver: &Arc<D>) {
+        if self.state.load(Ordering::Acquire) & QUEUED != 0 && !self.queue.lock().is_drained {
+            self.drain(driver);
+        }
+    }
+
+    /// Takes a place for the publish that has waited longest.
+    fn next(&self) -> Option<Queued> {
+        let mut queue = self.queue.lock();
+        let mut first = queue.waiting.first_entry();
+        let taken = first.is_some()
+            && self
+                .state
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+                    (state / ONE < self.limit).then_some(state + ONE)
+                })
+                .is_ok();
+        first.take().filter(|_| taken).map(|first| first.remove())
+    }
+
+    /// Ends the draining if no publish waits.
+    fn is_done(&self) -> bool {
+        let mut queue = self.queue.lock();
+        if !queue.waiting.is_empty() {
+            return false;
+        }
+        queue.is_drained = false;
+        self.state.fetch_and(!QUEUED, Ordering::AcqRel);
+        self.idle.notify_waiters();
+        true
+    }
+
+    /// Takes a publish out of the queue. Returns `false` if the driver has it already.
+    fn leave(&self, number: u64) -> bool {
+        let mut queue = self.queue.lock();
+        let left = queue.waiting.remove(&number).is_some();
+        if left && queue.waiting.is_empty() {
+            self.freed.notify_one();
+        }
+        left
+    }
+
+    fn free(&self) {
+        let before = self.state.fetch_sub(ONE, Ordering::AcqRel);
+        if before & QUEUED != 0 {
+            self.freed.notify_one();
+            self.wake_waiting();
+        }
+        if before & CLOSING != 0 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Wakes the waiting publishes if no task passes them on, so that one of them does.
+    fn wake_waiting(&self) {
+        let wakers: Vec<Waker> = {
+            let queue = self.queue.lock();
+            let waiting = queue.waiting.values().filter(|_| !queue.is_drained);
+            waiting.filter_map(|queued| queued.slot.state.lock().waker.clone()).collect()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn slot(self: &Arc<Self>) -> Arc<Slot> {
+        let spare = self.spare.lock().pop();
+        spare.unwrap_or_else(|| Arc::new(Slot { flights: Arc::clone(self), state: Mutex::default() }))
+    }
+
+    /// Keeps a slot that is used no more, unless the driver still holds it.
+    fn recycle(&self, slot: Arc<Slot>) {
+        if Arc::strong_count(&slot) != 1 {
+            return;
+        }
+        let mut spare = self.spare.lock();
+        if spare.len() < SPARE {
+            spare.push(slot);
+        }
+    }
+
+    /// Counts the declaration of a topic, until the returned value is dropped. Closing waits for
+    /// it. Returns `None` once closing has begun.
+    pub(super) fn declaring(self: &Arc<Self>) -> Option<Declaring> {
+        let mut queue = self.queue.lock();
+        if self.state.load(Ordering::Acquire) & CLOSING != 0 {
+            return None;
+        }
+        queue.declaring += 1;
+        Some(Declaring(Arc::clone(self)))
+    }
+
+    /// Returns `true` once closing has begun.
+    pub(super) fn is_closing(&self) -> bool {
+        self.state.load(Ordering::Acquire) & CLOSING != 0
+    }
+
+    /// Refuses new publishes, and waits until the accepted ones have ended, at most this long. The
+    /// ones that still wait for a place then fail.
+    pub(super) async fn stop(&self, patience: Duration) {
+        self.state.fetch_or(CLOSING, Ordering::AcqRel);
+        let ended = async {
+            loop {
+                let idle = self.idle.notified();
+                let declaring = self.queue.lock().declaring;
+                if self.state.load(Ordering::Acquire) == CLOSING && declaring == 0 {
+                    return;
+                }
+                idle.await;
+            }
+        };
+        if timeout(patience, ended).await.is_err() {
+            let waiting = std::mem::take(&mut self.queue.lock().waiting);
+            for queued in waiting.into_values() {
+                queued.slot.tell(Answer { result: Err(closed()), message: None, was_sent: false });
+            }
+            self.freed.notify_one();
+        }
+    }
+
+    /// Breaks the circle of this and the slots that are kept.
+    pub(super) fn forget_spare(&self) {
+        let spare = std::mem::take(&mut *self.spare.lock());
+        drop(spare);
+    }
+}
+
+/// The right to pass waiting publishes to the driver. If it is dropped early, with the runtime of
+/// its task, the waiting publishes are woken, and one of them takes its part.
+struct Drain {
+    flights: Arc<Flights>,
+    is_over: bool,
+}
+
+impl Drain {
+    async fn run<D: Driver>(mut self, driver: Arc<D>) {
+        loop {
+            while let Some(queued) = self.flights.next() {
+                queued.send(&*driver);
+                consume_budget().await;
+            }
+            if self.flights.is_done() {
+                self.is_over = true;
+                return;
+            }
+            self.flights.freed.notified().await;
+        }
+    }
+
+    /// Passes on as many as there are places for.
+    fn pass<D: Driver>(&mut self, driver: &D) {
+        while let Some(queued) = self.flights.next() {
+            queued.send(driver);
+        }
+        self.is_over = true;
+        if !self.flights.is_done() {
+            self.flights.queue.lock().is_drained = false;
+        }
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.flights.queue.lock().is_drained = false;
+            self.flights.wake_waiting();
+        }
+    }
+}
+
+impl Queued {
+    fn send<D: Driver>(self, driver: &D) {
+        driver.publish(&self.topic, self.message, Confirmer::to(self.slot));
+    }
+}
+
+impl Slot {
+    fn tell(&self, answer: Answer) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.answer = Some(answer);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Place<Receipt> for Slot {
+    fn answer(&self, result: Result<Receipt>, message: Option<Box<Outbound>>) {
+        // Freed before the answer is known, so that a sender that gets the answer finds the place
+        // free.
+        self.flights.free();
+        self.tell(Answer { result, message, was_sent: true });
+    }
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Answer {
+    /// Returns `true` if the topic was deleted at the broker.
+    pub(super) fn is_missing_topic(&self) -> bool {
+        self.result.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    }
+}
+
+impl Flight {
+    /// Waits for the answer: in the queue for at most `limit`, then as long as the driver takes.
+    pub(super) async fn land<D: Driver>(
+        &mut self,
+        flights: &Arc<Flights>,
+        driver: &Arc<D>,
+        limit: Duration,
+    ) -> Answer {
+        let answer = match self {
+            // Boxed, because few publishes wait in the queue.
+            Self::Waiting { queued: Some(number), .. } => {
+                let number = *number;
+                Box::pin(self.land_from_queue(number, flights, driver, limit)).await
+            }
+            _ => (&mut *self).await,
+        };
+        if let Self::Waiting { slot, .. } = self
+            && let Some(slot) = slot.take()
+        {
+            flights.recycle(slot);
+        }
+        answer
+    }
+
+    async fn land_from_queue<D: Driver>(
+        &mut self,
+        number: u64,
+        flights: &Arc<Flights>,
+        driver: &Arc<D>,
+        limit: Duration,
+    ) -> Answer {
+        let queued = timeout(limit, InQueue { flight: self, flights, driver });
+        match queued.await {
+            Ok(answer) => answer,
+            Err(_) if flights.leave(number) => Answer { result: Err(no_place(limit)), message: None, was_sent: false },
+            Err(_) => self.await,
+        }
+    }
+
+    /// Stops waiting. Returns `true` if the driver has the message.
+    pub(super) fn abandon(&mut self) -> bool {
+        match self {
+            Self::Refused(_) => false,
+            Self::Waiting { slot, queued } => {
+                let Some(slot) = slot.take() else { return true };
+                slot.state.lock().waker = None;
+                !queued.is_some_and(|number| slot.flights.leave(number))
+            }
+        }
+    }
+}
+
+impl Future for Flight {
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let slot = match self.get_mut() {
+            Self::Refused(error) => {
+                let result = Err(error.take().unwrap_or_else(closed));
+                return Poll::Ready(Answer { result, message: None, was_sent: false });
+            }
+            Self::Waiting { slot, .. } => slot,
+        };
+        let Some(waiting) = slot else {
+            return Poll::Ready(Answer { result: Err(closed()), message: None, was_sent: true });
+        };
+        let answer = {
+            let mut state = waiting.state.lock();
+            let answer = state.answer.take();
+            if answer.is_none() && !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                state.waker = Some(cx.waker().clone());
+            }
+            answer
+        };
+        answer.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+/// A publish in the queue.
+struct InQueue<'a, D> {
+    flight: &'a mut Flight,
+    flights: &'a Arc<Flights>,
+    driver: &'a Arc<D>,
+}
+
+impl<D: Driver> Future for InQueue<'_, D> {
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let this = self.get_mut();
+        let answer = Pin::new(&mut *this.flight).poll(cx);
+        if answer.is_pending() {
+            this.flights.ensure_drained(this.driver);
+        }
+        answer
+    }
+}
+
+pub(super) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the broker is closed")
+}
+
+fn no_place(limit: Duration) -> Error {
+    Error::new(ErrorKind::Busy, "the maximum number of publishes was in flight for all of the time limit")
+        .with_context("limit_ms", limit.as_millis())
+}

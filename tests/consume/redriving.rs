@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use traced_broker::adapters::memory::Memory;
-use traced_broker::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
+use traced_broker::driver::{Confirmer, Destination, Driver, Identity, Outbound, Source};
 use traced_broker::names::header;
 use traced_broker::redrive::Redriven;
 use traced_broker::{
@@ -125,8 +125,8 @@ impl Driver for Odd {
         self.memory.declare(topic).await
     }
 
-    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
-        self.memory.publish(topic, message)
+    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
+        self.memory.publish(topic, message, confirmer);
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {

@@ -45,7 +45,8 @@ pub mod header {
     pub const CORRELATION_ID: &str = "correlation-id";
     /// The topic on which the sender of a request awaits its reply.
     pub const REPLY_TO: &str = "reply-to";
-    /// The sender's id of the message, on Kafka and Redis, which have no field for it.
+    /// The sender's id of the message, on Kafka and Redis, which have no field for it, and that of
+    /// a copy on NATS.
     pub const MESSAGE_ID: &str = "message-id";
 
     // Hops.
@@ -122,8 +123,8 @@ pub mod header {
     pub const AMQP_REPLY_TO: &str = "amqp-reply-to";
     /// The property `priority` of a message on RabbitMQ, 0 to 255.
     pub const AMQP_PRIORITY: &str = "amqp-priority";
-    /// The property `expiration` of a message on RabbitMQ, in milliseconds. Dead letters and delayed
-    /// messages keep it as a header, so that they do not expire.
+    /// The property `expiration` of a message on RabbitMQ, in milliseconds. Dead letters and
+    /// delayed messages keep it as a header, so that they do not expire.
     pub const AMQP_EXPIRATION: &str = "amqp-expiration";
     /// The routing key of a message on RabbitMQ, unless it is empty or the message's key. Dead
     /// letters keep it as a header.

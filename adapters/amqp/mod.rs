@@ -139,9 +139,18 @@
 //! | `content-type`, `content-encoding`, `correlation-id` | the property of that name |
 //! | key | entry `message-key`, or the routing key with `routing_key=key` |
 //! | id | property `message-id` |
+//! | `amqp-type`, `amqp-app-id`, `amqp-reply-to`, `amqp-priority` | the property of that name |
+//! | `amqp-expiration` | property `expiration`; an entry in dead letters and delayed messages, which must not expire |
+//! | `amqp-routing-key` | the routing key, if it is not the key; an entry in dead letters |
 //! | time of publishing | entry `timestamp_in_ms` and, in seconds, property `timestamp` |
 //!
 //! A table has no lasting order: headers of different names may arrive in another order.
+//!
+//! ## Copies
+//! A dead letter, a message that is sent back, forwarded or bridged from RabbitMQ to RabbitMQ keeps
+//! the types of its headers, and tables that have no form as headers. A header that was changed on
+//! the way is written as text. `CC` and `BCC` are renamed to `bridged-CC` and `bridged-BCC`.
+//! Headers that the broker had added, `user-id` and `cluster-id` are left out.
 //!
 //! ## Limits
 //! | limit | value |
@@ -165,7 +174,7 @@
 //! | number, truth value, time (in seconds) | text |
 //! | array of these | several headers |
 //! | void | an empty value |
-//! | table, name that is not UTF-8 | counted as unreadable |
+//! | table, name that is not UTF-8 | counted as unreadable; a table is kept in copies |
 //! | bytes of properties and routing keys that are not UTF-8 | question marks |
 //!
 //! No message ends a connection, whatever its headers contain: every frame is checked before the

@@ -141,6 +141,10 @@
 //! other readers, above all those in Go that use HTTP's header type, know one spelling only, which
 //! `header_names=canonical` writes.
 //!
+//! The id of a copy, such as a dead letter or a message that is sent back, is in the header
+//! `message-id`: under `Nats-Msg-Id`, the server would drop it as a duplicate of the original.
+//! Received messages have it as their id.
+//!
 //! ## Reserved names
 //! | name | contents |
 //! |---|---|

@@ -49,8 +49,8 @@ impl Consumer {
             }
         };
         let mut origin = self.reception.receive(context, dialect, &inbound.headers, is_replayed);
-        if !origin.is_passed_on() {
-            origin.withheld = Some(Arc::clone(self.telemetry.telemetry.settings.propagation.fields()));
+        if origin.is_withheld {
+            origin.fields = Some(Arc::clone(self.telemetry.telemetry.settings.propagation.fields()));
         }
         origin
     }

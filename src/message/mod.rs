@@ -402,17 +402,17 @@ impl Message {
     }
 }
 
-/// Copies a received message to publish or forward it: payload, key, id and headers are kept, and on
-/// a broker of the same system the native types and properties, too. Headers that the target cannot
-/// carry are renamed or encoded; the [bridge](crate::bridge) says how.
+/// Copies a received message to publish or forward it: payload, key, id and headers are kept, and
+/// on a broker of the same system the native types and properties, too. Headers that the target
+/// cannot carry are renamed or encoded; the [bridge](crate::bridge) says how.
 ///
 /// On JetStream the id travels in the header
 /// [`MESSAGE_ID`](crate::names::header::MESSAGE_ID), because the server would drop the copy as a
 /// duplicate; [`Received::id`] returns it all the same.
 ///
 /// Behind a [trust boundary](Subscription::trust_boundary), or if the subscription
-/// [ignores](TracePolicy::Ignore) the context, the copy has no headers of a trace: it belongs to the
-/// context in which it is published, such as that of the handler, which holds what the boundary
+/// [ignores](TracePolicy::Ignore) the context, the copy has no headers of a trace: it belongs to
+/// the context in which it is published, such as that of the handler, which holds what the boundary
 /// admits.
 ///
 /// ```

@@ -203,8 +203,8 @@ impl<'a, B: TracedBroker + ?Sized> Redrive<'a, B> {
     ///
     /// # Errors
     /// The errors of [`subscribe`](TracedBroker::subscribe), and an error of the subscription that
-    /// does not pass by itself, such as a missing permission. A connection that is being restored is
-    /// waited for. Letters that were sent back before stay sent back.
+    /// does not pass by itself, such as a missing permission. A connection that is being restored
+    /// is waited for. Letters that were sent back before stay sent back.
     pub async fn run(self) -> Result<Redriven> {
         self.run_until(pending::<()>()).await
     }

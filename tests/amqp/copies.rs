@@ -178,7 +178,8 @@ async fn what_is_forwarded_or_bridged_is_the_message_that_was_sent() {
     }
     let copied = async |message: Received| {
         let copy = Message::from(&message).header("mirrored", "true");
-        scene.broker.forward(&copies, copy).await.map(drop)
+        scene.broker.forward(&copies, copy).await?;
+        Ok::<_, HandlerError>(())
     };
     scene.send("eu.berlin", sent()).await;
     let orders = || Subscription::new(scene.topic.as_str()).group("g");

@@ -13,11 +13,10 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, ShortString};
 
 use super::super::topology::delay::Delay;
-use super::super::topology::names;
+use super::super::topology::names::{self, PERSISTENT, ROUTING_HEADERS};
 use super::super::topology::waiting::{RESERVE, Target, labels};
 use super::super::wire::bytes::Reader;
 use super::incoming::raw_table;
-use super::outgoing::{PERSISTENT, ROUTING_HEADERS};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Maximum depth of nested tables and arrays; deeper values are left out.

@@ -11,14 +11,12 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 
 use super::super::config::RoutingKey;
 use super::super::topology::delay::Delay;
-use super::super::topology::names;
+use super::super::topology::names::{self, PERSISTENT, ROUTING_HEADERS};
 use super::super::topology::waiting::{self, Target, labels};
 use super::{copy, typed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::headers::Headers;
 
-/// The delivery mode of messages that the broker writes to disk.
-pub(crate) const PERSISTENT: u8 = 2;
 /// The fixed bytes of a frame and of a content header: class, weight, body size, flags, mode, time,
 /// and the length of the table.
 const FIXED_BYTES: usize = 8 + 14 + 1 + 8 + 4;
@@ -27,9 +25,6 @@ const FIXED_BYTES: usize = 8 + 14 + 1 + 8 + 4;
 const RESERVE: usize = 64;
 /// The bytes of a value's type and length.
 const VALUE_BYTES: usize = 5;
-
-/// Headers that the broker uses as further routing keys, and whose type it checks.
-pub(crate) const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
 
 /// The parts of a message that become its properties.
 pub(crate) struct Envelope<'a> {
@@ -155,9 +150,9 @@ impl Encoder {
         true
     }
 
-    /// Sets the priority, the time to live or the routing key of the message. Returns `false` if the
-    /// header is none of them, or has to stay a header: a dead letter or a delayed message must not
-    /// expire, and a dead letter goes to its queue by no key of another exchange.
+    /// Sets the priority, the time to live or the routing key of the message. Returns `false` if
+    /// the header is none of them, or has to stay a header: a dead letter or a delayed message must
+    /// not expire, and a dead letter goes to its queue by no key of another exchange.
     fn native_setting(&mut self, name: &str, value: &[u8]) -> bool {
         let Ok(text) = std::str::from_utf8(value) else { return false };
         let is = |header: &str| name.eq_ignore_ascii_case(header);

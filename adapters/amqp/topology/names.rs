@@ -4,6 +4,12 @@ use crate::names::header;
 use lapin::BasicProperties;
 use lapin::types::ShortString;
 
+/// The delivery mode of messages that the broker writes to disk.
+pub(crate) const PERSISTENT: u8 = 2;
+
+/// Headers that the broker uses as further routing keys, and whose type it checks.
+pub(crate) const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+
 /// The header in which a quorum queue reports how often it has delivered a message before.
 pub(crate) const DELIVERY_COUNT: &str = "x-delivery-count";
 

@@ -119,7 +119,8 @@ fn plain_value(value: &[u8], is_bad: impl Fn(char) -> bool) -> Option<&[u8]> {
     (!text.contains(is_bad)).then_some(text.as_bytes())
 }
 
-/// Adds a header whose value cannot be carried as it is: percent-encoded, under a name that says so.
+/// Adds a header whose value cannot be carried as it is: percent-encoded, under a name that says
+/// so.
 fn append_encoded(headers: &mut Headers, name: &str, value: &[u8]) {
     let mut encoded = String::with_capacity(value.len() * 3);
     for byte in value {

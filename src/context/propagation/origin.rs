@@ -20,24 +20,26 @@ pub(crate) struct Origin {
     pub(crate) dialect: Option<Dialect>,
     /// `true` if the message crossed a trust boundary.
     pub(crate) is_foreign: bool,
-    /// The headers of the propagator in use, if the context must not leave with a copy.
-    pub(crate) withheld: Option<Arc<[String]>>,
+    /// `true` if the context must not leave with a copy: it is foreign, or ignored by the consumer.
+    pub(crate) is_withheld: bool,
+    /// The headers of the propagator in use, if the context is withheld.
+    pub(crate) fields: Option<Arc<[String]>>,
 }
 
 impl Origin {
-    /// Returns `true` if copies of the message keep its creation context. A context that is foreign
-    /// or ignored here must not count elsewhere.
+    /// Returns `true` if the copy at another broker keeps the creation context. A context that is
+    /// foreign or ignored here must not count there.
     pub(crate) fn is_passed_on(&self) -> bool {
         !self.is_foreign && self.policy != TracePolicy::Ignore
     }
 
     /// Removes the sender's context and its requests from the headers of a copy, in every form that
-    /// a reader could understand, unless they are passed on.
+    /// a reader could understand, if they are withheld.
     pub(crate) fn withhold(&self, headers: &mut Headers) {
-        if self.is_passed_on() || headers.is_empty() {
+        if !self.is_withheld || headers.is_empty() {
             return;
         }
-        let fields = self.withheld.as_deref().unwrap_or_default();
+        let fields = self.fields.as_deref().unwrap_or_default();
         let always =
             [header::TRACEPARENT, header::TRACESTATE, header::BAGGAGE, header::TRACE_HOP, header::TRACE_POLICY];
         for name in always.into_iter().chain(fields.iter().map(String::as_str)) {
@@ -107,11 +109,13 @@ impl Reception {
             let ignore = self.policy == Some(TracePolicy::Ignore);
             let policy = if ignore { TracePolicy::Ignore } else { TracePolicy::Link };
             let context = boundary.admit(&context);
-            return Origin { context, hop, policy, dialect, is_foreign: true, withheld: None };
+            return Origin { context, hop, policy, dialect, is_foreign: true, is_withheld: true, fields: None };
         }
         let asked = asked.filter(|_| hop != Hop::Replay);
         let policy = self.policy.or(asked).or_else(|| self.for_hop(hop)).unwrap_or_else(|| hop.default_policy());
-        Origin { context, hop, policy, dialect, is_foreign: false, withheld: None }
+        // A sender that wants its context to be ignored says so to the next reader as well.
+        let is_withheld = policy == TracePolicy::Ignore && (self.policy.is_some() || asked.is_none());
+        Origin { context, hop, policy, dialect, is_foreign: false, is_withheld, fields: None }
     }
 
     fn for_hop(&self, hop: Hop) -> Option<TracePolicy> {

@@ -47,9 +47,9 @@
 //!
 //! # Delivery
 //! A message is acknowledged at the source when the target has confirmed the copy. A copy that no
-//! queue takes is refused by the target, also on a RabbitMQ that would drop other messages. After a crash,
-//! or a publish of unknown outcome, there may be two copies, but never none (except on a target
-//! that [confirms nothing](crate::driver::capability::Confirm::Never)). Up to
+//! queue takes is refused by the target, also on a RabbitMQ that would drop other messages. After a
+//! crash, or a publish of unknown outcome, there may be two copies, but never none (except on a
+//! target that [confirms nothing](crate::driver::capability::Confirm::Never)). Up to
 //! [`in_flight`](Bridge::in_flight) messages are in flight at a time; copies start in the order in
 //! which messages arrive. While the target is away, the copies in flight are retried as the
 //! [`Retry`] policy says, and no more messages are taken, so they accumulate only at the source. If

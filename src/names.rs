@@ -99,6 +99,10 @@ pub mod header {
     pub const DELAYED_FOR: &str = "delayed-for";
     /// The number of attempts before the message was put back for a later retry, on RabbitMQ.
     pub const PRIOR_ATTEMPTS: &str = "prior-attempts";
+    /// The number of deliveries of the message before it was copied, on RabbitMQ.
+    pub const PRIOR_DELIVERIES: &str = "prior-deliveries";
+    /// The routing key of a message that was copied straight to its queue, on RabbitMQ.
+    pub const RETRY_ROUTING_KEY: &str = "retry-routing-key";
     /// The number of a publish, on RabbitMQ. Written only if the broker is asked to return
     /// unroutable messages.
     pub const PUBLISH_NUMBER: &str = "publish-number";

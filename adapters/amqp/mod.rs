@@ -234,8 +234,11 @@ use crate::message::{Receipt, Start, Subscription, Topic};
 
 use config::Settings;
 use connection::Live;
+use connection::engine::Engine;
 use connection::link::Link;
-use consume::{Deliveries, Plan, Settlers};
+use consume::intake::CurrentIntake;
+use consume::stream::Deliveries;
+use consume::{Plan, Settlers};
 use error::During;
 use publish::Publisher;
 
@@ -272,6 +275,7 @@ pub struct Amqp {
     settlers: Arc<Settlers>,
     closed: CancellationToken,
     life: Arc<DropGuard>,
+    engine: Arc<Engine>,
 }
 
 impl Amqp {
@@ -292,10 +296,16 @@ impl Amqp {
     }
 
     async fn open(settings: Settings) -> Result<Self> {
+        let engine = Engine::start()?;
+        engine.run(Self::open_on(settings, Arc::clone(&engine))).await
+    }
+
+    /// Connects. Has to run on the engine, so that all tasks do.
+    async fn open_on(settings: Settings, engine: Arc<Engine>) -> Result<Self> {
         let settings = Arc::new(settings);
         let closed = CancellationToken::new();
         let life = Arc::new(closed.clone().drop_guard());
-        let (publishing, host) = Link::open(&settings, "publish", &closed).await?;
+        let (publishing, host) = Link::open(&settings, "publish", &closed, &engine).await?;
         let publishing = Arc::new(publishing);
         let publisher = Publisher::start(&settings, Arc::clone(&publishing)).await?;
         let (host, port) = &settings.hosts[host];
@@ -312,6 +322,7 @@ impl Amqp {
             closed,
             life,
             settings,
+            engine,
         })
     }
 
@@ -330,8 +341,10 @@ impl Amqp {
     }
 
     async fn consuming(&self) -> Result<Arc<Link>> {
-        let open =
-            || async { Link::open(&self.settings, "consume", &self.closed).await.map(|(link, _)| Arc::new(link)) };
+        let open = || async {
+            let opened = Link::open(&self.settings, "consume", &self.closed, &self.engine).await;
+            opened.map(|(link, _)| Arc::new(link))
+        };
         self.consuming.get_or_try_init(open).await.cloned()
     }
 }
@@ -395,14 +408,18 @@ impl Driver for Amqp {
         let live = link.within(self.settings.connect_timeout).await?;
         let plan = Arc::new(Plan {
             settings: Arc::clone(&self.settings),
+            engine: Arc::clone(&self.engine),
             link,
             publisher: Arc::clone(&self.publisher),
             settlers: Arc::clone(&self.settlers),
             subscription: subscription.clone(),
+            intake: CurrentIntake::default(),
             _life: Arc::clone(&self.life),
         });
         let reading = plan.start(live).await?;
-        Ok(Source::new(destination(subscription), Deliveries::new(plan, reading)))
+        let stopped = Arc::clone(&plan);
+        let source = Source::new(destination(subscription), Deliveries::new(plan, reading));
+        Ok(source.on_stop(move || stopped.intake.stop()))
     }
 
     async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {

@@ -260,8 +260,8 @@ impl AmqpBuilder {
         self.with(move |settings| settings.consumer_timeout = timeout)
     }
 
-    /// Sets the number of times that the server returns a message to a queue before it drops it, the
-    /// queue's `x-delivery-limit` or that of a policy. The protocol does not show it.
+    /// Sets the number of times that the server returns a message to a queue before it drops it,
+    /// the queue's `x-delivery-limit` or that of a policy. The protocol does not show it.
     pub fn delivery_limit(self, deliveries: u32) -> Self {
         self.with(move |settings| settings.delivery_limit = Some(deliveries))
     }

@@ -328,6 +328,14 @@ pub trait DeliveryHandle: fmt::Debug + Send + Sync {
     /// often dropped unread.
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()>;
 
+    /// Records that handlers have failed this many times on the message, which stays in hand. A
+    /// driver whose broker does not redeliver by itself, and that can keep the count where the next
+    /// consumer finds it, does so, and hands the message out with a higher
+    /// [`attempt`](Inbound::attempt) then. The default does nothing.
+    fn failed(&self, attempts: u32) {
+        let _ = attempts;
+    }
+
     /// Calls `visit` with each span attribute specific to this delivery; called only for spans that
     /// are recorded.
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue));

@@ -105,6 +105,31 @@ async fn retries_of_both_kinds_are_counted_on_over_give_backs_and_restarts() {
     silent(&mut source).await;
 }
 
+/// Attempts that failed while the message stayed in hand are written when it is given back.
+#[tokio::test]
+async fn attempts_that_failed_in_hand_are_kept_when_the_message_is_given_back() {
+    let topic = unique("failed-in-hand");
+    let amqp = connect("?consumer_timeout=3000").await.unwrap();
+    let mut source = subscribe(&amqp, group(&topic, "g")).await;
+    confirmed(amqp.publish(&topic, outbound("again"))).await.unwrap();
+    let inbound = next(&mut source).await;
+    inbound.handle.failed(2);
+    inbound.handle.failed(3);
+    settle(inbound, Disposition::GiveBack).await.unwrap();
+    let held = next(&mut source).await;
+    assert_eq!(counts(&held), (4, Some(2)));
+    // The server's time limit takes it away.
+    held.handle.failed(4);
+    let back = next(&mut source).await;
+    assert!(held.tenure.is_over());
+    assert_eq!(counts(&back), (5, Some(3)));
+    settle(back, NOW).await.unwrap();
+    let last = next(&mut source).await;
+    assert_eq!(counts(&last), (6, Some(4)));
+    settle(last, Disposition::Ack).await.unwrap();
+    silent(&mut source).await;
+}
+
 /// Headers of this adapter count on copies by its own user in the group's own place only.
 #[tokio::test]
 async fn counts_that_a_publisher_writes_are_not_believed() {

@@ -1,4 +1,5 @@
-//! The server's own limits: the time that a message may stay unsettled, and its number of deliveries.
+//! The server's own limits: the time that a message may stay unsettled, and its number of
+//! deliveries.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -85,7 +86,8 @@ async fn one_slow_message_does_not_take_the_channel_with_it() {
     let begin = Instant::now();
     let mut young: Option<Inbound> = None;
     let mut seen = HashSet::new();
-    // One message is in hand at any time, for half a second, while the slow one passes its limit twice.
+    // One message is in hand at any time, for half a second, while the slow one passes its limit
+    // twice.
     while begin.elapsed() < Duration::from_secs(14) {
         if let Ok(inbound) = timeout(Duration::from_millis(500), next(&mut source)).await {
             seen.insert(text(&inbound));

@@ -89,7 +89,8 @@ async fn blocking_handlers_do_not_starve_heartbeats() {
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
     confirmed(amqp.publish(&topic, outbound("slow"))).await.unwrap();
     let held = next(&mut source).await;
-    // The server gives a silent connection up after twice the interval, and the client does the same.
+    // The server gives a silent connection up after twice the interval, and the client does the
+    // same.
     std::thread::sleep(Duration::from_secs(6));
     assert!(!held.tenure.is_over());
     settle(held, Disposition::Ack).await.expect("the connection is the same");

@@ -1,5 +1,6 @@
 //! One connection: opens it within a time limit, notices its end, and closes it.
 
+pub(crate) mod client;
 pub(crate) mod engine;
 pub(crate) mod link;
 pub(crate) mod pending;

@@ -35,6 +35,14 @@ impl DeliveryHandle for Handle {
         })
     }
 
+    /// Keeps the count for the time at which the message is given back: it is written only then,
+    /// because the copy goes to the end of the queue.
+    fn failed(&self, attempts: u32) {
+        if !self.at_most_once {
+            self.settler.note_failed(self.tag, attempts, &self.original);
+        }
+    }
+
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
         visit(attribute::RABBITMQ_DELIVERY_TAG, self.tag.cast_signed().into());
         let routing_key = self.original.routing_key.as_str();

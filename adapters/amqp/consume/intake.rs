@@ -11,11 +11,11 @@ use lapin::message::Delivery;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use super::retry::RetryTarget;
+use super::retry::{Counted, RetryTarget};
 use super::settle::Settler;
 
-/// Interval of looks at a channel. The client reports the end of a consumer only to a task that takes
-/// its messages, which may be busy.
+/// Interval of looks at a channel. The client reports the end of a consumer only to a task that
+/// takes its messages, which may be busy.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// A message that was fetched, and the time at which it was seen first.
@@ -56,6 +56,7 @@ impl Intake {
         let looks = Looks {
             settler: Arc::downgrade(&intake.settler),
             intake: Arc::downgrade(&intake),
+            retry_target: Arc::clone(&intake.retry_target),
             time_limit,
             queue,
             has_warned: false,
@@ -149,6 +150,7 @@ impl Drop for Intake {
 struct Looks {
     settler: Weak<Settler>,
     intake: Weak<Intake>,
+    retry_target: Arc<RetryTarget>,
     time_limit: Option<Duration>,
     queue: String,
     has_warned: bool,
@@ -176,7 +178,7 @@ impl Looks {
     }
 
     /// Warns of deliveries at half of their time, and gives them back before it is up.
-    fn watch_the_time(&mut self, settler: &Settler) {
+    fn watch_the_time(&mut self, settler: &Arc<Settler>) {
         let Some(limit) = self.time_limit else { return };
         let (queue, limit_s) = (&self.queue, limit.as_secs());
         let held = settler.held_for(limit / 2);
@@ -184,7 +186,10 @@ impl Looks {
             tracing::warn!(queue, held, limit_s, "messages have been unsettled for half of the server's time limit");
         }
         self.has_warned = held > 0;
-        let given_back = settler.give_back_held_for(limit / 10 * 9);
+        let (given_back, to_copy) = settler.give_back_held_for(limit / 10 * 9);
+        for (tag, original) in to_copy {
+            self.retry_target.put_back(settler, tag, Duration::ZERO, original, Counted::Failed);
+        }
         if given_back > 0 {
             let message = "messages were given back unsettled, before the server would end their channel";
             tracing::warn!(queue, given_back, limit_s, message);

@@ -24,9 +24,10 @@ use super::connection::link::{Link, Pauses, closed};
 use super::error::During;
 use super::publish::Publisher;
 use super::topology::{PARKED, declare_group, declare_reader, declare_topic};
-use crate::driver::Topology;
+use crate::driver::{Destination, Topology};
 use crate::error::Result;
 use crate::message::Subscription;
+use crate::names::attribute;
 
 /// The number of times that a quorum queue returns a message, by default since RabbitMQ 4.
 const DEFAULT_DELIVERY_LIMIT: u32 = 20;
@@ -129,5 +130,19 @@ impl Plan {
                 result => return (result, pauses),
             }
         }
+    }
+}
+
+/// Returns the source under the name that the semantic conventions prescribe: exchange and queue.
+/// The routing key is left out, because it is empty or differs per message.
+pub(super) fn destination(subscription: &Subscription) -> Destination {
+    match subscription.group_name() {
+        Some(group) => {
+            let topic = subscription.topic();
+            Destination::new().named(format!("{topic}:{topic}.{group}"))
+        }
+        None => Destination::new()
+            .with_attribute(attribute::DESTINATION_ANONYMOUS, true)
+            .with_attribute(attribute::DESTINATION_TEMPORARY, true),
     }
 }

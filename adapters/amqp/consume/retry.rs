@@ -1,8 +1,8 @@
 //! Retries, and other messages that go back to their queue.
 //!
-//! A retried message is copied, because its queue cannot count attempts: the copy names their number,
-//! and the original is acknowledged once the copy is confirmed. If the process ends in between, the
-//! message exists twice, but it is never lost.
+//! A retried message is copied, because its queue cannot count attempts: the copy names their
+//! number, and the original is acknowledged once the copy is confirmed. If the process ends in
+//! between, the message exists twice, but it is never lost.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use lapin::types::ShortString;
 use tokio::time::sleep;
 
 use super::super::connection::engine::Engine;
+use super::super::connection::link::closed;
 use super::super::connection::pending;
 use super::super::headers::copy::Original;
 use super::super::headers::incoming::{Decoded, delivery_count};
@@ -49,8 +50,8 @@ pub(crate) struct Arrived {
     pub(crate) original: Original,
     /// The number of deliveries with this one, if the broker counts them.
     pub(crate) deliveries: Option<u32>,
-    /// `true` if a copy is to take the message's place before it is handed out: the broker would drop
-    /// it if the connection ended.
+    /// `true` if a copy is to take the message's place before it is handed out: the broker would
+    /// drop it if the connection ended.
     pub(crate) is_worn_out: bool,
 }
 
@@ -83,7 +84,7 @@ impl RetryTarget {
         let attempt = if can_be_copied { decoded.tried_before.saturating_add(1) } else { known };
         let is_last = self.is_last(returned.unwrap_or(0));
         let payload = Bytes::from(data);
-        let original = Original { properties, routing_key, payload, attempt, deliveries: known, is_last };
+        let original = Original { properties, routing_key, payload, attempt, failed: None, deliveries: known, is_last };
         let deliveries = returned.map(|returned| returned.saturating_add(earlier)).filter(|_| !self.is_temporary);
         let is_worn_out = is_last && can_be_copied && returned.is_some_and(|returned| returned > 0);
         Arrived { decoded, original, deliveries, is_worn_out }
@@ -117,14 +118,20 @@ impl RetryTarget {
         }
         if self.is_temporary && !delay.is_zero() {
             // The queue would be gone before the delay queues hand the message on.
+            settler.note_failed(tag, original.attempt, &original);
             self.put_back(&settler, tag, delay, original, Counted::Attempt);
             return Confirmation::ready(Ok(()));
         }
         pending::begin(Arc::clone(self).replace(settler, tag, delay, original))
     }
 
-    /// Returns a message to its queue as it is. One that the broker would drop is copied instead.
+    /// Returns a message to its queue as it is. One that the broker would drop, or on which
+    /// attempts failed in this process, is copied instead.
     pub(crate) fn give_back(self: &Arc<Self>, settler: &Arc<Settler>, tag: u64, original: Original) -> Result<()> {
+        if let Some(failed) = settler.take_failed(tag) {
+            self.put_back(settler, tag, Duration::ZERO, *failed, Counted::Failed);
+            return Ok(());
+        }
         if !original.is_last {
             return settler.give_back(tag);
         }
@@ -167,8 +174,8 @@ impl RetryTarget {
         Err(error.with_context("message", "returned to its queue: it could not be stored for later"))
     }
 
-    /// Copies the message to its queue. If the user may not publish straight to queues, the copy takes
-    /// the way of the shortest delay.
+    /// Copies the message to its queue. If the user may not publish straight to queues, the copy
+    /// takes the way of the shortest delay.
     async fn copy_now(&self, original: &Original, counted: Counted) -> Result<Receipt> {
         let attempts = counted.attempts(original);
         let refused = match self.publisher.copy_now(&self.queue, &self.target, original, attempts).await {
@@ -179,9 +186,9 @@ impl RetryTarget {
         later.await.map_err(|error| error.with_context("straight to the queue", refused))
     }
 
-    /// Returns the message to its queue after a pause, as a copy if possible. It counts as unsettled
-    /// meanwhile, which bounds the number of such messages. If the channel ends first, the broker
-    /// redelivers the message.
+    /// Returns the message to its queue after a pause, as a copy if possible. It counts as
+    /// unsettled meanwhile, which bounds the number of such messages. If the channel ends first,
+    /// the broker redelivers the message.
     pub(crate) fn put_back(
         self: &Arc<Self>,
         settler: &Arc<Settler>,
@@ -191,19 +198,21 @@ impl RetryTarget {
         counted: Counted,
     ) {
         let (target, settler) = (Arc::clone(self), Arc::downgrade(settler));
+        // Taken at once if the copy is written at once, so that closing waits for it.
+        let mut taken = pause.is_zero().then(|| self.publisher.copying());
         self.engine.spawn(async move {
             loop {
                 sleep(pause).await;
                 if settler.upgrade().is_none_or(|settler| !settler.holds(tag)) {
                     return;
                 }
-                let place = target.publisher.copying();
+                let place = taken.take().unwrap_or_else(|| target.publisher.copying());
                 let copied = match &place {
-                    Ok(_) => target.copy_now(&original, counted).await.map(drop),
-                    Err(_) => Err(Error::new(ErrorKind::Closed, "the broker was closed by this program")),
+                    Ok(_) => target.copy_now(&original, counted).await,
+                    Err(_) => Err(closed()),
                 };
                 match copied {
-                    Err(error) if original.is_last && is_worth_waiting(&error) => pause = PAUSE,
+                    Err(error) if counted.may_wait(&original, &error) => pause = PAUSE,
                     copied => return settle(&settler, tag, copied, counted),
                 }
             }
@@ -215,6 +224,8 @@ impl RetryTarget {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Counted {
     Attempt,
+    /// The attempts that failed in this process.
+    Failed,
     Nothing,
 }
 
@@ -222,23 +233,27 @@ impl Counted {
     fn attempts(self, original: &Original) -> u32 {
         match self {
             Self::Attempt => original.attempt,
+            Self::Failed => original.failed.unwrap_or(original.attempt),
             Self::Nothing => original.attempt.saturating_sub(1),
         }
     }
-}
 
-/// Acknowledges a message that was copied, and returns another one to its queue. An error means that
-/// the broker has the message already.
-fn settle(settler: &Weak<Settler>, tag: u64, copied: Result<()>, counted: Counted) {
-    if let Some(settler) = settler.upgrade() {
-        let _ = match (copied, counted) {
-            (Ok(()), _) => settler.ack(tag),
-            (Err(_), Counted::Attempt) => settler.refuse(tag),
-            (Err(_), Counted::Nothing) => settler.give_back(tag),
-        };
+    /// Returns `true` if the message is to be held until it is copied, because it would be dropped
+    /// or its count lost otherwise.
+    fn may_wait(self, original: &Original, error: &Error) -> bool {
+        let is_needed = original.is_last || matches!(self, Self::Failed);
+        is_needed && !matches!(error.kind(), ErrorKind::Closed | ErrorKind::TooLarge)
     }
 }
 
-fn is_worth_waiting(error: &Error) -> bool {
-    !matches!(error.kind(), ErrorKind::Closed | ErrorKind::TooLarge)
+/// Acknowledges a message that was copied, and returns another one to its queue. An error means
+/// that the broker has the message already.
+fn settle(settler: &Weak<Settler>, tag: u64, copied: Result<Receipt>, counted: Counted) {
+    if let Some(settler) = settler.upgrade() {
+        let _ = match (copied, counted) {
+            (Ok(_), _) => settler.ack(tag),
+            (Err(_), Counted::Attempt | Counted::Failed) => settler.refuse(tag),
+            (Err(_), Counted::Nothing) => settler.give_back(tag),
+        };
+    }
 }

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::super::connection::Live;
 use super::super::error::During;
+use super::super::headers::copy::Original;
 use crate::driver::Tenure;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -47,6 +48,8 @@ struct Unsettled {
     since: Instant,
     /// `true` if the broker would drop the message instead of returning it to its queue.
     is_last: bool,
+    /// The message, if attempts failed on it in this process that its next consumer is to know of.
+    failed: Option<Box<Original>>,
     tenure: Tenure,
 }
 
@@ -71,7 +74,7 @@ impl Settler {
         if ledger.over {
             tenure.end();
         }
-        ledger.unsettled.push_back(Unsettled { tag, since, is_last, tenure: tenure.clone() });
+        ledger.unsettled.push_back(Unsettled { tag, since, is_last, failed: None, tenure: tenure.clone() });
         tenure
     }
 
@@ -83,6 +86,20 @@ impl Settler {
     /// Returns `true` if the delivery can be settled.
     pub(crate) fn holds(&self, tag: u64) -> bool {
         !self.is_over() && self.ledger.lock().find(tag).is_some()
+    }
+
+    /// Notes that so many attempts failed on a message that stays in hand.
+    pub(crate) fn note_failed(&self, tag: u64, attempts: u32, original: &Original) {
+        let mut ledger = self.ledger.lock();
+        let Some(unsettled) = ledger.find(tag).and_then(|index| ledger.unsettled.get_mut(index)) else { return };
+        let kept = unsettled.failed.get_or_insert_with(|| Box::new(original.clone()));
+        kept.failed = Some(attempts);
+    }
+
+    /// Returns the message with its count, if attempts failed on it while it stayed in hand.
+    pub(crate) fn take_failed(&self, tag: u64) -> Option<Box<Original>> {
+        let mut ledger = self.ledger.lock();
+        ledger.find(tag).and_then(|index| ledger.unsettled.get_mut(index)?.failed.take())
     }
 
     /// Ends settlement: from now on it fails. If the channel still lives, because only the consumer
@@ -125,8 +142,8 @@ impl Settler {
         self.reject(tag, false)
     }
 
-    /// Returns a message to its queue after a failed attempt. Of the two requests for it, every version
-    /// of RabbitMQ counts this one.
+    /// Returns a message to its queue after a failed attempt. Of the two requests for it, every
+    /// version of RabbitMQ counts this one.
     pub(crate) fn refuse(&self, tag: u64) -> Result<()> {
         self.reject(tag, true)
     }
@@ -153,8 +170,8 @@ impl Settler {
         Ok(())
     }
 
-    /// Returns to the queue a message that was never handed out, or is not in the ledger any more. Of
-    /// the two requests for it, recent versions of RabbitMQ do not count this one as a failure.
+    /// Returns to the queue a message that was never handed out, or is not in the ledger any more.
+    /// Of the two requests for it, recent versions of RabbitMQ do not count this one as a failure.
     pub(crate) fn requeue(&self, tag: u64) {
         let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
         let _ = self.channel.basic_nack(tag, options).now_or_never();
@@ -165,25 +182,37 @@ impl Settler {
         self.ledger.lock().held_for(time)
     }
 
-    /// Gives back the deliveries that have been unsettled for that long, and ends their tenures. Those
-    /// that the broker would drop stay. Returns the number of those given back.
-    pub(crate) fn give_back_held_for(&self, time: Duration) -> usize {
+    /// Ends the tenures of deliveries that have been unsettled for that long, and gives them back.
+    /// Those that the broker would drop stay. Returns their number, and the tags and messages of
+    /// those that are to be copied instead, which can still be settled.
+    pub(crate) fn give_back_held_for(&self, time: Duration) -> (usize, Vec<(u64, Original)>) {
         let mut ledger = self.ledger.lock();
+        let (mut number, mut to_copy) = (0, Vec::new());
         let held = ledger.held_for(time);
         if held == 0 || ledger.over {
-            return 0;
+            return (number, to_copy);
         }
         self.bring(&mut ledger);
-        let (kept, late): (VecDeque<_>, VecDeque<_>) =
-            ledger.unsettled.drain(..held).partition(|unsettled| unsettled.is_last);
+        let mut kept = VecDeque::new();
+        for mut unsettled in ledger.unsettled.drain(..held) {
+            if unsettled.is_last || unsettled.tenure.is_over() {
+                kept.push_back(unsettled);
+                continue;
+            }
+            unsettled.tenure.end();
+            number += 1;
+            match unsettled.failed.take() {
+                Some(original) => {
+                    to_copy.push((unsettled.tag, *original));
+                    kept.push_back(unsettled);
+                }
+                None => self.requeue(unsettled.tag),
+            }
+        }
         for unsettled in kept.into_iter().rev() {
             ledger.unsettled.push_front(unsettled);
         }
-        for unsettled in &late {
-            unsettled.tenure.end();
-            self.requeue(unsettled.tag);
-        }
-        late.len()
+        (number, to_copy)
     }
 
     /// Sends the gathered acknowledgements now. They have to be sent before messages are returned:

@@ -24,18 +24,20 @@ const DEEPEST: usize = 16;
 /// Maximum size of the other properties and of the frame's own bytes: nine short strings, and the
 /// rest.
 const BESIDE_THE_TABLE: usize = 9 * 256 + 64;
-/// Bytes left free in the frame for the headers of a copy that goes straight to its queue: two names
-/// of at most 255 bytes, and the rest.
+/// Bytes left free in the frame for the headers of a copy that goes straight to its queue: two
+/// names of at most 255 bytes, and the rest.
 const STRAIGHT: usize = 1024;
 
 /// The parts of a delivery that are needed to publish it again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Original {
     pub(crate) properties: BasicProperties,
     pub(crate) routing_key: ShortString,
     pub(crate) payload: Bytes,
     /// The number of the attempt.
     pub(crate) attempt: u32,
+    /// The number of attempts that failed, if it is to be kept when the message is given back.
+    pub(crate) failed: Option<u32>,
     /// The number of deliveries with this one, as far as they are known.
     pub(crate) deliveries: u32,
     /// `true` if the broker drops the message when it is returned once more.
@@ -65,8 +67,8 @@ pub(crate) struct Copied<'a> {
 }
 
 impl Original {
-    /// Returns `true` if a message with these properties can be copied. The broker's count is the only
-    /// one for a message whose headers fill the frame.
+    /// Returns `true` if a message with these properties can be copied. The broker's count is the
+    /// only one for a message whose headers fill the frame.
     pub(crate) fn fits(properties: &BasicProperties, frame_max: usize) -> bool {
         raw_table(properties).len() + BESIDE_THE_TABLE + STRAIGHT <= frame_max
     }
@@ -240,6 +242,7 @@ mod tests {
             routing_key: "key".into(),
             payload: Bytes::new(),
             attempt: 7,
+            failed: None,
             deliveries: 9,
             is_last: false,
         };

@@ -45,8 +45,8 @@ enum Waited {
 
 impl Decoded {
     /// Reads the properties of a message. `target` is the name under which messages wait for its
-    /// queue. Earlier attempts and deliveries count only in a copy that is known to be `ours`, because
-    /// any publisher can write headers.
+    /// queue. Earlier attempts and deliveries count only in a copy that is known to be `ours`,
+    /// because any publisher can write headers.
     pub(crate) fn read(properties: &BasicProperties, target: &str, ours: bool) -> Self {
         let table = raw_table(properties);
         let mut decoded = Self {

@@ -1,8 +1,8 @@
 //! Copies of messages that go back to their queue.
 //!
-//! A queue keeps a message as it is, so that a count of attempts is kept by writing the message anew.
-//! A copy carries this connection's user, which the broker checks: counts in the headers of a message
-//! by another user are not believed.
+//! A queue keeps a message as it is, so that a count of attempts is kept by writing the message
+//! anew. A copy carries this connection's user, which the broker checks: counts in the headers of a
+//! message by another user are not believed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,8 @@ use super::channel::{Publication, PublishChannel};
 use crate::error::Result;
 use crate::message::Receipt;
 
-/// The name of the default exchange in the broker's refusals; publishing calls it by the empty name.
+/// The name of the default exchange in the broker's refusals; publishing calls it by the empty
+/// name.
 const DEFAULT_EXCHANGE: &str = "amq.default";
 
 impl Publisher {
@@ -73,8 +74,8 @@ impl Publisher {
         self.refusals.check(DEFAULT_EXCHANGE).is_err()
     }
 
-    /// Returns `true` if a message with these properties was published by this program's user. If the
-    /// server knows the user by another name, there is nothing to compare with.
+    /// Returns `true` if a message with these properties was published by this program's user. If
+    /// the server knows the user by another name, there is nothing to compare with.
     pub(in super::super) fn is_by_our_user(&self, properties: &BasicProperties) -> bool {
         self.user().is_none_or(|user| properties.user_id().as_ref().is_some_and(|by| by.as_str() == user))
     }

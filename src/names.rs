@@ -129,6 +129,10 @@ pub mod header {
     /// The routing key of a message on RabbitMQ, unless it is empty or the message's key. Dead
     /// letters keep it as a header.
     pub const AMQP_ROUTING_KEY: &str = "amqp-routing-key";
+    /// The number of deliveries of the message before it was copied, on RabbitMQ.
+    pub const PRIOR_DELIVERIES: &str = "prior-deliveries";
+    /// The routing key of a message that was copied straight to its queue, on RabbitMQ.
+    pub const RETRY_ROUTING_KEY: &str = "retry-routing-key";
     /// The number of a publish, on RabbitMQ. Written only if the broker is asked to return
     /// unroutable messages.
     pub const PUBLISH_NUMBER: &str = "publish-number";

@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "amqp/attempts.rs"]
+mod attempts;
 #[path = "amqp/connecting.rs"]
 mod connecting;
 #[path = "amqp/consuming.rs"]
@@ -17,6 +19,10 @@ mod driving;
 mod faults;
 #[path = "amqp/hostile.rs"]
 mod hostile;
+#[path = "amqp/limits.rs"]
+mod limits;
+#[path = "amqp/losing.rs"]
+mod losing;
 #[path = "amqp/publishing.rs"]
 mod publishing;
 #[path = "amqp/retrying.rs"]

@@ -15,6 +15,10 @@ pub(super) const DEFAULT_MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
 const DEFAULT_NAME: &str = "traced-broker";
+/// The server's own default.
+const DEFAULT_CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// The shortest time that leaves room for a look at the deliveries before it is up.
+const SHORTEST_CONSUMER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The treatment of a message that no queue takes, because the topic has no subscriber yet.
 ///
@@ -97,6 +101,9 @@ pub(super) struct Settings {
     pub(super) heartbeat: Duration,
     pub(super) max_in_flight: usize,
     pub(super) max_payload: usize,
+    /// Zero if the server has none.
+    pub(super) consumer_timeout: Duration,
+    pub(super) delivery_limit: Option<u32>,
 }
 
 impl Settings {
@@ -119,6 +126,8 @@ impl Settings {
             heartbeat: options.take("heartbeat")?.map_or(DEFAULT_HEARTBEAT, Duration::from_secs),
             max_in_flight: options.take("max_in_flight")?.unwrap_or(Identity::DEFAULT_MAX_IN_FLIGHT),
             max_payload: options.take("max_payload")?.unwrap_or(DEFAULT_MAX_PAYLOAD),
+            consumer_timeout: options.take("consumer_timeout")?.map_or(DEFAULT_CONSUMER_TIMEOUT, Duration::from_millis),
+            delivery_limit: options.take("delivery_limit")?,
         };
         options.finish()?;
         settings.check()
@@ -134,6 +143,9 @@ impl Settings {
         }
         if self.max_in_flight == 0 {
             return invalid("max_in_flight is at least 1");
+        }
+        if !self.consumer_timeout.is_zero() && self.consumer_timeout < SHORTEST_CONSUMER_TIMEOUT {
+            return invalid("consumer_timeout is 0, for none, or at least 1000 milliseconds");
         }
         if self.virtual_host.len() > 255 {
             return invalid("the name of the virtual host is longer than 255 bytes");
@@ -240,6 +252,18 @@ impl AmqpBuilder {
     /// closes the channel on a larger message.
     pub fn max_payload(self, bytes: usize) -> Self {
         self.with(move |settings| settings.max_payload = bytes)
+    }
+
+    /// Sets the time after which the server ends the channel of an unsettled message, the server's
+    /// `consumer_timeout`; zero if the server has none. The protocol does not show it.
+    pub fn consumer_timeout(self, timeout: Duration) -> Self {
+        self.with(move |settings| settings.consumer_timeout = timeout)
+    }
+
+    /// Sets the number of times that the server returns a message to a queue before it drops it,
+    /// the queue's `x-delivery-limit` or that of a policy. The protocol does not show it.
+    pub fn delivery_limit(self, deliveries: u32) -> Self {
+        self.with(move |settings| settings.delivery_limit = Some(deliveries))
     }
 
     /// Connects.

@@ -12,6 +12,8 @@
 //! | `routing_key` | `none`, or the message's `key` | `none` |
 //! | `max_in_flight` | maximum number of unconfirmed publishes | 1024 |
 //! | `max_payload` | largest payload in bytes, the server's `max_message_size` | 16777216 |
+//! | `consumer_timeout` | the server's `consumer_timeout` in milliseconds, 0 if it has none; see [time limit](#time-limit) | 1800000 |
+//! | `delivery_limit` | the `delivery-limit` of the queues or of their policy; see [limit of deliveries](#limit-of-deliveries) | none, but 20 with `topology=check` on RabbitMQ 4 |
 //! | `connect_timeout` | time limit in milliseconds of one attempt at one host, and of one request to the broker | 10000 |
 //! | `heartbeat` | interval in seconds; after twice that without a sign of life the connection is given up | 10 |
 //! | `name` | name of the connections on the management pages | `traced-broker` |
@@ -59,17 +61,57 @@
 //! ## Settlement
 //! Acknowledgements are gathered for up to two milliseconds, or up to half the prefetch, and sent
 //! in one frame. RabbitMQ does not confirm them: if the connection ends first, the message is
-//! redelivered. [`close`](Driver::close) proves by a round trip that they arrived. If a message
-//! stays unsettled for longer than the server's `consumer_timeout`, the channel ends and its
-//! messages are redelivered. With the guarantee at most once, a message is acknowledged when it is
-//! handed out, and redelivered only if that acknowledgement is lost with the connection.
+//! redelivered. [`close`](Driver::close) proves by a round trip that they arrived. With the
+//! guarantee at most once, a message is acknowledged when it is handed out, and redelivered only if
+//! that acknowledgement is lost with the connection.
 //!
-//! ## Retries and discards
-//! A retry without a delay returns the message to the queue, which redelivers it at once. The
-//! attempt is the queue's own count, kept over restarts; a reader without a group counts 1, then 2.
-//! A reader without a group keeps a message unsettled for the delay of its retry, because its queue
-//! ends with the connection anyway. A discarded message is dropped, or goes where a policy of the
-//! broker says.
+//! A delivery ends with its channel, with its connection, and when the server cancels the consumer,
+//! because the queue was deleted for example. This is noticed within a second, also while no task
+//! polls the subscription.
+//!
+//! ## Attempts and deliveries
+//! A queue counts deliveries (`x-delivery-count`), whatever happened to them: a message that is
+//! fetched ahead by ten deploys was delivered ten times.
+//! [`Inbound::deliveries`](crate::driver::Inbound) is this count; a classic queue has none.
+//! Attempts are retries that were asked for, and are counted in the message: a retry publishes a
+//! copy with the headers `prior-attempts` and `prior-deliveries`, straight to the queue or through
+//! the delay queues, and acknowledges the message once the copy is confirmed. The copy goes to the
+//! end of the queue. If the process dies in between, the message exists twice, but it is never
+//! lost. During an alarm of the broker, a retry waits for its end.
+//!
+//! Any publisher can write these headers. They count only in a message that came straight to the
+//! queue or through the delay queues, and that names this program's user as its `user-id`, which
+//! the broker checks. Members of a group with different users do not see each other's counts.
+//!
+//! If the headers of a message leave no room in the frame for those of a copy, within 4 kB of it,
+//! its queue counts its attempts, and every delivery is one. A message that is given back, because
+//! its handler has not begun, returns to its queue as it is; if attempts failed on it in this
+//! process before, a copy that counts them takes its place. A discarded message is dropped, or goes
+//! where a policy of the broker says.
+//!
+//! ## Time limit
+//! If a message stays unsettled for longer than the server's `consumer_timeout`, the server ends
+//! the channel, and with it all other deliveries. The server counts from the time at which it sent
+//! the message. This adapter avoids that:
+//!
+//! | after | here |
+//! |---|---|
+//! | half of the time | messages that were fetched and not handed out are given back; a warning names the queue and the number of other messages |
+//! | nine tenths of it | each such message alone is given back; its delivery ends and cannot be settled any more, and its channel and all other deliveries go on |
+//!
+//! The protocol does not show the server's time: set `consumer_timeout` if it is not 30 minutes.
+//! From RabbitMQ 3.12 on, a policy can set it for single queues (`consumer-timeout`). A reader
+//! without a group keeps a message unsettled for the delay of its retry, because its queue ends
+//! with the connection anyway; its longest delay is therefore nine tenths of this time.
+//!
+//! ## Limit of deliveries
+//! A queue with an `x-delivery-limit`, or under a policy with a `delivery-limit`, drops a message
+//! that is returned once more than that. Queues that this adapter creates have no limit, but a
+//! policy may set one. The protocol shows neither: set `delivery_limit` to the lowest that applies.
+//! A message that was delivered so often is then replaced by a copy before it is handed out again,
+//! with its attempts and deliveries counted on, so that neither deploys nor lost connections drop
+//! it. A limit of 0 leaves no delivery in which to do so: a lost connection drops what it had
+//! fetched.
 //!
 //! ## Delays
 //! Delayed messages and delayed retries of groups wait at the broker, and survive the end of this
@@ -95,17 +137,18 @@
 //! deleted meanwhile, the message is dropped, whatever the value of `unroutable`.
 //!
 //! ## Delayed retries
-//! A delayed retry publishes a copy of the message to the delay queues, and acknowledges the
-//! message once the copy is confirmed. If a process dies in between, or settling fails with
-//! [`ErrorKind::SettlementLost`], the message is delivered twice, but it is never lost. The copy
-//! goes to the end of this group's queue and to no other queue, and attempts are counted on over
-//! retries of both kinds. Until the copy is confirmed, during an alarm of the broker too, the
-//! message counts as unsettled. If the copy cannot be stored, settling fails with the reason, and
-//! the message is returned to its queue a second later at most.
+//! The copy of a delayed retry goes through the delay queues to the end of this group's queue and
+//! to no other queue. If settling fails with [`ErrorKind::SettlementLost`], the message may be
+//! delivered twice, but it is never lost. Until the copy is confirmed, during an alarm of the
+//! broker too, the message counts as unsettled. If the copy cannot be stored, settling fails with
+//! the reason, and a second later the message returns to its queue with its attempt counted,
+//! without the delay.
 //!
 //! ## Headers of a retried message
-//! The copy keeps all headers and properties except `CC`, `expiration`, `user-id`, headers that the
-//! broker had added, names that are not UTF-8, and values nested deeper than 16 tables.
+//! The copy keeps all headers and properties except `CC`, `expiration`, headers that the broker had
+//! added, names that are not UTF-8, and values nested deeper than 16 tables. Its `user-id` is the
+//! user of this connection. A copy that went straight to the queue has the queue's name as its
+//! routing key; the original one is in the header `retry-routing-key`, and is shown here as before.
 //!
 //! ## Delay queues
 //! The queues hand messages on at least once. A message for a group that was deleted meanwhile is
@@ -114,6 +157,12 @@
 //! there always is a queue to confirm. A group that refuses messages, for example by a policy with
 //! a length limit and `reject-publish`, holds up messages for other groups that wait in the same
 //! queue.
+//!
+//! ## Threads
+//! Each driver has a thread of its own for sockets, timers, heartbeats and acknowledgements, and
+//! the client adds one for each of the two connections. Handlers that block the threads of the
+//! application's runtime therefore do not starve heartbeats, and a driver may be used from another
+//! runtime than the one in which it was made.
 //!
 //! ## Reconnection
 //! Publishing and consuming use a connection each, so that neither holds back the other. Both are
@@ -126,7 +175,7 @@
 //! | in memory | bound |
 //! |---|---|
 //! | unconfirmed messages | `max_in_flight`, copied once into the client's buffers |
-//! | copies for delayed retries | the prefetches of the subscriptions |
+//! | copies for retries | the prefetches of the subscriptions |
 //! | fetched messages | the prefetch of the subscription |
 //! | frames | four buffers of 4 MiB per driver |
 //! | bytes read | one buffer per connection, at most 1 MiB and a little |
@@ -159,13 +208,14 @@
 //! | all properties of a message | one frame less 64 bytes: 131,008 bytes unless the server allows less |
 //! | all properties of a delayed message | 4096 bytes less |
 //! | all properties of a message that is retried with a delay | 6464 bytes less |
+//! | all properties of a message whose attempts are counted in copies | 3392 bytes less |
 //!
 //! ## Reserved names
 //! The names `CC` and `BCC` are refused, because the broker uses them as routing keys. The entries
 //! `message-key`, `timestamp_in_ms`, `x-delivery-count`, `publish-number`, `delay-0` to `delay-6`,
-//! `delayed-for` and `prior-attempts` belong to this adapter or the broker: headers of these names
-//! are not sent. A message that has waited shows neither these headers nor those in which the
-//! broker describes its waits, such as `x-death`.
+//! `delayed-for`, `prior-attempts`, `prior-deliveries` and `retry-routing-key` belong to this
+//! adapter or the broker: headers of these names are not sent. A message that has waited shows
+//! neither these headers nor those in which the broker describes its waits, such as `x-death`.
 //!
 //! ## Messages of other publishers
 //! | in AMQP | here |
@@ -200,8 +250,13 @@
 //! | subscribe as a group | exchange `TOPIC` †, queue `TOPIC.GROUP` † | queue `TOPIC.GROUP` † | exchange `TOPIC` †, queue `TOPIC.GROUP` |
 //! | subscribe without a group | exchange `TOPIC` †, queue `amq.gen-…` | queue `amq.gen-…` | exchange `TOPIC`, queue `amq.gen-…` |
 //! | dead-letter topic `DEAD` | exchange `DEAD` †, queue `DEAD.parked` † | exchange `DEAD`, queue `DEAD.parked` † | exchange `DEAD` † |
+//! | retry without a delay | | exchange `amq.default` | |
 //! | delayed message | names that begin with `traced-broker.delay.` † | the same names, exchange `TOPIC` † | the same names † |
 //! | delayed retry | names that begin with `traced-broker.delay.` † | the same names, queue `TOPIC.GROUP` † | the same names † |
+//!
+//! The default exchange, `amq.default`, leads to every queue. If the user may not write to it, a
+//! retry without a delay takes the way of the shortest delay; a reader without a group then counts
+//! an attempt as long as it keeps the message in hand.
 //!
 //! With `topology=check` the exchanges and queues in the table have to exist, including those that
 //! a delay needs; otherwise the operation fails with [`ErrorKind::NotFound`] and the name of the
@@ -213,7 +268,8 @@
 //! |---|---|
 //! | feature flag `stream_queue` | has to be enabled on a server upgraded from before 3.9, or delay queues do not hand messages on at least once |
 //! | `max_message_size` | at least `max_payload`, because the server closes the channel on a larger message |
-//! | `consumer_timeout` | 30 minutes by default; longer than the longest time to settle a message |
+//! | `consumer_timeout` | 30 minutes by default; longer than the longest time to settle a message, and named by the option of this name |
+//! | `delivery-limit` of a policy | better none; otherwise named by the option `delivery_limit` |
 //! | `dead_letter_worker_publisher_confirm_timeout` of the application `rabbit` | 180000 ms unless the advanced configuration says otherwise; the time after which a delay queue repeats a message that the next queue has not confirmed |
 
 mod config;
@@ -225,7 +281,6 @@ mod publish;
 mod topology;
 mod wire;
 
-use crate::names::attribute;
 use std::fmt;
 use std::sync::Arc;
 
@@ -235,6 +290,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use config::{AmqpBuilder, RoutingKey, Unroutable};
+pub use connection::client::Client;
 
 use crate::driver::capability::{Capabilities, Confirm, Redelivery, TimestampSource};
 use crate::driver::{BrokerUrl, Confirmer, Destination, Driver, Identity, Outbound, Source};
@@ -242,9 +298,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start, Subscription, Topic};
 
 use config::Settings;
-use connection::Live;
+use connection::engine::Engine;
 use connection::link::Link;
-use consume::{Deliveries, Plan, Settlers};
+use consume::intake::CurrentIntake;
+use consume::stream::Deliveries;
+use consume::{Plan, Settlers, destination};
 use error::During;
 use publish::Publisher;
 
@@ -284,6 +342,7 @@ pub struct Amqp {
     settlers: Arc<Settlers>,
     closed: CancellationToken,
     life: Arc<DropGuard>,
+    engine: Arc<Engine>,
 }
 
 impl Amqp {
@@ -304,10 +363,16 @@ impl Amqp {
     }
 
     async fn open(settings: Settings) -> Result<Self> {
+        let engine = Engine::start()?;
+        engine.run(Self::open_on(settings, Arc::clone(&engine))).await
+    }
+
+    /// Connects. Has to run on the engine, so that all tasks do.
+    async fn open_on(settings: Settings, engine: Arc<Engine>) -> Result<Self> {
         let settings = Arc::new(settings);
         let closed = CancellationToken::new();
         let life = Arc::new(closed.clone().drop_guard());
-        let (publishing, host) = Link::open(&settings, "publish", &closed).await?;
+        let (publishing, host) = Link::open(&settings, "publish", &closed, &engine).await?;
         let publishing = Arc::new(publishing);
         let publisher = Publisher::start(&settings, Arc::clone(&publishing)).await?;
         let (host, port) = &settings.hosts[host];
@@ -324,6 +389,7 @@ impl Amqp {
             closed,
             life,
             settings,
+            engine,
         })
     }
 
@@ -338,26 +404,15 @@ impl Amqp {
     /// # }
     /// ```
     pub fn as_client(&self) -> Option<Client> {
-        self.publishing.current().ok().map(Client)
+        self.publishing.current().ok().map(Client::new)
     }
 
     async fn consuming(&self) -> Result<Arc<Link>> {
-        let open =
-            || async { Link::open(&self.settings, "consume", &self.closed).await.map(|(link, _)| Arc::new(link)) };
+        let open = || async {
+            let opened = Link::open(&self.settings, "consume", &self.closed, &self.engine).await;
+            opened.map(|(link, _)| Arc::new(link))
+        };
         self.consuming.get_or_try_init(open).await.cloned()
-    }
-}
-
-/// A handle to the client's connection, a [`lapin::Connection`]. It keeps the connection open until
-/// the driver is closed or the connection is lost.
-#[derive(Debug)]
-pub struct Client(Arc<Live>);
-
-impl std::ops::Deref for Client {
-    type Target = lapin::Connection;
-
-    fn deref(&self) -> &lapin::Connection {
-        &self.0.connection
     }
 }
 
@@ -407,14 +462,18 @@ impl Driver for Amqp {
         let live = link.within(self.settings.connect_timeout).await?;
         let plan = Arc::new(Plan {
             settings: Arc::clone(&self.settings),
+            engine: Arc::clone(&self.engine),
             link,
             publisher: Arc::clone(&self.publisher),
             settlers: Arc::clone(&self.settlers),
             subscription: subscription.clone(),
+            intake: CurrentIntake::default(),
             _life: Arc::clone(&self.life),
         });
         let reading = plan.start(live).await?;
-        Ok(Source::new(destination(subscription), Deliveries::new(plan, reading)))
+        let stopped = Arc::clone(&plan);
+        let source = Source::new(destination(subscription), Deliveries::new(plan, reading));
+        Ok(source.on_stop(move || stopped.intake.stop()))
     }
 
     async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {
@@ -440,20 +499,6 @@ impl Driver for Amqp {
         let links = std::iter::once(&self.publishing).chain(self.consuming.get());
         join_all(links.map(|link| link.close())).await;
         std::iter::once(unconfirmed).chain(settled).collect()
-    }
-}
-
-/// Returns the source under the name that the semantic conventions prescribe: exchange and queue.
-/// The routing key is left out, because it is empty or differs per message.
-fn destination(subscription: &Subscription) -> Destination {
-    match subscription.group_name() {
-        Some(group) => {
-            let topic = subscription.topic();
-            Destination::new().named(format!("{topic}:{topic}.{group}"))
-        }
-        None => Destination::new()
-            .with_attribute(attribute::DESTINATION_ANONYMOUS, true)
-            .with_attribute(attribute::DESTINATION_TEMPORARY, true),
     }
 }
 

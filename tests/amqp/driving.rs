@@ -52,7 +52,7 @@ pub(crate) async fn subscribe(amqp: &Amqp, subscription: Subscription) -> Source
 }
 
 /// Creates a group without members. Its connection is closed: a subscription that is only dropped
-/// ends a moment later, and until then may take a message, which counts as an attempt when it is
+/// ends a moment later, and until then may take a message, which is one more delivery when it is
 /// given back.
 pub(crate) async fn make_group(topic: &Topic, name: &str) {
     let amqp = connect("").await.unwrap();

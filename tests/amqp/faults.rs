@@ -143,6 +143,8 @@ async fn after_a_reconnection_old_deliveries_settle_nothing() {
     tokio::time::sleep(REGISTRATION).await;
     with(&server, Server::kill).await;
     let stale = old.split_off(5);
+    let over = stale[0].tenure.over();
+    tokio::time::timeout(PATIENCE, over).await.expect("the end is noticed although nobody polls");
     let gone = Instant::now();
     while settle_first(&mut old).await != Some(ErrorKind::SettlementLost) {
         assert!(gone.elapsed() < PATIENCE && !old.is_empty(), "the loss of the connection is noticed");

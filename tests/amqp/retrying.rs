@@ -211,7 +211,8 @@ async fn what_comes_back_is_what_a_foreign_publisher_wrote() {
     for (name, value) in headers.inner() {
         assert_eq!(table.inner().get(name), Some(value), "{name}");
     }
-    let expected = properties.with_delivery_mode(2).with_headers(table);
+    // Copies carry the user that the broker checked.
+    let expected = properties.with_user_id("guest".into()).with_delivery_mode(2).with_headers(table);
     assert_eq!(*found, expected);
 }
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::config::Settings;
 use super::Live;
+use super::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -39,10 +40,13 @@ impl Link {
         settings: &Arc<Settings>,
         purpose: &'static str,
         closed: &CancellationToken,
+        engine: &Arc<Engine>,
     ) -> Result<(Self, usize)> {
-        let (live, host) = Live::open(settings, purpose).await?;
+        let (opened, by) = (Arc::clone(settings), Arc::clone(engine));
+        let (live, host) = engine.run(async move { Live::open(&opened, purpose, &by).await }).await?;
         let (state, _) = watch::channel(State::Up(Arc::new(live)));
-        tokio::spawn(supervise(Arc::clone(settings), purpose, state.clone(), closed.clone()));
+        let supervision = supervise(Arc::clone(settings), purpose, state.clone(), closed.clone(), Arc::clone(engine));
+        engine.spawn(supervision);
         Ok((Self { state, closed: closed.clone() }, host))
     }
 
@@ -117,6 +121,7 @@ async fn supervise(
     purpose: &'static str,
     state: watch::Sender<State>,
     closed: CancellationToken,
+    engine: Arc<Engine>,
 ) {
     let keep = async {
         loop {
@@ -126,7 +131,7 @@ async fn supervise(
                 tracing::warn!(purpose, "the connection to RabbitMQ was lost, restoring it");
             }
             state.send_replace(State::Down(ErrorKind::Unavailable));
-            let live = restore(&settings, purpose, &state).await;
+            let live = restore(&settings, purpose, &state, &engine).await;
             tracing::info!(purpose, "the connection to RabbitMQ is restored");
             state.send_replace(State::Up(Arc::new(live)));
         }
@@ -134,10 +139,10 @@ async fn supervise(
     closed.run_until_cancelled(keep).await;
 }
 
-async fn restore(settings: &Settings, purpose: &str, state: &watch::Sender<State>) -> Live {
+async fn restore(settings: &Settings, purpose: &str, state: &watch::Sender<State>, engine: &Arc<Engine>) -> Live {
     let mut pauses = Pauses::default();
     loop {
-        match Live::open(settings, purpose).await {
+        match Live::open(settings, purpose, engine).await {
             Ok((live, _)) => return live,
             Err(error) => {
                 tracing::warn!(purpose, %error, "RabbitMQ cannot be reached");

@@ -1,5 +1,7 @@
 //! One connection: opens it within a time limit, notices its end, and closes it.
 
+pub(crate) mod client;
+pub(crate) mod engine;
 pub(crate) mod link;
 pub(crate) mod pending;
 
@@ -18,11 +20,13 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use self::engine::Engine;
 use super::config::Settings;
 use super::error::{During, client_error};
 use super::wire::frames::FrameFilter;
 use super::wire::inspect::{FRAME_MAX, Inspector};
 use super::wire::returned::Returned;
+use super::wire::server::Server;
 use super::wire::stream::{CheckedStream, Cut, runtime};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -40,14 +44,20 @@ pub(super) struct Live {
     /// Maximum duration of a request.
     patience: Duration,
     cut: Arc<Cut>,
+    /// Runs the tasks of this connection and of its channels.
+    pub(super) engine: Arc<Engine>,
+    /// The first number of the server's version, if it tells one.
+    pub(super) server_major: Option<u32>,
 }
 
 impl Live {
     /// Connects to the first host that answers. Returns its index as well.
-    pub(super) async fn open(settings: &Settings, purpose: &str) -> Result<(Self, usize)> {
+    ///
+    /// Has to run on the engine, because the sockets belong to the runtime that opens them.
+    pub(super) async fn open(settings: &Settings, purpose: &str, engine: &Arc<Engine>) -> Result<(Self, usize)> {
         let mut failure = Error::new(ErrorKind::InvalidConfig, "the broker URL names no host");
         for (index, (host, port)) in settings.hosts.iter().enumerate() {
-            match Self::open_at(settings, purpose, host, *port).await {
+            match Self::open_at(settings, purpose, host, *port, engine).await {
                 Ok(live) => return Ok((live, index)),
                 Err(error) => failure = error.with_context("server", format_args!("{host}:{port}")),
             }
@@ -55,10 +65,11 @@ impl Live {
         Err(failure)
     }
 
-    async fn open_at(settings: &Settings, purpose: &str, host: &str, port: u16) -> Result<Self> {
+    async fn open_at(settings: &Settings, purpose: &str, host: &str, port: u16, engine: &Arc<Engine>) -> Result<Self> {
         let cut = Arc::new(Cut::default());
         let returned = Arc::new(Returned::default());
-        let filter = FrameFilter::new(Inspector::new(Arc::clone(&returned)));
+        let server = Arc::new(Server::default());
+        let filter = FrameFilter::new(Inspector::new(Arc::clone(&returned), Arc::clone(&server)));
         let handshake = async {
             let socket = dial(host, port).await?;
             let stream = Mutex::new(Some(CheckedStream::new(socket, filter, Arc::clone(&cut))));
@@ -73,7 +84,15 @@ impl Live {
         let connected = timeout(settings.connect_timeout, handshake).await;
         let (returned, patience) = (Arc::clone(&returned), settings.connect_timeout);
         match connected {
-            Ok(Ok(connection)) => Ok(Self { connection, returned, changed: Notify::new(), patience, cut }),
+            Ok(Ok(connection)) => Ok(Self {
+                connection,
+                returned,
+                changed: Notify::new(),
+                patience,
+                cut,
+                engine: Arc::clone(engine),
+                server_major: server.major(),
+            }),
             Ok(Err(error)) => {
                 cut.make();
                 Err(client_error(error, During::Connect))
@@ -132,20 +151,18 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        /// Cuts the connection when dropped, even if the runtime is gone.
-        struct Last(Arc<Cut>);
+        /// Cuts the connection when dropped, and keeps the engine until then.
+        struct Last(Arc<Cut>, #[expect(dead_code, reason = "keeps the engine")] Arc<Engine>);
         impl Drop for Last {
             fn drop(&mut self) {
                 self.0.make();
             }
         }
-        let last = Last(Arc::clone(&self.cut));
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                tokio::time::sleep(FAREWELL).await;
-                drop(last);
-            });
-        }
+        let last = Last(Arc::clone(&self.cut), Arc::clone(&self.engine));
+        self.engine.spawn(async move {
+            tokio::time::sleep(FAREWELL).await;
+            drop(last);
+        });
     }
 }
 

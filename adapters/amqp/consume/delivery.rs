@@ -22,17 +22,25 @@ pub(crate) struct Handle {
 
 impl DeliveryHandle for Handle {
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
-        let result = match (self.at_most_once, disposition) {
-            (false, Disposition::Retry(delay)) if !delay.is_zero() => {
-                return self.retry_target.retry(self.settler, self.tag, delay, self.original);
-            }
-            (false, disposition) => self.settler.settle(self.tag, disposition),
+        let Self { settler, tag, at_most_once, retry_target, original } = *self;
+        Confirmation::ready(match (at_most_once, disposition) {
+            (false, Disposition::Ack) => settler.ack(tag),
+            (false, Disposition::Discard) => settler.discard(tag),
+            (false, Disposition::GiveBack) => retry_target.give_back(&settler, tag, original),
+            (false, Disposition::Retry(delay)) => return retry_target.retry(settler, tag, delay, original),
+            (true, Disposition::Ack | Disposition::Discard) => Ok(()),
             (true, Disposition::Retry(_) | Disposition::GiveBack) => {
                 Err(Error::new(ErrorKind::Unsupported, "an at-most-once subscription cannot retry"))
             }
-            (true, _) => Ok(()),
-        };
-        Confirmation::ready(result)
+        })
+    }
+
+    /// Keeps the count for the time at which the message is given back: it is written only then,
+    /// because the copy goes to the end of the queue.
+    fn failed(&self, attempts: u32) {
+        if !self.at_most_once {
+            self.settler.note_failed(self.tag, attempts, &self.original);
+        }
     }
 
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {

@@ -1,42 +1,36 @@
 //! Consuming: one channel per subscription, replaced when it ends.
 
 pub(crate) mod delivery;
+pub(crate) mod intake;
 pub(crate) mod retry;
 pub(crate) mod settle;
+pub(crate) mod stream;
 
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::Bytes;
-use futures_core::Stream;
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt};
-use lapin::Consumer;
-use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use parking_lot::Mutex;
-use tokio::runtime::Handle as Runtime;
 use tokio_util::sync::DropGuard;
 
-use self::delivery::Handle;
+use self::intake::{CurrentIntake, Intake};
 use self::retry::RetryTarget;
 use self::settle::Settler;
-use super::SYSTEM;
-use super::config::{RoutingKey, Settings};
+use super::config::Settings;
 use super::connection::Live;
-use super::connection::link::{Link, Pauses};
+use super::connection::engine::Engine;
+use super::connection::link::{Link, Pauses, closed};
 use super::error::During;
-use super::headers::copy::Original;
-use super::headers::incoming::Decoded;
 use super::publish::Publisher;
-use super::topology::waiting::Target;
 use super::topology::{PARKED, declare_group, declare_reader, declare_topic};
-use crate::driver::{Disposition, Inbound, Native, Topology};
-use crate::error::{ErrorKind, Result};
-use crate::message::{Guarantee, Subscription};
-use crate::names::header;
+use crate::driver::{Destination, Topology};
+use crate::error::Result;
+use crate::message::Subscription;
+use crate::names::attribute;
+
+/// The number of times that a quorum queue returns a message, by default since RabbitMQ 4.
+const DEFAULT_DELIVERY_LIMIT: u32 = 20;
 
 /// The settlers of a driver's subscriptions, for closing. Settlers that are no longer in use are
 /// removed at the next subscription.
@@ -59,17 +53,19 @@ impl Settlers {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) settings: Arc<Settings>,
+    pub(super) engine: Arc<Engine>,
     pub(super) link: Arc<Link>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) settlers: Arc<Settlers>,
     pub(super) subscription: Subscription,
+    pub(super) intake: CurrentIntake,
     /// Keeps the connection up while the subscription lives.
     pub(super) _life: Arc<DropGuard>,
 }
 
 impl Plan {
     /// Declares exchange and queue, or only checks them, and starts to consume.
-    pub(super) async fn start(&self, live: Arc<Live>) -> Result<Reading> {
+    pub(super) async fn start(&self, live: Arc<Live>) -> Result<Arc<Intake>> {
         let topology = self.settings.topology;
         let topic = self.subscription.topic();
         let prefetch = u16::try_from(self.subscription.prefetch_limit()).unwrap_or(u16::MAX);
@@ -81,28 +77,45 @@ impl Plan {
                 declare_group(&live, &channel, dead, PARKED, topology).await?;
             }
         }
-        let (queue, retry_target) = match self.subscription.group_name() {
-            Some(group) => {
-                let queue = declare_group(&live, &channel, topic, group, topology).await?;
-                let target = Target::Queue(queue.as_str().to_owned());
-                (queue, RetryTarget::AtBroker(Arc::clone(&self.publisher), target))
-            }
-            None => (declare_reader(&live, &channel, topic).await?, RetryTarget::Here),
+        let queue = match self.subscription.group_name() {
+            Some(group) => declare_group(&live, &channel, topic, group, topology).await?,
+            None => declare_reader(&live, &channel, topic).await?,
         };
         // Per consumer: this is the only bound of the client's own buffer.
         live.request(During::Consume, channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
         let options = BasicConsumeOptions::default();
-        let consume = channel.basic_consume(queue, ShortString::default(), options, FieldTable::default());
+        let consume = channel.basic_consume(queue.clone(), ShortString::default(), options, FieldTable::default());
         let consumer = live.request(During::Consume, consume).await?;
+        let retry_target = Arc::new(self.retry_target(&live, queue.clone()));
         let settler = Settler::start(live, channel, prefetch);
         self.settlers.add(&settler);
-        let target = retry_target.target().map(ToString::to_string);
-        Ok(Reading { consumer: Some(consumer), settler, retry_target: Arc::new(retry_target), target })
+        let intake = Intake::start(consumer, settler, retry_target, self.time_limit(), queue.to_string());
+        self.intake.is_now(&intake);
+        Ok(intake)
+    }
+
+    fn retry_target(&self, live: &Live, queue: ShortString) -> RetryTarget {
+        let is_temporary = self.subscription.group_name().is_none();
+        // The limit of a queue of another program is not visible. Queues of this one have none.
+        let is_foreign = self.settings.topology == Topology::Check && !is_temporary;
+        let assumed = live.server_major.filter(|major| is_foreign && *major >= 4).map(|_| DEFAULT_DELIVERY_LIMIT);
+        let delivery_limit = self.settings.delivery_limit.or(assumed).filter(|_| !is_temporary);
+        let (publisher, engine) = (Arc::clone(&self.publisher), Arc::clone(&self.engine));
+        let frame_max = live.connection.configuration().frame_max() as usize;
+        RetryTarget::new(publisher, engine, queue, is_temporary, delivery_limit, frame_max)
+    }
+
+    /// Returns the server's limit of time for unsettled messages, if it has one.
+    pub(super) fn time_limit(&self) -> Option<Duration> {
+        Some(self.settings.consumer_timeout).filter(|limit| !limit.is_zero())
     }
 
     /// Starts the subscription again on the next connection, after its channel has ended.
-    async fn resume(self: Arc<Self>, mut pauses: Pauses) -> (Result<Reading>, Pauses) {
+    async fn resume(self: Arc<Self>, mut pauses: Pauses) -> (Result<Arc<Intake>>, Pauses) {
         loop {
+            if self.intake.is_stopped() {
+                return (Err(closed()), pauses);
+            }
             if !self.link.closed().is_cancelled() {
                 pauses.next().await;
             }
@@ -120,157 +133,16 @@ impl Plan {
     }
 }
 
-/// The stream of one subscription, across connections.
-pub(super) struct Deliveries {
-    plan: Arc<Plan>,
-    state: State,
-}
-
-enum State {
-    Reading(Reading),
-    Resuming(BoxFuture<'static, (Result<Reading>, Pauses)>),
-    Ended,
-}
-
-impl Deliveries {
-    pub(super) fn new(plan: Arc<Plan>, reading: Reading) -> Self {
-        Self { plan, state: State::Reading(reading) }
-    }
-
-    fn resume(&mut self, pauses: Pauses) {
-        self.state = State::Resuming(Arc::clone(&self.plan).resume(pauses).boxed());
-    }
-
-    fn inbound(&self, reading: &Reading, delivery: Delivery) -> Inbound {
-        let Delivery { delivery_tag: tag, redelivered, properties, data, routing_key, .. } = delivery;
-        let mut decoded = Decoded::read(&properties, reading.target.as_deref());
-        let at_most_once = self.plan.subscription.guarantee() == Guarantee::AtMostOnce;
-        reading.settler.deliver(tag);
-        if at_most_once {
-            // If the channel has just ended, this fails and the broker redelivers the message.
-            let _ = reading.settler.settle(tag, Disposition::Ack);
+/// Returns the source under the name that the semantic conventions prescribe: exchange and queue.
+/// The routing key is left out, because it is empty or differs per message.
+pub(super) fn destination(subscription: &Subscription) -> Destination {
+    match subscription.group_name() {
+        Some(group) => {
+            let topic = subscription.topic();
+            Destination::new().named(format!("{topic}:{topic}.{group}"))
         }
-        let routed = self.routed(&mut decoded, routing_key.as_str());
-        let (payload, properties) = (Bytes::from(data), Arc::new(properties));
-        let attempt = attempt(redelivered, decoded.delivered_before).saturating_add(decoded.tried_before);
-        let native = Some(Native::shared(SYSTEM, properties.clone()));
-        let original = Original { properties, routing_key, payload: payload.clone(), attempt };
-        let tenure = reading.settler.tenure.clone();
-        let (settler, retry_target) = (Arc::clone(&reading.settler), Arc::clone(&reading.retry_target));
-        Inbound {
-            payload: Some(payload),
-            key: decoded.key.or(routed),
-            id: decoded.id,
-            headers: decoded.headers,
-            unreadable_headers: decoded.unreadable,
-            attempt,
-            deliveries: None,
-            timestamp: decoded.timestamp,
-            partition: None,
-            offset: None,
-            native,
-            tenure,
-            handle: Box::new(Handle { settler, tag, at_most_once, retry_target, original }),
-        }
-    }
-}
-
-impl Deliveries {
-    /// Returns the routing key if it is the message's key. Otherwise, it becomes a header.
-    fn routed(&self, decoded: &mut Decoded, routing_key: &str) -> Option<Bytes> {
-        if routing_key.is_empty() {
-            return None;
-        }
-        if self.plan.settings.routing_key == RoutingKey::Key {
-            return Some(Bytes::copy_from_slice(routing_key.as_bytes()));
-        }
-        if !decoded.headers.contains(header::AMQP_ROUTING_KEY) {
-            decoded.headers.append(header::AMQP_ROUTING_KEY, routing_key);
-        }
-        None
-    }
-}
-
-/// Returns the number of the attempt. The count is read only if the broker marks the message as
-/// redelivered, because any publisher can write this header.
-fn attempt(redelivered: bool, delivered_before: Option<u32>) -> u32 {
-    if redelivered { delivered_before.unwrap_or(1).max(1).saturating_add(1) } else { 1 }
-}
-
-impl Stream for Deliveries {
-    type Item = Result<Inbound>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            match &mut self.state {
-                State::Reading(reading) => match ready!(reading.poll_next(cx)) {
-                    // Fetched ahead on a channel that has ended; the broker redelivers it on the
-                    // next channel.
-                    Some(_) if reading.settler.is_over() => {}
-                    Some(delivery) => {
-                        let State::Reading(reading) = &self.state else { return Poll::Ready(None) };
-                        return Poll::Ready(Some(Ok(self.inbound(reading, delivery))));
-                    }
-                    None => {
-                        reading.settler.abandon();
-                        self.resume(Pauses::default());
-                    }
-                },
-                State::Resuming(resumed) => match ready!(resumed.poll_unpin(cx)) {
-                    (Ok(reading), _) => self.state = State::Reading(reading),
-                    (Err(error), _) if error.kind() == ErrorKind::Closed => self.state = State::Ended,
-                    (Err(error), pauses) => {
-                        self.resume(pauses);
-                        return Poll::Ready(Some(Err(error)));
-                    }
-                },
-                State::Ended => return Poll::Ready(None),
-            }
-        }
-    }
-}
-
-/// A consumer on its channel.
-pub(super) struct Reading {
-    consumer: Option<Consumer>,
-    settler: Arc<Settler>,
-    retry_target: Arc<RetryTarget>,
-    /// The target named in messages that waited at the broker for this queue.
-    target: Option<String>,
-}
-
-impl Reading {
-    /// Returns the next message of this channel, or `None` when the channel has ended.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
-        let Some(consumer) = &mut self.consumer else { return Poll::Ready(None) };
-        loop {
-            match ready!(consumer.poll_next_unpin(cx)) {
-                Some(Ok(delivery)) => return Poll::Ready(Some(delivery)),
-                // The end of the stream follows.
-                Some(Err(error)) => tracing::debug!(%error, "a RabbitMQ consumer ended"),
-                None => return Poll::Ready(None),
-            }
-        }
-    }
-}
-
-impl Drop for Reading {
-    /// Stops the deliveries and returns to the broker the messages that were fetched ahead. The
-    /// channel stays open until the last delivery that was handed out is settled or dropped.
-    fn drop(&mut self) {
-        let (Some(mut consumer), Ok(runtime)) = (self.consumer.take(), Runtime::try_current()) else { return };
-        if self.settler.is_over() {
-            return;
-        }
-        let settler = Arc::clone(&self.settler);
-        settler.bring_now();
-        runtime.spawn(async move {
-            settler.cancel(&consumer).await;
-            while let Some(Some(fetched)) = consumer.next().now_or_never() {
-                if let Ok(delivery) = fetched {
-                    settler.give_back(delivery.delivery_tag);
-                }
-            }
-        });
+        None => Destination::new()
+            .with_attribute(attribute::DESTINATION_ANONYMOUS, true)
+            .with_attribute(attribute::DESTINATION_TEMPORARY, true),
     }
 }

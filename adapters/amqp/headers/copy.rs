@@ -24,44 +24,95 @@ pub(super) const DEEPEST: usize = 16;
 /// Maximum size of the other properties and of the frame's own bytes: nine short strings, and the
 /// rest.
 const BESIDE_THE_TABLE: usize = 9 * 256 + 64;
+/// Bytes left free in the frame for the headers of a copy that goes straight to its queue: two
+/// names of at most 255 bytes, and the rest.
+const STRAIGHT: usize = 1024;
 
 /// The parts of a delivery that are needed to publish it again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Original {
     pub(crate) properties: Arc<BasicProperties>,
     pub(crate) routing_key: ShortString,
     pub(crate) payload: Bytes,
     /// The number of the attempt.
     pub(crate) attempt: u32,
+    /// The number of attempts that failed, if it is to be kept when the message is given back.
+    pub(crate) failed: Option<u32>,
+    /// The number of deliveries with this one, as far as they are known.
+    pub(crate) deliveries: u32,
+    /// `true` if the broker drops the message when it is returned once more.
+    pub(crate) is_last: bool,
+}
+
+/// The way of a copy back to its queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way {
+    /// Through the delay queues; the routing key stays.
+    Delayed(Delay),
+    /// Straight to the queue, by its name as the routing key.
+    Straight,
+}
+
+/// The parts of a copy that its publisher decides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Copied<'a> {
+    pub(crate) way: Way,
+    pub(crate) target: &'a Target,
+    /// The number of attempts that were made.
+    pub(crate) attempts: u32,
+    /// The number by which the broker returns the copy if no queue takes it.
+    pub(crate) number: i64,
+    /// The user of the connection, which the broker compares with the one that it knows.
+    pub(crate) user: Option<&'a str>,
 }
 
 impl Original {
+    /// Returns `true` if a message with these properties can be copied. The broker's count is the
+    /// only one for a message whose headers fill the frame.
+    pub(crate) fn fits(properties: &BasicProperties, frame_max: usize) -> bool {
+        raw_table(properties).len() + BESIDE_THE_TABLE + STRAIGHT <= frame_max
+    }
+
     /// Returns the properties of the copy.
     ///
     /// # Errors
     /// [`ErrorKind::TooLarge`] if they may exceed one frame: the broker would close the connection.
-    pub(crate) fn encode(
-        &self,
-        delay: Delay,
-        target: &Target,
-        number: i64,
-        frame_max: usize,
-    ) -> Result<BasicProperties> {
+    pub(crate) fn encode(&self, copied: Copied<'_>, frame_max: usize) -> Result<BasicProperties> {
         let raw = raw_table(&self.properties);
-        let size = raw.len() + BESIDE_THE_TABLE + RESERVE;
+        let reserve = match copied.way {
+            Way::Delayed(_) => RESERVE,
+            Way::Straight => STRAIGHT,
+        };
+        let size = raw.len() + BESIDE_THE_TABLE + reserve;
         if size > frame_max {
-            return Err(Error::new(ErrorKind::TooLarge, "the headers are too large for a delayed message")
+            return Err(Error::new(ErrorKind::TooLarge, "the headers are too large for a copy of the message")
                 .with_context("size", size)
                 .with_context("limit", frame_max));
         }
         let mut headers = table(Reader::new(raw), DEEPEST);
         headers.retain(|name, _| !is_left_out(name.as_str()));
-        for (name, value) in labels(delay, target) {
-            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        let mut write = |name: &str, value| headers.insert(name.into(), value);
+        match copied.way {
+            Way::Delayed(delay) => {
+                for (name, value) in labels(delay, copied.target) {
+                    write(name, AMQPValue::LongString(value.into()));
+                }
+            }
+            Way::Straight => {
+                write(header::DELAYED_FOR, AMQPValue::LongString(copied.target.to_string().into()));
+                if !self.routing_key.as_str().is_empty() {
+                    write(header::RETRY_ROUTING_KEY, AMQPValue::LongString(self.routing_key.as_str().into()));
+                }
+            }
         }
-        headers.insert(header::PRIOR_ATTEMPTS.into(), AMQPValue::LongLongInt(self.attempt.into()));
-        headers.insert(header::PUBLISH_NUMBER.into(), AMQPValue::LongLongInt(number));
-        Ok(kept(&self.properties).with_delivery_mode(PERSISTENT).with_headers(FieldTable::from(headers)))
+        write(header::PRIOR_ATTEMPTS, AMQPValue::LongLongInt(copied.attempts.into()));
+        write(header::PRIOR_DELIVERIES, AMQPValue::LongLongInt(self.deliveries.into()));
+        write(header::PUBLISH_NUMBER, AMQPValue::LongLongInt(copied.number));
+        let mut properties = kept(&self.properties).with_delivery_mode(PERSISTENT);
+        if let Some(user) = copied.user.and_then(|user| ShortString::try_new(user).ok()) {
+            properties = properties.with_user_id(user);
+        }
+        Ok(properties.with_headers(FieldTable::from(headers)))
     }
 }
 
@@ -77,7 +128,7 @@ pub(super) fn is_left_out(name: &str) -> bool {
 }
 
 /// Returns the properties except the time to live, which would end the wait, and the user, which
-/// the broker would compare with this connection's user.
+/// the broker compares with this connection's user.
 fn kept(from: &BasicProperties) -> BasicProperties {
     type Set = fn(BasicProperties, ShortString) -> BasicProperties;
     let texts: [(&Option<ShortString>, Set); 8] = [
@@ -178,16 +229,27 @@ mod tests {
             "delay-6",
             "delayed-for",
             "prior-attempts",
+            "prior-deliveries",
+            "retry-routing-key",
         ];
         let entry = |name: &str| [&[name.len() as u8][..], name.as_bytes(), b"S\0\0\0\x03old"].concat();
         let raw: Vec<u8> = left_out.into_iter().chain(["tenant", "x-own"]).flat_map(entry).collect();
         let mut wrapped = FieldTable::default();
         wrapped.insert(RAW_TABLE.into(), AMQPValue::ByteArray(raw.into()));
         let properties = Arc::new(BasicProperties::default().with_headers(wrapped));
-        let original = Original { properties, routing_key: "key".into(), payload: Bytes::new(), attempt: 7 };
-        let delay = Delay::of(Duration::from_millis(0x1020)).unwrap();
-        let target = Target::Queue("orders.billing".to_owned());
-        let copy = original.encode(delay, &target, 42, 131_072).unwrap();
+        let original = Original {
+            properties,
+            routing_key: "key".into(),
+            payload: Bytes::new(),
+            attempt: 7,
+            failed: None,
+            deliveries: 9,
+            is_last: false,
+        };
+        let way = Way::Delayed(Delay::of(Duration::from_millis(0x1020)).unwrap());
+        let target = &Target::Queue("orders.billing".to_owned());
+        let copied = Copied { way, target, attempts: 7, number: 42, user: Some("shop") };
+        let copy = original.encode(copied, 131_072).unwrap();
         let text = |text: &str| AMQPValue::LongString(text.into());
         let mut expected = FieldTable::default();
         expected.insert("delay-2".into(), text("1"));
@@ -195,10 +257,19 @@ mod tests {
         expected.insert("delay-0".into(), text("2"));
         expected.insert("delayed-for".into(), text("queue:orders.billing"));
         expected.insert("prior-attempts".into(), AMQPValue::LongLongInt(7));
+        expected.insert("prior-deliveries".into(), AMQPValue::LongLongInt(9));
         expected.insert("publish-number".into(), AMQPValue::LongLongInt(42));
         expected.insert("tenant".into(), text("old"));
         expected.insert("x-own".into(), text("old"));
         assert_eq!(copy.headers().as_ref(), Some(&expected));
+        assert_eq!(copy.user_id().as_ref().map(ShortString::as_str), Some("shop"));
+        let straight = original.encode(Copied { way: Way::Straight, user: None, ..copied }, 131_072).unwrap();
+        let mut remaining = expected;
+        for level in ["delay-0", "delay-1", "delay-2"] {
+            remaining.remove(level);
+        }
+        remaining.insert("retry-routing-key".into(), text("key"));
+        assert_eq!((straight.headers().as_ref(), straight.user_id()), (Some(&remaining), &None));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use lapin::BasicProperties;
-use lapin::types::AMQPValue;
+use lapin::types::{AMQPValue, ShortString};
 
 use super::super::topology::names;
 use super::super::wire::content_header::RAW_TABLE;
@@ -21,10 +21,12 @@ pub(crate) struct Decoded {
     pub(crate) headers: Headers,
     pub(crate) unreadable: u32,
     pub(crate) timestamp: Option<Timestamp>,
-    /// The number of earlier deliveries of the message, if the broker counts them.
-    pub(crate) delivered_before: Option<u32>,
-    /// The number of attempts before the last delayed retry.
+    /// The number of attempts before the last retry.
     pub(crate) tried_before: u32,
+    /// The number of deliveries before the message was last copied.
+    pub(crate) delivered_earlier: u32,
+    /// The routing key before the message was copied straight to its queue.
+    retry_routing_key: Option<ShortString>,
     /// The target that the message waited for, if any.
     waited: Waited,
     /// The number of entries of the broker's `x-death` header. They count as unreadable if the
@@ -43,8 +45,9 @@ enum Waited {
 
 impl Decoded {
     /// Reads the properties of a message. `target` is the name under which messages wait for its
-    /// queue.
-    pub(crate) fn read(properties: &BasicProperties, target: Option<&str>) -> Self {
+    /// queue. Earlier attempts and deliveries count only in a copy that is known to be `ours`,
+    /// because any publisher can write headers.
+    pub(crate) fn read(properties: &BasicProperties, target: &str, ours: bool) -> Self {
         let table = raw_table(properties);
         let mut decoded = Self {
             id: properties.message_id().as_ref().map(|id| id.as_str().to_owned()),
@@ -69,16 +72,21 @@ impl Decoded {
                 None => decoded.unreadable += 1,
             }
         }
-        decoded.tidy();
+        decoded.tidy(ours);
         decoded
     }
 
-    /// Leaves out the headers that the delay queues wrote. Earlier attempts count only if the
-    /// message waited for this queue: any publisher can write headers, or copy those of a message
-    /// of another queue.
-    fn tidy(&mut self) {
-        if self.waited != Waited::ForUs {
-            self.tried_before = 0;
+    /// Returns the original routing key of a message that was copied straight to this queue, or
+    /// `None` if it is no such copy.
+    pub(crate) fn copied_from(&mut self) -> Option<ShortString> {
+        (self.waited == Waited::ForUs).then(|| self.retry_routing_key.take().unwrap_or_default())
+    }
+
+    /// Leaves out the headers that the delay queues wrote. Earlier attempts count only if the copy
+    /// was for this queue: it may carry the headers of a message of another queue.
+    fn tidy(&mut self, ours: bool) {
+        if !ours || self.waited != Waited::ForUs {
+            (self.tried_before, self.delivered_earlier) = (0, 0);
         }
         if self.waited == Waited::Not {
             self.unreadable += self.deaths;
@@ -89,23 +97,22 @@ impl Decoded {
         }
     }
 
-    fn entry(&mut self, name: &[u8], value: Value<'_>, target: Option<&str>) {
+    fn entry(&mut self, name: &[u8], value: Value<'_>, target: &str) {
         match (std::str::from_utf8(name), value) {
             (Ok(header::KEY), Value::Bytes(key)) => self.key = Some(Bytes::copy_from_slice(key)),
             (Ok(header::TIMESTAMP_IN_MS), Value::Integer(milliseconds)) => {
                 let since = u64::try_from(milliseconds).ok().map(Duration::from_millis);
                 self.timestamp = since.and_then(sent_at).or(self.timestamp);
             }
-            (Ok(names::DELIVERY_COUNT), Value::Integer(count)) => {
-                self.delivered_before = Some(u32::try_from(count.max(0)).unwrap_or(u32::MAX));
-            }
-            (Ok(header::PUBLISH_NUMBER), Value::Integer(_)) => {}
+            (Ok(names::DELIVERY_COUNT | header::PUBLISH_NUMBER), Value::Integer(_)) => {}
             (Ok(header::DELAYED_FOR), Value::Bytes(text)) => {
-                let ours = target.is_some_and(|target| target.as_bytes() == text);
-                self.waited = if ours { Waited::ForUs } else { Waited::ForOthers };
+                self.waited = if target.as_bytes() == text { Waited::ForUs } else { Waited::ForOthers };
             }
-            (Ok(header::PRIOR_ATTEMPTS), Value::Integer(count)) => {
-                self.tried_before = u32::try_from(count.max(0)).unwrap_or(u32::MAX);
+            (Ok(header::PRIOR_ATTEMPTS), Value::Integer(count)) => self.tried_before = number(count),
+            (Ok(header::PRIOR_DELIVERIES), Value::Integer(count)) => self.delivered_earlier = number(count),
+            (Ok(header::RETRY_ROUTING_KEY), Value::Bytes(key)) => {
+                let key = std::str::from_utf8(key).ok().and_then(|key| ShortString::try_new(key).ok());
+                self.retry_routing_key = key;
             }
             (Ok(name), Value::Bytes(_)) if names::is_for_waiting(name) => {}
             (Ok(names::DEATHS), Value::Array(deaths)) => {
@@ -127,6 +134,18 @@ impl Decoded {
             None => self.unreadable += 1,
         }
     }
+}
+
+/// Returns the number of earlier deliveries in the properties, if the broker counts them.
+pub(crate) fn delivery_count(properties: &BasicProperties) -> Option<u32> {
+    match Entries::new(raw_table(properties)).find(names::DELIVERY_COUNT) {
+        Some(Value::Integer(count)) => Some(number(count)),
+        _ => None,
+    }
+}
+
+fn number(count: i64) -> u32 {
+    u32::try_from(count.max(0)).unwrap_or(u32::MAX)
 }
 
 /// Returns the header table as it was on the wire.

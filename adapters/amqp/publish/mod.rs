@@ -1,6 +1,7 @@
 //! Publishing over the current connection.
 
 pub(crate) mod channel;
+mod copies;
 pub(crate) mod in_flight;
 pub(crate) mod refusals;
 
@@ -21,7 +22,6 @@ use super::SYSTEM;
 use super::config::Settings;
 use super::connection::link::{Link, Pauses, closed, disconnected};
 use super::connection::Live;
-use super::headers::copy::Original;
 use super::headers::outgoing::{Envelope, Waiting};
 use super::topology::delay::Delay;
 use super::topology::waiting::{Target, exchange};
@@ -44,6 +44,9 @@ pub(super) struct Publisher {
     /// The places of copies for delayed retries. Each copy stands for an unsettled delivery, so the
     /// prefetches of the subscriptions bound their number.
     copies: Arc<InFlight>,
+    /// `true` if the server knows this program's user by another name than that of the credentials,
+    /// so that copies cannot carry it.
+    unsigned: Arc<AtomicBool>,
     refusals: Arc<Refusals>,
 }
 
@@ -58,6 +61,7 @@ impl Publisher {
             lane: Mutex::new(Ok(Arc::clone(&lane))),
             places: InFlight::new(settings.max_in_flight),
             copies: InFlight::new(usize::MAX),
+            unsigned: Arc::default(),
             refusals: Arc::default(),
         });
         let closed = link.closed().clone();
@@ -130,17 +134,6 @@ impl Publisher {
         kept.pass_to(confirmer);
     }
 
-    /// Publishes a copy of a message to be retried after the delay.
-    pub(super) async fn keep_copy(&self, target: &Target, delay: Duration, original: &Original) -> Result<Receipt> {
-        Delay::of(delay)?;
-        let encode = |lane: &PublishChannel, delay, number| {
-            let properties = original.encode(delay, target, number, lane.frame_max)?;
-            Ok((properties, original.routing_key.clone()))
-        };
-        let place = self.copies.take()?;
-        self.keep(target, Instant::now() + delay, original.payload.clone(), place, encode).await
-    }
-
     /// Takes a place that closing waits for.
     ///
     /// # Errors
@@ -172,7 +165,7 @@ impl Publisher {
         let number = lane.number_of_mandatory();
         let (properties, routing_key) = encode(&lane, delay, number)?;
         let publication = Publication { routing_key, properties, payload, number: Some(number), place };
-        let kept = lane.enqueue_at(exchange(delay.first_level())?, publication, |_| ()).await;
+        let kept = lane.enqueue_at(exchange(delay.first_level())?, publication, self.noting()).await;
         kept.map_err(|error| {
             if error.kind() != ErrorKind::Rejected || error.publish_outcome() == PublishOutcome::Unknown {
                 return error;

@@ -32,9 +32,11 @@ pub(crate) fn is_reserved(name: &str) -> bool {
         || is_for_waiting(name)
 }
 
-/// Returns `true` if the header routes a message through the delay queues.
+/// Returns `true` if the header leads a copy back to its queue or a message through the delay
+/// queues.
 pub(crate) fn is_for_waiting(name: &str) -> bool {
-    name == header::DELAYED_FOR || name == header::PRIOR_ATTEMPTS || header::DELAY_DIGITS.contains(&name)
+    let of_copies = [header::DELAYED_FOR, header::PRIOR_ATTEMPTS, header::PRIOR_DELIVERIES, header::RETRY_ROUTING_KEY];
+    of_copies.contains(&name) || header::DELAY_DIGITS.contains(&name)
 }
 
 /// A header that AMQP carries as a message property.

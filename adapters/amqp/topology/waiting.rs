@@ -47,6 +47,11 @@ impl fmt::Display for Target {
     }
 }
 
+/// Returns `true` if the exchange belongs to the delay queues.
+pub(crate) fn is_for_delays(exchange: &str) -> bool {
+    exchange.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with('.'))
+}
+
 /// Bytes left free in the frame for the headers that each queue adds to a message that it hands on.
 pub(crate) const RESERVE: usize = 4096;
 

@@ -11,7 +11,7 @@ const OUR_CHANNEL: u16 = 7;
 fn filter() -> (FrameFilter, Arc<Returned>) {
     let returned = Arc::new(Returned::default());
     returned.watch(OUR_CHANNEL);
-    (FrameFilter::new(Inspector::new(Arc::clone(&returned))), returned)
+    (FrameFilter::new(Inspector::new(Arc::clone(&returned), Arc::default())), returned)
 }
 
 fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {

@@ -9,11 +9,13 @@ use super::bytes::OVERHEAD;
 use super::bytes::Reader;
 use super::content_header::{self, write_text};
 use super::returned::Returned;
+use super::server::Server;
 
 /// The maximum frame size that the client proposes, RabbitMQ's own default. The broker may choose
 /// less.
 pub(crate) const FRAME_MAX: u32 = 131_072;
 
+const START: (u16, u16) = (10, 10);
 const TUNE: (u16, u16) = (10, 30);
 const RETURN: (u16, u16) = (60, 50);
 
@@ -31,6 +33,7 @@ pub(crate) enum FrameAction {
 pub(crate) struct Inspector {
     frame_max: usize,
     returned: Arc<Returned>,
+    server: Arc<Server>,
     returning: Returning,
 }
 
@@ -50,8 +53,8 @@ enum Part {
 }
 
 impl Inspector {
-    pub(crate) fn new(returned: Arc<Returned>) -> Self {
-        Self { frame_max: FRAME_MAX as usize, returned, returning: Returning::Nothing }
+    pub(crate) fn new(returned: Arc<Returned>, server: Arc<Server>) -> Self {
+        Self { frame_max: FRAME_MAX as usize, returned, server, returning: Returning::Nothing }
     }
 
     /// Inspects a method; may append its payload to `out`.
@@ -61,6 +64,10 @@ impl Inspector {
             return FrameAction::Pass;
         };
         match (class, method) {
+            START => {
+                self.server.note(reader);
+                FrameAction::Pass
+            }
             TUNE => {
                 self.tune(reader);
                 FrameAction::Pass

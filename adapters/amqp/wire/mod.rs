@@ -5,5 +5,6 @@ pub(crate) mod content_header;
 pub(crate) mod frames;
 pub(crate) mod inspect;
 pub(crate) mod returned;
+pub(crate) mod server;
 pub(crate) mod stream;
 pub(crate) mod table;

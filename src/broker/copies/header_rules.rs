@@ -9,7 +9,7 @@ use crate::names::header;
 
 /// The header names that have a meaning to a broker or to this library's mapping onto it. A target
 /// may refuse or drop them.
-pub const RESERVED: [&str; 15] = [
+pub const RESERVED: [&str; 17] = [
     "bcc",
     "cc",
     "delay-0",
@@ -24,7 +24,9 @@ pub const RESERVED: [&str; 15] = [
     "message-key",
     "message-key-base64",
     "prior-attempts",
+    "prior-deliveries",
     "publish-number",
+    "retry-routing-key",
 ];
 
 /// The headers about a single hop, and the commands to a server, which a source must not give to

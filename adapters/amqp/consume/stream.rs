@@ -1,0 +1,132 @@
+//! The stream of one subscription, across connections.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::super::SYSTEM;
+use super::super::config::RoutingKey;
+use super::super::connection::link::Pauses;
+use super::super::headers::incoming::Decoded;
+use super::Plan;
+use super::delivery::Handle;
+use super::intake::{Fetched, Intake};
+use super::retry::{Arrived, Counted};
+use crate::driver::{Inbound, Native};
+use crate::error::{ErrorKind, Result};
+use crate::message::Guarantee;
+use crate::names::header;
+
+/// The stream of one subscription.
+pub(crate) struct Deliveries {
+    plan: Arc<Plan>,
+    state: State,
+}
+
+enum State {
+    Reading(Arc<Intake>),
+    Resuming(BoxFuture<'static, Result<(Result<Arc<Intake>>, Pauses)>>),
+    Ended,
+}
+
+impl Deliveries {
+    pub(in super::super) fn new(plan: Arc<Plan>, intake: Arc<Intake>) -> Self {
+        Self { plan, state: State::Reading(intake) }
+    }
+
+    fn resume(&mut self, pauses: Pauses) {
+        // On the engine, so that it begins and ends although the stream is not polled any more.
+        let (plan, engine) = (Arc::clone(&self.plan), Arc::clone(&self.plan.engine));
+        let resumed = async move { engine.run(async move { Ok(plan.resume(pauses).await) }).await };
+        self.state = State::Resuming(resumed.boxed());
+    }
+
+    /// Returns the message, unless a copy takes its place.
+    fn inbound(&self, intake: &Intake, Fetched { at, delivery }: Fetched) -> Option<Inbound> {
+        let (settler, retry_target) = (Arc::clone(&intake.settler), Arc::clone(&intake.retry_target));
+        let tag = delivery.delivery_tag;
+        let Arrived { mut decoded, original, deliveries, is_worn_out } = retry_target.read(delivery);
+        let at_most_once = self.plan.subscription.guarantee() == Guarantee::AtMostOnce;
+        let tenure = settler.deliver(tag, at, original.is_last);
+        if at_most_once {
+            // If the channel has just ended, this fails and the broker redelivers the message.
+            let _ = settler.ack(tag);
+        } else if is_worn_out {
+            retry_target.put_back(&settler, tag, Duration::ZERO, original, Counted::Nothing);
+            return None;
+        }
+        let routed = self.routed(&mut decoded, original.routing_key.as_str());
+        let native = Some(Native::shared(SYSTEM, original.properties.clone()));
+        Some(Inbound {
+            payload: Some(original.payload.clone()),
+            key: decoded.key.or(routed),
+            id: decoded.id,
+            headers: decoded.headers,
+            unreadable_headers: decoded.unreadable,
+            attempt: original.attempt,
+            deliveries,
+            timestamp: decoded.timestamp,
+            partition: None,
+            offset: None,
+            native,
+            tenure,
+            handle: Box::new(Handle { settler, tag, at_most_once, retry_target, original }),
+        })
+    }
+
+    /// Returns the routing key if it is the message's key. Otherwise, it becomes a header.
+    fn routed(&self, decoded: &mut Decoded, routing_key: &str) -> Option<Bytes> {
+        if routing_key.is_empty() {
+            return None;
+        }
+        if self.plan.settings.routing_key == RoutingKey::Key {
+            return Some(Bytes::copy_from_slice(routing_key.as_bytes()));
+        }
+        if !decoded.headers.contains(header::AMQP_ROUTING_KEY) {
+            decoded.headers.append(header::AMQP_ROUTING_KEY, routing_key);
+        }
+        None
+    }
+}
+
+impl Stream for Deliveries {
+    type Item = Result<Inbound>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match &mut self.state {
+                State::Reading(intake) => match ready!(intake.poll_next(cx)) {
+                    Some(fetched) => {
+                        let State::Reading(intake) = &self.state else { return Poll::Ready(None) };
+                        if let Some(inbound) = self.inbound(intake, fetched) {
+                            return Poll::Ready(Some(Ok(inbound)));
+                        }
+                    }
+                    None => {
+                        intake.settler.abandon();
+                        self.resume(Pauses::default());
+                    }
+                },
+                State::Resuming(resumed) => match ready!(resumed.poll_unpin(cx)) {
+                    Ok((Ok(intake), _)) => self.state = State::Reading(intake),
+                    Ok((Err(error), _)) if error.kind() == ErrorKind::Closed => self.state = State::Ended,
+                    Ok((Err(error), pauses)) => {
+                        self.resume(pauses);
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    Err(error) => {
+                        self.resume(Pauses::default());
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                },
+                State::Ended => return Poll::Ready(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The server's own limits: the time that a message may stay unsettled, and its number of
+//! deliveries.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use lapin::types::{AMQPValue, FieldTable};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use traced_broker::adapters::amqp::Amqp;
+use traced_broker::driver::{Disposition, Driver, Inbound};
+use traced_broker::{ErrorKind, Subscription, Topic};
+
+use crate::attempts::make_queue;
+use crate::driving::*;
+use crate::support::{Kind, Server};
+
+const NOW: Disposition = Disposition::Retry(Duration::ZERO);
+
+async fn publish_numbers(amqp: &Amqp, topic: &Topic, count: u32) {
+    for n in 0..count {
+        confirmed(amqp.publish(topic, outbound(n.to_string()))).await.unwrap();
+    }
+}
+
+/// A delivery that is held too long is taken away alone, before the server ends the channel of all.
+#[tokio::test]
+async fn a_delivery_that_is_held_too_long_is_given_back_alone() {
+    const LIMIT: Duration = Duration::from_millis(5000);
+    let topic = unique("held");
+    let amqp = connect("?consumer_timeout=5000").await.unwrap();
+    let mut source = subscribe(&amqp, group(&topic, "g")).await;
+    let begin = Instant::now();
+    publish_numbers(&amqp, &topic, 1).await;
+    let held = next(&mut source).await;
+    tokio::time::sleep(LIMIT / 2).await;
+    confirmed(amqp.publish(&topic, outbound("young"))).await.unwrap();
+    let young = next(&mut source).await;
+    timeout(PATIENCE, held.tenure.over()).await.unwrap();
+    assert!(begin.elapsed() > LIMIT / 2 && begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
+    assert_eq!(settle(held, Disposition::Ack).await.unwrap_err().kind(), ErrorKind::SettlementLost);
+    assert!(!young.tenure.is_over());
+    settle(young, Disposition::Ack).await.unwrap();
+    let back = next(&mut source).await;
+    assert_eq!((text(&back), back.attempt), ("0".to_owned(), 1));
+    settle(back, Disposition::Ack).await.unwrap();
+    silent(&mut source).await;
+}
+
+/// Messages that were fetched ahead and are not taken go to other members in time.
+#[tokio::test]
+async fn messages_that_are_only_fetched_are_given_back_in_time() {
+    let topic = unique("fetched");
+    let amqp = connect("?consumer_timeout=2000").await.unwrap();
+    let mut busy = subscribe(&amqp, group(&topic, "g").prefetch(4)).await;
+    publish_numbers(&amqp, &topic, 4).await;
+    let held = next(&mut busy).await;
+    let begin = Instant::now();
+    let mut free = subscribe(&amqp, group(&topic, "g").prefetch(4)).await;
+    let mut seen = HashSet::new();
+    // The server offers them to both members in turn.
+    while seen.len() < 3 {
+        let inbound = next(&mut free).await;
+        assert_eq!(inbound.attempt, 1);
+        if text(&inbound) != text(&held) {
+            seen.insert(text(&inbound));
+        }
+        settle(inbound, Disposition::Ack).await.unwrap();
+        assert!(begin.elapsed() < PATIENCE);
+    }
+}
+
+/// With a server that means it: the channel does not end, and nobody else's settlement is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_slow_message_does_not_take_the_channel_with_it() {
+    const COUNT: u32 = 20;
+    let environment = vec![("RABBITMQ_CONSUMER_TIMEOUT", "6000".to_owned())];
+    let start = move || Server::start_at(Kind::RabbitMq, Server::free_port(Kind::RabbitMq), environment);
+    let server = spawn_blocking(start).await.unwrap();
+    let topic = Topic::new("slow").unwrap();
+    let amqp = connect_to(&format!("{}/?consumer_timeout=6000", server.url())).await.unwrap();
+    let mut source = subscribe(&amqp, group(&topic, "g").prefetch(8)).await;
+    publish_numbers(&amqp, &topic, COUNT).await;
+    let slow = next(&mut source).await;
+    let mut lost = 0;
+    let begin = Instant::now();
+    let mut young: Option<Inbound> = None;
+    let mut seen = HashSet::new();
+    // One message is in hand at any time, for half a second, while the slow one passes its limit
+    // twice.
+    while begin.elapsed() < Duration::from_secs(14) {
+        if let Ok(inbound) = timeout(Duration::from_millis(500), next(&mut source)).await {
+            seen.insert(text(&inbound));
+            if let Some(young) = young.replace(inbound) {
+                lost += u32::from(settle(young, Disposition::Ack).await.is_err());
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+    assert_eq!(lost, 0, "settlements of others");
+    assert_eq!(seen.len() as u32, COUNT, "{seen:?}");
+    assert!(slow.tenure.is_over());
+}
+
+fn limited(limit: i32) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(limit));
+    arguments
+}
+
+/// The server drops a message of such a queue at its fourth delivery, whatever happened to it.
+#[tokio::test]
+async fn an_operators_delivery_limit_drops_no_message() {
+    let topic = unique("limited");
+    make_queue(&topic, "g", limited(2)).await;
+    let amqp = connect("?topology=check&delivery_limit=2").await.unwrap();
+    let mut source = subscribe(&amqp, group(&topic, "g")).await;
+    confirmed(amqp.publish(&topic, outbound("kept"))).await.unwrap();
+    let mut attempt = 1;
+    let mut deliveries = 0;
+    for step in [[Disposition::GiveBack; 7], [NOW; 7], [Disposition::GiveBack; 7]].concat() {
+        let inbound = next(&mut source).await;
+        assert_eq!((text(&inbound), inbound.attempt), ("kept".to_owned(), attempt));
+        let before = std::mem::replace(&mut deliveries, inbound.deliveries.unwrap());
+        assert!(deliveries > before, "{deliveries} after {before}");
+        settle(inbound, step).await.unwrap();
+        attempt += u32::from(step == NOW);
+    }
+    assert_eq!(next_text(&mut source).await, "kept");
+    silent(&mut source).await;
+}
+
+/// Lost connections count too, for messages in hand and for those that were only fetched.
+#[tokio::test]
+async fn an_operators_delivery_limit_survives_lost_connections() {
+    let topic = unique("limited-lost");
+    make_queue(&topic, "g", limited(2)).await;
+    let options = "?topology=check&delivery_limit=2";
+    let amqp = connect(options).await.unwrap();
+    publish_numbers(&amqp, &topic, 4).await;
+    for _ in 0..7 {
+        let lost = connect(options).await.unwrap();
+        let mut source = subscribe(&lost, group(&topic, "g")).await;
+        let held = next(&mut source).await;
+        assert_eq!(held.attempt, 1);
+        lost.close().await.unwrap();
+    }
+    let mut source = subscribe(&amqp, group(&topic, "g")).await;
+    let mut left = HashSet::new();
+    for _ in 0..4 {
+        left.insert(next_text(&mut source).await);
+    }
+    assert_eq!(left.len(), 4, "{left:?}");
+}
+
+#[tokio::test]
+async fn limits_that_make_no_sense_are_refused() {
+    for options in ["?consumer_timeout=soon", "?consumer_timeout=10", "?delivery_limit=-1"] {
+        assert_eq!(connect(options).await.unwrap_err().kind(), ErrorKind::InvalidConfig, "{options}");
+    }
+    let amqp = connect("?consumer_timeout=0").await.unwrap();
+    let topic = unique("no-timeout");
+    let mut source = subscribe(&amqp, Subscription::new(topic.as_str())).await;
+    silent(&mut source).await;
+}

@@ -328,6 +328,13 @@ pub trait DeliveryHandle: fmt::Debug + Send + Sync {
     /// often dropped unread.
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()>;
 
+    /// Records that the handler has failed this many times; the message stays in hand. A driver
+    /// that redelivers by itself and can keep the count for the next consumer stores it. Does not
+    /// block. The default does nothing.
+    fn failed(&self, attempts: u32) {
+        let _ = attempts;
+    }
+
     /// Calls `visit` with each span attribute specific to this delivery; called only for spans that
     /// are recorded.
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue));

@@ -7,6 +7,8 @@ mod support;
 #[path = "redis/harness.rs"]
 mod harness;
 
+#[path = "redis/attempts.rs"]
+mod attempts;
 #[path = "redis/close.rs"]
 mod close;
 #[path = "redis/connect.rs"]
@@ -25,6 +27,8 @@ mod publish;
 mod restart;
 #[path = "redis/settle.rs"]
 mod settle;
+#[path = "redis/stop.rs"]
+mod stop;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn is_described_in_the_readme() {

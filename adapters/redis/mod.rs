@@ -52,22 +52,31 @@
 //! delivered message stays pending until it is acknowledged (`XACK`); discarding is the same here.
 //!
 //! - A member renews its messages four times in every `claim_idle`, however long a handler takes or
-//!   a retry waits. Messages of a dead member go to the others after `claim_idle`, those of a
-//!   closed member at once.
-//! - Retries are held by this library. The attempt is 1 when the server delivers a message for the
-//!   first time, and otherwise the server's count. While a member lives, this library counts on
-//!   from there.
-//! - An acknowledgement that comes too late, because another member settled the message, fails with
-//!   [`ErrorKind::SettlementLost`]. This also holds if many are acknowledged at a time: each has
-//!   its own answer.
+//!   a retry waits. It does so on a thread of the broker's, so that handlers that block their
+//!   thread do not delay it. Messages of a dead member go to the others after `claim_idle`.
+//! - A message that is given back, because its member stops, is closed, or dropped it unsettled, is
+//!   pending with the consumer `traced-broker-returned`. The others look there every second, or
+//!   four times in every `claim_idle` if that is more often, and take it if they have room.
+//! - Retries are held by this library. The attempt is one more than the number of attempts that
+//!   failed. The hash `{<topic>}:<group>:attempts` keeps that number for the next member: it has an
+//!   entry for each pending message with a failed attempt, removed with the message, and expires a
+//!   week after the last failure. Without permission for that key, attempts are counted anew by the
+//!   next member, which a warning says.
+//! - The number of deliveries is the server's. Messages that were fetched ahead and given back, or
+//!   never arrived because the connection broke, do not count.
+//! - A message that another member claimed is lost: its delivery is over at the next renewal at the
+//!   latest. Its acknowledgement fails with [`ErrorKind::SettlementLost`]. This also holds if many
+//!   are acknowledged at a time: each has its own answer.
 //!
 //! ## At most once
 //! An at-most-once member reads with `NOACK`: its messages are not pending and not redelivered.
 //!
 //! ## Reconnection
-//! A member that lost its connection keeps its name, and first gets the messages that it had not
-//! settled. Settling with an old handle has no effect and fails with
-//! [`ErrorKind::SettlementLost`]. The loss is one error item ([`ErrorKind::Unavailable`]).
+//! A member that lost its connection keeps its name and its messages. Deliveries that are out can
+//! be settled over the next connection, which the settlement waits for, unless another member
+//! claimed the message in the meantime. An acknowledgement whose answer was lost is sent again if the
+//! message is still pending; otherwise it fails with an unknown outcome. Messages that were fetched
+//! and not handed out are read again. The loss is one error item ([`ErrorKind::Unavailable`]).
 //!
 //! ## Readers without a group
 //! A reader keeps its position itself, and continues from there after a lost connection. Its
@@ -103,11 +112,12 @@
 //! |---|---|
 //! | unconfirmed publishes | 1024, in pipelines of up to 512 messages |
 //! | messages of a subscription that are unsettled or wait to be delivered | its prefetch |
-//! | acknowledgements of a subscription on their way | its prefetch |
+//! | acknowledgements of a subscription on their way or waiting for a connection | its prefetch |
 //! | reports of trouble that wait | 16; further ones are only logged |
 //! | messages of one read, kept together until the last is delivered | 256 |
 //! | size of a field | 512 MiB ([`MAX_FIELD`]) |
 //! | connections | one to publish, two for each member of a group, one for any other reader |
+//! | threads | one for all members of groups, started with the first |
 //!
 //! # Headers
 //!
@@ -140,11 +150,13 @@
 //! name in the group.
 //!
 //! # Permissions and settings at the server
-//! The only keys are the names of the topics. These rules of the ACL suffice for a user with the
-//! topics `orders` and `orders.…` in database 0, without the last three commands of the table:
+//! The keys are the names of the topics, and `{<topic>}:<group>:attempts` for failed attempts.
+//! These rules of the ACL suffice for a user with the topics `orders` and `orders.…` in database 0,
+//! without the last three commands of the table:
 //!
 //! ```text
-//! ACL SETUSER shop on >PASSWORD ~orders ~orders.* +@stream +type +ping +client|id
+//! ACL SETUSER shop on >PASSWORD ~orders ~orders.* ~{orders}:* ~{orders.*
+//!     +@stream +type +ping +client|id +hset +hmget +hdel +hscan +expire
 //! ```
 //!
 //! | command | needed for |
@@ -154,8 +166,10 @@
 //! | `TYPE`, `XADD` | publishing |
 //! | `XINFO STREAM` | starting at the latest message; subscribing with `topology=check` |
 //! | `XREAD` | reading without a group |
-//! | `CLIENT ID`, `XREADGROUP`, `XPENDING`, `XCLAIM`, `XAUTOCLAIM`, `XACK` | groups |
+//! | `CLIENT ID`, `XREADGROUP`, `XPENDING`, `XCLAIM`, `XACK`, `XRANGE` | groups |
+//! | `HSET`, `HMGET`, `HDEL`, `HSCAN`, `EXPIRE` | failed attempts that the next member knows of; without the permission it does not |
 //! | `XGROUP CREATE` | groups with `topology=create` |
+//! | `XGROUP CREATECONSUMER` | being listed before the first message; optional |
 //! | `XGROUP SETID`, `XPENDING`, `XACK` | moving a group |
 //! | `EVAL`, with `XINFO CONSUMERS` and `XGROUP DELCONSUMER` in the script | removing consumers that are gone and have no pending messages; without the permission they stay |
 //! | `CLIENT UNBLOCK` | closing; without the permission it takes up to five seconds longer |
@@ -192,6 +206,7 @@ pub use publish::MAX_FIELD;
 use config::Config;
 use connection::Connection;
 use connection::commands::Member;
+use consume::MemberThread;
 use error::SYSTEM;
 use publish::Publisher;
 
@@ -226,6 +241,7 @@ pub struct Redis {
     identity: Identity,
     capabilities: Capabilities,
     publisher: Publisher,
+    members: MemberThread,
     tasks: TaskTracker,
     closing: CancellationToken,
     /// Ends the tasks when the broker is dropped without being closed.
@@ -278,7 +294,8 @@ impl Redis {
         tasks.spawn(writer);
         let identity = identity(config.client.get_connection_info().addr());
         let _guard = closing.clone().drop_guard();
-        Ok(Self { config, identity, capabilities: capabilities(), publisher, tasks, closing, _guard })
+        let members = MemberThread::new(closing.clone(), tasks.clone());
+        Ok(Self { config, identity, capabilities: capabilities(), publisher, members, tasks, closing, _guard })
     }
 
     fn check_open(&self) -> Result<()> {
@@ -343,7 +360,10 @@ impl Driver for Redis {
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
         self.check_open()?;
-        consume::subscribe(&self.config, subscription, &self.closing, &self.tasks).await
+        let (config, subscription) = (Arc::clone(&self.config), subscription.clone());
+        let is_member = consume::renews(&subscription);
+        let subscribing = consume::subscribe(config, subscription, self.closing.clone(), self.tasks.clone());
+        if is_member { self.members.run(subscribing).await } else { subscribing.await }
     }
 
     async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {

@@ -84,7 +84,10 @@ pub(super) async fn reposition(publisher: &Publisher, config: &Config, member: &
         if waiting.is_empty() {
             return Ok(());
         }
-        publisher.command(member.acknowledge(waiting.iter().map(|pending| pending.id))).await?;
+        let ids: Vec<EntryId> = waiting.iter().map(|pending| pending.id).collect();
+        publisher.command(member.acknowledge(ids.iter().copied())).await?;
+        // If the server does not allow it, no attempts were stored either.
+        let _ = publisher.command(member.forget_attempts(&ids)).await;
     }
 }
 
@@ -124,6 +127,15 @@ pub(super) async fn ensure_group(
             Err(missing(&member.stream).with_context("group", &member.group).with_source(error))
         }
         Err(error) => Err(command_failed("look up the consumer group", error)),
+    }
+}
+
+/// Makes the consumer visible in the group. A server that does not allow that creates it with its
+/// first entry.
+pub(super) async fn join(connection: &mut Connection, member: &Member) -> Result<()> {
+    match connection.call(&member.join()).await {
+        Err(error) if error.code().is_none() => Err(command_failed("join the consumer group", error)),
+        _ => Ok(()),
     }
 }
 

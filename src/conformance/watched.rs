@@ -128,9 +128,14 @@ struct WatchedHandle {
     watch: Arc<Watch>,
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl DeliveryHandle for WatchedHandle {
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
         later(self.handle.settle(disposition), &self.watch, |watch| &watch.settled)
+    }
+
+    fn failed(&self, attempts: u32) {
+        self.handle.failed(attempts);
     }
 
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {

@@ -386,7 +386,8 @@ pub trait DeliveryHandle: fmt::Debug + Send + Sync {
     /// Records that handlers have failed this many times on the message, which stays in hand. A
     /// driver whose broker does not redeliver by itself, and that can keep the count where the next
     /// consumer finds it, does so, and hands the message out with a higher
-    /// [`attempt`](Inbound::attempt) then. The default does nothing.
+    /// [`attempt`](Inbound::attempt) then. Does not block. The
+    /// default does nothing.
     fn failed(&self, attempts: u32) {
         let _ = attempts;
     }

@@ -390,6 +390,12 @@ impl DeliveryHandle for FaultyHandle {
         }
     }
 
+    fn failed(&self, attempts: u32) {
+        if let Some(handle) = &*self.handle.lock() {
+            handle.failed(attempts);
+        }
+    }
+
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
         self.attributes.iter().for_each(|(name, value)| visit(name, value.clone()));
     }

@@ -30,6 +30,35 @@ async fn keeps_what_it_holds_for_as_long_as_it_takes() {
     broker.close().await.unwrap();
 }
 
+/// Handlers that compute, on a runtime of one thread, do not keep the member from renewing.
+#[test]
+fn keeps_what_it_holds_while_its_runtime_is_blocked() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (busy, idle) = (runtime(), runtime());
+    let topic = topic("blocked");
+    let (broker, held) = busy.block_on(async {
+        let broker = broker_with("?claim_idle=400").await;
+        let mut source = subscribe(&broker, &topic, "g").await;
+        publish_numbers(&broker, &topic, 0..20).await;
+        (broker, (next(&mut source).await, source))
+    });
+    // The first runtime does nothing while this one runs.
+    idle.block_on(async {
+        let other = broker_with("?claim_idle=400").await;
+        let mut source = subscribe(&other, &topic, "g").await;
+        if let Some(item) = next_within(&mut source, Duration::from_secs(2)).await {
+            panic!("taken over from a member that works on it: {item:?}");
+        }
+        other.close().await.unwrap();
+    });
+    busy.block_on(async {
+        let (first, mut source) = held;
+        ack(first).await.unwrap();
+        assert_eq!(drain(&mut source, 19).await, numbers(1..20));
+        broker.close().await.unwrap();
+    });
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn takes_over_what_a_dead_member_left() {
     let (broker, topic) = (broker_with("?claim_idle=400").await, topic("dead"));
@@ -46,15 +75,16 @@ async fn takes_over_what_a_dead_member_left() {
     let _: ::redis::Value = raw.run(&["XCLAIM", &topic, "g", "dead", "0", &first]).await;
     let mut source = broker.subscribe(&of_group(&topic, "g").prefetch(100)).await.unwrap();
     nothing_comes_yet(&mut source).await;
-    let mut attempts = std::collections::BTreeMap::new();
-    while attempts.len() < 700 {
+    let mut deliveries = std::collections::BTreeMap::new();
+    while deliveries.len() < 700 {
         let message = next(&mut source).await;
-        let again = attempts.insert(text(&message).parse::<usize>().unwrap(), message.attempt);
+        assert_eq!(message.attempt, 1, "no attempt has failed");
+        let again = deliveries.insert(text(&message).parse::<usize>().unwrap(), message.deliveries.unwrap());
         assert_eq!(again, None, "handed out twice: {}", text(&message));
         ack(message).await.unwrap();
     }
-    assert_eq!(attempts.remove(&0), Some(4), "handed out three times before");
-    assert!(attempts.values().all(|attempt| *attempt == 2), "{attempts:?}");
+    assert_eq!(deliveries.remove(&0), Some(4), "handed out three times before");
+    assert!(deliveries.values().all(|count| *count == 2), "{deliveries:?}");
     nothing_comes(&mut source).await;
     assert!(raw.pending(&topic, "g").await.is_empty());
     broker.close().await.unwrap();
@@ -74,7 +104,7 @@ async fn a_handle_that_is_dropped_gives_its_message_back() {
     publish_numbers(&broker, &topic, 0..1).await;
     drop(next(&mut source).await);
     let again = next(&mut source).await;
-    assert_eq!((text(&again), again.attempt), ("0".to_owned(), 2));
+    assert_eq!((text(&again), again.attempt, again.deliveries), ("0".to_owned(), 1, Some(2)));
     // From here on it is kept like any other delivery.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(Raw::new().await.pending(&topic, "g").await[0].3, 2);

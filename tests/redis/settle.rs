@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
 use traced_broker::ErrorKind;
 use traced_broker::driver::{Disposition, Driver};
 
@@ -27,31 +28,25 @@ async fn acknowledges_in_bulk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handle_of_a_lost_connection_settles_nothing() {
+async fn a_handle_outlives_its_connection() {
     let server = server().await;
     let (broker, topic) = (connect(&server.url()).await.unwrap(), topic("lost"));
     let mut raw = Raw::at(&server.url()).await;
     let mut source = subscribe(&broker, &topic, "g").await;
     publish_numbers(&broker, &topic, 0..3).await;
-    let old = [next(&mut source).await, next(&mut source).await, next(&mut source).await];
+    let held = [next(&mut source).await, next(&mut source).await, next(&mut source).await];
     raw.break_connections().await;
     let trouble = next_within(&mut source, SOON).await.expect("a report").unwrap_err();
     assert_eq!(trouble.kind(), ErrorKind::Unavailable, "{trouble}");
     assert!(std::error::Error::source(&trouble).is_some());
 
-    let [zero, one, two] = old;
-    let error = ack(zero).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::SettlementLost, "{error}");
-    assert_eq!(raw.pending(&topic, "g").await.len(), 3, "nothing was settled");
-    drop((one, two));
-    for number in 0..3 {
-        let again = next(&mut source).await;
-        assert_eq!((text(&again), again.attempt), (number.to_string(), 2), "what was unsettled comes first");
-        ack(again).await.unwrap();
+    assert!(held.iter().all(|message| !message.tenure.is_over()));
+    for message in held {
+        ack(message).await.unwrap();
     }
-    publish_numbers(&broker, &topic, 3..5).await;
-    assert_eq!(drain(&mut source, 2).await, numbers(3..5));
     assert!(raw.pending(&topic, "g").await.is_empty());
+    publish_numbers(&broker, &topic, 3..5).await;
+    assert_eq!(drain(&mut source, 2).await, numbers(3..5), "none is handed out again");
     assert_eq!(raw.consumers(&topic, "g").await.len(), 1, "it kept its name");
     broker.close().await.unwrap();
 }
@@ -124,4 +119,36 @@ async fn what_another_member_took_over_is_left_to_it() {
     assert_eq!(pending.len(), 1, "{pending:?}");
     assert_eq!((&pending[0].0, &*pending[0].1), (&id, "thief"), "the other member still has it");
     broker.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_is_over_when_another_member_claims_it() {
+    let (broker, topic) = (broker_with("?claim_idle=400").await, topic("claimed"));
+    let mut source = subscribe(&broker, &topic, "g").await;
+    publish_numbers(&broker, &topic, 0..2).await;
+    let (claimed, kept) = (next(&mut source).await, next(&mut source).await);
+    let mut raw = Raw::new().await;
+    let id = claimed.id.clone().unwrap();
+    let _: Vec<String> = raw.run(&["XCLAIM", &topic, "g", "thief", "0", &id, "JUSTID"]).await;
+    timeout(SOON, claimed.tenure.over()).await.expect("it is noticed");
+    assert_eq!(raw.pending(&topic, "g").await[0].1, "thief", "it is not taken back");
+    assert!(!kept.tenure.is_over(), "the other one is not concerned");
+    assert_eq!(ack(claimed).await.unwrap_err().kind(), ErrorKind::SettlementLost);
+    ack(kept).await.unwrap();
+    broker.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_are_over_when_their_group_or_their_broker_is_gone() {
+    let (broker, topic) = (broker_with("?claim_idle=400").await, topic("gone"));
+    let mut source = subscribe(&broker, &topic, "g").await;
+    publish_numbers(&broker, &topic, 0..1).await;
+    let destroyed = next(&mut source).await;
+    let _: i64 = Raw::new().await.run(&["XGROUP", "DESTROY", &topic, "g"]).await;
+    timeout(SOON, destroyed.tenure.over()).await.expect("the group is gone");
+    assert_eq!(ack(destroyed).await.unwrap_err().kind(), ErrorKind::SettlementLost);
+    let closed = next_message(&mut source).await;
+    assert!(!closed.tenure.is_over());
+    broker.close().await.unwrap();
+    assert!(closed.tenure.is_over());
 }

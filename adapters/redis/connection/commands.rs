@@ -9,6 +9,14 @@ use super::entry::EntryId;
 /// Maximum number of entries that one command lists or renews.
 pub(crate) const PAGE: usize = 500;
 
+/// Seconds for which the failed attempts of a group are kept after the last failure, so that a
+/// group that is gone leaves none.
+const KEPT: u64 = 7 * 24 * 60 * 60;
+
+/// The consumer to which entries are given back. Members look at it often, which costs the server
+/// little, because it has entries only until a member claims them.
+const RETURNED: &str = "traced-broker-returned";
+
 /// A script that removes consumers of a group, all or none: those whose name begins with the second
 /// argument, that were silent for the number of milliseconds in the third, and that have no pending
 /// entries. Consumers with pending entries stay, because these would be lost with them.
@@ -55,7 +63,8 @@ impl Member {
     /// Reads entries that were not delivered to any member yet, and waits for them up to `wait`.
     /// With `forget`, they do not become pending.
     pub(crate) fn read_new(&self, count: usize, wait: Duration, forget: bool) -> Cmd {
-        let mut command = self.read(count);
+        let mut command = cmd("XREADGROUP");
+        command.arg("GROUP").arg(&self.group).arg(&self.consumer).arg("COUNT").arg(count);
         command.arg("BLOCK").arg(milliseconds(wait).max(1));
         if forget {
             command.arg("NOACK");
@@ -64,30 +73,17 @@ impl Member {
         command
     }
 
-    /// Reads again the entries that were delivered to this member and are not acknowledged.
-    pub(crate) fn read_own(&self, count: usize, after: EntryId) -> Cmd {
-        let mut command = self.read(count);
-        command.arg("STREAMS").arg(&self.stream).arg(after.to_string());
-        command
-    }
-
-    fn read(&self, count: usize) -> Cmd {
-        let mut command = cmd("XREADGROUP");
-        command.arg("GROUP").arg(&self.group).arg(&self.consumer).arg("COUNT").arg(count);
-        command
-    }
-
-    /// Lists the pending entries of this member after `after` and up to `last`, idle for at least
-    /// `idle`.
-    pub(crate) fn list_own(&self, idle: Duration, after: EntryId, last: Option<EntryId>, count: usize) -> Cmd {
+    /// Lists a page of the pending entries of this member after `after`.
+    pub(crate) fn list_own(&self, after: EntryId) -> Cmd {
         let mut command = cmd("XPENDING");
-        command.arg(&self.stream).arg(&self.group).arg("IDLE").arg(milliseconds(idle));
-        command.arg(format!("({after}"));
-        match last {
-            Some(last) => command.arg(last.to_string()),
-            None => command.arg("+"),
-        };
-        command.arg(count).arg(&self.consumer);
+        command.arg(&self.stream).arg(&self.group).arg(format!("({after}")).arg("+").arg(PAGE).arg(&self.consumer);
+        command
+    }
+
+    /// Lists entries that were given back.
+    pub(crate) fn list_returned(&self, count: usize) -> Cmd {
+        let mut command = cmd("XPENDING");
+        command.arg(&self.stream).arg(&self.group).arg("-").arg("+").arg(count).arg(RETURNED);
         command
     }
 
@@ -106,22 +102,51 @@ impl Member {
         command
     }
 
-    /// Sets the idle time of these entries, without counting a delivery.
-    pub(crate) fn set_idle(&self, ids: &[EntryId], idle: Duration) -> Cmd {
-        let mut command = cmd("XCLAIM");
-        command.arg(&self.stream).arg(&self.group).arg(&self.consumer).arg(0);
-        for id in ids {
-            command.write_arg_fmt(id);
-        }
-        command.arg("IDLE").arg(milliseconds(idle)).arg("JUSTID");
+    /// Renews these entries of this member, if they were idle for `at_least`: another member that
+    /// claimed one of them in the meantime keeps it.
+    pub(crate) fn renew(&self, ids: &[EntryId], at_least: Duration) -> Cmd {
+        let mut command = self.transfer(&self.consumer, ids, at_least);
+        command.arg("IDLE").arg(0).arg("JUSTID");
         command
     }
 
-    /// Takes over entries about which a member has been silent for `idle`.
-    pub(crate) fn claim(&self, idle: Duration, from: EntryId, count: usize) -> Cmd {
-        let mut command = cmd("XAUTOCLAIM");
-        command.arg(&self.stream).arg(&self.group).arg(&self.consumer).arg(milliseconds(idle));
-        command.arg(from.to_string()).arg("COUNT").arg(count);
+    /// Gives these entries back: they look as if they were idle for `idle`. The server's count of
+    /// hand-outs becomes `deliveries`, if it is given.
+    pub(crate) fn give_back(&self, ids: &[EntryId], idle: Duration, deliveries: Option<u32>) -> Cmd {
+        let mut command = self.transfer(RETURNED, ids, Duration::ZERO);
+        command.arg("IDLE").arg(milliseconds(idle));
+        if let Some(deliveries) = deliveries {
+            command.arg("RETRYCOUNT").arg(deliveries);
+        }
+        command.arg("JUSTID");
+        command
+    }
+
+    /// Takes over entries that were idle for `idle`, and reads them.
+    pub(crate) fn claim(&self, ids: &[EntryId], idle: Duration) -> Cmd {
+        self.transfer(&self.consumer, ids, idle)
+    }
+
+    /// Reads entries that are this member's again, without counting a hand-out.
+    pub(crate) fn read_again(&self, ids: &[EntryId], deliveries: u32) -> Cmd {
+        let mut command = self.transfer(&self.consumer, ids, Duration::ZERO);
+        command.arg("RETRYCOUNT").arg(deliveries);
+        command
+    }
+
+    fn transfer(&self, consumer: &str, ids: &[EntryId], at_least: Duration) -> Cmd {
+        let mut command = cmd("XCLAIM");
+        command.arg(&self.stream).arg(&self.group).arg(consumer).arg(milliseconds(at_least));
+        for id in ids {
+            command.write_arg_fmt(id);
+        }
+        command
+    }
+
+    /// Reads an entry of the stream.
+    pub(crate) fn find(&self, id: EntryId) -> Cmd {
+        let mut command = cmd("XRANGE");
+        command.arg(&self.stream).arg(id.to_string()).arg(id.to_string());
         command
     }
 
@@ -134,6 +159,66 @@ impl Member {
         for id in ids {
             command.write_arg(id.write(&mut text));
         }
+        command
+    }
+
+    /// Returns the key of the group's failed attempts: a hash of entry ids and numbers. A server of
+    /// a cluster keeps it where the stream is, because the tag in braces is the stream's name.
+    fn attempts(&self) -> String {
+        format!("{{{}}}:{}:attempts", self.stream, self.group)
+    }
+
+    /// Stores numbers of failed attempts.
+    pub(crate) fn store_attempts(&self, counts: &[(EntryId, u32)]) -> Cmd {
+        let mut command = cmd("HSET");
+        command.arg(self.attempts());
+        for (id, count) in counts {
+            command.arg(id.to_text()).arg(count);
+        }
+        command
+    }
+
+    /// Keeps the failed attempts for a while.
+    pub(crate) fn keep_attempts(&self) -> Cmd {
+        let mut command = cmd("EXPIRE");
+        command.arg(self.attempts()).arg(KEPT);
+        command
+    }
+
+    /// Reads numbers of failed attempts.
+    pub(crate) fn read_attempts(&self, ids: &[EntryId]) -> Cmd {
+        let mut command = cmd("HMGET");
+        command.arg(self.attempts());
+        ids.iter().for_each(|id| command.write_arg_fmt(id));
+        command
+    }
+
+    /// Removes the failed attempts of entries that are done with.
+    pub(crate) fn forget_attempts(&self, ids: &[EntryId]) -> Cmd {
+        let mut command = cmd("HDEL");
+        command.arg(self.attempts());
+        ids.iter().for_each(|id| command.write_arg_fmt(id));
+        command
+    }
+
+    /// Lists a page of the entries with failed attempts.
+    pub(crate) fn list_attempts(&self, cursor: u64) -> Cmd {
+        let mut command = cmd("HSCAN");
+        command.arg(self.attempts()).arg(cursor).arg("COUNT").arg(PAGE);
+        command
+    }
+
+    /// Looks up an entry among the pending ones of all members.
+    pub(crate) fn look_up_any(&self, id: EntryId) -> Cmd {
+        let mut command = cmd("XPENDING");
+        command.arg(&self.stream).arg(&self.group).arg(id.to_string()).arg(id.to_string()).arg(1);
+        command
+    }
+
+    /// Creates the consumer, which the server otherwise does with the first entry.
+    pub(crate) fn join(&self) -> Cmd {
+        let mut command = cmd("XGROUP");
+        command.arg("CREATECONSUMER").arg(&self.stream).arg(&self.group).arg(&self.consumer);
         command
     }
 

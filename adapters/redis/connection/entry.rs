@@ -1,6 +1,5 @@
 //! Stream entries and their ids, as they are in the server's answers.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -97,7 +96,16 @@ pub(crate) struct Entry {
     pub(crate) id: EntryId,
     pub(crate) fields: Fields,
     /// Number of times the server has delivered it, including this one.
-    pub(crate) attempt: u32,
+    pub(crate) deliveries: u32,
+    /// Number of attempts that failed before.
+    pub(crate) failed: u32,
+}
+
+impl Entry {
+    /// Returns an entry that is delivered for the first time.
+    fn new(id: EntryId, fields: Fields) -> Self {
+        Self { id, fields, deliveries: 1, failed: 0 }
+    }
 }
 
 /// The entries of an answer, and the ids of those that are pending but no longer in the stream.
@@ -119,44 +127,22 @@ impl Entries {
         entries.map_or_else(|| Ok(Self::default()), Self::of_list)
     }
 
-    /// Reads the cursor at which to continue, and the entries, in an answer to `XAUTOCLAIM`.
-    pub(crate) fn of_claim(answer: Value) -> Result<(EntryId, Self)> {
-        let mut parts = list(answer)?.into_iter();
-        let cursor = parts.next().as_ref().and_then(id).ok_or_else(unreadable)?;
-        let mut entries = parts.next().map_or_else(|| Ok(Self::default()), Self::of_list)?;
-        let missing = parts.next().map(list).transpose()?.unwrap_or_default();
-        entries.missing.extend(missing.iter().filter_map(id));
-        Ok((cursor, entries))
-    }
-
-    fn of_list(answer: Value) -> Result<Self> {
+    /// Reads the entries in an answer to `XCLAIM`.
+    pub(crate) fn of_list(answer: Value) -> Result<Self> {
         let answer = list(answer)?;
         let mut entries = Self { present: Vec::with_capacity(answer.len()), missing: Vec::new() };
         for entry in answer {
-            // Before 7.0, XAUTOCLAIM answers nil, without an id, for a trimmed entry.
-            if entry == Value::Nil {
-                continue;
-            }
             let mut parts = list(entry)?.into_iter();
             let Some(Value::BulkString(name)) = parts.next() else { return Err(unreadable()) };
             let id = EntryId::parse(&name).ok_or_else(unreadable)?;
             match parts.next() {
                 Some(Value::Array(fields)) => {
-                    entries.present.push(Entry { id, fields: Fields::Values(fields), attempt: 1 });
+                    entries.present.push(Entry::new(id, Fields::Values(fields)));
                 }
                 _ => entries.missing.push(id),
             }
         }
         Ok(entries)
-    }
-
-    /// Sets the attempts from an answer to `XPENDING`. An entry that is not listed was delivered at
-    /// least once before.
-    pub(crate) fn count_attempts(&mut self, pending: &[Pending]) {
-        let counts: HashMap<EntryId, u32> = pending.iter().map(|pending| (pending.id, pending.attempt)).collect();
-        for entry in &mut self.present {
-            entry.attempt = counts.get(&entry.id).copied().unwrap_or(2);
-        }
     }
 }
 
@@ -164,7 +150,8 @@ impl Entries {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pending {
     pub(crate) id: EntryId,
-    pub(crate) attempt: u32,
+    pub(crate) idle: Duration,
+    pub(crate) deliveries: u32,
 }
 
 impl Pending {
@@ -175,9 +162,10 @@ impl Pending {
 
     /// Reads a line: id, consumer, idle milliseconds, number of deliveries.
     fn of_line(line: &[Value]) -> Option<Self> {
-        let Some(Value::Int(deliveries)) = line.get(3) else { return None };
-        let attempt = u32::try_from(*deliveries).unwrap_or(u32::MAX).max(1);
-        Some(Self { id: line.first().and_then(id)?, attempt })
+        let (Some(Value::Int(idle)), Some(Value::Int(deliveries))) = (line.get(2), line.get(3)) else { return None };
+        let idle = Duration::from_millis(u64::try_from(*idle).unwrap_or_default());
+        let deliveries = u32::try_from(*deliveries).unwrap_or(u32::MAX);
+        Some(Self { id: line.first().and_then(id)?, idle, deliveries })
     }
 }
 
@@ -197,7 +185,7 @@ pub(crate) fn id(value: &Value) -> Option<EntryId> {
     if let Value::BulkString(text) = value { EntryId::parse(text) } else { None }
 }
 
-fn list(value: Value) -> Result<Vec<Value>> {
+pub(crate) fn list(value: Value) -> Result<Vec<Value>> {
     if let Value::Array(items) = value { Ok(items) } else { Err(unreadable()) }
 }
 
@@ -230,7 +218,7 @@ pub(crate) fn entries(answer: &Bytes) -> RedisResult<Entries> {
             cursor.text()?;
         }
         let fields = Fields::Wire(answer.slice(from..answer.len() - cursor.left()), fields);
-        entries.present.push(Entry { id, fields, attempt: 1 });
+        entries.present.push(Entry::new(id, fields));
     }
     Ok(entries)
 }
@@ -290,17 +278,16 @@ mod tests {
 
     #[test]
     fn reads_what_was_claimed() {
-        let (cursor, entries) = Entries::of_claim(parse("*3 $3 5-0 *2 *2 $3 1-1 *2 $1 a $1 b *-1 *1 $3 3-3 ")).unwrap();
-        assert_eq!(cursor.to_string(), "5-0");
-        assert_eq!(ids(&entries), (vec!["1-1".to_owned()], vec!["3-3".to_owned()]));
+        let entries = Entries::of_list(parse("*2 *2 $3 1-1 *2 $1 a $1 b *2 $3 3-3 *0 ")).unwrap();
+        assert_eq!(ids(&entries), (vec!["1-1".to_owned(), "3-3".to_owned()], vec![]));
+        assert_eq!((entries.present[0].deliveries, entries.present[0].failed), (1, 0));
     }
 
     #[test]
-    fn counts_attempts() {
-        let (_, mut entries) = Entries::of_claim(parse("*2 $3 0-0 *2 *2 $3 1-1 *0 *2 $3 2-2 *0 ")).unwrap();
-        let pending = Pending::of_answer(parse("*1 *4 $3 1-1 $1 c :5 :7 ")).unwrap();
-        entries.count_attempts(&pending);
-        assert_eq!(entries.present.iter().map(|entry| entry.attempt).collect::<Vec<_>>(), [7, 2]);
+    fn reads_what_is_pending() {
+        let pending = Pending::of_answer(parse("*2 *4 $3 1-1 $1 c :5 :7 *4 $3 2-2 $1 c :-1 :0 ")).unwrap();
+        let facts: Vec<_> = pending.iter().map(|pending| (pending.idle.as_millis(), pending.deliveries)).collect();
+        assert_eq!(facts, [(5, 7), (0, 0)]);
     }
 
     #[test]
@@ -308,7 +295,7 @@ mod tests {
         for answer in ["+OK ", "*1 :1 ", "*1 *2 $1 s :1 ", "*1 *2 $1 s *1 *2 $1 x *0 "] {
             assert!(Entries::of_read(parse(answer)).is_err(), "{answer}");
         }
-        assert!(Entries::of_claim(parse("*1 $1 x ")).is_err());
+        assert!(Entries::of_list(parse("*1 $1 x ")).is_err());
         assert!(Pending::of_answer(parse("*1 *4 $3 1-1 $1 c :5 $1 x ")).is_err());
     }
 

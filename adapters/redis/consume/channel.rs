@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use super::super::connection::backoff::Backoff;
 use super::super::connection::entry::{Entry, EntryId};
 use super::super::error::SYSTEM;
-use super::delivery::Generation;
+use super::delivery::Membership;
 use super::source::{Batch, Event};
 use super::window::Window;
 
@@ -27,6 +27,8 @@ const NAMED: usize = 5;
 pub(super) struct EntryChannel {
     events: mpsc::Sender<Event>,
     closing: CancellationToken,
+    /// Cancelled when the subscription is to take no more messages.
+    stopping: CancellationToken,
     window: Arc<Window>,
     stream: String,
 }
@@ -38,7 +40,13 @@ impl EntryChannel {
         window: Arc<Window>,
         stream: &str,
     ) -> Self {
-        Self { events, closing, window, stream: stream.to_owned() }
+        Self { events, closing, stopping: CancellationToken::new(), window, stream: stream.to_owned() }
+    }
+
+    /// Returns the action that stops the intake.
+    pub(super) fn stop(&self) -> impl FnOnce() + Send + use<> {
+        let stopping = self.stopping.clone();
+        move || stopping.cancel()
     }
 
     pub(super) fn window(&self) -> &Arc<Window> {
@@ -55,10 +63,17 @@ impl EntryChannel {
         self.events.is_closed()
     }
 
-    /// Completes when no more entries are to be read: the broker is closed or the stream dropped.
+    /// Returns `true` if no more entries are to be read: the broker is closed, or the stream is
+    /// stopped or dropped.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.is_closing() || self.is_abandoned() || self.stopping.is_cancelled()
+    }
+
+    /// Completes when no more entries are to be read.
     pub(super) async fn stopped(&self) {
         tokio::select! {
             () = self.closing.cancelled() => {}
+            () = self.stopping.cancelled() => {}
             () = self.events.closed() => {}
         }
     }
@@ -68,12 +83,18 @@ impl EntryChannel {
         self.closing.cancelled().await;
     }
 
-    /// Hands entries over. There is room for as many batches as the window has places, so this does
-    /// not wait.
-    pub(super) async fn hand_over(&self, generation: &Arc<Generation>, entries: Vec<Entry>) {
+    /// Completes when the stream is dropped.
+    pub(super) async fn abandoned(&self) {
+        self.events.closed().await;
+    }
+
+    /// Hands entries over, which `member` holds if they are to be acknowledged. There is room for as
+    /// many batches as the window has places, so this does not wait.
+    pub(super) async fn hand_over(&self, member: Option<&Arc<Membership>>, entries: Vec<Entry>) {
         if !entries.is_empty() {
+            let batch = Batch::new(Arc::clone(&self.window), member.cloned(), entries);
             // An error means that the stream is gone; the batch then gives back its places.
-            let _ = self.events.send(Event::Batch(Batch::new(Arc::clone(generation), entries))).await;
+            let _ = self.events.send(Event::Batch(batch)).await;
         }
     }
 
@@ -127,7 +148,8 @@ impl Outage {
             channel.report(explain(error));
         }
         tokio::select! {
-            () = channel.stopped() => false,
+            () = channel.closed() => false,
+            () = channel.abandoned() => false,
             () = tokio::time::sleep(self.backoff.pause()) => true,
         }
     }
@@ -142,7 +164,7 @@ impl Outage {
 fn explain(error: Error) -> Error {
     match error.kind() {
         kind @ (ErrorKind::Unavailable | ErrorKind::Timeout) => {
-            let message = "the connection is lost and is being restored; unsettled messages are redelivered";
+            let message = "the connection is lost and is being restored";
             Error::new(kind, message).with_source(error)
         }
         _ => error,

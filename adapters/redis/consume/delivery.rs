@@ -1,91 +1,52 @@
-//! The handle of a delivery, and the state that all deliveries of one generation share.
+//! The handle of a delivery, and the state that all deliveries of one member share.
 
 use crate::names::attribute;
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use crate::driver::{AttributeValue, Confirmation, Confirmer, DeliveryHandle, Disposition, Tenure};
 use crate::error::{Error, ErrorKind};
 
 use super::super::connection::entry::EntryId;
 use super::super::error::SYSTEM;
-use super::window::Window;
+use super::holdings::{Claim, Holdings, Place};
 
-/// The state shared by deliveries that were read over the same connections.
-///
-/// Once these connections are lost, settlements are no longer received, so a handle of this
-/// generation cannot settle its delivery.
-pub(super) struct Generation {
-    window: Arc<Window>,
-    /// The queue to the task that acknowledges; `None` if no acknowledgement is needed.
-    settlements: Option<mpsc::Sender<Settlement>>,
-    /// Entries that were dropped unsettled. They are no longer renewed, so that some member claims
-    /// them.
-    abandoned: Mutex<HashSet<EntryId>>,
-    tenure: Tenure,
+/// The state shared by the deliveries of one member of a group, over all its connections.
+pub(super) struct Membership {
+    pub(super) holdings: Holdings,
+    /// The queue to the task that acknowledges.
+    settlements: mpsc::Sender<Settlement>,
 }
 
-impl Generation {
-    pub(super) fn new(window: Arc<Window>, settlements: Option<mpsc::Sender<Settlement>>) -> Self {
-        Self { window, settlements, abandoned: Mutex::default(), tenure: Tenure::new() }
-    }
-
-    pub(super) fn window(&self) -> &Window {
-        &self.window
-    }
-
-    /// Returns the tenure of its deliveries.
-    pub(super) fn tenure(&self) -> Tenure {
-        self.tenure.clone()
-    }
-
-    /// Ends the tenure of its deliveries: its connections are lost.
-    pub(super) fn end(&self) {
-        self.tenure.end();
-    }
-
-    /// Returns `true` if its deliveries can no longer be settled.
-    pub(super) fn is_over(&self) -> bool {
-        self.settlements.as_ref().is_some_and(mpsc::Sender::is_closed)
-    }
-
-    /// Returns `true` if the entry was dropped unsettled.
-    pub(super) fn is_abandoned(&self, id: EntryId) -> bool {
-        self.abandoned.lock().contains(&id)
-    }
-
-    /// Records that the entry was claimed and is delivered again.
-    pub(super) fn reclaim(&self, id: EntryId) {
-        self.abandoned.lock().remove(&id);
+impl Membership {
+    pub(super) fn new(settlements: mpsc::Sender<Settlement>) -> Self {
+        Self { holdings: Holdings::default(), settlements }
     }
 }
 
-/// A delivery to acknowledge, and the receiver of the result. It is dropped if its connection is
-/// gone.
+/// A delivery to acknowledge, and the receiver of the result. If it is dropped, the member is gone.
 pub(super) struct Settlement {
-    delivery: Box<Held>,
+    owned: Owned,
     confirmer: Option<Confirmer<()>>,
 }
 
 impl Settlement {
-    pub(super) fn id(&self) -> EntryId {
-        self.delivery.id
+    pub(super) fn claim(&self) -> Claim {
+        self.owned.claim
     }
 
-    /// Returns the time at which the server was last known to count the entry as this member's.
-    pub(super) fn since(&self) -> Instant {
-        self.delivery.since
+    /// Returns `true` if the entry is known to be no longer this member's.
+    pub(super) fn is_lost(&self) -> bool {
+        self.owned.tenure.is_over()
     }
 
     /// Marks the delivery as settled, or no longer to be settled, and returns the receiver of the
     /// result.
     pub(super) fn end(mut self) -> Option<Confirmer<()>> {
-        self.delivery.settled = true;
+        self.owned.membership.holdings.remove(self.owned.claim);
+        self.owned.place = None;
         self.confirmer.take()
     }
 }
@@ -100,59 +61,100 @@ impl Drop for Settlement {
 
 /// The handle of a delivery. It takes up a place in the window until it is dropped; settling drops
 /// it at the end.
-pub(super) struct Held {
-    generation: Arc<Generation>,
-    id: EntryId,
-    since: Instant,
-    settled: bool,
+pub(super) enum Held {
+    /// Read without acknowledgement.
+    Free { id: EntryId, _place: Place },
+    /// Pending with this member until it is settled.
+    Owned(Owned),
 }
 
-impl Held {
-    pub(super) fn new(generation: Arc<Generation>, id: EntryId, since: Instant) -> Self {
-        Self { generation, id, since, settled: false }
+/// An entry that is this member's to settle. Dropping it gives the entry back.
+pub(super) struct Owned {
+    membership: Arc<Membership>,
+    claim: Claim,
+    tenure: Tenure,
+    /// `None` once it is settled or given back.
+    place: Option<Place>,
+}
+
+impl Owned {
+    pub(super) fn new(membership: Arc<Membership>, claim: Claim, tenure: Tenure, place: Place) -> Self {
+        Self { membership, claim, tenure, place: Some(place) }
+    }
+
+    fn acknowledge(self) -> Confirmation<()> {
+        if self.tenure.is_over() {
+            return Confirmation::ready(Err(lost()));
+        }
+        let (confirmer, confirmation) = Confirmation::pending();
+        let settlements = self.membership.settlements.clone();
+        // The queue has a place for each delivery of the window, so this fails only if the member
+        // is gone. The settlement then answers by being dropped.
+        let _ = settlements.try_send(Settlement { owned: self, confirmer: Some(confirmer) });
+        confirmation
+    }
+
+    fn give_back(mut self) -> Confirmation<()> {
+        let (confirmer, confirmation) = Confirmation::pending();
+        let place = self.place.take();
+        let refused = self.membership.holdings.give_back(self.claim, false, place, Some(confirmer));
+        if let Some(confirmer) = refused {
+            confirmer.confirm(Err(lost()));
+        }
+        confirmation
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.membership.holdings.give_back(self.claim, true, Some(place), None);
+        }
     }
 }
 
 impl DeliveryHandle for Held {
-    fn settle(mut self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
-        if !matches!(disposition, Disposition::Ack | Disposition::Discard) {
-            let message = "Redis does not redeliver at once; the message is redelivered when it is claimed";
-            return Confirmation::ready(Err(Error::new(ErrorKind::Unsupported, message).with_system(SYSTEM)));
+    fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
+        match (disposition, *self) {
+            (Disposition::Retry(_), _) => {
+                let message = "Redis does not redeliver at once; the message is redelivered when it is claimed";
+                Confirmation::ready(Err(Error::new(ErrorKind::Unsupported, message).with_system(SYSTEM)))
+            }
+            (_, Self::Free { .. }) => Confirmation::ready(Ok(())),
+            (Disposition::Ack | Disposition::Discard, Self::Owned(owned)) => owned.acknowledge(),
+            (Disposition::GiveBack, Self::Owned(owned)) => owned.give_back(),
         }
-        let Some(settlements) = self.generation.settlements.clone() else {
-            self.settled = true;
-            return Confirmation::ready(Ok(()));
-        };
-        let (confirmer, confirmation) = Confirmation::pending();
-        // The queue has a place for each delivery of the window, so this fails only if the
-        // generation is over. The settlement then answers by being dropped.
-        let _ = settlements.try_send(Settlement { delivery: self, confirmer: Some(confirmer) });
-        confirmation
+    }
+
+    fn failed(&self, attempts: u32) {
+        if let Self::Owned(owned) = self {
+            owned.membership.holdings.fail(owned.claim, attempts);
+        }
     }
 
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
-        visit(attribute::REDIS_ENTRY_ID, AttributeValue::Text(self.id.to_string().into()));
+        visit(attribute::REDIS_ENTRY_ID, AttributeValue::Text(self.id().to_string().into()));
     }
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        if !self.settled && !self.generation.is_over() {
-            self.generation.abandoned.lock().insert(self.id);
+impl Held {
+    fn id(&self) -> EntryId {
+        match self {
+            Self::Free { id, .. } => *id,
+            Self::Owned(owned) => owned.claim.id,
         }
-        self.generation.window.release(1);
     }
 }
 
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Held").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 
 /// Returns the error for a delivery that is no longer this member's to settle.
 pub(super) fn lost() -> Error {
     let message =
-        "the delivery no longer belongs to this consumer: its connection is gone, or another member took it over";
+        "the delivery no longer belongs to this consumer: it was closed, or another member took the message over";
     Error::new(ErrorKind::SettlementLost, message).with_system(SYSTEM)
 }

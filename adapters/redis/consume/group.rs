@@ -1,7 +1,5 @@
-//! A member of a consumer group: reads, delivers, keeps unsettled entries, and takes over entries
-//! that other members left.
+//! A member of a consumer group: reads and delivers, over connections that it restores.
 
-use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +16,11 @@ use super::super::connection::commands::Member;
 use super::super::connection::entry::{Entries, EntryId};
 use super::super::consume::{LONGEST_WAIT, window::Window};
 use super::super::error::{command_failed, unexpected_reply};
-use super::super::topology::ensure_group;
+use super::super::topology::{ensure_group, join};
 use super::channel::{EntryChannel, Outage};
-use super::delivery::Generation;
+use super::delivery::Membership;
 use super::pending::{PendingEntries, leave};
-use super::settle::{Settler, Signals};
-
-/// Number of times in one `claim_idle` that a member renews its entries and looks for those that
-/// other members left.
-const ROUNDS: u32 = 4;
+use super::settle::{Settler, Signals, Unsettled};
 
 /// Time to wait for a read that the server was asked to end, before asking again.
 const UNBLOCK_AGAIN: Duration = Duration::from_millis(50);
@@ -39,7 +33,7 @@ pub(super) struct GroupTask {
     start: EntryId,
 }
 
-/// The two connections of a generation: reads wait on one of them, and acknowledgements must not
+/// The two connections of a member: reads wait on one of them, and acknowledgements must not
 /// wait behind them.
 pub(super) struct Links {
     reader: Connection,
@@ -53,19 +47,25 @@ impl GroupTask {
         Self { config, channel, member, start }
     }
 
-    /// Completes the connections of a generation, of which the reader's exists.
+    /// Completes the connections of a member, of which the reader's exists.
     pub(super) async fn complete(&self, mut reader: Connection) -> Result<Links> {
         let mut who = cmd("CLIENT");
         who.arg("ID");
         let answer = reader.call(&who).await.map_err(|error| command_failed("ask for the connection's id", error))?;
         let Value::Int(reader_id) = answer else { return Err(unexpected_reply("ask for the connection's id")) };
-        let settler = Connection::open(&self.config, Duration::ZERO).await?;
+        let mut settler = Connection::open(&self.config, Duration::ZERO).await?;
+        join(&mut settler, &self.member).await?;
         Ok(Links { reader, settler, reader_id })
     }
 
     pub(super) async fn run(self, mut links: Links) {
+        let (settlements, requests) = mpsc::channel(self.channel.window().limit());
+        let membership = Arc::new(Membership::new(settlements));
+        let mut unsettled = Unsettled::new(requests);
+        let _ends = EndsTenure(&membership);
         let mut outage = Outage::none();
-        while let Err(error) = self.serve(links).await {
+        while let Err(error) = self.serve(links, &membership, &mut unsettled).await {
+            membership.holdings.forget_waiting();
             match self.restore(&mut outage, error).await {
                 Some(restored) => links = restored,
                 None => return,
@@ -73,30 +73,31 @@ impl GroupTask {
         }
     }
 
-    /// Serves one generation: from its connections until they are lost or the subscription ends.
-    async fn serve(&self, links: Links) -> Result<()> {
+    /// Serves over a pair of connections, until they are lost or the subscription ends.
+    async fn serve(&self, links: Links, membership: &Arc<Membership>, unsettled: &mut Unsettled) -> Result<()> {
         let Links { mut reader, mut settler, reader_id } = links;
-        let window = self.channel.window();
-        let (settlements, requests) = mpsc::channel(window.limit());
-        let generation = Arc::new(Generation::new(Arc::clone(window), Some(settlements)));
+        let claim_idle = self.config.claim_idle;
         let signals = Signals::default();
-        let settling = Settler {
+        let mut settling = Settler {
             connection: &mut settler,
             member: &self.member,
-            claim_idle: self.config.claim_idle,
+            channel: &self.channel,
+            membership,
+            claim_idle,
             signals: &signals,
             reader_id,
-            flights: VecDeque::new(),
+            unsettled,
         };
+        settling.begin().await?;
         let receiving = Receiver {
             task: self,
-            pending_entries: PendingEntries::new(&self.member, &self.channel, &generation, self.config.claim_idle),
-            generation: &generation,
+            pending_entries: PendingEntries::new(&self.member, &self.channel, membership, claim_idle),
+            membership,
             signals: &signals,
         };
-        let _ends = EndsTenure(&generation);
-        tokio::try_join!(receiving.run(&mut reader), settling.run(requests))?;
-        leave(&mut settler, &self.member, self.config.claim_idle).await
+        tokio::try_join!(receiving.run(&mut reader), settling.run())?;
+        membership.holdings.end();
+        leave(&mut settler, &self.member, claim_idle).await
     }
 
     async fn restore(&self, outage: &mut Outage, mut error: Error) -> Option<Links> {
@@ -119,55 +120,38 @@ impl GroupTask {
     }
 }
 
-/// Ends the tenure of a generation's deliveries when it is dropped.
-struct EndsTenure<'a>(&'a Generation);
+/// Ends the tenure of a member's deliveries when it is dropped.
+struct EndsTenure<'a>(&'a Membership);
 
 impl Drop for EndsTenure<'_> {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.holdings.end();
     }
 }
 
-/// The reading half of a generation.
+/// The reading half of a member, over one connection.
 struct Receiver<'a> {
     task: &'a GroupTask,
     pending_entries: PendingEntries<'a>,
-    generation: &'a Arc<Generation>,
+    membership: &'a Arc<Membership>,
     signals: &'a Signals,
 }
 
 impl Receiver<'_> {
     async fn run(mut self, reader: &mut Connection) -> Result<()> {
-        let round = self.task.config.claim_idle / ROUNDS;
-        let mut next_round = Instant::now();
-        // Entries that were delivered to this member over earlier connections come first.
-        let mut own = Some(EntryId::ZERO);
-        while !self.is_over() {
-            if Instant::now() >= next_round {
-                self.pending_entries.renew(reader, round).await?;
-                if own.is_none() && !self.channel().is_abandoned() {
-                    self.pending_entries.claim(reader).await?;
+        while !self.channel().is_stopped() {
+            self.pending_entries.take(reader).await?;
+            let until = self.pending_entries.next();
+            match self.window().worth_reading() {
+                0 => self.wait(until).await,
+                room => {
+                    let entries = self.read_new(reader, room, until).await?;
+                    self.channel().hand_over(Some(self.membership), entries.present).await;
                 }
-                next_round = Instant::now() + round;
             }
-            let room = if self.channel().is_abandoned() { 0 } else { self.window().worth_reading() };
-            if room == 0 {
-                self.wait(next_round).await;
-                continue;
-            }
-            let entries = match own {
-                None => self.read_new(reader, room, next_round).await?,
-                Some(after) => {
-                    let (entries, last) = self.pending_entries.read_own(reader, room, after).await?;
-                    own = last;
-                    if own.is_none() {
-                        next_round = Instant::now();
-                    }
-                    entries
-                }
-            };
-            self.channel().hand_over(self.generation, entries.present).await;
         }
+        self.membership.holdings.give_back_waiting();
+        self.outlast().await;
         self.signals.done.cancel();
         Ok(())
     }
@@ -180,28 +164,26 @@ impl Receiver<'_> {
         self.task.channel.window()
     }
 
-    /// Returns `true` if no work is left: the broker is closed, or the stream is dropped and
-    /// everything is settled.
-    fn is_over(&self) -> bool {
-        self.channel().is_closing() || (self.channel().is_abandoned() && self.window().is_idle())
+    /// Waits until there may be room, it is time to take entries, or the subscription stops.
+    async fn wait(&self, until: Instant) {
+        tokio::select! {
+            () = self.window().changed() => {}
+            () = self.channel().stopped() => {}
+            () = tokio::time::sleep_until(until) => {}
+        }
     }
 
-    /// Waits until there may be room, the round is over, or the subscription ends.
-    async fn wait(&self, until: Instant) {
-        let channel = self.channel();
-        let changed = self.window().changed();
-        if channel.is_abandoned() {
-            tokio::select! {
-                () = changed => {}
-                () = channel.closed() => {}
-                () = tokio::time::sleep_until(until) => {}
+    /// Waits until the broker is closed, or the stream is dropped and everything is settled.
+    async fn outlast(&self) {
+        let settled = async {
+            self.channel().abandoned().await;
+            while !self.window().is_idle() {
+                self.window().changed().await;
             }
-        } else {
-            tokio::select! {
-                () = changed => {}
-                () = channel.stopped() => {}
-                () = tokio::time::sleep_until(until) => {}
-            }
+        };
+        tokio::select! {
+            () = settled => {}
+            () = self.channel().closed() => {}
         }
     }
 

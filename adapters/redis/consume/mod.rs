@@ -1,12 +1,15 @@
 //! Consuming: subscriptions, each with its own task and connections.
 
+mod attempts;
 mod channel;
 mod delivery;
 mod group;
+mod holdings;
 mod pending;
 mod reader;
 mod settle;
 mod source;
+mod thread;
 mod window;
 
 use crate::names::attribute;
@@ -33,6 +36,8 @@ use reader::{Position, ReaderTask};
 use source::Deliveries;
 use window::Window;
 
+pub(super) use thread::MemberThread;
+
 /// The prefix of the names of this library's consumers. No name is the prefix of another: all end
 /// in 16 digits.
 pub(super) const CONSUMER_PREFIX: &str = "traced-broker-";
@@ -46,22 +51,27 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Maximum number of reports of trouble that wait to be delivered; further ones are only logged.
 const MAX_REPORTS: usize = 16;
 
-/// Starts a subscription.
+/// Returns `true` if the subscription must renew its entries.
+pub(super) fn renews(subscription: &Subscription) -> bool {
+    subscription.group_name().is_some() && subscription.guarantee() == Guarantee::AtLeastOnce
+}
+
+/// Starts a subscription, whose tasks run on the current runtime.
 pub(super) async fn subscribe(
-    config: &Arc<Config>,
-    subscription: &Subscription,
-    closing: &CancellationToken,
-    tasks: &TaskTracker,
+    config: Arc<Config>,
+    subscription: Subscription,
+    closing: CancellationToken,
+    tasks: TaskTracker,
 ) -> Result<Source> {
     let window = Arc::new(Window::new(subscription.prefetch_limit()));
     let (events, receiver) = mpsc::channel(subscription.prefetch_limit() + MAX_REPORTS);
-    let channel = EntryChannel::new(events, closing.clone(), Arc::clone(&window), subscription.topic());
-    let stream = subscription.topic();
-    let mut reader = Connection::open(config, LONGEST_WAIT).await?;
+    let channel = EntryChannel::new(events, closing, Arc::clone(&window), subscription.topic());
+    let (stop, stream) = (channel.stop(), subscription.topic());
+    let mut reader = Connection::open(&config, LONGEST_WAIT).await?;
     let start = topology::start(&mut reader, config.topology, stream, subscription.start_position()).await?;
     let destination = match subscription.group_name() {
         None => {
-            let task = ReaderTask::new(Arc::clone(config), channel, Position::after(stream, start));
+            let task = ReaderTask::new(config, channel, Position::after(stream, start));
             tasks.spawn(task.run(reader));
             Destination::new()
         }
@@ -70,18 +80,18 @@ pub(super) async fn subscribe(
             topology::ensure_group(&mut reader, config.topology, &member, start).await?;
             let destination = Destination::new().with_attribute(attribute::REDIS_CONSUMER_NAME, &*member.consumer);
             topology::tidy(&mut reader, &member, CONSUMER_PREFIX, config.claim_idle * TIDY_AFTER).await?;
-            if subscription.guarantee() == Guarantee::AtMostOnce {
-                let task = ReaderTask::new(Arc::clone(config), channel, Position::of_group(member, start));
-                tasks.spawn(task.run(reader));
-            } else {
-                let task = GroupTask::new(Arc::clone(config), channel, member, start);
+            if renews(&subscription) {
+                let task = GroupTask::new(config, channel, member, start);
                 let links = task.complete(reader).await?;
                 tasks.spawn(task.run(links));
+            } else {
+                let task = ReaderTask::new(config, channel, Position::of_group(member, start));
+                tasks.spawn(task.run(reader));
             }
             destination
         }
     };
-    Ok(Source::new(destination, Deliveries::new(receiver)))
+    Ok(Source::new(destination, Deliveries::new(receiver)).on_stop(stop))
 }
 
 /// Returns a name that no other subscription has, here or elsewhere, kept for as long as the

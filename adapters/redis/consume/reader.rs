@@ -15,7 +15,6 @@ use super::super::error::command_failed;
 use super::super::topology::{ensure_group, tidy};
 use super::LONGEST_WAIT;
 use super::channel::{EntryChannel, Outage};
-use super::delivery::Generation;
 
 /// The position of a reader.
 pub(super) enum Position {
@@ -53,13 +52,11 @@ pub(super) struct ReaderTask {
     config: Arc<Config>,
     channel: EntryChannel,
     position: Position,
-    generation: Arc<Generation>,
 }
 
 impl ReaderTask {
     pub(super) fn new(config: Arc<Config>, channel: EntryChannel, position: Position) -> Self {
-        let generation = Arc::new(Generation::new(Arc::clone(channel.window()), None));
-        Self { config, channel, position, generation }
+        Self { config, channel, position }
     }
 
     pub(super) async fn run(mut self, mut connection: Connection) {
@@ -100,7 +97,7 @@ impl ReaderTask {
                 entries = connection.read(&command) => entries.map_err(|error| command_failed("read the stream", error))?,
             };
             self.position.advance(&entries);
-            self.channel.hand_over(&self.generation, entries.present).await;
+            self.channel.hand_over(None, entries.present).await;
         }
     }
 

@@ -7,14 +7,15 @@ use std::vec;
 
 use futures_core::Stream;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
-use crate::driver::Inbound;
+use crate::driver::{Inbound, Tenure};
 use crate::error::{Error, Result};
 
 use super::super::connection::entry::Entry;
 use super::super::headers;
-use super::delivery::{Generation, Held};
+use super::delivery::{Held, Membership, Owned};
+use super::holdings::{Claim, HandOut, Place};
+use super::window::Window;
 
 /// An event from the task that reads.
 pub(super) enum Event {
@@ -24,42 +25,58 @@ pub(super) enum Event {
 
 /// Entries that were read together, with their places in the window.
 pub(super) struct Batch {
-    generation: Arc<Generation>,
-    received: Instant,
+    window: Arc<Window>,
+    /// The member that holds the entries, and the epoch of this reading; `None` if they need no
+    /// acknowledgement.
+    member: Option<(Arc<Membership>, u64)>,
     entries: vec::IntoIter<Entry>,
 }
 
 impl Batch {
-    pub(super) fn new(generation: Arc<Generation>, entries: Vec<Entry>) -> Self {
-        generation.window().take(entries.len());
-        Self { generation, received: Instant::now(), entries: entries.into_iter() }
+    pub(super) fn new(window: Arc<Window>, member: Option<Arc<Membership>>, entries: Vec<Entry>) -> Self {
+        window.take(entries.len());
+        let member = member.map(|member| {
+            let epoch = member.holdings.enter(&entries);
+            (member, epoch)
+        });
+        Self { window, member, entries: entries.into_iter() }
     }
 
-    /// Returns the next message. `None` at the end, and if it could no longer be settled: it is
-    /// redelivered with the next generation.
+    /// Returns the next message, without those that were given back or lost while they waited.
     fn next(&mut self) -> Option<Inbound> {
-        if self.generation.is_over() {
-            return None;
+        loop {
+            let entry = self.entries.next()?;
+            self.window.hand_out(1);
+            let place = Place::taken(&self.window);
+            let Some((membership, epoch)) = &self.member else {
+                return Some(inbound(&entry, Tenure::new(), None, Held::Free { id: entry.id, _place: place }));
+            };
+            let claim = Claim { id: entry.id, epoch: *epoch };
+            if let Some(HandOut { tenure, failed, deliveries }) = membership.holdings.hand_out(claim) {
+                let owned = Owned::new(Arc::clone(membership), claim, tenure.clone(), place);
+                let inbound = inbound(&entry, tenure, Some(deliveries), Held::Owned(owned));
+                return Some(Inbound { attempt: failed.saturating_add(1), ..inbound });
+            }
         }
-        let Entry { id, fields, attempt } = self.entries.next()?;
-        self.generation.window().hand_out(1);
-        let handle = Box::new(Held::new(Arc::clone(&self.generation), id, self.received));
-        let fields = headers::read(&fields);
-        Some(Inbound {
-            payload: Some(fields.payload.unwrap_or_default()),
-            key: fields.key,
-            id: Some(fields.id.unwrap_or_else(|| id.to_text())),
-            headers: fields.headers,
-            unreadable_headers: fields.unreadable,
-            attempt,
-            deliveries: Some(attempt),
-            timestamp: id.timestamp(),
-            partition: None,
-            offset: None,
-            native: None,
-            tenure: self.generation.tenure(),
-            handle,
-        })
+    }
+}
+
+fn inbound(entry: &Entry, tenure: Tenure, deliveries: Option<u32>, handle: Held) -> Inbound {
+    let fields = headers::read(&entry.fields);
+    Inbound {
+        payload: Some(fields.payload.unwrap_or_default()),
+        key: fields.key,
+        id: Some(fields.id.unwrap_or_else(|| entry.id.to_text())),
+        headers: fields.headers,
+        unreadable_headers: fields.unreadable,
+        attempt: 1,
+        deliveries,
+        timestamp: entry.id.timestamp(),
+        partition: None,
+        offset: None,
+        native: None,
+        tenure,
+        handle: Box::new(handle),
     }
 }
 
@@ -67,8 +84,8 @@ impl Drop for Batch {
     fn drop(&mut self) {
         let left = self.entries.len();
         if left > 0 {
-            self.generation.window().hand_out(left);
-            self.generation.window().release(left);
+            self.window.hand_out(left);
+            self.window.release(left);
         }
     }
 }

@@ -49,25 +49,25 @@
 //!
 //! ## Consuming
 //! Messages are consumed at least once. The server performs retries, also delayed ones, and later
-//! messages pass a delayed one. The timestamp is the server's, and the offset is the sequence in the
-//! stream. While this process lives, it asks for more time for unsettled messages, so `ack_wait` does
-//! not limit handlers. It does so on a thread of its own, where the connections are read and written
-//! too: handlers that block or compute do not make the server redeliver. If the process is stopped
-//! for longer than `ack_wait`, a warning is logged, and the deliveries are lost.
+//! messages pass a delayed one. The timestamp is the server's, and the offset is the sequence in
+//! the stream. While this process lives, it asks for more time for unsettled messages, so
+//! `ack_wait` does not limit handlers. It does so on a thread of its own, where the connections are
+//! read and written too: handlers that block or compute do not make the server redeliver. If the
+//! process is stopped for longer than `ack_wait`, a warning is logged, and the deliveries are lost.
 //!
 //! ## Attempts
 //! The attempt is the number of retries that were asked for, plus one. The server counts hand-outs,
-//! which is more: fetched ahead, given back, or redelivered after a lost connection. So the failures
-//! of a group are kept in the stream `STREAM@tries`, in one small message for each message that
-//! failed and is unsettled. The stream is created at the first retry. It is written before the server
-//! is asked for the retry, and read when a message comes that was handed out before; a message that
-//! does not fail costs nothing. A record is deleted when its message is settled, and expires after 30
-//! days. It does not count for a group that is created again or moved.
+//! which is more: fetched ahead, given back, or redelivered after a lost connection. So the
+//! failures of a group are kept in the stream `STREAM@tries`, in one small message for each message
+//! that failed and is unsettled. The stream is created at the first retry. It is written before the
+//! server is asked for the retry, and read when a message comes that was handed out before; a
+//! message that does not fail costs nothing. A record is deleted when its message is settled, and
+//! expires after 30 days. It does not count for a group that is created again or moved.
 //!
-//! If the stream cannot be used (no permission, or missing with `topology=check`), this process counts
-//! alone, up to 16,384 messages of a group, and logs a warning once. Readers without a group count in
-//! this process too. A server that is killed may hand a message out as new, because it writes its
-//! counts a moment after the delivery; the attempt is then 1 again.
+//! If the stream cannot be used (no permission, or missing with `topology=check`), this process
+//! counts alone, up to 16,384 messages of a group, and logs a warning once. Readers without a group
+//! count in this process too. A server that is killed may hand a message out as new, because it
+//! writes its counts a moment after the delivery; the attempt is then 1 again.
 //!
 //! ## Settlement
 //! With `ack=send`, a settlement that is on its way when the connection breaks is lost, and the

@@ -248,8 +248,8 @@ async fn core_nats_has_no_positions() {
     }
 }
 
-/// A consumer that is created again keeps every setting of its operator, also those that this library
-/// does not know.
+/// A consumer that is created again keeps every setting of its operator, also those that this
+/// library does not know.
 #[tokio::test]
 async fn a_group_that_is_recreated_keeps_its_settings() {
     let nats = kit::connect().await;

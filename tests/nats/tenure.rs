@@ -58,7 +58,7 @@ async fn ends_with_a_close() {
     assert!(held.tenure.is_over());
 }
 
-/// What a member that stops has fetched goes to others at once, and what it was handed stays its own.
+/// A member that stops gives back its fetched messages at once, and keeps those that it was handed.
 #[tokio::test]
 async fn a_member_that_stops_takes_no_more_and_finishes_what_it_has() {
     let (nats, other) = (kit::connect().await, kit::connect().await);

@@ -1,8 +1,8 @@
 //! Descriptions of streams and consumers, as the server gives them: the fields that are used here.
 //!
-//! They are read from JSON values, not by derived code for the client's types: the configurations of
-//! JetStream have a hundred fields, of which fifteen matter here, and code for all of them would be
-//! a fifth of this library.
+//! They are read from JSON values, not by derived code for the client's types: the configurations
+//! of JetStream have a hundred fields, of which fifteen matter here, and code for all of them would
+//! be a fifth of this library.
 
 use std::time::Duration;
 

@@ -67,8 +67,8 @@ impl Link {
         drop(self.retries.spawn_on(retry, self.background.runtime()));
     }
 
-    /// Waits until all retries have been sent, or the time is over. Messages whose retry is not sent
-    /// are redelivered after `ack_wait`.
+    /// Waits until all retries have been sent, or the time is over. Messages whose retry is not
+    /// sent are redelivered after `ack_wait`.
     pub(crate) async fn retried(&self, patience: Duration) {
         self.retries.close();
         let _ = timeout(patience, self.retries.wait()).await;

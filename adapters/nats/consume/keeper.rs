@@ -1,7 +1,7 @@
 //! Keeps unsettled deliveries from being redelivered, and notices when they are lost.
 //!
-//! This runs on the thread of the clients, so that it goes on while handlers block the threads of the
-//! application, and while the subscription is not polled.
+//! This runs on the thread of the clients, so that it goes on while handlers block the threads of
+//! the application, and while the subscription is not polled.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -49,8 +49,9 @@ async fn keep(session: Weak<Session>, period: Duration) {
     }
 }
 
-/// Asks for an answer to a renewal: if there is none to give it, the consumer may have been deleted.
-/// While messages are requested the server says so by itself, but not to a member that is busy.
+/// Asks for an answer to a renewal: if there is none to give it, the consumer may have been
+/// deleted. While messages are requested the server says so by itself, but not to a member that is
+/// busy.
 async fn check(session: Weak<Session>, reply: Subject) {
     let Some(confirmation) = session.upgrade().map(|session| session.link.confirm(reply, "+WPI".into())) else {
         return;

@@ -78,6 +78,8 @@ pub(crate) struct Session {
     found: bool,
     state: Arc<Mutex<State>>,
     attempts: Arc<Attempts>,
+    /// Held while the session leaves: a second call waits for what the first one gives back.
+    leaving: tokio::sync::Mutex<()>,
 }
 
 /// The parts of a new session.
@@ -120,8 +122,20 @@ impl Session {
         let request = window.take_request(false);
         let state = Arc::new(Mutex::new(State::new(subscriber, ready, window, Arc::clone(&attempts))));
         let (health, since) = (Health::of(client.clone()), Instant::now());
-        let session =
-            Arc::new(Self { link, client, health, epoch, inbox, confirm, consumer, since, found, state, attempts });
+        let session = Arc::new(Self {
+            link,
+            client,
+            health,
+            epoch,
+            inbox,
+            confirm,
+            consumer,
+            since,
+            found,
+            state,
+            attempts,
+            leaving: Default::default(),
+        });
         // From now on, the messages that were found must not be redelivered.
         for reply in replies {
             session.extend(&reply);
@@ -197,9 +211,9 @@ impl Session {
         }
     }
 
-    /// Writes down that the attempt has failed, and asks for the next one only then: the member that
-    /// gets the message reads it. If this process ends in between, the message is redelivered after
-    /// `ack_wait`, with its failure counted.
+    /// Writes down that the attempt has failed, and asks for the next one only then: the member
+    /// that gets the message reads it. If this process ends in between, the message is redelivered
+    /// after `ack_wait`, with its failure counted.
     fn retry(self: &Arc<Self>, delivery: HandedOut, reply: Subject, payload: Bytes) -> Confirmation<()> {
         let (confirmer, confirmation) = Confirmation::pending();
         let session = Arc::clone(self);
@@ -256,6 +270,7 @@ impl Session {
     /// Ends reading: messages that were not delivered go back to the group at once. Deliveries can
     /// still be settled.
     pub(crate) async fn leave(&self) {
+        let _leaving = self.leaving.lock().await;
         let subscriber = {
             let mut state = self.state.lock();
             state.leaving = true;
@@ -346,8 +361,9 @@ impl Session {
     pub(crate) fn end(&self) -> Option<u64> {
         let (out, seen) = {
             let mut state = self.state.lock();
-            state.take_unseen();
-            (state.window.close_all(), state.seen)
+            let mut out = state.take_unseen();
+            out.extend(state.window.close_all());
+            (out, state.seen)
         };
         let unsettled =
             out.iter().filter_map(|out| Tokens::read(&out.reply)).map(|tokens| tokens.stream_sequence).min();
@@ -413,8 +429,8 @@ impl Session {
 
     /// Asks the server for more time for unsettled deliveries, and reads what has arrived.
     ///
-    /// Returns one of the deliveries, if there are any, and the number of those that were not renewed
-    /// in time.
+    /// Returns one of the deliveries, if there are any, and the number of those that were not
+    /// renewed in time.
     pub(crate) fn renew(&self) -> (Option<Subject>, usize) {
         let mut state = self.state.lock();
         state.read_ahead();

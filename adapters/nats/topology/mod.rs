@@ -19,8 +19,9 @@ use crate::adapters::nats::headers::time;
 /// Maximum number of unsettled messages of a group, all members together. Members limit themselves
 /// by their prefetch; this only limits what the server remembers.
 const MAX_ACK_PENDING: u64 = 65_536;
-/// Minimum of `max_deliver` of a group, if an operator has set it. The server counts each time that it
-/// hands a message out, also when it is only fetched ahead, and drops it afterwards without a word.
+/// Minimum of `max_deliver` of a group, if an operator has set it. The server counts each time that
+/// it hands a message out, also when it is only fetched ahead, and drops it afterwards without a
+/// word.
 const MIN_DELIVERIES: u64 = 100;
 /// Time for which the server keeps the consumer of a reader without a group while it is not used.
 /// If it is still needed, it is created again at its position.

@@ -12,6 +12,7 @@
 //! | `connect_timeout` | maximum duration of connecting, subscribing, creating a topic, a ping and closing, in ms | 10000 |
 //! | `delivery_timeout` | maximum time that a publish waits for its confirmation, in ms | 30000 |
 //! | `commit_interval` | interval at which acknowledgements are sent to the broker, in ms | 1000 |
+//! | `revoke_patience` | maximum time that partitions which move to another member wait for deliveries in hand, in ms | 5000 |
 //! | `max_in_flight` | maximum number of unconfirmed publishes | 1024 |
 //! | `linger` | maximum time that a message waits for others to share its batch, in ms | 1 |
 //! | `group_protocol` | partitions are assigned by a member (`classic`) or by the broker (`consumer`, Kafka 4.0 and later) | `classic` |
@@ -162,7 +163,7 @@ use crate::names::attribute;
 pub use config::{GroupProtocol, KafkaBuilder};
 
 use connection::log::Trouble;
-use consume::poller::Control;
+use consume::control::Control;
 use publish::Publisher;
 
 /// The default port of a broker.

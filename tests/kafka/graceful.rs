@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use traced_broker::adapters::kafka::Kafka;
 use traced_broker::driver::{Disposition, Driver, Inbound, Source};
@@ -42,10 +44,9 @@ async fn join_and_leave(options: &str) {
 }
 
 async fn join_and_leave_as(kafka: Kafka, other: Kafka) {
-    const MESSAGES: u32 = 1500;
-    let topic = topic(&kafka, "graceful").await;
-    publish_spread(&kafka, &topic, 0..MESSAGES).await;
-    let (begun, mut handled) = mpsc::channel(MESSAGES as usize * 2);
+    let (kafka, topic) = (Arc::new(kafka), topic(&other, "graceful").await);
+    let (enough, load) = under_load(&kafka, &topic);
+    let (begun, mut handled) = mpsc::channel(100_000);
     let mut times: BTreeMap<u32, u32> = BTreeMap::new();
     let mut wait_for = async |of: &str, count: u32| {
         let mut seen = 0;
@@ -55,7 +56,7 @@ async fn join_and_leave_as(kafka: Kafka, other: Kafka) {
             *times.entry(number).or_default() += 1;
             seen += u32::from(member == of || of == "all");
         }
-        times.len()
+        u32::try_from(times.len()).unwrap()
     };
 
     let one = Worker::start(&kafka, &topic, "one", &begun).await;
@@ -68,7 +69,9 @@ async fn join_and_leave_as(kafka: Kafka, other: Kafka) {
     wait_for("one", 50).await;
     one.leave().await;
     let mut distinct = wait_for("three", 50).await;
-    while distinct < MESSAGES as usize {
+    enough.send(()).unwrap();
+    let published = load.await.unwrap();
+    while distinct < published {
         distinct = wait_for("all", 1).await;
     }
     three.leave().await;
@@ -81,23 +84,34 @@ async fn join_and_leave_as(kafka: Kafka, other: Kafka) {
     kafka.close().await.unwrap();
     other.close().await.unwrap();
     let all: i64 = committed(&topic, &topic, 6).into_iter().flatten().sum();
-    assert_eq!(all, i64::from(MESSAGES));
+    assert_eq!(all, i64::from(published));
 }
 
-async fn publish_spread(kafka: &Kafka, topic: &Topic, numbers: std::ops::Range<u32>) {
-    let numbers: Vec<u32> = numbers.collect();
-    for some in numbers.chunks(500) {
-        let sent: Vec<_> = some.iter().map(|n| kafka.publish(topic, keyed(&n.to_string(), n.to_string()))).collect();
-        for confirmation in sent {
-            confirmation.await.unwrap();
+/// Publishes until told that it is enough, somewhat faster than one member handles. Returns the number
+/// of messages.
+fn under_load(kafka: &Arc<Kafka>, topic: &Topic) -> (oneshot::Sender<()>, JoinHandle<u32>) {
+    let (enough, mut told) = oneshot::channel();
+    let (kafka, topic) = (Arc::clone(kafka), topic.clone());
+    let load = tokio::spawn(async move {
+        let (mut published, mut ticks) = (0, tokio::time::interval(Duration::from_millis(100)));
+        while told.try_recv().is_err() {
+            ticks.tick().await;
+            let some = published..published + 12;
+            let sent: Vec<_> = some.map(|n| kafka.publish(&topic, keyed(&n.to_string(), n.to_string()))).collect();
+            for confirmation in sent {
+                confirmation.await.unwrap();
+                published += 1;
+            }
         }
-    }
+        published
+    });
+    (enough, load)
 }
 
 /// A member that handles several messages at a time.
 struct Worker {
     leave: oneshot::Sender<()>,
-    work: tokio::task::JoinHandle<()>,
+    work: JoinHandle<()>,
 }
 
 impl Worker {

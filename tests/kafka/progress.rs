@@ -85,10 +85,11 @@ async fn progress_is_committed_while_the_position_stands_still() {
     let (mut source, first) = hold_the_first(&kafka, &topic).await;
     // Position 0; no attempts; 1999 settled messages at distance 1.
     wait_for_metadata(&servers, &topic, "traced-broker:1:A..Bv-B").await;
-    let stopped = Arc::clone(&server);
-    spawn_blocking(move || stopped.pause()).await.unwrap();
+    let paused = Arc::clone(&server);
+    spawn_blocking(move || paused.pause()).await.unwrap();
     timeout(LONG, first.tenure.over()).await.expect("the session never ends");
-    spawn_blocking(move || server.resume()).await.unwrap();
+    let resumed = Arc::clone(&server);
+    spawn_blocking(move || resumed.resume()).await.unwrap();
     assert_eq!(number(&next(&mut source).await), 0);
     assert!(is_quiet(&mut source).await);
     kafka.close().await.unwrap();

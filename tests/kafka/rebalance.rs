@@ -153,12 +153,13 @@ async fn busy_session_lost(assigns: Assigns) {
     publish_spread(&kafka, &topic, 0..60).await;
     let mut source = subscribe_with(&kafka, &topic, 8).await;
     let held = fill(&mut source, 8).await;
-    let stopped = Arc::clone(&server);
-    spawn_blocking(move || stopped.pause()).await.unwrap();
+    let paused = Arc::clone(&server);
+    spawn_blocking(move || paused.pause()).await.unwrap();
     for inbound in &held {
         timeout(LONG, inbound.tenure.over()).await.expect("the session never ends");
     }
-    spawn_blocking(move || server.resume()).await.unwrap();
+    let resumed = Arc::clone(&server);
+    spawn_blocking(move || resumed.resume()).await.unwrap();
     receive_all(&mut source, 0..60).await;
     kafka.close().await.unwrap();
 }

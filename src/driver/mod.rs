@@ -383,11 +383,11 @@ pub trait DeliveryHandle: fmt::Debug + Send + Sync {
     /// often dropped unread.
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()>;
 
-    /// Records that handlers have failed this many times on the message, which stays in hand. A
-    /// driver whose broker does not redeliver by itself, and that can keep the count where the next
-    /// consumer finds it, does so, and hands the message out with a higher
-    /// [`attempt`](Inbound::attempt) then. Does not block. The
-    /// default does nothing.
+    /// Records that handlers have failed this many times on the message, counting those of other
+    /// processes; it stays in hand and is tried again. A driver whose broker does not redeliver by
+    /// itself, and that can keep the number where the message is kept, does so, and hands the message
+    /// out with a higher [`attempt`](Inbound::attempt) after the process has ended. Does not block.
+    /// The default does nothing.
     fn failed(&self, attempts: u32) {
         let _ = attempts;
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use traced_broker::adapters::memory::Memory;
-use traced_broker::driver::{Driver, DriverExt, Outbound};
+use traced_broker::driver::{DriverExt, Outbound};
 use traced_broker::{Broker, Deliveries, Message, Start, Subscription, Topic, TracedBroker, connect};
 
 use super::driving::{drain, next, silent};

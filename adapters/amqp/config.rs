@@ -14,6 +14,7 @@ const DEFAULT_PORT: u16 = 5672;
 pub(super) const DEFAULT_MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
+const DEFAULT_DELIVERY_TIMEOUT: Duration = Identity::DEFAULT_DELIVERY_TIMEOUT;
 const DEFAULT_NAME: &str = "traced-broker";
 /// The server's own default.
 const DEFAULT_CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -98,6 +99,7 @@ pub(super) struct Settings {
     pub(super) unroutable: Unroutable,
     pub(super) routing_key: RoutingKey,
     pub(super) connect_timeout: Duration,
+    pub(super) delivery_timeout: Duration,
     pub(super) heartbeat: Duration,
     pub(super) max_in_flight: usize,
     pub(super) max_payload: usize,
@@ -123,6 +125,7 @@ impl Settings {
             unroutable: options.take("unroutable")?.unwrap_or_default(),
             routing_key: options.take("routing_key")?.unwrap_or_default(),
             connect_timeout: options.take("connect_timeout")?.map_or(DEFAULT_CONNECT_TIMEOUT, Duration::from_millis),
+            delivery_timeout: options.take("delivery_timeout")?.map_or(DEFAULT_DELIVERY_TIMEOUT, Duration::from_millis),
             heartbeat: options.take("heartbeat")?.map_or(DEFAULT_HEARTBEAT, Duration::from_secs),
             max_in_flight: options.take("max_in_flight")?.unwrap_or(Identity::DEFAULT_MAX_IN_FLIGHT),
             max_payload: options.take("max_payload")?.unwrap_or(DEFAULT_MAX_PAYLOAD),
@@ -137,6 +140,9 @@ impl Settings {
         let invalid = |message: &'static str| Err(Error::new(ErrorKind::InvalidConfig, message));
         if self.connect_timeout.is_zero() {
             return invalid("connect_timeout is at least 1 millisecond");
+        }
+        if self.delivery_timeout.is_zero() {
+            return invalid("delivery_timeout is at least 1 millisecond");
         }
         if !(1..=u64::from(u16::MAX)).contains(&self.heartbeat.as_secs()) {
             return invalid("heartbeat is 1 to 65535 seconds");
@@ -235,6 +241,11 @@ impl AmqpBuilder {
     /// Sets the time limit of one attempt to connect to one host, and of one request to the server.
     pub fn connect_timeout(self, timeout: Duration) -> Self {
         self.with(move |settings| settings.connect_timeout = timeout)
+    }
+
+    /// Sets the maximum time that a publish waits for its confirm. Default 30 seconds.
+    pub fn delivery_timeout(self, limit: Duration) -> Self {
+        self.with(move |settings| settings.delivery_timeout = limit)
     }
 
     /// Sets the heartbeat interval, in whole seconds. A connection without a sign of life for twice

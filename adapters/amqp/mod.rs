@@ -15,6 +15,7 @@
 //! | `consumer_timeout` | the server's `consumer_timeout` in milliseconds, 0 if it has none; see [time limit](#time-limit) | 1800000 |
 //! | `delivery_limit` | the `delivery-limit` of the queues or of their policy; see [limit of deliveries](#limit-of-deliveries) | none, but 20 with `topology=check` on RabbitMQ 4 |
 //! | `connect_timeout` | time limit in milliseconds of one attempt at one host, and of one request to the broker | 10000 |
+//! | `delivery_timeout` | milliseconds that a publish waits for its confirm; then its outcome is unknown | 30000 |
 //! | `heartbeat` | interval in seconds; after twice that without a sign of life the connection is given up | 10 |
 //! | `name` | name of the connections on the management pages | `traced-broker` |
 //!
@@ -380,7 +381,8 @@ impl Amqp {
             identity: Identity::new(SYSTEM)
                 .with_server(host, *port)
                 .with_client_id(&settings.name)
-                .with_max_in_flight(settings.max_in_flight),
+                .with_max_in_flight(settings.max_in_flight)
+                .with_delivery_timeout(settings.delivery_timeout),
             capabilities: capabilities(settings.max_payload),
             publishing,
             publisher,
@@ -492,6 +494,8 @@ impl Driver for Amqp {
         if self.closed.is_cancelled() {
             return Ok(());
         }
+        // Also if this future is dropped, because the time for closing is up.
+        let _closing = Closing(self);
         let unconfirmed = self.publisher.finish(self.settings.connect_timeout).await;
         let settlers = self.settlers.all();
         let settled = join_all(settlers.iter().map(|settler| settler.finish())).await;
@@ -499,6 +503,16 @@ impl Driver for Amqp {
         let links = std::iter::once(&self.publishing).chain(self.consuming.get());
         join_all(links.map(|link| link.close())).await;
         std::iter::once(unconfirmed).chain(settled).collect()
+    }
+}
+
+/// Ends the supervision of the connections, and the connections, when it is dropped.
+struct Closing<'a>(&'a Amqp);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.closed.cancel();
+        std::iter::once(&self.0.publishing).chain(self.0.consuming.get()).for_each(|link| link.abandon());
     }
 }
 

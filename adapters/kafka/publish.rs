@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use rdkafka::ClientConfig;
 use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{DeliveryResult, Message as _};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Headers as _, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use super::config::{KafkaBuilder, default};
@@ -20,6 +20,7 @@ use crate::adapters::kafka::connection::native;
 use crate::adapters::kafka::{closed, error, headers};
 use crate::driver::{Confirmer, Outbound};
 use crate::error::{Error, ErrorKind, Result};
+use crate::headers::Headers;
 use crate::message::Receipt;
 
 /// Maximum time that the polling thread waits for a delivery report, and so the delay until it
@@ -90,7 +91,12 @@ impl Publisher {
         match sent {
             Ok(()) => {}
             Err((KafkaError::Canceled, record)) => record.delivery_opaque.confirm(Err(closed())),
-            Err((error, record)) => record.delivery_opaque.confirm(Err(self.refused(error, message))),
+            Err((error, record)) => match self.refused(error, message) {
+                error if error.kind() == ErrorKind::NotFound => {
+                    record.delivery_opaque.give_back(message.clone(), error);
+                }
+                error => record.delivery_opaque.confirm(Err(error)),
+            },
         }
     }
 
@@ -219,16 +225,35 @@ impl ProducerContext for Listener {
     type DeliveryOpaque = Box<Confirmer<Receipt>>;
 
     fn delivery(&self, report: &DeliveryResult<'_>, confirmer: Self::DeliveryOpaque) {
-        confirmer.confirm(match report {
+        match report {
             Ok(message) => {
                 let receipt = Receipt::confirmed().with_partition(message.partition());
                 // Negative if the broker had stored the message at an earlier attempt whose answer
                 // was lost.
-                Ok(if message.offset() >= 0 { receipt.with_offset(message.offset()) } else { receipt })
+                let receipt = if message.offset() >= 0 { receipt.with_offset(message.offset()) } else { receipt };
+                confirmer.confirm(Ok(receipt));
             }
-            Err((error, message)) => Err(undelivered(error, native::may_be_stored(message))),
-        });
+            Err((error, message)) => {
+                let may_be_stored = native::may_be_stored(message);
+                let error = undelivered(error, may_be_stored);
+                if error.kind() == ErrorKind::NotFound && !may_be_stored {
+                    return confirmer.give_back(unsent(message), error);
+                }
+                confirmer.confirm(Err(error));
+            }
+        }
     }
+}
+
+/// Returns the message of a failed delivery, as it was published. Its id is among its headers.
+fn unsent(message: &BorrowedMessage<'_>) -> Outbound {
+    let mut headers = Headers::new();
+    // All names are text and all values are there, since this adapter wrote them.
+    for header in message.headers().into_iter().flat_map(|native| native.iter()) {
+        headers.append(header.key, header.value.unwrap_or_default());
+    }
+    let copied = |bytes: Option<&[u8]>| bytes.map(bytes::Bytes::copy_from_slice);
+    Outbound { payload: copied(message.payload()), key: copied(message.key()), headers, ..Outbound::default() }
 }
 
 fn undelivered(error: &KafkaError, may_be_stored: bool) -> Error {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::yield_now;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,11 +35,15 @@ const MAX_BATCH: usize = 512;
 /// Number of bytes of payload after which a pipeline takes no further message.
 const MAX_BATCH_BYTES: usize = 256 * 1024;
 
-/// The queue to the task that writes. It has the same bound as the unconfirmed publishes, so a
-/// publish always finds room.
+/// Maximum number of commands that wait for their answers; further ones wait before the queue.
+const MAX_COMMANDS: usize = 64;
+
+/// The queue to the task that writes. It has room for all unconfirmed publishes and all commands,
+/// so a publish always finds room.
 #[derive(Debug)]
 pub(super) struct Publisher {
     queue: mpsc::Sender<Request>,
+    commands: Semaphore,
 }
 
 /// A request to the task that writes, and the receiver of its answer.
@@ -75,10 +79,10 @@ impl Publisher {
         connection: Connection,
         closing: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send) {
-        // One more for the command that a `ping` or `declare` may add.
-        let (queue, requests) = mpsc::channel(Identity::DEFAULT_MAX_IN_FLIGHT + 1);
+        // One more to end the queue.
+        let (queue, requests) = mpsc::channel(Identity::DEFAULT_MAX_IN_FLIGHT + MAX_COMMANDS + 1);
         let writer = Writer { config, requests, closing, flights: VecDeque::new() };
-        (Self { queue }, writer.run(connection))
+        (Self { queue, commands: Semaphore::new(MAX_COMMANDS) }, writer.run(connection))
     }
 
     pub(super) fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
@@ -98,6 +102,7 @@ impl Publisher {
 
     /// Sends a command behind the queued messages, and waits for its answer.
     pub(super) async fn command(&self, command: Cmd) -> Result<Value> {
+        let _place = self.commands.acquire().await.map_err(|_| closed())?;
         let (confirmer, confirmation) = Confirmation::pending();
         self.queue.send(Request::Command { command, confirmer }).await.map_err(|_| closed())?;
         confirmation.await

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use traced_broker::driver::{
-    AttributeValue, Confirmation, Confirmer, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound, Outbound,
-    Source, Tenure,
+    AttributeValue, Confirmation, Confirmer, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound,
+    Outbound, Source, Tenure,
 };
 use traced_broker::{Capabilities, Headers, Receipt, Result, Start, Subscription, Topic};
 

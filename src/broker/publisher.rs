@@ -54,7 +54,8 @@ struct Chunk {
 
 impl<D: Driver> Shared<D> {
     pub(crate) fn new(driver: D) -> Self {
-        let flights = Flights::new(driver.identity().max_in_flight);
+        let identity = driver.identity();
+        let flights = Flights::new(identity.max_in_flight, identity.delivery_timeout);
         Self { driver: Arc::new(driver), replays: Replays::default(), channels: Arc::default(), flights }
     }
 }
@@ -72,7 +73,9 @@ impl<D: Driver> Publisher<D> {
             Some(channel) => self.begin(&channel, message, &parent, false),
             None => {
                 let context = parent.clone();
-                let begin = move |publisher: &Self, channel: &_, accepted| publisher.begin(channel, message, &context, accepted);
+                let begin = move |publisher: &Self, channel: &_, accepted| {
+                    publisher.begin(channel, message, &context, accepted)
+                };
                 match Box::pin(self.first(topic, begin)).await {
                     Ok(sending) => sending,
                     Err(error) => return self.refuse(topic, &parent, error),
@@ -111,8 +114,9 @@ impl<D: Driver> Publisher<D> {
         let mut messages = messages.into_iter();
         while messages.len() > 0 {
             let (chunk, context) = (messages.by_ref().take(MAX_LINKS).collect(), parent.clone());
-            let begin =
-                move |publisher: &Self, channel: &_, accepted| publisher.begin_chunk(channel, chunk, &context, accepted);
+            let begin = move |publisher: &Self, channel: &_, accepted| {
+                publisher.begin_chunk(channel, chunk, &context, accepted)
+            };
             match self.opened(topic, begin).await {
                 Ok(chunk) => results.extend(self.conclude_chunk(chunk).await),
                 Err(error) => {
@@ -149,7 +153,8 @@ impl<D: Driver> Publisher<D> {
         }
         let (sender, begun) = oneshot::channel();
         let publisher = self.clone();
-        let job: Job = Box::new(move |opened| drop(sender.send(opened.map(|channel| begin(&publisher, channel, true)))));
+        let job: Job =
+            Box::new(move |opened| drop(sender.send(opened.map(|channel| begin(&publisher, channel, true)))));
         let (_place, opening) = self.shared.channels.enqueue(topic, job);
         if let Some(opening) = opening {
             self.run(self.clone().declare(opening));
@@ -199,7 +204,14 @@ impl<D: Driver> Publisher<D> {
         Sending { flight, span: Some(span), count: None }
     }
 
-    fn pass_on(&self, channel: &Arc<Channel>, mut message: Message, creation: &Context, parent: &Context, accepted: bool) -> Sending {
+    fn pass_on(
+        &self,
+        channel: &Arc<Channel>,
+        mut message: Message,
+        creation: &Context,
+        parent: &Context,
+        accepted: bool,
+    ) -> Sending {
         let (route, hop) = (channel.route(Operation::Transfer), message.hop_kind());
         let created = creation.span().span_context().clone();
         let span = SendSpan::start_linked(route, &self.telemetry, parent, vec![created], hop, None);

@@ -185,10 +185,11 @@ impl<T> Confirmer<T> {
 }
 
 impl Confirmer<Receipt> {
-    /// Answers with an error, and gives back the message, of which certainly no byte was stored.
+    /// Answers with an error that is certainly not sent, and gives the message back, because its
+    /// topic may have been deleted.
     ///
-    /// If the topic was deleted ([`ErrorKind::NotFound`]), the layer above declares it again and
-    /// publishes the message once more.
+    /// The layer above declares the topic again and publishes the message once more. If that fails
+    /// too, the sender gets the error.
     pub fn give_back(mut self, message: Outbound, error: Error) {
         self.answer(Err(error), Some(Box::new(message)));
     }

@@ -20,6 +20,7 @@ use crate::names::header;
 
 use crate::context::propagation::{Hop, TracePolicy, TrustBoundary};
 pub use address::{Guarantee, Start, Subscription, Topic};
+pub(crate) use address::{is_marked_for_replies, temporary_template};
 pub use handler::{HandlerError, Verdict};
 pub(crate) use handler::{Panicked, TimedOut, describe_panic};
 pub use native::Native;

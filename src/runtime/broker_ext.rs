@@ -125,11 +125,28 @@ pub trait TracedBrokerExt: TracedBroker {
     /// # Ok(()) }
     /// ```
     ///
+    /// The request names the topic of its reply, which must have the word `replies` in its name; see
+    /// [`ReplyTopics`](request::ReplyTopics) for other topics.
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidMessage`](crate::ErrorKind::InvalidMessage) if the message is not a
-    /// request, or an error of [`publish`](TracedBroker::publish).
+    /// request, [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied) if its reply
+    /// topic is not allowed, or an error of [`publish`](TracedBroker::publish).
     async fn reply(&self, request: &Received, reply: Message) -> Result<Receipt> {
-        let (topic, reply) = request::address_reply(request, reply)?;
+        self.reply_within(&request::ReplyTopics::default(), request, reply).await
+    }
+
+    /// Replies to a request as [`reply`](Self::reply) does, to the topics that this rule allows.
+    ///
+    /// # Errors
+    /// Those of [`reply`](Self::reply).
+    async fn reply_within(
+        &self,
+        allowed: &request::ReplyTopics,
+        request: &Received,
+        reply: Message,
+    ) -> Result<Receipt> {
+        let (topic, reply) = request::address_reply(allowed, request, reply)?;
         self.publish(&topic, reply).await
     }
 

@@ -5,8 +5,12 @@
 //! Both are ordinary messages, so this works on every broker. The reply continues the trace:
 //! request sent → request processed → reply sent → reply processed.
 //!
-//! The answering side publishes to any valid topic that a request names. If requests come from
-//! untrusted peers, check [`reply_topic`] first.
+//! The answering side publishes only to topics that are meant for replies, because a request may
+//! come from an untrusted peer: [`ReplyTopics`] are those with the word `replies` in their name,
+//! unless the program allows others.
+//!
+//! A name such as `prices.replies.7f3a`, one for each process, is temporary. Spans and metrics then
+//! show `prices.replies.*`, so that their number stays small.
 
 use crate::names::header;
 use std::collections::HashMap;
@@ -21,10 +25,86 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::broker::{Deliveries, TracedBroker};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{HandlerError, Message, Received, Subscription, Topic};
+use crate::message::{HandlerError, Message, Received, Subscription, Topic, is_marked_for_replies};
 
 /// Maximum number of requests of one [`Requester`] that may wait for their replies.
 pub const MAX_WAITING: usize = 4096;
+
+/// The topics to which a program replies. The default are those whose names have the word `replies`,
+/// set apart by dots, dashes or underscores: `replies`, `prices.replies`, `prices-replies.7f3a`.
+///
+/// A request names its reply topic in a header, which a stranger can write. Without a rule, it could
+/// make the answering side publish to any topic, and create new ones.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use futures_util::StreamExt;
+/// use traced_broker::names::header;
+/// use traced_broker::request::ReplyTopics;
+/// use traced_broker::{ErrorKind, Message, Subscription};
+/// use traced_broker::{TracedBroker, TracedBrokerExt, connect};
+///
+/// let broker = connect("memory://").await?;
+/// let mut prices = broker.subscribe(Subscription::new("prices").group("price-desk")).await?;
+/// let request = Message::new("A-1").header(header::CORRELATION_ID, "1");
+/// broker.publish("prices", request.header(header::REPLY_TO, "partner.answers")).await?;
+/// let delivery = prices.next().await.expect("the broker is open")?;
+///
+/// let error = broker.reply(delivery.message(), Message::new("42 EUR")).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+///
+/// let allowed = ReplyTopics::default().allow("partner.answers");
+/// broker.reply_within(&allowed, delivery.message(), Message::new("42 EUR")).await?;
+/// delivery.ack().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ReplyTopics {
+    are_marked: bool,
+    names: Vec<String>,
+    prefixes: Vec<String>,
+}
+
+impl Default for ReplyTopics {
+    fn default() -> Self {
+        Self { are_marked: true, names: Vec::new(), prefixes: Vec::new() }
+    }
+}
+
+impl ReplyTopics {
+    /// Creates a rule that allows no topic yet.
+    pub fn none() -> Self {
+        Self { are_marked: false, ..Self::default() }
+    }
+
+    /// Allows this topic as well.
+    pub fn allow(mut self, topic: impl Into<String>) -> Self {
+        self.names.push(topic.into());
+        self
+    }
+
+    /// Allows all topics whose names begin so as well.
+    ///
+    /// ```
+    /// use traced_broker::request::ReplyTopics;
+    ///
+    /// let rule = ReplyTopics::none().allow_prefix("partner.answers.");
+    /// assert!(rule.allows("partner.answers.7f3a"));
+    /// assert!(!rule.allows("partner.orders") && !rule.allows("prices.replies"));
+    /// ```
+    pub fn allow_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefixes.push(prefix.into());
+        self
+    }
+
+    /// Returns `true` if the rule allows the topic.
+    pub fn allows(&self, topic: &str) -> bool {
+        (self.are_marked && is_marked_for_replies(topic))
+            || self.names.iter().any(|name| name == topic)
+            || self.prefixes.iter().any(|prefix| topic.starts_with(prefix.as_str()))
+    }
+}
 
 /// A sender of requests, which waits for their replies on a topic of replies.
 ///
@@ -138,12 +218,22 @@ pub fn reply_topic(request: &Received) -> Option<Topic> {
 }
 
 /// Returns the topic of the reply to a request, and the reply with its headers.
-pub(crate) fn address_reply(request: &Received, mut reply: Message) -> Result<(Topic, Message)> {
+///
+/// # Errors
+/// [`ErrorKind::InvalidMessage`] if the message is not a request,
+/// [`ErrorKind::PermissionDenied`] if `allowed` does not allow its topic.
+pub(crate) fn address_reply(allowed: &ReplyTopics, request: &Received, mut reply: Message) -> Result<(Topic, Message)> {
     let id = request.headers().get(header::CORRELATION_ID);
     let (Some(topic), Some(id)) = (reply_topic(request), id) else {
         let message = "the message is not a request: it has no reply topic or no correlation id";
         return Err(Error::new(ErrorKind::InvalidMessage, message).with_operation("reply"));
     };
+    if !allowed.allows(&topic) {
+        let message = "the request names a reply topic that is not allowed: see request::ReplyTopics";
+        return Err(Error::new(ErrorKind::PermissionDenied, message)
+            .with_operation("reply")
+            .with_context("topic", topic));
+    }
     reply.headers_mut().insert(header::CORRELATION_ID, id);
     Ok((topic, reply))
 }

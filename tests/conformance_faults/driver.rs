@@ -11,7 +11,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use traced_broker::adapters::memory::Memory;
 use traced_broker::driver::{
-    AttributeValue, Confirmation, Confirmer, DeliveryHandle, Destination, Disposition, Driver, DriverExt, Identity, Inbound, Outbound, Source,
+    AttributeValue, Confirmation, Confirmer, DeliveryHandle, Destination, Disposition, Driver, DriverExt, Identity,
+    Inbound, Outbound, Source,
 };
 use traced_broker::{Capabilities, Error, ErrorKind, Headers, Receipt, Result, Start, Subscription, Topic};
 

@@ -102,6 +102,11 @@ impl Link {
             live.close().await;
         }
     }
+
+    /// Lets the connection go without a farewell, which ends it a moment later.
+    pub(crate) fn abandon(&self) {
+        self.state.send_replace(State::Down(ErrorKind::Closed));
+    }
 }
 
 pub(crate) fn closed() -> Error {

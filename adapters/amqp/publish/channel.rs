@@ -3,13 +3,18 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation as Confirm, ErrorKind as ClientErrorKind, ExchangeKind};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::super::config::{Settings, Unroutable};
 use super::super::connection::link::disconnected;
@@ -24,6 +29,10 @@ use crate::driver::{Confirmation, Confirmer, Topology};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Topic};
 
+/// Maximum number of publishes of one channel that are beyond their time and have no place. Beyond
+/// it, they keep their places.
+const MAX_TOMBSTONES: usize = 65_536;
+
 /// A publishing channel of one connection, from its opening to its end.
 pub(crate) struct PublishChannel {
     pub(crate) channel: Channel,
@@ -35,6 +44,10 @@ pub(crate) struct PublishChannel {
     pub(crate) waits: Seen,
     /// The record of returned messages.
     returned: Arc<Returned>,
+    /// Maximum time to wait for a confirm.
+    patience: Duration,
+    /// The publishes beyond that time that are written, and whose tags the client still knows.
+    tombstones: Arc<Semaphore>,
     /// `true` if the broker is to return every message that it cannot route.
     mandatory: bool,
     /// The topics declared on this channel, or `None` if this program declares no topics. Locked
@@ -63,6 +76,8 @@ impl PublishChannel {
             live: Arc::downgrade(live),
             waits: Seen::default(),
             returned: Arc::clone(&live.returned),
+            patience: settings.delivery_timeout,
+            tombstones: Arc::new(Semaphore::new(MAX_TOMBSTONES)),
             mandatory: settings.unroutable == Unroutable::Reject,
             declared: Mutex::new((settings.topology == Topology::Create).then(HashSet::new)),
         })
@@ -104,7 +119,7 @@ impl PublishChannel {
                 self.channel.exchange_declare(exchange.clone(), kind, options, FieldTable::default()).now_or_never();
             topics.insert(topic.clone());
         }
-        Confirmation::running(Arc::clone(self).send(exchange, publication, refused)).pass_to(confirmer);
+        self.begin(exchange, publication, refused).pass_to(confirmer);
     }
 
     /// Enqueues the message for an existing exchange before it returns.
@@ -115,7 +130,7 @@ impl PublishChannel {
         refused: impl FnOnce(&lapin::Error) + Send + 'static,
     ) -> Confirmation<Receipt> {
         let _alone = self.declared.lock();
-        pending::begin(Arc::clone(self).send(exchange, publication, refused))
+        self.begin(exchange, publication, refused)
     }
 
     /// Declares everything that a message with this delay and target needs, or only checks it.
@@ -134,13 +149,59 @@ impl PublishChannel {
         })
     }
 
-    async fn send(
-        self: Arc<Self>,
+    fn begin(
+        self: &Arc<Self>,
         exchange: ShortString,
         publication: Publication,
         refused: impl FnOnce(&lapin::Error) + Send + 'static,
-    ) -> Result<Receipt> {
+    ) -> Confirmation<Receipt> {
         let Publication { routing_key, properties, payload, number, place } = publication;
+        let message = (routing_key, properties, payload, number);
+        let answer = Arc::clone(self).send(exchange, message, refused).boxed();
+        pending::begin(Arc::clone(self).within_patience(answer, place))
+    }
+
+    /// Awaits the confirm. When the time is up, the place is free: only the client's entry for the
+    /// tag remains. While the broker blocks the connection, the client has the whole message, so
+    /// the place stays taken, or the messages in its memory would have no bound.
+    async fn within_patience(
+        self: Arc<Self>,
+        mut answer: BoxFuture<'static, Result<Receipt>>,
+        place: Permit,
+    ) -> Result<Receipt> {
+        let answered = loop {
+            if Handle::try_current().is_err() {
+                break answer.await;
+            }
+            if let Ok(answered) = timeout(self.patience, &mut answer).await {
+                break answered;
+            }
+            let tombstone = Arc::clone(&self.tombstones).try_acquire_owned().ok();
+            if let Some(tombstone) = tombstone.filter(|_| !self.is_blocked()) {
+                tokio::spawn(async move {
+                    let _ = answer.await;
+                    drop(tombstone);
+                });
+                break Err(Error::new(ErrorKind::Timeout, "the broker did not confirm in time").with_unknown_outcome());
+            }
+        };
+        // Freed before the answer is known, so that a caller that gets the answer finds the place
+        // free.
+        drop(place);
+        answered
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.live.upgrade().is_some_and(|live| live.connection.status().blocked())
+    }
+
+    async fn send(
+        self: Arc<Self>,
+        exchange: ShortString,
+        message: (ShortString, BasicProperties, Bytes, Option<i64>),
+        refused: impl FnOnce(&lapin::Error) + Send + 'static,
+    ) -> Result<Receipt> {
+        let (routing_key, properties, payload, number) = message;
         let size = payload.len();
         let options = BasicPublishOptions { mandatory: number.is_some(), ..BasicPublishOptions::default() };
         let sent = self.channel.basic_publish(exchange.clone(), routing_key, options, &payload, properties).await;
@@ -149,9 +210,6 @@ impl PublishChannel {
             Ok(confirm) => confirm.await,
             Err(error) => Err(error),
         };
-        // Freed before the answer is known, so that a caller that gets the answer finds the place
-        // free.
-        drop(place);
         match confirm {
             Ok(confirm) => self.judge(&confirm, number),
             Err(error) => {

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::driver::Confirmer;
+use crate::driver::{Confirmer, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Receipt;
 
@@ -30,9 +30,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// The receiver of an answer.
 #[derive(Debug)]
 pub(crate) enum Awaiting {
-    Publish(Confirmer<Receipt>),
+    /// A publish, with its message in case no stream takes it.
+    Publish(Confirmer<Receipt>, Box<Outbound>),
     /// A delayed publish: its sequence while it is kept is not its final one.
-    Keep(Confirmer<Receipt>),
+    Keep(Confirmer<Receipt>, Box<Outbound>),
     Settle(Confirmer<()>),
     Request(oneshot::Sender<Result<Message>>),
 }
@@ -178,8 +179,13 @@ pub(crate) async fn read(
 impl Awaiting {
     fn answer(self, message: Message) {
         match self {
-            Self::Publish(confirmer) => confirmer.confirm(receipt(&message)),
-            Self::Keep(confirmer) => confirmer.confirm(receipt(&message).map(|_| Receipt::confirmed())),
+            Self::Publish(confirmer, sent) | Self::Keep(confirmer, sent)
+                if message.status == Some(StatusCode::NO_RESPONDERS) =>
+            {
+                confirmer.give_back(*sent, no_stream());
+            }
+            Self::Publish(confirmer, _) => confirmer.confirm(receipt(&message)),
+            Self::Keep(confirmer, _) => confirmer.confirm(receipt(&message).map(|_| Receipt::confirmed())),
             Self::Settle(confirmer) => confirmer.confirm(match message.status {
                 Some(StatusCode::NO_RESPONDERS) => Err(error::settlement_lost()),
                 _ => Ok(()),
@@ -191,7 +197,7 @@ impl Awaiting {
 
     pub(crate) fn fail(self, error: Error) {
         match self {
-            Self::Publish(confirmer) | Self::Keep(confirmer) => confirmer.confirm(Err(error)),
+            Self::Publish(confirmer, _) | Self::Keep(confirmer, _) => confirmer.confirm(Err(error)),
             Self::Settle(confirmer) => confirmer.confirm(Err(error)),
             Self::Request(sender) => drop(sender.send(Err(error))),
         }
@@ -219,6 +225,11 @@ fn push_hex(text: &mut String, number: u64) {
     }
 }
 
+fn no_stream() -> Error {
+    let message = "no stream takes this topic: it was deleted, or its cluster is electing a leader";
+    Error::new(ErrorKind::Unavailable, message)
+}
+
 #[derive(Debug, Deserialize)]
 struct Acknowledgement {
     #[serde(default)]
@@ -228,10 +239,6 @@ struct Acknowledgement {
 
 /// Reads the server's answer to a publish.
 fn receipt(answer: &Message) -> Result<Receipt> {
-    if answer.status == Some(StatusCode::NO_RESPONDERS) {
-        let message = "no stream takes this topic: it was deleted, or its cluster is electing a leader";
-        return Err(Error::new(ErrorKind::Unavailable, message));
-    }
     let acknowledgement: Acknowledgement =
         serde_json::from_slice(&answer.payload).map_err(|error| error::unreadable(error).with_unknown_outcome())?;
     match acknowledgement.error {

@@ -23,22 +23,16 @@ const FLUSH_EVERY: u64 = 512;
 
 /// Publishes to a stream; the answer contains the sequence of the message in it.
 pub(super) fn stored(link: &Link, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
-    match prepare(link, topic, message, None) {
-        Ok(message) => link.ask(message, Awaiting::Publish(confirmer)),
+    match prepare(link, topic, &message, None) {
+        Ok(prepared) => link.ask(prepared, Awaiting::Publish(confirmer, Box::new(message))),
         Err(error) => confirmer.confirm(Err(error)),
     }
 }
 
 /// Makes the stream keep a message until it is due; the answer confirms it.
-pub(super) fn kept(
-    link: &Link,
-    topic: &Topic,
-    message: Outbound,
-    schedule: &Schedule,
-    confirmer: Confirmer<Receipt>,
-) {
-    match prepare(link, topic, message, Some(schedule)) {
-        Ok(message) => link.ask(message, Awaiting::Keep(confirmer)),
+pub(super) fn kept(link: &Link, topic: &Topic, message: Outbound, schedule: &Schedule, confirmer: Confirmer<Receipt>) {
+    match prepare(link, topic, &message, Some(schedule)) {
+        Ok(prepared) => link.ask(prepared, Awaiting::Keep(confirmer, Box::new(message))),
         Err(error) => confirmer.confirm(Err(error)),
     }
 }
@@ -46,7 +40,7 @@ pub(super) fn kept(
 /// Publishes to the subscribers of the moment, without a confirmation from the server. The answer
 /// is given when there is room for more.
 pub(super) fn unconfirmed(link: &Link, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
-    let sent = prepare(link, topic, message, None).and_then(|message| {
+    let sent = prepare(link, topic, &message, None).and_then(|message| {
         if !link.health().is_connected() {
             return Err(error::disconnected());
         }
@@ -69,14 +63,14 @@ pub(super) fn unconfirmed(link: &Link, topic: &Topic, message: Outbound, confirm
     }
 }
 
-fn prepare(link: &Link, topic: &Topic, message: Outbound, schedule: Option<&Schedule>) -> Result<OutboundMessage> {
-    let mut block = headers::write(&message)?;
+fn prepare(link: &Link, topic: &Topic, message: &Outbound, schedule: Option<&Schedule>) -> Result<OutboundMessage> {
+    let mut block = headers::write(message)?;
     let mut subject = names::subject(topic);
     if let Some(schedule) = schedule {
         block.keep(schedule, &subject)?;
         subject = names::delayed_subject(topic, &link.unique());
     }
-    let Some(payload) = message.payload else {
+    let Some(payload) = message.payload.clone() else {
         return Err(Error::new(ErrorKind::Unsupported, "NATS has no messages without a payload"));
     };
     let (size, limit) = (block.wire_len + payload.len(), link.client().max_payload());

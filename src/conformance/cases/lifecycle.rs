@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use crate::broker::{Broker, Deliveries, TracedBroker};
 use crate::conformance::case_context::{CaseContext, numbers, refused, text};
 use crate::conformance::failure::{Checked, Failure, check, check_eq};
-use crate::driver::{Outbound, DriverExt};
 use crate::driver::capability::Confirm;
+use crate::driver::{DriverExt, Outbound};
 use crate::error::{ErrorKind, PublishOutcome};
 use crate::message::{Message, Topic};
 

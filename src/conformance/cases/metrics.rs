@@ -11,7 +11,7 @@ use crate::broker::TracedBroker;
 use crate::conformance::case_context::{CaseContext, numbers, refused};
 use crate::conformance::failure::{Checked, check, check_eq};
 use crate::conformance::measurements::{Point, total};
-use crate::driver::{Outbound, DriverExt};
+use crate::driver::{DriverExt, Outbound};
 use crate::message::{HandlerError, Message, Received, Topic};
 
 crate::conformance::case::cases! { Telemetry:

@@ -32,12 +32,7 @@ pub(crate) struct SendSpan<T: AsRef<SpanTemplate>> {
 
 impl<T: AsRef<SpanTemplate>> SendSpan<T> {
     /// Starts the span of one message.
-    pub(crate) fn start(
-        template: T,
-        telemetry: &Telemetry,
-        parent: &Context,
-        message: &Message,
-    ) -> Self {
+    pub(crate) fn start(template: T, telemetry: &Telemetry, parent: &Context, message: &Message) -> Self {
         let mut started = Self::begin(template, telemetry, parent, Vec::new(), message.hop_kind(), None);
         if let Some(span) = started.span.as_mut().filter(|span| span.is_recording()) {
             describe_message(span, started.template.as_ref(), message);

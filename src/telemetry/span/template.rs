@@ -9,6 +9,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, SpanBuilder};
 
 use crate::driver::{AttributeValue, Destination, Disposition, Identity};
+use crate::message::temporary_template;
 use crate::telemetry::intern::intern;
 use crate::telemetry::metrics::MetricAttributes;
 use crate::telemetry::span::{Operation, otel};
@@ -36,15 +37,18 @@ impl SpanTemplate {
         destination: &Destination,
         group: Option<&str>,
     ) -> Self {
-        let native = destination.name.as_ref().filter(|name| *name != topic);
+        // One topic per process or request: its name is too rare for a span's name or a metric.
+        let temporary = temporary_template(topic);
+        let shown: Arc<str> = temporary.as_deref().map_or_else(|| Arc::clone(topic), Arc::from);
+        let native = destination.name.as_ref().filter(|name| *name != topic && temporary.is_none());
         let text = |key: &'static str, value: &str| KeyValue::new(key, intern(value));
         let system = KeyValue::new(attribute::SYSTEM, identity.system);
         let name = KeyValue::new(attribute::OPERATION_NAME, operation.name());
         let kind = KeyValue::new(attribute::OPERATION_TYPE, operation.kind_of_operation());
         let place = [
-            Some(text(attribute::DESTINATION_NAME, native.unwrap_or(topic))),
+            temporary.is_none().then(|| text(attribute::DESTINATION_NAME, native.unwrap_or(topic))),
             // The span keeps the name of the topic, which users look for on every broker.
-            native.map(|_| text(attribute::DESTINATION_TEMPLATE, topic)),
+            native.or(temporary.is_some().then_some(topic)).map(|_| text(attribute::DESTINATION_TEMPLATE, &shown)),
             identity.server_address.as_deref().map(|host| text(attribute::SERVER_ADDRESS, host)),
             identity.server_port.map(|port| KeyValue::new(attribute::SERVER_PORT, i64::from(port))),
         ];
@@ -56,12 +60,17 @@ impl SpanTemplate {
 
         let counted: Vec<KeyValue> = [system, name].into_iter().chain(place).chain(group).collect();
         let timed: Vec<KeyValue> = counted.iter().cloned().chain([kind]).collect();
-        let attributes = timed.iter().cloned().chain(client).chain(native).collect();
+        let is_marked = destination.attributes.iter().any(|(key, _)| *key == attribute::DESTINATION_TEMPORARY);
+        let named = temporary.iter().flat_map(|_| {
+            let mark = (!is_marked).then(|| KeyValue::new(attribute::DESTINATION_TEMPORARY, true));
+            [Some(KeyValue::new(attribute::DESTINATION_NAME, topic.to_string())), mark].into_iter().flatten()
+        });
+        let attributes = timed.iter().cloned().chain(named).chain(client).chain(native).collect();
         // Only the duration of a call to the broker has the operation type.
         let timed = if operation == Operation::Process { counted.clone() } else { timed };
         Self {
             operation,
-            name: intern(&format!("{} {topic}", operation.name())),
+            name: intern(&format!("{} {shown}", operation.name())),
             attributes,
             key_attribute: identity.key_attribute,
             offset_attribute: identity.offset_attribute,

@@ -5,23 +5,31 @@
 //! task passes them to the driver in the order of their first polls, so nothing depends on a caller
 //! that polls.
 
+mod drain;
+mod flight;
+mod overdue;
+mod slot;
+
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 
+use self::drain::Drain;
+use self::overdue::Overdue;
+use self::slot::{Clock, Slot};
 use crate::driver::{Confirmer, Driver, Outbound, Place};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::message::{Receipt, Topic};
+
+pub(in crate::broker) use self::flight::Flight;
+pub(in crate::broker) use self::slot::Answer;
 
 /// Set once closing has begun.
 const CLOSING: usize = 1;
@@ -34,7 +42,7 @@ const ONE: usize = 4;
 const SPARE: usize = 1024;
 
 /// The declaration of a topic, which closing waits for.
-pub(super) struct Declaring(Arc<Flights>);
+pub(in crate::broker) struct Declaring(Arc<Flights>);
 
 impl Drop for Declaring {
     fn drop(&mut self) {
@@ -45,7 +53,7 @@ impl Drop for Declaring {
 
 /// The places in flight of one driver.
 #[derive(Debug)]
-pub(super) struct Flights {
+pub(in crate::broker) struct Flights {
     /// The number of publishes in flight in units of [`ONE`], and two flags.
     state: AtomicUsize,
     limit: usize,
@@ -55,6 +63,7 @@ pub(super) struct Flights {
     /// Notified when the last publish in flight has ended while closing.
     idle: Notify,
     spare: Mutex<Vec<Arc<Slot>>>,
+    overdue: Overdue,
 }
 
 /// The publishes that wait for a place, in the order of their first polls. Each belongs to a
@@ -76,44 +85,10 @@ struct Queued {
     slot: Arc<Slot>,
 }
 
-/// The answer to one publish, and the task that waits for it.
-pub(super) struct Slot {
-    flights: Arc<Flights>,
-    state: Mutex<SlotState>,
-}
-
-#[derive(Debug, Default)]
-struct SlotState {
-    answer: Option<Answer>,
-    waker: Option<Waker>,
-}
-
-/// The outcome of one publish.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) result: Result<Receipt>,
-    /// The message, if it was certainly not sent and may be sent again.
-    pub(super) message: Option<Box<Outbound>>,
-    /// `true` if the driver was given the message.
-    pub(super) was_sent: bool,
-}
-
-/// The sender's side of one publish. Dropping it leaves the queue; a message that the driver has
-/// keeps its place.
-#[derive(Debug)]
-pub(super) enum Flight {
-    /// Refused before it could take a place.
-    Refused(Option<Error>),
-    Waiting {
-        slot: Option<Arc<Slot>>,
-        /// Its number in the queue, if it had to wait there.
-        queued: Option<u64>,
-    },
-}
-
 impl Flights {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
+    pub(in crate::broker) fn new(limit: usize, patience: Duration) -> Arc<Self> {
         Arc::new(Self {
+            overdue: Overdue::new(patience),
             state: AtomicUsize::new(0),
             limit: limit.min(usize::MAX / ONE - 1),
             queue: Mutex::default(),
@@ -126,7 +101,7 @@ impl Flights {
     /// Publishes a message: at once if there is a place and no other publish waits for one,
     /// otherwise behind those that wait. One that was `accepted` before closing began still goes
     /// out.
-    pub(super) fn begin<D: Driver>(
+    pub(in crate::broker) fn begin<D: Driver>(
         self: &Arc<Self>,
         driver: &Arc<D>,
         topic: &Topic,
@@ -147,6 +122,7 @@ impl Flights {
             }
         }
         let slot = self.slot();
+        self.overdue.watch(self, &slot);
         driver.publish(topic, message, Confirmer::to(Arc::clone(&slot) as Arc<dyn Place<Receipt>>));
         Flight::Waiting { slot: Some(slot), queued: None }
     }
@@ -227,6 +203,15 @@ impl Flights {
         left
     }
 
+    fn overdue(&self) -> &Overdue {
+        &self.overdue
+    }
+
+    /// Returns `true` if the driver has no publish.
+    fn is_idle(&self) -> bool {
+        self.state.load(Ordering::Acquire) < ONE
+    }
+
     fn free(&self) {
         let before = self.state.fetch_sub(ONE, Ordering::AcqRel);
         if before & QUEUED != 0 {
@@ -250,7 +235,9 @@ impl Flights {
 
     fn slot(self: &Arc<Self>) -> Arc<Slot> {
         let spare = self.spare.lock().pop();
-        spare.unwrap_or_else(|| Arc::new(Slot { flights: Arc::clone(self), state: Mutex::default() }))
+        spare.unwrap_or_else(|| {
+            Arc::new(Slot { flights: Arc::clone(self), state: Mutex::default(), clock: Clock::default() })
+        })
     }
 
     /// Keeps a slot that is used no more, unless the driver still holds it.
@@ -266,7 +253,7 @@ impl Flights {
 
     /// Counts the declaration of a topic, until the returned value is dropped. Closing waits for
     /// it. Returns `None` once closing has begun.
-    pub(super) fn declaring(self: &Arc<Self>) -> Option<Declaring> {
+    pub(in crate::broker) fn declaring(self: &Arc<Self>) -> Option<Declaring> {
         let mut queue = self.queue.lock();
         if self.state.load(Ordering::Acquire) & CLOSING != 0 {
             return None;
@@ -276,13 +263,13 @@ impl Flights {
     }
 
     /// Returns `true` once closing has begun.
-    pub(super) fn is_closing(&self) -> bool {
+    pub(in crate::broker) fn is_closing(&self) -> bool {
         self.state.load(Ordering::Acquire) & CLOSING != 0
     }
 
     /// Refuses new publishes, and waits until the accepted ones have ended, at most this long. The
     /// ones that still wait for a place then fail.
-    pub(super) async fn stop(&self, patience: Duration) {
+    pub(in crate::broker) async fn stop(&self, patience: Duration) {
         self.state.fetch_or(CLOSING, Ordering::AcqRel);
         let ended = async {
             loop {
@@ -304,199 +291,19 @@ impl Flights {
     }
 
     /// Breaks the circle of this and the slots that are kept.
-    pub(super) fn forget_spare(&self) {
+    pub(in crate::broker) fn forget_spare(&self) {
         let spare = std::mem::take(&mut *self.spare.lock());
         drop(spare);
     }
 }
 
-/// The right to pass waiting publishes to the driver. If it is dropped early, with the runtime of
-/// its task, the waiting publishes are woken, and one of them takes its part.
-struct Drain {
-    flights: Arc<Flights>,
-    is_over: bool,
-}
-
-impl Drain {
-    async fn run<D: Driver>(mut self, driver: Arc<D>) {
-        loop {
-            while let Some(queued) = self.flights.next() {
-                queued.send(&*driver);
-                consume_budget().await;
-            }
-            if self.flights.is_done() {
-                self.is_over = true;
-                return;
-            }
-            self.flights.freed.notified().await;
-        }
-    }
-
-    /// Passes on as many as there are places for.
-    fn pass<D: Driver>(&mut self, driver: &D) {
-        while let Some(queued) = self.flights.next() {
-            queued.send(driver);
-        }
-        self.is_over = true;
-        if !self.flights.is_done() {
-            self.flights.queue.lock().is_drained = false;
-        }
-    }
-}
-
-impl Drop for Drain {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.flights.queue.lock().is_drained = false;
-            self.flights.wake_waiting();
-        }
-    }
-}
-
 impl Queued {
     fn send<D: Driver>(self, driver: &D) {
+        self.slot.flights.overdue.watch(&self.slot.flights, &self.slot);
         driver.publish(&self.topic, self.message, Confirmer::to(self.slot));
     }
 }
 
-impl Slot {
-    fn tell(&self, answer: Answer) {
-        let waker = {
-            let mut state = self.state.lock();
-            state.answer = Some(answer);
-            state.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-impl Place<Receipt> for Slot {
-    fn answer(&self, result: Result<Receipt>, message: Option<Box<Outbound>>) {
-        // Freed before the answer is known, so that a sender that gets the answer finds the place
-        // free.
-        self.flights.free();
-        self.tell(Answer { result, message, was_sent: true });
-    }
-}
-
-impl std::fmt::Debug for Slot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slot").field("state", &self.state).finish_non_exhaustive()
-    }
-}
-
-impl Answer {
-    /// Returns `true` if the topic was deleted at the broker.
-    pub(super) fn is_missing_topic(&self) -> bool {
-        self.result.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
-    }
-}
-
-impl Flight {
-    /// Waits for the answer: in the queue for at most `limit`, then as long as the driver takes.
-    pub(super) async fn land<D: Driver>(
-        &mut self,
-        flights: &Arc<Flights>,
-        driver: &Arc<D>,
-        limit: Duration,
-    ) -> Answer {
-        let answer = match self {
-            // Boxed, because few publishes wait in the queue.
-            Self::Waiting { queued: Some(number), .. } => {
-                let number = *number;
-                Box::pin(self.land_from_queue(number, flights, driver, limit)).await
-            }
-            _ => (&mut *self).await,
-        };
-        if let Self::Waiting { slot, .. } = self
-            && let Some(slot) = slot.take()
-        {
-            flights.recycle(slot);
-        }
-        answer
-    }
-
-    async fn land_from_queue<D: Driver>(
-        &mut self,
-        number: u64,
-        flights: &Arc<Flights>,
-        driver: &Arc<D>,
-        limit: Duration,
-    ) -> Answer {
-        let queued = timeout(limit, InQueue { flight: self, flights, driver });
-        match queued.await {
-            Ok(answer) => answer,
-            Err(_) if flights.leave(number) => Answer { result: Err(no_place(limit)), message: None, was_sent: false },
-            Err(_) => self.await,
-        }
-    }
-
-    /// Stops waiting. Returns `true` if the driver has the message.
-    pub(super) fn abandon(&mut self) -> bool {
-        match self {
-            Self::Refused(_) => false,
-            Self::Waiting { slot, queued } => {
-                let Some(slot) = slot.take() else { return true };
-                slot.state.lock().waker = None;
-                !queued.is_some_and(|number| slot.flights.leave(number))
-            }
-        }
-    }
-}
-
-impl Future for Flight {
-    type Output = Answer;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let slot = match self.get_mut() {
-            Self::Refused(error) => {
-                let result = Err(error.take().unwrap_or_else(closed));
-                return Poll::Ready(Answer { result, message: None, was_sent: false });
-            }
-            Self::Waiting { slot, .. } => slot,
-        };
-        let Some(waiting) = slot else {
-            return Poll::Ready(Answer { result: Err(closed()), message: None, was_sent: true });
-        };
-        let answer = {
-            let mut state = waiting.state.lock();
-            let answer = state.answer.take();
-            if answer.is_none() && !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                state.waker = Some(cx.waker().clone());
-            }
-            answer
-        };
-        answer.map_or(Poll::Pending, Poll::Ready)
-    }
-}
-
-/// A publish in the queue.
-struct InQueue<'a, D> {
-    flight: &'a mut Flight,
-    flights: &'a Arc<Flights>,
-    driver: &'a Arc<D>,
-}
-
-impl<D: Driver> Future for InQueue<'_, D> {
-    type Output = Answer;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let this = self.get_mut();
-        let answer = Pin::new(&mut *this.flight).poll(cx);
-        if answer.is_pending() {
-            this.flights.ensure_drained(this.driver);
-        }
-        answer
-    }
-}
-
-pub(super) fn closed() -> Error {
+pub(in crate::broker) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the broker is closed")
-}
-
-fn no_place(limit: Duration) -> Error {
-    Error::new(ErrorKind::Busy, "the maximum number of publishes was in flight for all of the time limit")
-        .with_context("limit_ms", limit.as_millis())
 }

@@ -46,8 +46,14 @@ faults! {
     passes_without_a_fault: None => [];
     loses_one_in_five_thousand: LosesOneInFiveThousand => ["stress::loses_none_of_ten_thousand"];
     loses_what_it_buffered_when_closed: ConfirmsBeforeStoring => ["lifecycle::closes_while_many_publish"];
-    stores_large_messages_twice: StoresLargeMessagesTwice => ["delivery::confirms_and_delivers_exactly_what_was_sent"];
-    cuts_large_payloads: CutsLargePayloads => ["delivery::carries_payloads_of_any_size"];
+    stores_large_messages_twice: StoresLargeMessagesTwice => [
+        "delivery::confirms_and_delivers_exactly_what_was_sent",
+        "runtime::buries_a_message_as_large_as_the_broker_takes"
+    ];
+    cuts_large_payloads: CutsLargePayloads => [
+        "delivery::carries_payloads_of_any_size",
+        "runtime::buries_a_message_as_large_as_the_broker_takes"
+    ];
     makes_tombstones_empty: MakesTombstonesEmpty => ["delivery::carries_a_tombstone"];
     reorders_under_load: ReordersUnderLoad => ["order::keeps_the_callers_order_with_many_in_flight"];
     reorders_within_a_key: ReordersWithinAKey => ["order::keeps_the_order_of_each_key"];

@@ -279,7 +279,10 @@ impl<'r, B: TracedBroker + ?Sized> Run<'r, '_, B> {
             }
             tokio::select! {
                 biased;
-                Some(sent) = self.under_way.next(), if !is_idle => self.finish(sent)?,
+                Some(sent) = self.under_way.next(), if !is_idle => {
+                    deadline = Instant::now() + self.redrive.idle;
+                    self.finish(sent)?;
+                }
                 _ = &mut shutdown, if has_more => has_more = false,
                 next = timeout_at(deadline, letters.next()), if has_more && self.wants_more() => {
                     deadline = Instant::now() + self.redrive.idle;

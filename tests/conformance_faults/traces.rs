@@ -122,7 +122,8 @@ faults! { Header HeaderFault every_fault_of_headers_is_tried:
         "trace::b21_handlers_see_the_headers_of_the_wire",
         "trace::b22_a_garbage_header_costs_the_context_and_nothing_else",
         "trace::b25_doubled_headers_are_read_as_documented",
-        "trace::b32_what_is_replayed_is_linked"
+        "trace::b32_what_is_replayed_is_linked",
+        "trace::b35_a_redriven_message_takes_nothing_past_the_boundary"
     ];
     driver_mixes_contexts_under_load: MixesContextsUnderLoad => [
         "stress::b17_none_of_a_hundred_thousand_sees_anothers_context",
@@ -150,7 +151,11 @@ faults! { Header HeaderFault every_fault_of_headers_is_tried:
         "trace::b10_a_delayed_message_is_linked",
         "trace::b10_who_wants_a_delayed_message_in_the_trace_says_so"
     ];
-    driver_loses_hops: LosesHops => ["trace::b10_a_delayed_message_is_linked", "trace::b10_a_scheduled_message_is_linked"];
+    driver_loses_hops: LosesHops => [
+        "trace::b10_a_delayed_message_is_linked",
+        "trace::b10_a_scheduled_message_is_linked",
+        "trace::b35_a_redriven_message_takes_nothing_past_the_boundary"
+    ];
     driver_loses_policies: LosesPolicies => ["trace::b10_who_wants_a_delayed_message_in_the_trace_says_so"];
     driver_makes_contexts_up: MakesContextsUp => [
         "trace::b14_a_b3_header_alone_carries_the_trace",
@@ -219,7 +224,8 @@ faults! { Propagator PropagatorFault every_fault_of_propagators_is_tried:
     ];
     propagator_leaks_baggage: LeaksBaggage => [
         "stress::b17_none_of_a_hundred_thousand_sees_anothers_context",
-        "trace::b17_concurrent_deliveries_never_mix_contexts"
+        "trace::b17_concurrent_deliveries_never_mix_contexts",
+        "trace::b35_a_reply_takes_nothing_past_the_boundary"
     ];
 }
 

@@ -111,10 +111,9 @@ pub(crate) fn forget_message(link: &Link, stream: &str, sequence: u64) {
     let _ = link.tell(format!("{API}.STREAM.MSG.DELETE.{stream}").into(), request.to_string().into());
 }
 
-/// Deletes the messages at these subjects of a stream without waiting.
-pub(crate) fn purge(link: &Link, stream: &str, subjects: &str) {
-    let request = object([("filter", subjects.into())]).to_string();
-    let _ = link.tell(format!("{API}.STREAM.PURGE.{stream}").into(), request.into());
+/// Deletes the messages at these subjects of a stream.
+pub(crate) async fn purge(link: &Link, stream: &str, subjects: &str) -> Result<()> {
+    call(link, &format!("STREAM.PURGE.{stream}"), object([("filter", subjects.into())])).await.map(drop)
 }
 
 async fn find_message(link: &Link, stream: &str, request: Value) -> Result<Option<StoredMessage>> {

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::time::timeout;
+
+use crate::error::ErrorKind;
 
 use super::super::connection::link::Link;
 use super::super::headers::reply_subject::Tokens;
-use super::place::{Place, Record};
+use super::place::{PATIENCE, Place, Record};
 use crate::adapters::nats::connection::api;
 use crate::adapters::nats::topology::names;
 
@@ -51,8 +54,15 @@ impl AllAttempts {
     }
 
     /// Forgets the attempts of a group whose position was moved: its messages begin anew.
-    pub(crate) fn forget(&self, link: &Link, stream: &str, group: &str) {
-        api::purge(link, &names::tries(stream), &names::tries_subjects(stream, Some(group)));
+    pub(crate) async fn forget(&self, link: &Link, stream: &str, group: &str) {
+        let (place, subjects) = (names::tries(stream), names::tries_subjects(stream, Some(group)));
+        // Without the permission, messages that failed before the move keep their count.
+        match timeout(PATIENCE, api::purge(link, &place, &subjects)).await {
+            Ok(Err(error)) if error.kind() != ErrorKind::NotFound => {
+                tracing::debug!(stream, group, %error, "the attempts of a group that was moved are not deleted");
+            }
+            _ => {}
+        }
         if let Some(attempts) = self.0.lock().get(&(stream.to_owned(), group.to_owned())) {
             attempts.known.lock().messages.clear();
         }

@@ -22,7 +22,7 @@ use crate::adapters::nats::connection::api;
 use crate::adapters::nats::topology::names;
 
 /// Maximum wait for the place. The messages behind one whose failures are read wait as well.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// Time for which a place that failed is not asked again.
 const PAUSE: Duration = Duration::from_secs(60);
 /// Time after which the server forgets the failures of a message that was settled by a process that

@@ -44,7 +44,7 @@ pub(crate) async fn set(
         let sequence = sequence(link, config, &stream, topic, start).await?;
         match api::reset_consumer(link, &stream.name, name, sequence).await {
             Ok(()) => {
-                attempts.forget(link, &stream.name, name);
+                attempts.forget(link, &stream.name, name).await;
                 return held.has_moved();
             }
             // The server does not move a group back beyond the position where it was created.
@@ -53,7 +53,7 @@ pub(crate) async fn set(
         }
     }
     recreate(link, config, &stream, name, start).await?;
-    attempts.forget(link, &stream.name, name);
+    attempts.forget(link, &stream.name, name).await;
     held.has_moved()
 }
 

@@ -110,7 +110,7 @@ impl Assignment {
     pub(crate) fn survey(&self) -> bool {
         let limit = self.metadata_limit();
         let partitions = self.partitions.lock();
-        partitions.iter().flatten().fold(false, |changed, partition| partition.survey(limit) || changed)
+        partitions.iter().flatten().filter(|partition| partition.survey(limit)).count() > 0
     }
 
     /// Returns `true` if no delivery is in hand.

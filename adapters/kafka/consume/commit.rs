@@ -97,7 +97,9 @@ pub(crate) fn resumed(
     let deadline = Instant::now() + limit;
     loop {
         let mut asked = rdkafka::TopicPartitionList::new();
-        partitions.iter().for_each(|partition| drop(asked.add_partition(topic, *partition)));
+        for partition in partitions {
+            asked.add_partition(topic, *partition);
+        }
         let left = deadline.saturating_duration_since(Instant::now()).max(PAUSE);
         match consumer.committed_offsets(asked, left) {
             Ok(committed) => {

@@ -49,8 +49,6 @@ pub(crate) struct Member {
     committing: AtomicBool,
     /// `true` after a commit that failed, until one succeeds.
     failing: AtomicBool,
-    /// `true` until the first assignment, if a member of the group makes it.
-    joining: AtomicBool,
     /// `true` if an event occurred for this member since the last call of
     /// [`has_heard`](Self::has_heard).
     heard: AtomicBool,
@@ -63,7 +61,6 @@ impl Member {
         control: &Arc<Control>,
         queue: &Arc<Queue>,
         commits: bool,
-        joins: bool,
         patience: Duration,
     ) -> Self {
         Self {
@@ -78,7 +75,6 @@ impl Member {
             lost_last: AtomicBool::default(),
             committing: AtomicBool::default(),
             failing: AtomicBool::default(),
-            joining: AtomicBool::new(joins),
             heard: AtomicBool::default(),
             listener: Listener::default(),
         }
@@ -92,11 +88,6 @@ impl Member {
     /// Returns `true` if settled positions are committed.
     pub(crate) fn commits(&self) -> bool {
         self.commits
-    }
-
-    /// Returns `true` while the member waits for its first assignment.
-    pub(crate) fn is_joining(&self) -> bool {
-        self.joining.load(Ordering::Relaxed)
     }
 
     /// Returns `true` if an event occurred since the last call. It tells if a poll returned no
@@ -248,10 +239,7 @@ impl ConsumerContext for Member {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         self.hear();
         match rebalance {
-            Rebalance::Assign(assigned) => {
-                self.joining.store(false, Ordering::Relaxed);
-                self.grant(consumer, assigned);
-            }
+            Rebalance::Assign(assigned) => self.grant(consumer, assigned),
             Rebalance::Revoke(revoked) => self.revoke(consumer, revoked),
             Rebalance::Error(_) => {}
         }

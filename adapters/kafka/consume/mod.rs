@@ -53,8 +53,7 @@ pub(super) fn open(
     let (control, answer) = Control::new(Arc::clone(&window));
     let queue = Arc::new(Queue::default());
     let commits = subscription.group_name().is_some() && subscription.guarantee() == Guarantee::AtLeastOnce;
-    let joins = subscription.group_name().is_some() && !settings.assigned_by_broker();
-    let member = Member::new(&assignment, &control, &queue, commits, joins, settings.revoke_patience);
+    let member = Member::new(&assignment, &control, &queue, commits, settings.revoke_patience);
     let configuration = configuration(settings, subscription);
     let consumer: BaseConsumer<Member> = configuration.create_with_context(member).map_err(error::from_client)?;
     let limit = settings.connect_timeout;
@@ -89,7 +88,7 @@ pub(super) fn reposition(
     let partitions = topology::existing(client, settings, subscription.topic())?;
     let assignment = Arc::new(Assignment::new(0));
     let control = Control::new(Arc::clone(&assignment.window)).0;
-    let member = Member::new(&assignment, &control, &Arc::default(), false, false, settings.revoke_patience);
+    let member = Member::new(&assignment, &control, &Arc::default(), false, settings.revoke_patience);
     let consumer = configuration(settings, subscription).create_with_context(member).map_err(error::from_client)?;
     start::reposition_group(&consumer, subscription.topic(), partitions, start, settings.connect_timeout)
 }

@@ -45,8 +45,6 @@ const BATCH: usize = 128;
 /// Time for which deliveries can still be settled after the stream was dropped or the connection
 /// closed.
 const GRACE: Duration = Duration::from_millis(100);
-/// Maximum time that a subscription which ends waits until it has joined its group.
-const JOIN: Duration = Duration::from_secs(3);
 /// Maximum time that the last commit of a subscription is repeated while the group rebalances.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 
@@ -288,22 +286,9 @@ impl Poller {
             context.leave_with(last);
         }
         let committed = self.commit_last();
-        self.join_before_leaving();
         // Blocks while it leaves the group, and calls back; therefore it is done here.
         drop(self.consumer);
         committed
-    }
-
-    /// Waits until the member has its first assignment, if it is about to join.
-    ///
-    /// librdkafka ignores the broker's answers when it is closing, and does not leave a group that it
-    /// has half joined. Such a member would hold up the others until its session times out.
-    fn join_before_leaving(&self) {
-        let deadline = Instant::now() + JOIN;
-        while self.consumer.context().is_joining() && Instant::now() < deadline {
-            // The assignment has ended, so that a message is of no use.
-            drop(self.consumer.poll(ROOM));
-        }
     }
 
     /// Commits the last positions. Those of partitions that are revoked meanwhile are committed by

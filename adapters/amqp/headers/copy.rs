@@ -264,11 +264,12 @@ mod tests {
         assert_eq!(copy.headers().as_ref(), Some(&expected));
         assert_eq!(copy.user_id().as_ref().map(ShortString::as_str), Some("shop"));
         let straight = original.encode(Copied { way: Way::Straight, user: None, ..copied }, 131_072).unwrap();
-        let mut remaining = expected;
+        let mut remaining = expected.inner().clone();
         for level in ["delay-0", "delay-1", "delay-2"] {
             remaining.remove(level);
         }
         remaining.insert("retry-routing-key".into(), text("key"));
+        let remaining = FieldTable::from(remaining);
         assert_eq!((straight.headers().as_ref(), straight.user_id()), (Some(&remaining), &None));
     }
 

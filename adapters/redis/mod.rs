@@ -74,9 +74,10 @@
 //! ## Reconnection
 //! A member that lost its connection keeps its name and its messages. Deliveries that are out can
 //! be settled over the next connection, which the settlement waits for, unless another member
-//! claimed the message in the meantime. An acknowledgement whose answer was lost is sent again if the
-//! message is still pending; otherwise it fails with an unknown outcome. Messages that were fetched
-//! and not handed out are read again. The loss is one error item ([`ErrorKind::Unavailable`]).
+//! claimed the message in the meantime. An acknowledgement whose answer was lost is sent again if
+//! the message is still pending; otherwise it fails with an unknown outcome. Messages that were
+//! fetched and not handed out are read again. The loss is one error item
+//! ([`ErrorKind::Unavailable`]).
 //!
 //! ## Readers without a group
 //! A reader keeps its position itself, and continues from there after a lost connection. Its

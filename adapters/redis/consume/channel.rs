@@ -88,8 +88,8 @@ impl EntryChannel {
         self.events.closed().await;
     }
 
-    /// Hands entries over, which `member` holds if they are to be acknowledged. There is room for as
-    /// many batches as the window has places, so this does not wait.
+    /// Hands entries over, which `member` holds if they are to be acknowledged. There is room for
+    /// as many batches as the window has places, so this does not wait.
     pub(super) async fn hand_over(&self, member: Option<&Arc<Membership>>, entries: Vec<Entry>) {
         if !entries.is_empty() {
             let batch = Batch::new(Arc::clone(&self.window), member.cloned(), entries);

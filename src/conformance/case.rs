@@ -38,6 +38,8 @@ pub enum Area {
     Stress,
     /// A broker that is killed and restarted.
     Restart,
+    /// The contract of drivers, asked of the driver itself.
+    Driver,
 }
 
 impl Area {
@@ -57,12 +59,13 @@ impl Area {
             Self::Runtime => "runtime",
             Self::Stress => "stress",
             Self::Restart => "restart",
+            Self::Driver => "driver",
         }
     }
 }
 
-/// A capability that a case needs. If the broker lacks it, the case requires that the broker says
-/// so.
+/// A requirement of a case: a capability, or a part of the harness that is optional. If the broker
+/// lacks a capability, the case requires that the broker says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Need {
@@ -85,6 +88,23 @@ pub enum Need {
     /// [`Confirm::Broker`](crate::driver::capability::Confirm): confirmed messages outlive the
     /// broker's process.
     Durable,
+    /// [`Redelivery::Native`](crate::driver::capability::Redelivery::Native) or better: the driver
+    /// gets retries.
+    NativeRetry,
+    /// [`Redelivery::NativeDelayed`](crate::driver::capability::Redelivery::NativeDelayed): the
+    /// driver gets retries with a delay.
+    NativeDelay,
+    /// [`Capabilities::reader_resumes`](crate::Capabilities).
+    ReaderResumes,
+    /// Another [`Order`](crate::driver::capability::Order) than that of partitions, each of which
+    /// belongs to one member of a group.
+    SharedQueue,
+    /// [`Killable::other_process`](super::Killable::other_process).
+    OtherProcess,
+    /// [`Harness::publish_foreign`](super::Harness::publish_foreign).
+    ForeignProducer,
+    /// [`Harness::connect_to_check`](super::Harness::connect_to_check).
+    CheckingConnection,
 }
 
 /// One requirement on every broker, with the code that checks it.

@@ -1,8 +1,8 @@
 //! The environment of a case: connections, unique names, time limits, and exported spans.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
@@ -11,6 +11,7 @@ use opentelemetry::trace::{SpanKind, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData};
 use parking_lot::Mutex;
 
+use super::case::Need;
 use super::conventions::{SeenAtStart, Surroundings, Watching, check_metric, check_span};
 use super::failure::{Checked, Failure, check, check_eq};
 use super::harness::Harness;
@@ -34,6 +35,8 @@ pub(super) struct CaseContext {
     /// [`CaseContext::expect_whole_traces`].
     pub(super) whole: AtomicBool,
     pub(super) measurements: Measurements,
+    /// The part of the harness that the case asked for in vain.
+    lacked: OnceLock<Need>,
     identity: Identity,
     seen_at_start: SeenAtStart,
     number: String,
@@ -66,6 +69,7 @@ impl CaseContext {
             provider,
             whole: AtomicBool::new(false),
             measurements,
+            lacked: OnceLock::new(),
             identity,
             seen_at_start,
             number,
@@ -88,6 +92,17 @@ impl CaseContext {
     /// Opens a new connection like that of a program without an SDK.
     pub(super) async fn untraced(&self) -> Checked<Broker> {
         Ok(self.harness.set_up(Traced::new(self.driver().await?)))
+    }
+
+    /// Ends the case as unsupported, because the harness lacks an optional part.
+    pub(super) fn lacks(&self, part: Need) -> Checked {
+        self.lacked.get_or_init(|| part);
+        Ok(())
+    }
+
+    /// Returns the part of the harness that the case asked for in vain.
+    pub(super) fn lacked(&self) -> Option<Need> {
+        self.lacked.get().copied()
     }
 
     /// Adds the telemetry to a driver.

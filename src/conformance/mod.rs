@@ -43,6 +43,7 @@ mod harness;
 mod journal;
 mod measurements;
 mod need;
+mod process;
 mod propagators;
 mod recorder;
 mod run;

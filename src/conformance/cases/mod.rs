@@ -2,6 +2,7 @@
 
 mod delays;
 mod delivery;
+mod driver;
 mod forms;
 mod hostile;
 mod lifecycle;
@@ -39,8 +40,10 @@ pub fn cases() -> &'static [Case] {
             metrics::CASES,
             runtime::CASES,
             patterns::CASES,
+            &driver::cases(),
             &traces::cases(),
             restart::CASES,
+            &driver::killing_cases(),
             traces::killed::CASES,
             // Last, because they run alone.
             stress::CASES,

@@ -11,11 +11,11 @@ use opentelemetry::trace::{SpanKind, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData};
 use parking_lot::Mutex;
 
-use super::case::Need;
 use super::conventions::{SeenAtStart, Surroundings, Watching, check_metric, check_span};
 use super::failure::{Checked, Failure, check, check_eq};
 use super::harness::Harness;
 use super::measurements::Measurements;
+use super::requirement::Need;
 use super::spans::{Spans, attribute};
 use crate::broker::{Broker, Deliveries, Delivery, Traced, TracedBroker};
 use crate::driver::capability::{Capabilities, Confirm};

@@ -74,9 +74,9 @@ pub trait Harness: Send + Sync + 'static {
     }
 
     /// Publishes messages to the topic, which exists, as a foreign producer does that knows nothing
-    /// of this library: with another client, bytes that are no message of the adapter's form, values
-    /// of every type that the protocol has. Returns their number; the default is 0, which means that
-    /// there is no such producer.
+    /// of this library: with another client, bytes that are no message of the adapter's form, and
+    /// values of every type that the protocol has. Returns their number; the default is 0, which
+    /// means that there is no such producer.
     ///
     /// # Errors
     /// Returns an error if they cannot be published; the case fails with it.
@@ -145,8 +145,8 @@ pub trait Killable: Send + Sync + 'static {
     /// Kills the broker as `SIGKILL` does, and returns once it is gone: what it had not stored is
     /// lost, wherever it stood.
     ///
-    /// An embedded broker must be able to die in the middle of a commit, with messages taken and not
-    /// stored, and answers not given. A kill that waits for the commit proves nothing.
+    /// An embedded broker must be able to die in the middle of a commit, with messages taken and
+    /// not stored, and answers not given. A kill that waits for the commit proves nothing.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be killed.

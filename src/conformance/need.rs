@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 
-use super::case::Need;
 use super::case_context::{CaseContext, numbers, refused};
 use super::failure::{Checked, check, check_eq};
+use super::requirement::Need;
 use crate::broker::{Traced, TracedBroker};
 use crate::driver::capability::{Capabilities, Confirm, Order, Redelivery};
 use crate::error::{ErrorKind, PublishOutcome};

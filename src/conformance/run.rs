@@ -10,11 +10,12 @@ use futures_util::FutureExt;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
-use super::case::{Area, Case, Need};
+use super::case::{Area, Case};
 use super::case_context::CaseContext;
 use super::exported;
 use super::failure::{Checked, Failure};
 use super::harness::Harness;
+use super::requirement::Need;
 
 /// Time allowed for closing connections and ending tasks after a case.
 const CLEAN_UP: Duration = Duration::from_secs(15);

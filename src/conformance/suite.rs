@@ -10,10 +10,11 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::breaks::{Break, Responsible, breaks};
-use super::case::{Area, Case, Need};
+use super::case::{Area, Case};
 use super::cases;
 use super::harness::Harness;
 use super::process;
+use super::requirement::Need;
 use super::run::{Outcome, run};
 
 /// Environment variable with the number of times that the whole suite runs concurrently, from 1 to
@@ -35,7 +36,8 @@ const AT_A_TIME: usize = 8;
 /// test targets, such as a part of a name, `--skip`, `--exact`, `--list` and `--test-threads`.
 ///
 /// A program that a harness starts as [another process](super::Killable::other_process) must call
-/// this too, with a harness of the same name: it then works on the broker instead, until it is killed.
+/// this too, with a harness of the same name: it then works on the broker instead, until it is
+/// killed.
 ///
 /// Tests are named `harness::area::case`. The environment variables [`ROUNDS`] and [`RESULTS`] are
 /// read.

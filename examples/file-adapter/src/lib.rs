@@ -23,9 +23,9 @@
 //!
 //! Every group gets every message at least once; members share them. A new group starts at the
 //! oldest message. Order is that of publishing; a retried message is redelivered after its delay,
-//! and later messages pass it. The numbers of attempts and hand-outs and the time of a retry are
-//! written to the file of the group and outlive the process. A group runs at most 65,536 messages ahead
-//! of its oldest unsettled one.
+//! and later messages pass it. The numbers of attempts and hand-outs, and the time of a retry, are
+//! written to the file of the group and outlive the process. A group runs at most 65,536 messages
+//! ahead of its oldest unsettled one.
 //!
 //! All files only grow: a topic keeps all its messages, and a group all its events. To remove them,
 //! remove the folder of the topic while no process has the directory open. A topic is read from its
@@ -131,6 +131,8 @@ fn capabilities() -> Capabilities {
     can.start_at_time = true;
     can.start_at_offset = true;
     can.reposition = true;
+    can.reader_resumes = true;
+    can.confirms_settlements = true;
     can.max_payload = Some(MAX_PAYLOAD);
     can
 }

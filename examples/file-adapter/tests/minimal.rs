@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
 use traced_broker::capability::{Attempts, Confirm, Redelivery};
 use traced_broker::driver::{
-    AttributeValue, Confirmation, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound, Outbound, Source,
-    Tenure,
+    AttributeValue, Confirmation, DeliveryHandle, Destination, Disposition, Driver, Identity, Inbound, Outbound,
+    Source, Tenure,
 };
 use traced_broker::{
     Capabilities, Error, ErrorKind, Message, Receipt, Result, Start, Subscription, Topic, Traced, TracedBroker,

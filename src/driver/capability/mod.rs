@@ -133,9 +133,9 @@ pub struct Capabilities {
     /// that it was handed; `false` if it begins at the latest again, and misses the messages
     /// published meanwhile.
     pub reader_resumes: bool,
-    /// `true` if a settlement that was answered with `Ok` outlives the death of this process; `false`
-    /// if it is sent or stored a moment later, so that the messages that a killed process settled
-    /// last are redelivered.
+    /// `true` if a settlement that was answered with `Ok` outlives the death of this process;
+    /// `false` if it is sent or stored a moment later, so that the messages that a killed process
+    /// settled last are redelivered.
     pub confirms_settlements: bool,
     /// The largest payload in bytes, if the client knows it.
     pub max_payload: Option<usize>,

@@ -90,10 +90,6 @@ impl Harness for MortalHarness {
         Ok(Some(Arc::new(OwnBroker(Mortal::new(self.0.fault)))))
     }
 
-    fn patience(&self) -> Duration {
-        Duration::from_secs(10)
-    }
-
     fn many(&self) -> usize {
         2_000
     }

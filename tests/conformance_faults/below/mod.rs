@@ -20,11 +20,11 @@ pub(crate) enum DriverFault {
     StaleHandlesSettle,
     /// Attempts begin at 1 again after a kill.
     ForgetsAttempts,
-    /// What was fetched ahead is given back as a retry.
+    /// A fetched message is given back as a retry.
     CountsWhatItFetched,
     /// A handle that is dropped acknowledges its message.
     AcknowledgesWhatIsDropped,
-    /// What was fetched ahead is handed out after the group was moved.
+    /// A message that was fetched before a move of the group is handed out after it.
     YieldsWhatItFetchedBeforeAMove,
     /// A reader begins at the latest message after a kill.
     ReadersBeginAnew,
@@ -36,7 +36,7 @@ pub(crate) enum DriverFault {
     WaitsForTheBroker,
     /// A reader's retry acknowledges the message.
     IgnoresRetriesOfReaders,
-    /// What is redelivered comes newest first.
+    /// Redelivered messages come newest first.
     RedeliversTheNewestFirst,
     /// A member gets nothing while another one is full.
     WaitsForAFullMember,

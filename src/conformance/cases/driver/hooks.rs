@@ -1,9 +1,9 @@
 //! Promises that need a part of the harness: a connection that only checks, a foreign producer.
 
 use super::{Member, payload, settle};
-use crate::conformance::case::Need;
 use crate::conformance::case_context::{CaseContext, refused};
 use crate::conformance::failure::{Checked, check_eq};
+use crate::conformance::requirement::Need;
 use crate::driver::{Disposition, Driver, Outbound};
 use crate::error::ErrorKind;
 use crate::message::Topic;

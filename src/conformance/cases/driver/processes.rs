@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::super::restart::killable;
 use super::{Member, settle};
-use crate::conformance::case::Need;
 use crate::conformance::case_context::{CaseContext, numbers};
 use crate::conformance::failure::{Checked, check, check_eq};
 use crate::conformance::process::{Process, Task, words};
+use crate::conformance::requirement::Need;
 use crate::driver::Disposition;
 use crate::driver::capability::Order;
 

@@ -7,6 +7,8 @@
 
 #[path = "conformance/collector.rs"]
 mod collector;
+#[path = "conformance/foreign.rs"]
+mod foreign;
 #[path = "conformance/harness.rs"]
 mod harness;
 mod support;

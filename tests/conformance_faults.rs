@@ -2,6 +2,8 @@
 //! that are named for it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
+#[path = "conformance_faults/below/mod.rs"]
+mod below;
 #[path = "conformance_faults/driver.rs"]
 mod driver;
 #[path = "conformance_faults/fault.rs"]

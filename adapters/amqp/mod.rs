@@ -427,6 +427,8 @@ fn capabilities(max_payload: usize) -> Capabilities {
         timestamp: Some(TimestampSource::Producer),
         tombstones: false,
         delayed_publish: true,
+        reader_resumes: false,
+        confirms_settlements: false,
         max_payload: Some(max_payload),
         ..Capabilities::new()
     }

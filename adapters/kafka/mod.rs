@@ -397,6 +397,7 @@ fn capabilities(settings: &KafkaBuilder) -> Capabilities {
     let mut capabilities = Capabilities::new();
     capabilities.confirm = Confirm::Broker;
     capabilities.retry = Redelivery::Held;
+    capabilities.confirms_settlements = false;
     capabilities.attempts = Attempts::Process;
     capabilities.order = Order::Partition;
     capabilities.timestamp = Some(TimestampSource::Producer);

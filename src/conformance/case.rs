@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::case_context::CaseContext;
 use super::failure::Checked;
+use super::requirement::Need;
 
 /// The subject of a case; the first part of its name in test output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +39,8 @@ pub enum Area {
     Stress,
     /// A broker that is killed and restarted.
     Restart,
+    /// The contract of drivers, asked of the driver itself.
+    Driver,
 }
 
 impl Area {
@@ -57,34 +60,9 @@ impl Area {
             Self::Runtime => "runtime",
             Self::Stress => "stress",
             Self::Restart => "restart",
+            Self::Driver => "driver",
         }
     }
-}
-
-/// A capability that a case needs. If the broker lacks it, the case requires that the broker says
-/// so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Need {
-    /// [`Capabilities::at_least_once`](crate::Capabilities).
-    AtLeastOnce,
-    /// [`Capabilities::groups`](crate::Capabilities).
-    Groups,
-    /// [`Capabilities::backlog`](crate::Capabilities).
-    Backlog,
-    /// [`Capabilities::tombstones`](crate::Capabilities).
-    Tombstones,
-    /// [`Capabilities::delayed_publish`](crate::Capabilities).
-    DelayedPublish,
-    /// [`Capabilities::start_at_time`](crate::Capabilities).
-    StartAtTime,
-    /// [`Capabilities::start_at_offset`](crate::Capabilities).
-    StartAtOffset,
-    /// [`Capabilities::reposition`](crate::Capabilities).
-    Reposition,
-    /// [`Confirm::Broker`](crate::driver::capability::Confirm): confirmed messages outlive the
-    /// broker's process.
-    Durable,
 }
 
 /// One requirement on every broker, with the code that checks it.

@@ -1,8 +1,8 @@
 //! The environment of a case: connections, unique names, time limits, and exported spans.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
@@ -15,6 +15,7 @@ use super::conventions::{SeenAtStart, Surroundings, Watching, check_metric, chec
 use super::failure::{Checked, Failure, check, check_eq};
 use super::harness::Harness;
 use super::measurements::Measurements;
+use super::requirement::Need;
 use super::spans::{Spans, attribute};
 use crate::broker::{Broker, Deliveries, Delivery, Traced, TracedBroker};
 use crate::driver::capability::{Capabilities, Confirm};
@@ -34,6 +35,8 @@ pub(super) struct CaseContext {
     /// [`CaseContext::expect_whole_traces`].
     pub(super) whole: AtomicBool,
     pub(super) measurements: Measurements,
+    /// The part of the harness that the case asked for in vain.
+    lacked: OnceLock<Need>,
     identity: Identity,
     seen_at_start: SeenAtStart,
     number: String,
@@ -66,6 +69,7 @@ impl CaseContext {
             provider,
             whole: AtomicBool::new(false),
             measurements,
+            lacked: OnceLock::new(),
             identity,
             seen_at_start,
             number,
@@ -88,6 +92,17 @@ impl CaseContext {
     /// Opens a new connection like that of a program without an SDK.
     pub(super) async fn untraced(&self) -> Checked<Broker> {
         Ok(self.harness.set_up(Traced::new(self.driver().await?)))
+    }
+
+    /// Ends the case as unsupported, because the harness lacks an optional part.
+    pub(super) fn lacks(&self, part: Need) -> Checked {
+        self.lacked.get_or_init(|| part);
+        Ok(())
+    }
+
+    /// Returns the part of the harness that the case asked for in vain.
+    pub(super) fn lacked(&self) -> Option<Need> {
+        self.lacked.get().copied()
     }
 
     /// Adds the telemetry to a driver.

@@ -1,5 +1,6 @@
 //! The part that the author of an adapter writes: access to the broker.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +64,27 @@ pub trait Harness: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Opens a new connection to the same broker that creates no topology: with `topology=check` or
+    /// the adapter's name for it. The default returns `None`: there is no such option.
+    ///
+    /// # Errors
+    /// The error that the adapter reports; the case fails with it.
+    async fn connect_to_check(&self) -> Result<Option<Arc<dyn Driver>>> {
+        Ok(None)
+    }
+
+    /// Publishes messages to the topic, which exists, as a foreign producer does that knows nothing
+    /// of this library: with another client, bytes that are no message of the adapter's form, and
+    /// values of every type that the protocol has. Returns their number; the default is 0, which
+    /// means that there is no such producer.
+    ///
+    /// # Errors
+    /// Returns an error if they cannot be published; the case fails with it.
+    async fn publish_foreign(&self, topic: &str) -> Result<usize> {
+        let _ = topic;
+        Ok(0)
+    }
+
     /// Builds the tracer provider of one case, which exports every span to `spans` as it ends. The
     /// default adds nothing else.
     ///
@@ -120,12 +142,42 @@ pub trait Killable: Send + Sync + 'static {
     /// The error that the adapter reports.
     async fn connect(&self) -> Result<Arc<dyn Driver>>;
 
-    /// Kills the broker as `SIGKILL` does, restarts it at the same address with the data it had
-    /// stored, and waits until it answers.
+    /// Kills the broker as `SIGKILL` does, and returns once it is gone: what it had not stored is
+    /// lost, wherever it stood.
+    ///
+    /// An embedded broker must be able to die in the middle of a commit, with messages taken and
+    /// not stored, and answers not given. A kill that waits for the commit proves nothing.
+    ///
+    /// # Errors
+    /// Returns an error if the broker cannot be killed.
+    async fn kill(&self) -> Result<()>;
+
+    /// Restarts the killed broker at the same address with the data it had stored, and waits until
+    /// it answers.
     ///
     /// # Errors
     /// Returns an error if the broker does not come back.
-    async fn kill_and_restart(&self) -> Result<()>;
+    async fn restart(&self) -> Result<()>;
+
+    /// Kills the broker and restarts it at once.
+    ///
+    /// # Errors
+    /// Same as [`kill`](Self::kill) and [`restart`](Self::restart).
+    async fn kill_and_restart(&self) -> Result<()> {
+        self.kill().await?;
+        self.restart().await
+    }
+
+    /// Returns the command that starts another process on this broker: a program that calls
+    /// [`main`](super::main) with a harness of the same name, whose
+    /// [`connect`](Harness::connect) reaches this broker; as a rule this test program, with the
+    /// address in its environment. The kit kills it in the middle of its work.
+    ///
+    /// The default returns `None`. Return a command if processes share the broker, and if it is
+    /// embedded and keeps its data: only the death of a process is a crash without a warning.
+    fn other_process(&self) -> Option<Command> {
+        None
+    }
 
     /// Returns the time that must pass between the creation of topics and groups and a kill, so
     /// that the broker does not forget them. Zero for most brokers.

@@ -19,7 +19,8 @@
 //! A case is [data](Case): an area, a name, a requirement, and the [capabilities](Need) it needs. A
 //! broker that lacks one of them is still checked: it must refuse the operation with
 //! [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), at the call and before anything is
-//! lost. The outcome is then [`Outcome::Unsupported`]. No case is ever skipped.
+//! lost. The outcome is then [`Outcome::Unsupported`]. So is that of a case that needs an optional
+//! part of the harness that is not there. No case is ever skipped.
 //!
 //! In every case, all spans and metrics exported while it ran must conform to OpenTelemetry's
 //! messaging conventions and to this library's registry. An adapter that sets additional attributes
@@ -43,8 +44,10 @@ mod harness;
 mod journal;
 mod measurements;
 mod need;
+mod process;
 mod propagators;
 mod recorder;
+mod requirement;
 mod run;
 mod spans;
 mod suite;
@@ -52,10 +55,11 @@ mod vectors;
 mod watched;
 
 pub use breaks::{Break, Responsible, breaks};
-pub use case::{Area, Case, Need};
+pub use case::{Area, Case};
 pub use cases::cases;
 pub use failure::Failure;
 pub use harness::{Harness, Killable};
+pub use requirement::Need;
 pub use run::{Outcome, run};
 pub use spans::Spans;
 pub use suite::{RESULTS, ROUNDS, main};

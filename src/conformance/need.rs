@@ -2,16 +2,19 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::case::Need;
-use super::case_context::{CaseContext, refused};
+use futures_util::StreamExt;
+
+use super::case_context::{CaseContext, numbers, refused};
 use super::failure::{Checked, check, check_eq};
-use crate::broker::TracedBroker;
-use crate::driver::capability::{Capabilities, Confirm};
+use super::requirement::Need;
+use crate::broker::{Traced, TracedBroker};
+use crate::driver::capability::{Capabilities, Confirm, Order, Redelivery};
 use crate::error::{ErrorKind, PublishOutcome};
 use crate::message::{Message, Start, Subscription};
 
 impl Need {
-    /// Returns `true` if a broker has the capability.
+    /// Returns `true` if a broker has the capability, and for a part of the harness, which is known
+    /// only when a case asks for it.
     pub fn is_met(self, capabilities: &Capabilities) -> bool {
         match self {
             Self::AtLeastOnce => capabilities.at_least_once,
@@ -23,6 +26,11 @@ impl Need {
             Self::StartAtOffset => capabilities.start_at_offset,
             Self::Reposition => capabilities.reposition,
             Self::Durable => capabilities.confirm == Confirm::Broker,
+            Self::NativeRetry => matches!(capabilities.retry, Redelivery::Native | Redelivery::NativeDelayed),
+            Self::NativeDelay => capabilities.retry == Redelivery::NativeDelayed,
+            Self::ReaderResumes => capabilities.reader_resumes,
+            Self::SharedQueue => capabilities.order != Order::Partition,
+            Self::OtherProcess | Self::ForeignProducer | Self::CheckingConnection => true,
         }
     }
 
@@ -38,6 +46,13 @@ impl Need {
             Self::StartAtOffset => "no group or reader can begin at an offset",
             Self::Reposition => "groups cannot be moved: nothing is replayed",
             Self::Durable => "confirmed messages do not outlive its process",
+            Self::NativeRetry => "it gets no retries: this library keeps a failed message and hands it out again",
+            Self::NativeDelay => "it gets no delayed retries: this library keeps a message until it is due",
+            Self::ReaderResumes => "a reader misses what is published while its connection is lost",
+            Self::SharedQueue => "a partition belongs to one member of a group, however full it is",
+            Self::OtherProcess => "the harness starts no other process",
+            Self::ForeignProducer => "the harness has no foreign producer",
+            Self::CheckingConnection => "the harness opens no connection that only checks topics",
         }
     }
 
@@ -75,6 +90,10 @@ impl Need {
                 Ok(())
             }
             Self::Durable => check_receipts(case).await,
+            Self::NativeRetry | Self::NativeDelay => check_held_retry(case).await,
+            Self::ReaderResumes => check_reader_goes_on(case).await,
+            Self::SharedQueue => check_one_member_for_a_key(case).await,
+            Self::OtherProcess | Self::ForeignProducer | Self::CheckingConnection => Ok(()),
         }
     }
 }
@@ -125,4 +144,61 @@ async fn check_receipts(case: &CaseContext) -> Checked {
         "confirmed messages do not outlive it, so the harness starts no broker to kill"
     );
     Ok(())
+}
+
+/// Checks that a retry with a delay is carried out by the layer above.
+async fn check_held_retry(case: &CaseContext) -> Checked {
+    let delay = Duration::from_millis(300);
+    let broker = case.broker().await?;
+    let mut deliveries = broker.subscribe(case.group("g")).await?;
+    broker.publish(&case.topic, Message::new("again").key("one")).await?;
+    case.next(&mut deliveries).await?.retry(delay).await?;
+    let delivery = case.next(&mut deliveries).await?;
+    check_eq!(delivery.message().attempt(), 2, "the attempt");
+    Ok(delivery.ack().await?)
+}
+
+/// Checks that a reader goes on after a kill, with what is published once it is back.
+async fn check_reader_goes_on(case: &CaseContext) -> Checked {
+    let Some(killable) = case.harness.start_mortal().await? else { return Ok(()) };
+    let broker = Traced::new(killable.connect().await?);
+    let mut reader = broker.subscribe(case.reader()).await?;
+    broker.publish(&case.topic, Message::new("before")).await?;
+    check_eq!(case.drain(&mut reader, 1).await?, ["before"], "the message before the kill");
+    tokio::time::sleep(killable.settling_time()).await;
+    killable.kill_and_restart().await?;
+    // Until the reader is back, messages may pass it.
+    let back = async {
+        loop {
+            let _ = broker.publish(&case.topic, Message::new("after")).await;
+            if let Ok(Some(Ok(delivery))) = tokio::time::timeout(case.harness.quiet(), reader.next()).await {
+                return delivery.ack().await;
+            }
+        }
+    };
+    let back = tokio::time::timeout(Duration::from_secs(60), back).await;
+    check!(back.is_ok(), "a reader goes on after a kill: it got no message within 60 s");
+    Ok(broker.close().await?)
+}
+
+/// Checks that the messages of one key stay with one member, however full it is.
+async fn check_one_member_for_a_key(case: &CaseContext) -> Checked {
+    let (first, second) = (case.broker().await?, case.broker().await?);
+    let mut members =
+        [first.subscribe(case.group("g").prefetch(2)).await?, second.subscribe(case.group("g").prefetch(2)).await?];
+    for number in numbers(6) {
+        first.publish(&case.topic, Message::new(number).key("one")).await?;
+    }
+    let [one, other] = &mut members;
+    let (got, index) = case
+        .within("the first message", async {
+            tokio::select! {
+                delivery = one.next() => (delivery, 0),
+                delivery = other.next() => (delivery, 1),
+            }
+        })
+        .await?;
+    let Some(Ok(held)) = got else { return Err(super::Failure::new("a member gets the first message: an error")) };
+    case.nothing_comes(&mut members[1 - index]).await?;
+    Ok(held.ack().await?)
 }

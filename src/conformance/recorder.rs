@@ -89,9 +89,9 @@ impl Recorder {
         let (confirmed, unknown, not_sent) = (self.confirmed.lock(), self.unknown.lock(), self.not_sent.lock());
         let delivered = self.delivered.lock();
         check_eq!(confirmed.len(), messages, "the number of confirmed messages");
-        let lost: Vec<&String> =
-            confirmed.iter().filter(|payload| !delivered.contains_key(*payload)).take(10).collect();
-        check!(lost.is_empty(), "what was confirmed is delivered: lost {lost:?}; {}", self.summary());
+        if let Some(missing) = missing(&confirmed, &delivered) {
+            return Err(missing.followed_by(&format!("; {}", self.summary())));
+        }
         for payload in delivered.keys() {
             check!(!not_sent.contains(payload), "{payload} was certainly not sent and is not delivered");
             check!(confirmed.contains(payload) || unknown.contains(payload), "{payload} was published");
@@ -100,10 +100,22 @@ impl Recorder {
         Ok(())
     }
 
+    /// Returns the failure of a run in which confirmed messages were not delivered.
+    pub(super) fn missing(&self) -> Option<Failure> {
+        missing(&self.confirmed.lock(), &self.delivered.lock())
+    }
+
     /// Returns the state of the run, for the text of a failure.
     pub(super) fn summary(&self) -> String {
         format!("settled {}, last trouble: {}", self.settled.load(Ordering::Relaxed), self.trouble.lock())
     }
+}
+
+fn missing(confirmed: &BTreeSet<String>, delivered: &BTreeMap<String, usize>) -> Option<Failure> {
+    let missing: Vec<&String> = confirmed.iter().filter(|payload| !delivered.contains_key(*payload)).collect();
+    let first = &missing[..missing.len().min(10)];
+    let (lost, all) = (missing.len(), confirmed.len());
+    (lost > 0).then(|| Failure::new(format!("confirmed messages are missing: {lost} of {all}, such as {first:?}")))
 }
 
 fn context_of(number: usize) -> SpanContext {

@@ -10,11 +10,12 @@ use futures_util::FutureExt;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
-use super::case::{Area, Case, Need};
+use super::case::{Area, Case};
 use super::case_context::CaseContext;
 use super::exported;
 use super::failure::{Checked, Failure};
 use super::harness::Harness;
+use super::requirement::Need;
 
 /// Time allowed for closing connections and ending tasks after a case.
 const CLEAN_UP: Duration = Duration::from_secs(15);
@@ -25,7 +26,8 @@ const CLEAN_UP: Duration = Duration::from_secs(15);
 pub enum Outcome {
     /// The broker meets the requirement.
     Passed,
-    /// The broker lacks this capability and says so as required, which is checked, not assumed.
+    /// The broker lacks this capability and says so as required, which is checked, not assumed; or
+    /// the harness lacks this optional part.
     Unsupported(Need),
     /// The broker does not meet the requirement, or does not say that it cannot.
     Failed(Failure),
@@ -79,7 +81,7 @@ pub fn run(case: &Case, harness: &Arc<dyn Harness>) -> Outcome {
 
 fn limit(case: &Case) -> Duration {
     Duration::from_secs(match case.area {
-        Area::Restart => 300,
+        Area::Restart | Area::Driver => 300,
         Area::Stress => 180,
         _ => 120,
     })
@@ -114,7 +116,7 @@ async fn perform(case: Case, harness: Arc<dyn Harness>) -> Outcome {
         }
         (Err(failure), None) => Outcome::Failed(failure),
         (Ok(()), Some(need)) => Outcome::Unsupported(need),
-        (Ok(()), None) => Outcome::Passed,
+        (Ok(()), None) => world.lacked().map_or(Outcome::Passed, Outcome::Unsupported),
     }
 }
 

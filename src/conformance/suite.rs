@@ -7,12 +7,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::breaks::{Break, Responsible, breaks};
 use super::case::{Area, Case};
 use super::cases;
 use super::harness::Harness;
+use super::process;
+use super::requirement::Need;
 use super::run::{Outcome, run};
 
 /// Environment variable with the number of times that the whole suite runs concurrently, from 1 to
@@ -32,6 +34,10 @@ const AT_A_TIME: usize = 8;
 
 /// Runs the kit as the `main` of a test target with `harness = false`. Accepts the arguments of
 /// test targets, such as a part of a name, `--skip`, `--exact`, `--list` and `--test-threads`.
+///
+/// A program that a harness starts as [another process](super::Killable::other_process) must call
+/// this too, with a harness of the same name: it then works on the broker instead, until it is
+/// killed.
 ///
 /// Tests are named `harness::area::case`. The environment variables [`ROUNDS`] and [`RESULTS`] are
 /// read.
@@ -60,6 +66,9 @@ const AT_A_TIME: usize = 8;
 /// }
 /// ```
 pub fn main(harnesses: Vec<Arc<dyn Harness>>) -> ExitCode {
+    if let Some(ended) = process::work_if_asked(&harnesses) {
+        return ended;
+    }
     let mut arguments = Arguments::from_args();
     let rounds = std::env::var(ROUNDS).ok().and_then(|text| text.parse().ok()).unwrap_or(1_usize).clamp(1, 100);
     arguments.test_threads.get_or_insert(AT_A_TIME * rounds.min(8));
@@ -96,10 +105,41 @@ fn trial(case: &'static Case, round: usize, harness: &Arc<dyn Harness>, results:
     })
 }
 
+/// Number of cases with a broker of their own that run at a time. Many servers at once would start
+/// so slowly that cases time out.
+const OWN_BROKERS: usize = 2;
+
+/// Places for cases with a broker of their own.
+struct Places {
+    taken: Mutex<usize>,
+    free: Condvar,
+}
+
+impl Places {
+    fn take(&self) -> Place<'_> {
+        let mut taken = self.taken.lock();
+        self.free.wait_while(&mut taken, |taken| *taken >= OWN_BROKERS);
+        *taken += 1;
+        Place(self)
+    }
+}
+
+struct Place<'a>(&'a Places);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        *self.0.taken.lock() -= 1;
+        self.0.free.notify_one();
+    }
+}
+
 /// Runs a case concurrently with others. A stress case runs alone, because it takes the whole
 /// machine and would make others time out.
 fn run_in_turn(case: &Case, harness: &Arc<dyn Harness>) -> Outcome {
     static TURN: RwLock<()> = RwLock::new(());
+    static BROKERS: Places = Places { taken: Mutex::new(0), free: Condvar::new() };
+    // The place first, so that a case that waits for one does not hold up a case that runs alone.
+    let _place = case.needs().contains(&Need::Durable).then(|| BROKERS.take());
     if case.area() == Area::Stress {
         let _alone = TURN.write();
         return run(case, harness);

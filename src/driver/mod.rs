@@ -3,25 +3,8 @@
 //! A [`Driver`] moves bytes and headers. Everything that must be the same on every broker (spans,
 //! propagation, retries, dead letters) is implemented once above it. A driver works with
 //! [`Headers`] and is unaware of telemetry, so it cannot lose or break a trace.
-//!
-//! # Rules for implementors
-//! - **Order.** [`Driver::publish`] enqueues before it returns: two consecutive calls reach one
-//!   topic (and partition, if keys are equal) in that order.
-//! - **Outcome.** A confirmation is `Ok` only if the broker confirmed. An error is [marked
-//!   unknown](crate::Error::with_unknown_outcome) as soon as bytes may have been sent.
-//! - **No policy.** A driver does not retry, does not dead-letter, and counts only the attempts
-//!   that the broker counts.
-//! - **Bounds.** The layer above keeps at most [`Identity::max_in_flight`] publishes unanswered, so
-//!   a driver has room for so many; it hands out at most [`Subscription::prefetch_limit`]
-//!   unsettled deliveries per subscription. No buffer may grow beyond these limits.
-//! - **Generations.** A [`DeliveryHandle`] belongs to the connection or assignment it came from.
-//!   After that is gone, settling fails with
-//!   [`ErrorKind::SettlementLost`](crate::ErrorKind::SettlementLost) and affects no other message.
-//! - **Reconnection.** The driver restores a lost connection, with back-off and without a limit of
-//!   attempts, until `close`; a [`Source`] continues across it. Unconfirmed publishes of the old
-//!   connection fail as unknown.
-//! - **Hostile input.** A foreign producer may write anything. Such a message is delivered with the
-//!   headers that can be represented; it never causes a panic or a reconnect loop.
+#![doc = ""]
+#![doc = include_str!("contract.md")]
 
 mod broker_url;
 pub mod capability;
@@ -123,7 +106,9 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// Ensures that messages can be published to `topic`: creates missing topology, or only checks
     /// it, depending on the adapter's option.
     ///
-    /// Called once per topic before its first publish, and not again after a reconnection.
+    /// Called once per topic before its first publish, and not again after a reconnection. A
+    /// publish to a topic that was not declared may create it, or fail with
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if it is missing and may not be created,
@@ -286,8 +271,8 @@ pub struct Inbound {
     pub headers: Headers,
     /// The number of headers on the wire that could not be represented.
     pub unreadable_headers: u32,
-    /// The number of this attempt to handle the message, from 1: one more than the retries that were
-    /// asked for and are counted where the message is kept. Being fetched ahead, given back or
+    /// The number of this attempt to handle the message, from 1: one more than the retries that
+    /// were asked for and are counted where the message is kept. Being fetched ahead, given back or
     /// redelivered after a lost connection costs no attempt. Always 1 from a driver that keeps no
     /// count; the layer above counts the attempts of this process itself.
     pub attempt: u32,
@@ -317,9 +302,10 @@ pub enum Disposition {
     /// No handler has begun on the message. It is to be redelivered at once, in its old place where
     /// the broker allows it, and no attempt is counted. Passed only to drivers that retry natively.
     GiveBack,
-    /// The message is to be redelivered after the delay, with one more attempt counted. A delay is passed only to drivers whose
-    /// capabilities declare [`Redelivery::NativeDelayed`](capability::Redelivery::NativeDelayed), a
-    /// retry only to those that retry natively.
+    /// The message is to be redelivered after the delay, with one more attempt counted. A delay is
+    /// passed only to drivers whose capabilities declare
+    /// [`Redelivery::NativeDelayed`](capability::Redelivery::NativeDelayed), a retry only to those
+    /// that retry natively.
     Retry(Duration),
     /// The message is to be dropped. A dead-letter policy configured at the broker still applies.
     Discard,
@@ -438,9 +424,9 @@ impl Source {
         Self { destination, stream: stream.boxed(), stop: None, is_stopped: false }
     }
 
-    /// Sets the action that stops the intake: the driver takes no more messages from the broker, and
-    /// gives back those that it has not handed out, without counting an attempt. Deliveries that are
-    /// out can be settled as before, until the source is dropped.
+    /// Sets the action that stops the intake: the driver takes no more messages from the broker,
+    /// and gives back those that it has not handed out, without counting an attempt. Deliveries
+    /// that are out can be settled as before.
     ///
     /// The action is called at most once and must not block. A source without one goes on fetching
     /// ahead, up to its bound, while its consumer drains.

@@ -1,5 +1,6 @@
 //! The kit's connection to the brokers of this crate.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use traced_broker::driver::Driver;
 use traced_broker::{Broker, Result, connect};
 
 use crate::collector;
+use crate::foreign;
 use crate::support::{Kind, Server, shared};
 
 /// The embedded broker; the open connection keeps it alive.
@@ -74,6 +76,18 @@ impl Harness for OnServer {
         driver(&self.url().await.replacen("://", &format!("://default:{secret}@"), 1)).await
     }
 
+    async fn connect_to_check(&self) -> Result<Option<Arc<dyn Driver>>> {
+        if !self.options.is_empty() {
+            // Core NATS has no topology.
+            return Ok(None);
+        }
+        Ok(Some(driver(&format!("{}?topology=check", self.url().await)).await?))
+    }
+
+    async fn publish_foreign(&self, topic: &str) -> Result<usize> {
+        Ok(foreign::publish(self.kind, &self.url().await, topic).await)
+    }
+
     async fn export(&self, spans: Vec<SpanData>) -> Result<Option<String>> {
         Ok(Some(collector::export(spans).await))
     }
@@ -101,14 +115,23 @@ impl Killable for OwnServer {
         driver(&self.server.url()).await
     }
 
-    async fn kill_and_restart(&self) -> Result<()> {
+    async fn kill(&self) -> Result<()> {
         let server = Arc::clone(&self.server);
-        blocking(move || {
-            server.kill();
-            server.restart();
-        })
-        .await;
+        blocking(move || server.kill()).await;
         Ok(())
+    }
+
+    async fn restart(&self) -> Result<()> {
+        let server = Arc::clone(&self.server);
+        blocking(move || server.restart()).await;
+        Ok(())
+    }
+
+    /// This program again, with the server in the place of the one that its cases share.
+    fn other_process(&self) -> Option<Command> {
+        let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+        command.env(self.kind.variable(), self.server.url());
+        Some(command)
     }
 
     fn settling_time(&self) -> Duration {

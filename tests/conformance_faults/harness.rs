@@ -21,7 +21,12 @@ const AT_A_TIME: usize = 16;
 
 /// Runs all cases on a faulty driver; those named must fail, all others must pass.
 pub(crate) fn check(fault: Fault, expected: &[&str]) {
-    compare(&failures(Arc::new(FaultyHarness::new(fault)), cases().iter().collect()), expected, &format!("{fault:?}"));
+    check_all(Arc::new(FaultyHarness::new(fault)), expected, &format!("{fault:?}"));
+}
+
+/// Runs all cases; those named must fail, all others must pass.
+pub(crate) fn check_all(harness: Arc<dyn Harness>, expected: &[&str], fault: &str) {
+    compare(&failures(harness, cases().iter().collect()), expected, fault);
 }
 
 /// Runs the cases about broken traces; those named must fail, all others must pass.

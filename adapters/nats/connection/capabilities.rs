@@ -23,6 +23,8 @@ pub(crate) fn capabilities(mode: Mode, level: u64, max_payload: usize) -> Capabi
         start_at_time: true,
         start_at_offset: true,
         reposition: true,
+        reader_resumes: true,
+        confirms_settlements: true,
         max_payload: Some(max_payload),
     };
     match mode {
@@ -39,6 +41,8 @@ pub(crate) fn capabilities(mode: Mode, level: u64, max_payload: usize) -> Capabi
             start_at_time: false,
             start_at_offset: false,
             reposition: false,
+            reader_resumes: false,
+            confirms_settlements: false,
             ..stored
         },
     }

@@ -2,17 +2,18 @@
 //! redelivered.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::mpsc;
-use traced_broker::driver::Disposition;
+use traced_broker::driver::{Disposition, Tenure};
 
+use crate::inbox::Inbox;
 use crate::journal::Journal;
-use crate::record::{Event, Stored, decode};
+use crate::record::{Event, Stored, decode, nanoseconds};
 
 /// Maximum number of messages between the oldest unsettled one and the newest: the bound of memory.
 const WINDOW: usize = 65_536;
@@ -35,12 +36,17 @@ pub(crate) struct Group {
     later: BinaryHeap<Reverse<(Instant, u64)>>,
     /// The members in turn: one that gets a message goes to the end.
     members: VecDeque<Member>,
+    /// The tenures of the messages that are out, by connection.
+    tenures: HashMap<u64, Tenure>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     position: u64,
-    attempts: u32,
+    /// Number of times the message was handed out.
+    deliveries: u32,
+    /// Number of retries that were asked for.
+    retries: u32,
     state: State,
 }
 
@@ -58,7 +64,13 @@ pub(crate) struct Member {
     pub(crate) connection: u64,
     /// The number of further messages that it may have unsettled.
     pub(crate) room: usize,
-    pub(crate) messages: mpsc::Sender<Handed>,
+    pub(crate) inbox: Arc<Inbox>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.inbox.end();
+    }
 }
 
 /// A message on its way to a member.
@@ -67,7 +79,47 @@ pub(crate) struct Handed {
     pub(crate) number: u64,
     pub(crate) delivery: u64,
     pub(crate) attempt: u32,
+    pub(crate) deliveries: u32,
+    pub(crate) tenure: Tenure,
     pub(crate) stored: Stored,
+}
+
+/// The state of a group as its file records it.
+#[derive(Debug, Default)]
+struct Recorded {
+    began: Option<(u64, u64)>,
+    settled: BTreeSet<u64>,
+    deliveries: BTreeMap<u64, u32>,
+    retries: BTreeMap<u64, u32>,
+    due: BTreeMap<u64, u64>,
+}
+
+impl Recorded {
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Began { number, position } => *self = Self { began: Some((number, position)), ..Self::default() },
+            Event::Handed { number, deliveries } => {
+                self.deliveries.insert(number, deliveries);
+                self.due.remove(&number);
+            }
+            Event::Retried { number, retries } => drop(self.retries.insert(number, retries)),
+            Event::Due { number, time } => drop(self.due.insert(number, time)),
+            Event::Settled { number } => {
+                self.settled.insert(number);
+            }
+        }
+    }
+
+    /// Returns the newest message that the group knows.
+    fn newest(&self) -> Option<u64> {
+        self.settled.last().max(self.deliveries.keys().next_back()).copied()
+    }
+
+    fn slot(&self, number: u64, position: u64) -> Slot {
+        let count = |counts: &BTreeMap<u64, u32>| counts.get(&number).copied().unwrap_or(0);
+        let state = if self.settled.contains(&number) { State::Settled } else { State::Back };
+        Slot { position, deliveries: count(&self.deliveries), retries: count(&self.retries), state }
+    }
 }
 
 impl Group {
@@ -81,6 +133,7 @@ impl Group {
             again: BTreeSet::new(),
             later: BinaryHeap::new(),
             members: VecDeque::new(),
+            tenures: HashMap::new(),
         };
         group.note(Event::Began { number, position });
         group
@@ -89,35 +142,36 @@ impl Group {
     /// Restores the group of a file; every unsettled message is redelivered. `end` is the number of
     /// the topic's next message. A file without a beginning is a new group.
     pub(crate) fn restore(path: &Path, journal: &mut Journal, end: u64) -> io::Result<Option<Self>> {
-        let (mut began, mut settled, mut attempts) = (None, BTreeSet::new(), BTreeMap::new());
-        let file = Journal::open(path, false, |_, record| match Event::decode(record) {
-            Some(Event::Began { number, position }) => {
-                began = Some((number, position));
-                settled.clear();
-                attempts.clear();
-            }
-            Some(Event::Tried { number, attempts: tried }) => drop(attempts.insert(number, tried)),
-            Some(Event::Settled { number }) => drop((settled.insert(number), attempts.remove(&number))),
-            None => {}
-        })?;
-        let Some((low, mut position)) = began else { return Ok(None) };
+        let mut recorded = Recorded::default();
+        let visit = |_, record: &[u8]| Event::decode(record).into_iter().for_each(|event| recorded.apply(event));
+        let file = Journal::open(path, false, visit)?;
+        let Some((low, position)) = recorded.began else { return Ok(None) };
         if low > end || position > journal.end() {
             // After a crash of the machine, the journal may be shorter than this file says.
             return Ok(Some(Self::begin(Some(file), end, journal.end())));
         }
-        let known = settled.last().max(attempts.keys().next_back()).copied();
-        let mut window = VecDeque::new();
-        while known.is_some_and(|known| low + window.len() as u64 <= known) {
-            let number = low + window.len() as u64;
-            let Some((_, next)) = journal.read(position)? else { break };
-            let state = if settled.contains(&number) { State::Settled } else { State::Back };
-            window.push_back(Slot { position, attempts: attempts.get(&number).copied().unwrap_or(0), state });
-            position = next;
+        let mut group = Self {
+            file: Some(file),
+            low,
+            next_position: position,
+            window: VecDeque::new(),
+            again: BTreeSet::new(),
+            later: BinaryHeap::new(),
+            members: VecDeque::new(),
+            tenures: HashMap::new(),
+        };
+        while recorded.newest().is_some_and(|newest| low + group.window.len() as u64 <= newest) {
+            let number = low + group.window.len() as u64;
+            let Some((_, next)) = journal.read(group.next_position)? else { break };
+            let slot = recorded.slot(number, group.next_position);
+            group.window.push_back(slot);
+            group.next_position = next;
+            if slot.state == State::Back {
+                let due = recorded.due.get(&number).map(|due| UNIX_EPOCH + Duration::from_nanos(*due));
+                let delay = due.and_then(|due| due.duration_since(SystemTime::now()).ok());
+                group.bring_back(number, delay.unwrap_or_default());
+            }
         }
-        let back = window.iter().enumerate().filter(|(_, slot)| slot.state == State::Back);
-        let again = back.map(|(index, _)| low + index as u64).collect();
-        let (later, members) = (BinaryHeap::new(), VecDeque::new());
-        let mut group = Self { file: Some(file), low, next_position: position, window, again, later, members };
         group.advance();
         Ok(Some(group))
     }
@@ -135,11 +189,19 @@ impl Group {
         self.has_members() || self.window.iter().any(|slot| matches!(slot.state, State::Out { .. }))
     }
 
-    /// Moves the group to another message; its members keep their places, but no messages.
+    /// Returns the number of the oldest unsettled message.
+    pub(crate) fn low(&self) -> u64 {
+        self.low
+    }
+
+    /// Moves the group to another message. Its members keep their places, but no messages: those
+    /// that were not yielded are forgotten, and the handles of the others settle nothing.
     pub(crate) fn reposition(&mut self, number: u64, position: u64) {
+        self.members.iter().for_each(|member| drop(member.inbox.take_back()));
         for slot in std::mem::take(&mut self.window) {
             self.make_room(slot.state);
         }
+        self.tenures.drain().for_each(|(_, tenure)| tenure.end());
         self.again.clear();
         self.later.clear();
         (self.low, self.next_position) = (number, position);
@@ -160,16 +222,13 @@ impl Group {
             let Some((number, stored)) = self.next_message(journal)? else { break };
             let Some(mut member) = self.members.remove(turn) else { break };
             let delivery = NEXT_DELIVERY.fetch_add(1, Ordering::Relaxed);
+            let tenure = self.tenures.entry(member.connection).or_default().clone();
             let Some(slot) = self.slot(number) else { break };
             slot.state = State::Out { delivery, member: member.id, connection: member.connection };
-            slot.attempts = slot.attempts.saturating_add(1);
-            let attempt = slot.attempts;
-            // A member whose stream is gone gets no more; its `Leave` is on its way.
-            if member.messages.try_send(Handed { number, delivery, attempt, stored }).is_err() {
-                self.unsent(number, delivery);
-                continue;
-            }
-            self.note(Event::Tried { number, attempts: attempt });
+            slot.deliveries = slot.deliveries.saturating_add(1);
+            let (deliveries, attempt) = (slot.deliveries, slot.retries.saturating_add(1));
+            self.note(Event::Handed { number, deliveries });
+            member.inbox.put(Handed { number, delivery, attempt, deliveries, tenure, stored });
             member.room -= 1;
             self.members.push_back(member);
         }
@@ -185,7 +244,7 @@ impl Group {
             return Ok(None);
         }
         let Some((record, next)) = journal.read(self.next_position)? else { return Ok(None) };
-        self.window.push_back(Slot { position: self.next_position, attempts: 0, state: State::Back });
+        self.window.push_back(Slot { position: self.next_position, deliveries: 0, retries: 0, state: State::Back });
         self.next_position = next;
         Ok(Some((self.low + self.window.len() as u64 - 1, decode(record))))
     }
@@ -195,7 +254,8 @@ impl Group {
         let Some(state) = self.out(number, delivery) else { return false };
         self.make_room(state);
         match disposition {
-            Disposition::Retry(delay) => self.bring_back(number, delay),
+            Disposition::GiveBack => self.bring_back(number, Duration::ZERO),
+            Disposition::Retry(delay) => self.retry(number, delay),
             _ => {
                 if let Some(slot) = self.slot(number) {
                     slot.state = State::Settled;
@@ -207,33 +267,50 @@ impl Group {
         true
     }
 
-    /// Takes back a message that its member never saw; it does not count as an attempt.
-    pub(crate) fn unsent(&mut self, number: u64, delivery: u64) {
-        let Some(state) = self.out(number, delivery) else { return };
-        self.make_room(state);
-        let slot = self.slot(number);
-        let attempts = slot.map_or(0, |slot| {
-            slot.attempts = slot.attempts.saturating_sub(1);
-            slot.attempts
-        });
-        self.note(Event::Tried { number, attempts });
-        self.bring_back(number, Duration::ZERO);
+    /// Counts an attempt, and brings the message back when it is due, also in the next process.
+    fn retry(&mut self, number: u64, delay: Duration) {
+        let Some(slot) = self.slot(number) else { return };
+        slot.retries = slot.retries.saturating_add(1);
+        let retries = slot.retries;
+        self.note(Event::Retried { number, retries });
+        if !delay.is_zero() {
+            let time = nanoseconds(SystemTime::now() + delay.min(FAR));
+            self.note(Event::Due { number, time });
+        }
+        self.bring_back(number, delay);
     }
 
-    /// Removes a subscription; messages that are out stay with their handles.
+    /// Removes a subscription. Messages that it has not yielded go back, as if they had not been
+    /// handed out; those that it has stay with their handles.
     pub(crate) fn leave(&mut self, member: u64) {
-        self.members.retain(|other| other.id != member);
+        let Some(index) = self.members.iter().position(|other| other.id == member) else { return };
+        let Some(member) = self.members.remove(index) else { return };
+        for handed in member.inbox.take_back() {
+            self.unsent(&handed);
+        }
+    }
+
+    fn unsent(&mut self, handed: &Handed) {
+        let number = handed.number;
+        let Some(slot) = self.slot(number) else { return };
+        slot.deliveries = slot.deliveries.saturating_sub(1);
+        let deliveries = slot.deliveries;
+        self.note(Event::Handed { number, deliveries });
+        self.bring_back(number, Duration::ZERO);
     }
 
     /// Removes a connection; the messages that it holds are redelivered.
     pub(crate) fn release(&mut self, gone: u64) {
-        self.members.retain(|member| member.connection != gone);
+        let members: Vec<u64> =
+            self.members.iter().filter(|member| member.connection == gone).map(|member| member.id).collect();
+        members.into_iter().for_each(|member| self.leave(member));
         for (number, slot) in (self.low..).zip(&mut self.window) {
             if matches!(slot.state, State::Out { connection, .. } if connection == gone) {
                 slot.state = State::Back;
                 self.again.insert(number);
             }
         }
+        self.tenures.remove(&gone).iter().for_each(Tenure::end);
     }
 
     /// Writes the events, so that the next process finds them.
@@ -277,5 +354,12 @@ impl Group {
         if let Some(file) = &mut self.file {
             file.append(&event.encode());
         }
+    }
+}
+
+impl Drop for Group {
+    /// Tells the messages that are out that they cannot be settled any more.
+    fn drop(&mut self) {
+        self.tenures.values().for_each(Tenure::end);
     }
 }

@@ -23,9 +23,9 @@
 //!
 //! Every group gets every message at least once; members share them. A new group starts at the
 //! oldest message. Order is that of publishing; a retried message is redelivered after its delay,
-//! and later messages pass it. The number of attempts is written to the file of the group and
-//! outlives the process; the delay of a retry does not. A group runs at most 65,536 messages ahead
-//! of its oldest unsettled one.
+//! and later messages pass it. The numbers of attempts and hand-outs, and the time of a retry, are
+//! written to the file of the group and outlive the process. A group runs at most 65,536 messages
+//! ahead of its oldest unsettled one.
 //!
 //! All files only grow: a topic keeps all its messages, and a group all its events. To remove them,
 //! remove the folder of the topic while no process has the directory open. A topic is read from its
@@ -40,10 +40,11 @@
 //! Names and values are carried unchanged.
 //!
 //! # Escape hatch
-//! [`offline`] takes a directory out of use, to copy or to restore its files.
+//! [`offline`] and [`Offline`] take a directory out of use, to copy or to restore its files.
 
 mod connection;
 mod group;
+mod inbox;
 mod journal;
 mod queue;
 mod record;
@@ -65,6 +66,8 @@ use connection::{Connection, Location};
 use queue::Command;
 use source::Reading;
 use topic::GroupKey;
+
+pub use registry::Offline;
 
 /// Maximum length of a payload in bytes.
 pub const MAX_PAYLOAD: usize = 16 << 20;
@@ -128,6 +131,8 @@ fn capabilities() -> Capabilities {
     can.start_at_time = true;
     can.start_at_offset = true;
     can.reposition = true;
+    can.reader_resumes = true;
+    can.confirms_settlements = true;
     can.max_payload = Some(MAX_PAYLOAD);
     can
 }
@@ -141,7 +146,8 @@ fn capabilities() -> Capabilities {
 /// # Errors
 /// If the directory cannot be found.
 pub fn offline<T>(directory: impl AsRef<Path>, work: impl FnOnce() -> T) -> io::Result<T> {
-    registry::offline(directory.as_ref(), work)
+    let _offline = Offline::take(directory)?;
+    Ok(work())
 }
 
 #[async_trait]
@@ -174,7 +180,7 @@ impl Driver for Files {
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
         let reading = Reading::begin(Arc::clone(&self.connection), subscription).await?;
-        Ok(Source::new(Destination::new(), reading.into_stream()))
+        Ok(reading.into_source())
     }
 
     async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {

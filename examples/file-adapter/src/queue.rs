@@ -43,7 +43,8 @@ pub(crate) enum Command {
         start: Start,
         member: Member,
         create: bool,
-        reply: Reply<()>,
+        /// The number of the first message that the member may get.
+        reply: Reply<u64>,
     },
     Reposition {
         topic: Topic,
@@ -56,8 +57,12 @@ pub(crate) enum Command {
         disposition: Disposition,
         confirmer: Confirmer<()>,
     },
-    /// A delivery that was handed out, but never seen by the application.
-    Unsent(Ticket),
+    /// Hands no more messages to the member, and takes back those that it has not yielded.
+    Stop {
+        topic: Topic,
+        group: GroupKey,
+        member: u64,
+    },
     Leave {
         topic: Topic,
         group: GroupKey,

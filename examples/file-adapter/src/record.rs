@@ -23,8 +23,7 @@ pub(crate) struct Stored {
 /// Encodes a message: time, payload, key, id, number of headers, names and values.
 pub(crate) fn encode(message: &Outbound, time: SystemTime) -> Vec<u8> {
     let mut out = Vec::new();
-    let nanoseconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    out.extend_from_slice(&u64::try_from(nanoseconds).unwrap_or(u64::MAX).to_le_bytes());
+    out.extend_from_slice(&nanoseconds(time).to_le_bytes());
     put(&mut out, message.payload.as_deref());
     put(&mut out, message.key.as_deref());
     put(&mut out, message.id.as_deref().map(str::as_bytes));
@@ -34,6 +33,12 @@ pub(crate) fn encode(message: &Outbound, time: SystemTime) -> Vec<u8> {
         put(&mut out, Some(value));
     }
     out
+}
+
+/// Returns the time in nanoseconds since 1970, as far as they can be counted.
+pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Decodes a message. A record that this adapter did not write becomes the payload, so that the
@@ -83,7 +88,11 @@ pub(crate) enum Event {
     /// not count.
     Began { number: u64, position: u64 },
     /// The message was handed out this many times.
-    Tried { number: u64, attempts: u32 },
+    Handed { number: u64, deliveries: u32 },
+    /// So many retries of the message were asked for.
+    Retried { number: u64, retries: u32 },
+    /// The last retry of the message is due at this time, in nanoseconds since 1970.
+    Due { number: u64, time: u64 },
     /// The message is not redelivered.
     Settled { number: u64 },
 }
@@ -92,8 +101,10 @@ impl Event {
     pub(crate) fn encode(self) -> [u8; 17] {
         let (tag, number, value) = match self {
             Self::Began { number, position } => (0, number, position),
-            Self::Tried { number, attempts } => (1, number, u64::from(attempts)),
+            Self::Handed { number, deliveries } => (1, number, u64::from(deliveries)),
             Self::Settled { number } => (2, number, 0),
+            Self::Retried { number, retries } => (3, number, u64::from(retries)),
+            Self::Due { number, time } => (4, number, time),
         };
         let mut out = [tag; 17];
         out[1..9].copy_from_slice(&number.to_le_bytes());
@@ -108,8 +119,10 @@ impl Event {
         let value = fields.array().map(u64::from_le_bytes)?;
         match tag {
             0 => Some(Self::Began { number, position: value }),
-            1 => Some(Self::Tried { number, attempts: u32::try_from(value).ok()? }),
+            1 => Some(Self::Handed { number, deliveries: u32::try_from(value).ok()? }),
             2 => Some(Self::Settled { number }),
+            3 => Some(Self::Retried { number, retries: u32::try_from(value).ok()? }),
+            4 => Some(Self::Due { number, time: value }),
             _ => None,
         }
     }

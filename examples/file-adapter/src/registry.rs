@@ -16,40 +16,63 @@ use crate::store::{Store, failed};
 /// reopened, because its thread may still be working.
 static OPEN: LazyLock<Mutex<HashMap<PathBuf, Entry>>> = LazyLock::new(Mutex::default);
 
-struct Entry {
-    store: Weak<Store>,
-    sync: bool,
-    thread: JoinHandle<()>,
+enum Entry {
+    Open { store: Weak<Store>, sync: bool, thread: JoinHandle<()> },
+    Offline,
 }
 
 /// Opens the directory, or returns the store that has it open. Blocks.
 pub(crate) fn open(directory: &Path, sync: bool) -> Result<Arc<Store>> {
     let mut open = OPEN.lock();
     let path = canonical(directory).map_err(|error| failed("the directory cannot be created", error))?;
-    if let Some(entry) = open.remove(&path) {
-        if let Some(store) = entry.store.upgrade().filter(|store| !store.queue.is_killed()) {
-            let same = entry.sync == sync;
-            open.insert(path, entry);
-            let message = "the directory is open in this process with another value of sync";
-            return if same { Ok(store) } else { Err(Error::new(ErrorKind::Conflict, message)) };
+    match open.get(&path) {
+        None => {}
+        Some(Entry::Offline) => {
+            return Err(Error::new(ErrorKind::Unavailable, "the directory is out of use; try again later"));
         }
+        Some(Entry::Open { store, sync: other, .. }) => {
+            if let Some(store) = store.upgrade().filter(|store| !store.queue.is_killed()) {
+                let message = "the directory is open in this process with another value of sync";
+                return if *other == sync { Ok(store) } else { Err(Error::new(ErrorKind::Conflict, message)) };
+            }
+        }
+    }
+    if let Some(Entry::Open { thread, .. }) = open.remove(&path) {
         // The thread finishes its commands, and then releases its lock. Its result does not matter.
-        let _ = entry.thread.join();
+        let _ = thread.join();
     }
     let (store, thread) = Store::open(&path, sync)?;
     let store = Arc::new(store);
-    open.insert(path, Entry { store: Arc::downgrade(&store), sync, thread });
+    open.insert(path, Entry::Open { store: Arc::downgrade(&store), sync, thread });
     Ok(store)
 }
 
-/// Closes the directory as a kill does, and keeps it closed until `work` is done. Blocks.
-pub(crate) fn offline<T>(directory: &Path, work: impl FnOnce() -> T) -> io::Result<T> {
-    let mut open = OPEN.lock();
-    if let Some(entry) = open.remove(&canonical(directory)?) {
-        entry.store.upgrade().into_iter().for_each(|store| store.queue.kill());
-        let _ = entry.thread.join();
+/// A directory that is out of use in this process, until this is dropped.
+#[derive(Debug)]
+pub struct Offline(PathBuf);
+
+impl Offline {
+    /// Closes the directory as a kill does: operations in progress end with an unknown outcome, and
+    /// unsettled messages are redelivered once it is in use again. Connections wait until then.
+    /// Blocks until the files are closed.
+    ///
+    /// # Errors
+    /// If the directory cannot be found.
+    pub fn take(directory: impl AsRef<Path>) -> io::Result<Self> {
+        let path = canonical(directory.as_ref())?;
+        let mut open = OPEN.lock();
+        if let Some(Entry::Open { store, thread, .. }) = open.insert(path.clone(), Entry::Offline) {
+            store.upgrade().into_iter().for_each(|store| store.queue.kill());
+            let _ = thread.join();
+        }
+        Ok(Self(path))
     }
-    Ok(work())
+}
+
+impl Drop for Offline {
+    fn drop(&mut self) {
+        OPEN.lock().remove(&self.0);
+    }
 }
 
 fn canonical(directory: &Path) -> io::Result<PathBuf> {

@@ -6,13 +6,15 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::Stream;
-use tokio::sync::mpsc;
 use traced_broker::capability::TimestampSource;
-use traced_broker::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Timestamp};
+use traced_broker::driver::{
+    AttributeValue, Confirmation, DeliveryHandle, Destination, Disposition, Inbound, Source, Timestamp,
+};
 use traced_broker::{Result, Start, Subscription, Topic};
 
 use crate::connection::Connection;
 use crate::group::{Handed, Member};
+use crate::inbox::Inbox;
 use crate::queue::{Command, Ticket};
 use crate::store::{Store, settlement_lost};
 use crate::topic::GroupKey;
@@ -30,7 +32,7 @@ pub(crate) struct Reading {
     member: u64,
     start: Start,
     limit: usize,
-    messages: mpsc::Receiver<Handed>,
+    inbox: Arc<Inbox>,
     store: Weak<Store>,
 }
 
@@ -45,7 +47,7 @@ impl Reading {
             member,
             start: subscription.start_position(),
             limit: subscription.prefetch_limit(),
-            messages: mpsc::channel(1).1,
+            inbox: Arc::default(),
             store: Weak::new(),
         };
         let create = reading.connection.location.create;
@@ -55,18 +57,33 @@ impl Reading {
     }
 
     async fn join(&mut self, store: &Arc<Store>, create: bool) -> Result<()> {
-        // Room for every message that may be unsettled, so that the store never waits.
-        let (sender, messages) = mpsc::channel(self.limit);
+        let inbox = Arc::new(Inbox::default());
         let (topic, group) = (self.topic.clone(), self.group.clone());
-        let member = Member { id: self.member, connection: self.connection.id, room: self.limit, messages: sender };
+        let connection = self.connection.id;
+        let member = Member { id: self.member, connection, room: self.limit, inbox: Arc::clone(&inbox) };
         let start = self.start;
-        self.messages = messages;
+        self.inbox = inbox;
         self.store = Arc::downgrade(store);
-        self.connection.ask(|reply| Command::Join { topic, group, start, member, create, reply }).await
+        let first = self.connection.ask(|reply| Command::Join { topic, group, start, member, create, reply }).await?;
+        if matches!(self.group, GroupKey::Reader(_)) {
+            // "The latest" is decided once, not again after each failure.
+            self.start = Start::Offset(first);
+        }
+        Ok(())
     }
 
-    /// Returns the stream of messages, which ends when the connection is closed.
-    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Inbound>> + Send {
+    /// Returns the subscription, whose stream ends when the connection is closed.
+    pub(crate) fn into_source(self) -> Source {
+        let (connection, topic) = (Arc::clone(&self.connection), self.topic.clone());
+        let (group, member) = (self.group.clone(), self.member);
+        let stop = move || {
+            let store = connection.store().ok();
+            store.map(|store| store.queue.push(Command::Stop { topic, group, member }));
+        };
+        Source::new(Destination::new(), self.into_stream()).on_stop(stop)
+    }
+
+    fn into_stream(self) -> impl Stream<Item = Result<Inbound>> + Send {
         futures_util::stream::unfold(self, |mut reading| async {
             let connection = Arc::clone(&reading.connection);
             tokio::select! {
@@ -79,7 +96,7 @@ impl Reading {
 
     async fn next(&mut self) -> Option<Result<Inbound>> {
         loop {
-            if let Some(handed) = self.messages.recv().await {
+            if let Some(handed) = self.inbox.next().await {
                 return Some(Ok(self.inbound(handed)));
             }
             let store = self.connection.next_store().await?;
@@ -104,9 +121,11 @@ impl Reading {
             headers: stored.headers,
             unreadable_headers: stored.unreadable_headers,
             attempt: handed.attempt,
+            deliveries: Some(handed.deliveries),
             timestamp: stored.time.map(|time| Timestamp { time, source: TimestampSource::Broker }),
             partition: None,
             offset: i64::try_from(handed.number).ok(),
+            tenure: handed.tenure,
             handle: Box::new(handle),
         }
     }
@@ -118,15 +137,11 @@ impl Reading {
 }
 
 impl Drop for Reading {
-    /// Leaves the group, and gives back the messages that were not yielded.
+    /// Leaves the group, which takes back the messages that were not yielded.
     fn drop(&mut self) {
         let Some(store) = self.store.upgrade() else { return };
         let (topic, group) = (self.topic.clone(), self.group.clone());
         store.queue.push(Command::Leave { topic, group, member: self.member });
-        self.messages.close();
-        while let Ok(handed) = self.messages.try_recv() {
-            store.queue.push(Command::Unsent(self.ticket(&handed)));
-        }
     }
 }
 
@@ -165,7 +180,7 @@ impl DeliveryHandle for Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         if self.ticket.is_some() {
-            drop(self.send(Disposition::Retry(Duration::ZERO)));
+            drop(self.send(Disposition::GiveBack));
         }
     }
 }

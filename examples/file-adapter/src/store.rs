@@ -68,6 +68,7 @@ pub(crate) fn failed(message: &str, error: io::Error) -> Error {
 enum Answer {
     Published(OwnedSemaphorePermit, Confirmer<Receipt>, Result<Receipt>),
     Settled(Confirmer<()>, Result<()>),
+    Joined(Reply<u64>, Result<u64>),
     Done(Reply<()>, Result<()>),
 }
 
@@ -81,6 +82,7 @@ impl Answer {
                 confirmer.confirm(receipt);
             }
             Self::Settled(confirmer, settled) => confirmer.confirm(settled),
+            Self::Joined(reply, joined) => drop(reply.send(joined)),
             Self::Done(reply, done) => drop(reply.send(done)),
         }
     }
@@ -157,9 +159,9 @@ impl Worker {
                 let settled = group.is_some_and(|group| group.settle(ticket.number, ticket.delivery, disposition));
                 Answer::Settled(confirmer, if settled { Ok(()) } else { Err(settlement_lost()) })
             }
-            Command::Unsent(ticket) => {
-                let group = self.topics.get_mut(&*ticket.topic).and_then(|topic| topic.open_group(&ticket.group));
-                group.into_iter().for_each(|group| group.unsent(ticket.number, ticket.delivery));
+            Command::Stop { topic, group, member } => {
+                let group = self.topics.get_mut(&*topic).and_then(|topic| topic.open_group(&group));
+                group.into_iter().for_each(|group| group.leave(member));
                 return Ok(None);
             }
             Command::Leave { topic, group, member } => {
@@ -168,7 +170,7 @@ impl Worker {
             }
             Command::Declare { topic, create, reply } => Answer::Done(reply, self.within(&topic, create, |_| Ok(()))?),
             Command::Join { topic, group, start, member, create, reply } => {
-                Answer::Done(reply, self.within(&topic, create, |topic| topic.join(group, start, member))?)
+                Answer::Joined(reply, self.within(&topic, create, |topic| topic.join(group, start, member))?)
             }
             Command::Reposition { topic, group, start, reply } => {
                 Answer::Done(reply, self.within(&topic, false, |topic| topic.reposition(&group, start))?)
@@ -182,12 +184,12 @@ impl Worker {
     }
 
     /// Works on the files of a topic after the messages published so far are written.
-    fn within(
+    fn within<T>(
         &mut self,
         topic: &str,
         create: bool,
-        work: impl FnOnce(&mut Topic) -> io::Result<()>,
-    ) -> io::Result<Result<()>> {
+        work: impl FnOnce(&mut Topic) -> io::Result<T>,
+    ) -> io::Result<Result<T>> {
         match self.topic(topic, create) {
             Err(error) => Ok(Err(error)),
             Ok(topic) => {

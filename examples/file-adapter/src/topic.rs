@@ -57,15 +57,15 @@ impl Topic {
         self.journal.flush()
     }
 
-    /// Adds a member to a group, which begins at `start` if it is new.
-    pub(crate) fn join(&mut self, key: GroupKey, start: Start, member: Member) -> io::Result<()> {
+    /// Adds a member to a group, which begins at `start` if it is new. Returns the number of the
+    /// oldest unsettled message.
+    pub(crate) fn join(&mut self, key: GroupKey, start: Start, member: Member) -> io::Result<u64> {
         if self.group(&key)?.is_none() {
             self.begin(&key, start)?;
         }
-        if let Some(group) = self.groups.get_mut(&key) {
-            group.join(member);
-        }
-        Ok(())
+        let Some(group) = self.groups.get_mut(&key) else { return Ok(self.next) };
+        group.join(member);
+        Ok(group.low())
     }
 
     /// Moves a group, created if it is missing.

@@ -94,6 +94,7 @@ async fn survives_a_kill_after(words: usize) {
     let lost: Vec<_> =
         published.iter().filter(|number| !settling.contains(*number) && !again.contains(*number)).collect();
     assert!(lost.is_empty(), "confirmed, not settled, and lost: {lost:?}");
-    assert!(!published.is_empty(), "nothing was published: {said:?}");
+    // The first message may be handed out before the answer to its publish is printed.
+    assert!(words == 1 || !published.is_empty(), "nothing was published: {said:?}");
     broker.close().await.unwrap();
 }

@@ -3,6 +3,7 @@
 mod copies;
 mod delays;
 mod delivery;
+mod driver;
 mod failures;
 mod forms;
 mod hostile;
@@ -43,9 +44,11 @@ pub fn cases() -> &'static [Case] {
             failures::CASES,
             patterns::CASES,
             copies::CASES,
+            &driver::cases(),
             &traces::cases(),
             restart::CASES,
             failures::killed::CASES,
+            &driver::killing_cases(),
             traces::killed::CASES,
             // Last, because they run alone.
             stress::CASES,

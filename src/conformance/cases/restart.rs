@@ -55,7 +55,10 @@ async fn loses_nothing_confirmed_when_killed_twice(case: &CaseContext) -> Checke
     for publisher in publishers {
         publisher.await.map_err(|error| Failure::new(format!("publishing does not panic: {error}")))??;
     }
-    progress("delivering", &recorder, Recorder::arrived_count, MESSAGES).await?;
+    let delivered = progress("delivering", &recorder, Recorder::arrived_count, MESSAGES).await;
+    delivered.map_err(|stuck| {
+        recorder.missing().map_or(stuck.clone(), |missing| missing.followed_by(&format!("; {stuck}")))
+    })?;
     check!(!consumer.is_finished(), "the stream goes on until the broker is closed");
     consumer.abort();
     let _ = consumer.await;

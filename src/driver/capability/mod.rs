@@ -129,6 +129,14 @@ pub struct Capabilities {
     /// `true` if the position of a group can be [moved](crate::TracedBroker::reposition), to repeat
     /// or skip messages.
     pub reposition: bool,
+    /// `true` if a reader without a group continues after a lost connection behind the last message
+    /// that it was handed; `false` if it begins at the latest again, and misses the messages
+    /// published meanwhile.
+    pub reader_resumes: bool,
+    /// `true` if a settlement that was answered with `Ok` outlives the death of this process;
+    /// `false` if it is sent or stored a moment later, so that the messages that a killed process
+    /// settled last are redelivered.
+    pub confirms_settlements: bool,
     /// The largest payload in bytes, if the client knows it.
     pub max_payload: Option<usize>,
 }
@@ -154,6 +162,8 @@ impl Capabilities {
             start_at_time: false,
             start_at_offset: false,
             reposition: false,
+            reader_resumes: true,
+            confirms_settlements: true,
             max_payload: None,
         }
     }

@@ -51,6 +51,10 @@ pub enum Question {
     StartAtOffset,
     /// Moving a group, to repeat or skip messages.
     Reposition,
+    /// Continuation of readers without a group after a lost connection.
+    Readers,
+    /// Durability of a settlement when it is answered.
+    Settlements,
     /// Publishing and consuming in batches.
     Batches,
     /// Request and reply.
@@ -66,7 +70,7 @@ pub(super) struct Answer {
 
 impl Question {
     /// Every question, in the order of tables.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Confirm,
         Self::Groups,
         Self::Redelivery,
@@ -83,6 +87,8 @@ impl Question {
         Self::StartAtTime,
         Self::StartAtOffset,
         Self::Reposition,
+        Self::Readers,
+        Self::Settlements,
         Self::Batches,
         Self::RequestReply,
     ];
@@ -106,6 +112,8 @@ impl Question {
             Self::StartAtTime => "start at a time",
             Self::StartAtOffset => "start at an offset",
             Self::Reposition => "groups can be moved",
+            Self::Readers => "readers continue after an outage",
+            Self::Settlements => "settlements are confirmed",
             Self::Batches => "batches",
             Self::RequestReply => "request and reply",
         }
@@ -159,6 +167,8 @@ impl Question {
             Self::StartAtTime => Some(of.start_at_time),
             Self::StartAtOffset => Some(of.start_at_offset),
             Self::Reposition => Some(of.reposition),
+            Self::Readers => Some(of.reader_resumes),
+            Self::Settlements => Some(of.confirms_settlements),
             _ => None,
         }
     }
@@ -182,6 +192,8 @@ impl Question {
             Self::StartAtTime => "Start::Time fails with Unsupported at subscribe",
             Self::StartAtOffset => "Start::Offset fails with Unsupported at subscribe",
             Self::Reposition => "reposition fails with Unsupported: use a new group to replay",
+            Self::Readers => "use a group for what must not be missed while a connection is lost",
+            Self::Settlements => "messages settled just before a process is killed are redelivered",
             Self::Batches | Self::RequestReply => "",
         }
     }

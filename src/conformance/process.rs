@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::case_context::{CaseContext, text};
 use super::failure::{Checked, Failure};
 use super::harness::Harness;
-use crate::driver::{Disposition, Driver, Inbound, Outbound};
+use crate::driver::{Disposition, Driver, DriverExt, Inbound, Outbound};
 use crate::error::Result;
 use crate::message::{Subscription, Topic};
 
@@ -165,7 +165,7 @@ async fn publish_and_settle(driver: Arc<dyn Driver>, topic: &str, group: &str) -
     let publishing = async {
         for number in 0_u64.. {
             let message = Outbound { key: Some("one".into()), ..Outbound::new(number.to_string()) };
-            driver.publish(&name, message).await?;
+            driver.enqueue(&name, message).await?;
             say(&format!("published {number}"));
         }
         Ok(())

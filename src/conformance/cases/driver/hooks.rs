@@ -4,7 +4,7 @@ use super::{Member, payload, settle};
 use crate::conformance::case_context::{CaseContext, refused};
 use crate::conformance::failure::{Checked, check_eq};
 use crate::conformance::requirement::Need;
-use crate::driver::{Disposition, Driver, Outbound};
+use crate::driver::{Disposition, Driver, DriverExt, Outbound};
 use crate::error::ErrorKind;
 use crate::message::Topic;
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::conformance::case::Case;
 use crate::conformance::case_context::{CaseContext, text};
 use crate::conformance::failure::{Checked, Failure, check_eq};
-use crate::driver::{DeliveryHandle, Disposition, Driver, Inbound, Outbound, Source};
+use crate::driver::{DeliveryHandle, Disposition, Driver, DriverExt, Inbound, Outbound, Source};
 use crate::error::{Error, Result};
 use crate::message::{Receipt, Subscription, Topic};
 

@@ -53,7 +53,8 @@
 //! ## Back-pressure
 //! A topic keeps its last `capacity` messages, delayed messages included. A delayed message, and
 //! one that some group has not settled, is never dropped: publishing waits for room instead, which
-//! is the back-pressure of this broker, and fails after `delivery_timeout`, certainly not sent. A topic that no group reads drops its oldest message.
+//! is the back-pressure of this broker. It fails after `delivery_timeout`, certainly not sent. A
+//! topic that no group reads drops its oldest message.
 //!
 //! # Headers
 //! Names and values are carried unchanged.

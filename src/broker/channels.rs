@@ -180,8 +180,8 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Ends the declaration, and runs the line: after a success until no job waits any more, so that
-    /// later publishes stay behind them.
+    /// Ends the declaration, and runs the line: after a success until no job waits any more, so
+    /// that later publishes stay behind them.
     pub(super) fn end(mut self, declared: Result<Channel>) {
         match declared {
             Ok(channel) => {

@@ -6,6 +6,7 @@ mod handler;
 mod native;
 mod receipt;
 mod received;
+mod reply_mark;
 mod tenure;
 mod timestamp;
 
@@ -20,13 +21,13 @@ use crate::names::header;
 
 use crate::context::propagation::{Hop, TracePolicy, TrustBoundary};
 pub use address::{Guarantee, Start, Subscription, Topic};
-pub(crate) use address::{is_marked_for_replies, temporary_template};
 pub use handler::{HandlerError, Verdict};
 pub(crate) use handler::{Panicked, TimedOut, describe_panic};
 pub use native::Native;
 pub use receipt::Receipt;
 pub(crate) use received::Parts;
 pub use received::Received;
+pub(crate) use reply_mark::{is_marked_for_replies, temporary_template};
 pub use tenure::Tenure;
 pub(crate) use timestamp::Queued;
 pub use timestamp::{Timestamp, TimestampSource};

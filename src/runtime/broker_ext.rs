@@ -125,8 +125,8 @@ pub trait TracedBrokerExt: TracedBroker {
     /// # Ok(()) }
     /// ```
     ///
-    /// The request names the topic of its reply, which must have the word `replies` in its name; see
-    /// [`ReplyTopics`](request::ReplyTopics) for other topics.
+    /// The request names the topic of its reply, which must have the word `replies` in its name;
+    /// see [`ReplyTopics`](request::ReplyTopics) for other topics.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidMessage`](crate::ErrorKind::InvalidMessage) if the message is not a

@@ -30,11 +30,12 @@ use crate::message::{HandlerError, Message, Received, Subscription, Topic, is_ma
 /// Maximum number of requests of one [`Requester`] that may wait for their replies.
 pub const MAX_WAITING: usize = 4096;
 
-/// The topics to which a program replies. The default are those whose names have the word `replies`,
-/// set apart by dots, dashes or underscores: `replies`, `prices.replies`, `prices-replies.7f3a`.
+/// The topics to which a program replies. The default are those whose names have the word
+/// `replies`, set apart by dots, dashes or underscores: `replies`, `prices.replies`,
+/// `prices-replies.7f3a`.
 ///
-/// A request names its reply topic in a header, which a stranger can write. Without a rule, it could
-/// make the answering side publish to any topic, and create new ones.
+/// A request names its reply topic in a header, which a stranger can write. Without a rule, it
+/// could make the answering side publish to any topic, and create new ones.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {

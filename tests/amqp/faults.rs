@@ -9,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use traced_broker::adapters::amqp::Amqp;
 use traced_broker::driver::{Disposition, Driver, DriverExt, Inbound, Outbound, Source};
-use traced_broker::{ErrorKind, PublishOutcome, Topic};
+use traced_broker::{ErrorKind, Message, PublishOutcome, Topic, Traced, TracedBroker};
 
 use crate::driving::*;
 use crate::support::{Kind, Server};
@@ -254,4 +255,30 @@ async fn what_waits_survives_the_death_of_the_server() {
         let _ = settle(inbound, Disposition::Ack).await;
     }
     eprintln!("{early} as if nothing had happened, {again} again");
+}
+
+/// A publish ends in time although the connection stays up, and closing too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publish_that_is_not_confirmed_ends_in_time_and_so_does_closing() {
+    let server = start().await;
+    let topic = Topic::new("late").unwrap();
+    let url = format!("{}?heartbeat=60&delivery_timeout=500&max_in_flight=2", server.url());
+    let broker = Traced::new(connect_to(&url).await.unwrap());
+    broker.publish(&topic, Message::new("before")).await.unwrap();
+
+    with(&server, Server::pause).await;
+    let begun = Instant::now();
+    // More than have a place in flight: the places of the first are free again.
+    let publishes = (0..6).map(|number| broker.publish(&topic, Message::new(number.to_string())));
+    let results = timeout(RECOVERY, join_all(publishes)).await.expect("all end");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let errors: Vec<_> = results.into_iter().map(|result| result.unwrap_err()).collect();
+    let unknown = errors.iter().filter(|error| error.publish_outcome() == PublishOutcome::Unknown);
+    assert!(unknown.clone().all(|error| error.kind() == ErrorKind::Timeout), "{errors:?}");
+    assert!(unknown.count() >= 2, "{errors:?}");
+
+    let begun = Instant::now();
+    let _ = broker.close().await;
+    assert!(begun.elapsed() < Duration::from_secs(11), "{:?}", begun.elapsed());
+    with(&server, Server::resume).await;
 }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use traced_broker::names::header;
+use traced_broker::names::{attribute, header};
 
 use futures_util::future::join_all;
 use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
+use opentelemetry_sdk::metrics::{InMemoryMetricExporter, SdkMeterProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use traced_broker::adapters::memory::Memory;
+use traced_broker::request::ReplyTopics;
 use traced_broker::{ErrorKind, HandlerError, Message, Received, Subscription, Traced, TracedBroker, TracedBrokerExt};
 
 use crate::shop::{broker, text};
@@ -113,4 +115,48 @@ async fn health_tells_a_closed_broker_from_one_that_answers() {
     broker.close().await.unwrap();
     let health = broker.health().await;
     assert!(!health.is_ready() && !health.is_live(), "{health}");
+}
+
+/// A request may come from a stranger, so it does not choose any topic for its reply.
+#[tokio::test]
+async fn a_reply_goes_only_to_topics_for_replies_or_to_those_that_are_allowed() {
+    let broker = broker();
+    let mut deliveries = broker.subscribe(Subscription::new("echo").group("echo")).await.unwrap();
+    for topic in ["orders", "repliesx", "my_xreplies", "answers"] {
+        let request = Message::new("x").header(header::REPLY_TO, topic).header(header::CORRELATION_ID, "1");
+        broker.publish("echo", request).await.unwrap();
+        let delivery = futures_util::StreamExt::next(&mut deliveries).await.unwrap().unwrap();
+        let error = broker.reply(delivery.message(), Message::new("y")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{topic}");
+        assert!(broker.get_ref().messages(topic).is_empty(), "{topic}");
+        if topic == "answers" {
+            let allowed = ReplyTopics::none().allow("answers");
+            broker.reply_within(&allowed, delivery.message(), Message::new("y")).await.unwrap();
+            assert_eq!(broker.get_ref().messages(topic).len(), 1);
+        }
+        delivery.ack().await.unwrap();
+    }
+}
+
+/// The names of temporary reply topics are in an attribute of spans only.
+#[tokio::test]
+async fn a_reply_topic_of_one_process_names_neither_spans_nor_metrics() {
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    let metrics = InMemoryMetricExporter::default();
+    let meters = SdkMeterProvider::builder().with_periodic_exporter(metrics.clone()).build();
+    let broker = broker().with_tracer_provider(&provider).with_meter_provider(&meters);
+    broker.publish("prices.replies.7f3a", Message::new("x")).await.unwrap();
+
+    let span = exporter.get_finished_spans().unwrap().pop().unwrap();
+    let value = |name: &str| {
+        let pair = span.attributes.iter().find(|pair| pair.key.as_str() == name);
+        pair.map(|pair| pair.value.to_string())
+    };
+    assert_eq!(span.name, "send prices.replies.*");
+    assert_eq!(value(attribute::DESTINATION_NAME).as_deref(), Some("prices.replies.7f3a"));
+    assert_eq!(value(attribute::DESTINATION_TEMPLATE).as_deref(), Some("prices.replies.*"));
+    assert_eq!(value(attribute::DESTINATION_TEMPORARY).as_deref(), Some("true"));
+    meters.force_flush().unwrap();
+    assert!(!format!("{:?}", metrics.get_finished_metrics().unwrap()).contains("7f3a"));
 }

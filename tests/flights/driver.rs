@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
@@ -14,7 +15,7 @@ use traced_broker::driver::{Confirmer, Destination, Driver, Identity, Outbound, 
 use traced_broker::{Message, Receipt, Result, Start, Subscription, Topic, Traced, TracedBroker};
 
 /// The number of declarations that may end unless a test says otherwise.
-const FREE: usize = 1_000;
+const FREE: usize = 100_000;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Manual {
@@ -44,6 +45,11 @@ impl Manual {
         };
         let identity = Identity::new("memory").with_max_in_flight(places);
         Self { memory: Arc::new(Memory::new()), identity, state: Arc::new(state) }
+    }
+
+    pub(crate) fn with_limit(places: usize, limit: Duration) -> Self {
+        let driver = Self::new(places);
+        Self { identity: driver.identity.clone().with_delivery_timeout(limit), ..driver }
     }
 
     /// Returns a driver whose declarations wait for [`let_declare`](Self::let_declare).

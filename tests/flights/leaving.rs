@@ -186,3 +186,23 @@ async fn a_message_given_back_by_a_missing_topic_is_published_once_more() {
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::NotFound, PublishOutcome::NotSent));
     assert_eq!(driver.given().len(), 2);
 }
+
+/// The sender is told, the message keeps its place, and a publish that waits for one is not sent.
+#[tokio::test]
+async fn a_publish_ends_in_time_though_the_driver_never_answers() {
+    let driver = Manual::with_limit(1, Duration::from_millis(100));
+    let broker = Traced::new(driver.clone());
+    let (sent, waiting) = (begin(&broker, "1"), begin(&broker, "2"));
+    let (sent, waiting) = timeout(SOON, async { tokio::join!(sent, waiting) }).await.expect("both end");
+    let (sent, waiting) = (sent.unwrap_err(), waiting.unwrap_err());
+    assert_eq!((sent.kind(), sent.publish_outcome()), (ErrorKind::Timeout, PublishOutcome::Unknown));
+    assert_eq!((waiting.kind(), waiting.publish_outcome()), (ErrorKind::Busy, PublishOutcome::NotSent));
+
+    let next = begin(&broker, "3");
+    tokio::task::yield_now().await;
+    assert_eq!(driver.given(), ["1"], "the driver still has the first");
+    driver.confirm();
+    timeout(SOON, driver.was_given(2)).await.expect("the place is free");
+    driver.confirm();
+    next.await.unwrap();
+}

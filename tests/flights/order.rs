@@ -92,3 +92,21 @@ async fn a_publish_beside_publish_all_in_one_task_ends() {
     };
     timeout(SOON, all).await.expect("no deadlock").unwrap();
 }
+
+/// A topic too many must not make all others be declared again.
+#[tokio::test]
+async fn a_full_table_of_topics_forgets_one_and_not_all() {
+    let driver = Manual::new(4);
+    let broker = Traced::new(driver.clone());
+    let _confirming = driver.confirm_all();
+    let round = async || {
+        let before = driver.declared().len();
+        for number in 0..4_097 {
+            broker.publish(&format!("topic-{number}"), Message::new("x")).await.unwrap();
+        }
+        driver.declared().len() - before
+    };
+    assert_eq!(round().await, 4_097);
+    let again = round().await;
+    assert!(again < 400, "{again} of 4,097 topics were declared again");
+}

@@ -1,10 +1,12 @@
 //! Publishing: confirmations, order, and refusals.
 
 use bytes::Bytes;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use traced_broker::driver::{Driver, DriverExt, Outbound};
-use traced_broker::{ErrorKind, Headers, PublishOutcome, Topic};
+use traced_broker::{ErrorKind, Headers, Message, PublishOutcome, Topic, Traced, TracedBroker};
 
 use crate::harness::*;
 
@@ -164,4 +166,30 @@ async fn a_producer_that_cannot_go_on_is_made_anew() {
     let receipts = publish_numbers(&kafka, &topic, 10..20).await;
     assert_eq!(receipts.len(), 10);
     kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_deleted_in_use_is_made_again_by_its_publisher() {
+    let broker = Traced::new(connect(&url_with("partitions=1")).await.unwrap());
+    let topic = Topic::new(&unique("again")).unwrap();
+    broker.publish(&topic, Message::new("before").id("1")).await.unwrap();
+    let admin: AdminClient<DefaultClientContext> = broker.get_ref().as_client().create().unwrap();
+    admin.delete_topics(&[&topic], &AdminOptions::new()).await.unwrap();
+
+    // The broker may still take some messages, before it has done what it has confirmed.
+    let begun = std::time::Instant::now();
+    let mut fresh = false;
+    for number in 0.. {
+        let message = Message::new(number.to_string()).id("2").header("tenant", "acme");
+        let receipt = broker.publish(&topic, message).await.unwrap();
+        fresh |= receipt.offset == Some(0);
+        if fresh {
+            break;
+        }
+        assert!(begun.elapsed().as_secs() < 30, "the topic is gone, and was not made again");
+    }
+    let mut source = subscribe(broker.get_ref(), &topic, &topic).await;
+    let inbound = next(&mut source).await;
+    assert_eq!((inbound.id.as_deref(), inbound.headers.get_str("tenant")), (Some("2"), Some("acme")));
+    broker.close().await.unwrap();
 }

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use traced_broker::adapters::nats::{Mode, Nats};
-use traced_broker::driver::{Driver, DriverExt};
+use traced_broker::driver::Driver;
 use traced_broker::{BrokerUrl, ErrorKind, Secret, Subscription};
 
 use crate::kit::{self, ack, connect_to, message, next, publish, raw, subscribe, text, topic};

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use traced_broker::capability::TimestampSource;
 use traced_broker::driver::{Driver, DriverExt, Outbound};
-use traced_broker::{ErrorKind, Headers, PublishOutcome};
+use traced_broker::{ErrorKind, Headers, Message, PublishOutcome, Traced, TracedBroker};
 
 use crate::kit::{self, ack, message, next, publish, subscribe, text, topic, with_headers};
 
@@ -210,4 +210,18 @@ async fn what_the_stream_refuses_was_not_sent() {
     let error = publish(&nats, &topic, message("y")).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Busy, PublishOutcome::NotSent));
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("maximum"), "the server's own words");
+}
+
+/// With a subscription, its reader would make the stream again; without one, the publisher does.
+#[tokio::test]
+async fn a_stream_that_is_deleted_in_use_is_made_again_by_its_publisher() {
+    let broker = Traced::new(kit::connect().await);
+    let topic = topic("again");
+    broker.publish(&topic, Message::new("before")).await.unwrap();
+    let context = async_nats::jetstream::new(kit::raw().await);
+    for round in 0..2 {
+        context.delete_stream(topic.replace('.', "~")).await.unwrap();
+        let receipt = broker.publish(&topic, Message::new(format!("after {round}"))).await.unwrap();
+        assert_eq!(receipt.offset, Some(1), "in a new stream, in round {round}");
+    }
 }

@@ -30,13 +30,13 @@ async fn ends_with_the_connection_though_nobody_polls() {
 
 #[tokio::test]
 async fn ends_with_the_group_though_nobody_polls_or_requests() {
-    let nats = kit::connect_with("?ack_wait=400").await;
+    let nats = kit::connect_with("?ack_wait=1500").await;
     let topic = topic("deleted");
     publish_numbers(&nats, &topic, 0..3).await;
     let workers = traced_broker::Subscription::new(&*topic).group("workers").prefetch(1);
     let mut source = nats.subscribe(&workers).await.unwrap();
     let held = next(&mut source).await;
-    tokio::time::sleep(Duration::from_millis(1000)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     assert!(!held.tenure.is_over(), "it is renewed");
     let context = jetstream::new(kit::raw().await);
     let stream = context.get_stream(topic.replace('.', "~")).await.unwrap();
@@ -100,7 +100,7 @@ async fn a_member_that_stops_takes_no_more_and_finishes_what_it_has() {
 /// Handlers that block every thread of the runtime keep their messages, and fetched ones too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handlers_that_block_keep_their_messages() {
-    let nats = kit::connect_with("?ack_wait=600").await;
+    let nats = kit::connect_with("?ack_wait=1500").await;
     let topic = topic("block");
     publish_numbers(&nats, &topic, 0..4).await;
     let mut source = subscribe(&nats, &topic, "workers").await;
@@ -114,7 +114,7 @@ async fn handlers_that_block_keep_their_messages() {
             publish_numbers(&nats, &producer, 4..8).await;
         });
     });
-    let block = || async { std::thread::sleep(Duration::from_millis(2500)) };
+    let block = || async { std::thread::sleep(Duration::from_secs(4)) };
     let blocked = [tokio::spawn(block()), tokio::spawn(block())];
     for blocked in blocked {
         blocked.await.unwrap();

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use traced_broker::adapters::memory::Memory;
 use traced_broker::capability::Confirm;
-use traced_broker::driver::{Confirmation, Destination, Driver, Identity, Outbound, Source};
+use traced_broker::driver::{Confirmation, Confirmer, Destination, Driver, DriverExt, Identity, Outbound, Source};
 use traced_broker::{Capabilities, Error, ErrorKind, Receipt, Result, Start, Subscription, Topic};
 
 use super::fetching::{Fetching, Life};
@@ -83,27 +83,29 @@ impl Driver for Connection {
         self.line.memory()?.declare(topic).await
     }
 
-    fn publish(&self, topic: &Topic, message: Outbound) -> Confirmation<Receipt> {
+    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
         let memory = match self.line.memory() {
             Err(error) if error.is_retryable() && self.line.broker.fault == DriverFault::WaitsForTheBroker => {
                 let (line, topic) = (Arc::clone(&self.line), topic.clone());
-                return Confirmation::running(async move {
+                let waiting = Confirmation::running(async move {
                     line.lives().await;
-                    line.memory()?.publish(&topic, message).await
+                    line.memory()?.enqueue(&topic, message).await
                 });
+                return waiting.pass_to(confirmer);
             }
-            Err(error) => return Confirmation::ready(Err(error)),
+            Err(error) => return confirmer.confirm(Err(error)),
             Ok(memory) => memory,
         };
-        let stored = memory.publish(topic, message);
         if self.line.broker.fault != DriverFault::CountsOffsetsFromOne {
-            return stored;
+            return memory.publish(topic, message, confirmer);
         }
-        Confirmation::running(async move {
+        let stored = memory.enqueue(topic, message);
+        let moved = Confirmation::running(async move {
             let mut receipt = stored.await?;
             receipt.offset = receipt.offset.map(|offset| offset + 1);
             Ok(receipt)
-        })
+        });
+        moved.pass_to(confirmer);
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {

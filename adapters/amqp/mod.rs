@@ -273,6 +273,7 @@
 //! | `delivery-limit` of a policy | better none; otherwise named by the option `delivery_limit` |
 //! | `dead_letter_worker_publisher_confirm_timeout` of the application `rabbit` | 180000 ms unless the advanced configuration says otherwise; the time after which a delay queue repeats a message that the next queue has not confirmed |
 
+mod capabilities;
 mod config;
 mod connection;
 mod consume;
@@ -293,11 +294,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use config::{AmqpBuilder, RoutingKey, Unroutable};
 pub use connection::client::Client;
 
-use crate::driver::capability::{Capabilities, Confirm, Redelivery, TimestampSource};
+use crate::driver::capability::Capabilities;
 use crate::driver::{BrokerUrl, Confirmer, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start, Subscription, Topic};
 
+use capabilities::capabilities;
 use config::Settings;
 use connection::engine::Engine;
 use connection::link::Link;
@@ -415,22 +417,6 @@ impl Amqp {
             opened.map(|(link, _)| Arc::new(link))
         };
         self.consuming.get_or_try_init(open).await.cloned()
-    }
-}
-
-fn capabilities(max_payload: usize) -> Capabilities {
-    Capabilities {
-        confirm: Confirm::Broker,
-        backlog: false,
-        retry: Redelivery::NativeDelayed,
-        native_key: false,
-        timestamp: Some(TimestampSource::Producer),
-        tombstones: false,
-        delayed_publish: true,
-        reader_resumes: false,
-        confirms_settlements: false,
-        max_payload: Some(max_payload),
-        ..Capabilities::new()
     }
 }
 

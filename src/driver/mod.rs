@@ -10,16 +10,14 @@ mod broker_url;
 pub mod capability;
 mod confirmation;
 mod identity;
+mod source;
 
 use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_core::stream::BoxStream;
-use futures_util::StreamExt;
 
 use crate::error::Result;
 use crate::headers::Headers;
@@ -31,6 +29,7 @@ pub use capability::Capabilities;
 pub(crate) use confirmation::Place;
 pub use confirmation::{Confirmation, Confirmer};
 pub use identity::{AttributeValue, Destination, Identity};
+pub use source::Source;
 
 /// The trait that an adapter implements; see the [module](self) for the rules.
 ///
@@ -381,102 +380,6 @@ pub trait DeliveryHandle: fmt::Debug + Send + Sync {
     /// Calls `visit` with each span attribute specific to this delivery; called only for spans that
     /// are recorded.
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue));
-}
-
-/// A running subscription: its deliveries and its native name. Dropping it ends the subscription
-/// and returns undelivered messages to the broker.
-///
-/// An error item reports a problem and does not end the stream; only `None` ends it.
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
-/// use std::future::poll_fn;
-/// use traced_broker::adapters::memory::Memory;
-/// use traced_broker::driver::{Disposition, Driver, DriverExt, Outbound};
-/// use traced_broker::{Subscription, Topic};
-///
-/// let driver = Memory::new();
-/// driver.enqueue(&Topic::new("orders")?, Outbound::new("shoes")).await?;
-///
-/// let mut source = driver.subscribe(&Subscription::new("orders").group("workers")).await?;
-/// let inbound = poll_fn(|cx| source.poll_next(cx)).await.expect("open")?;
-/// assert_eq!(inbound.payload.as_deref(), Some(&b"shoes"[..]));
-/// inbound.handle.settle(Disposition::Ack).await?;
-///
-/// driver.close().await?;
-/// assert!(poll_fn(|cx| source.poll_next(cx)).await.is_none());
-/// # Ok(()) }
-/// ```
-pub struct Source {
-    /// The native name of the subscription.
-    pub destination: Destination,
-    stream: BoxStream<'static, Result<Inbound>>,
-    stop: Option<Box<dyn FnOnce() + Send>>,
-    is_stopped: bool,
-}
-
-impl Source {
-    /// Creates a source of the messages of `stream`.
-    pub fn new(
-        destination: Destination,
-        stream: impl futures_core::Stream<Item = Result<Inbound>> + Send + 'static,
-    ) -> Self {
-        Self { destination, stream: stream.boxed(), stop: None, is_stopped: false }
-    }
-
-    /// Sets the action that stops the intake: the driver takes no more messages from the broker,
-    /// and gives back those that it has not handed out, without counting an attempt. Deliveries
-    /// that are out can be settled as before.
-    ///
-    /// The action is called at most once and must not block. A source without one goes on fetching
-    /// ahead, up to its bound, while its consumer drains.
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use std::sync::atomic::{AtomicBool, Ordering};
-    /// use traced_broker::driver::{Destination, Source};
-    ///
-    /// let stopped = Arc::new(AtomicBool::new(false));
-    /// let flag = Arc::clone(&stopped);
-    /// let mut source = Source::new(Destination::new(), futures_util::stream::pending())
-    ///     .on_stop(move || flag.store(true, Ordering::Relaxed));
-    /// assert!(source.stop());
-    /// assert!(stopped.load(Ordering::Relaxed));
-    /// ```
-    #[must_use]
-    pub fn on_stop(mut self, stop: impl FnOnce() + Send + 'static) -> Self {
-        self.stop = Some(Box::new(stop));
-        self
-    }
-
-    /// Stops the intake, and returns `true` if the driver can. A second call is a no-op. The source
-    /// is not polled any more.
-    pub fn stop(&mut self) -> bool {
-        match self.stop.take() {
-            Some(stop) => stop(),
-            None => return self.is_stopped,
-        }
-        self.is_stopped = true;
-        true
-    }
-
-    /// Polls for the next message, as a stream does.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Inbound>>> {
-        self.stream.poll_next_unpin(cx)
-    }
-
-    /// Passes each message through `change`, on its way to the layer above.
-    #[must_use]
-    pub fn map(self, mut change: impl FnMut(Inbound) -> Inbound + Send + 'static) -> Self {
-        let stream = self.stream.map(move |item| item.map(&mut change)).boxed();
-        Self { stream, ..self }
-    }
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source").field("destination", &self.destination).finish_non_exhaustive()
-    }
 }
 
 /// Implements the trait for shared drivers.

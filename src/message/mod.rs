@@ -9,6 +9,7 @@ mod received;
 mod reply_mark;
 mod tenure;
 mod timestamp;
+mod topic;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,7 +21,7 @@ use crate::headers::Headers;
 use crate::names::header;
 
 use crate::context::propagation::{Hop, TracePolicy, TrustBoundary};
-pub use address::{Guarantee, Start, Subscription, Topic};
+pub use address::{Guarantee, Start, Subscription};
 pub use handler::{HandlerError, Verdict};
 pub(crate) use handler::{Panicked, TimedOut, describe_panic};
 pub use native::Native;
@@ -31,6 +32,7 @@ pub(crate) use reply_mark::{is_marked_for_replies, temporary_template};
 pub use tenure::Tenure;
 pub(crate) use timestamp::Queued;
 pub use timestamp::{Timestamp, TimestampSource};
+pub use topic::Topic;
 
 /// A message to publish: a payload, an optional key, headers, and the trace context to send with
 /// it.

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::address::Topic;
 use super::native::Native;
 use super::tenure::Tenure;
 use super::timestamp::Queued;
 use super::timestamp::Timestamp;
+use super::topic::Topic;
 use crate::context::propagation::Origin;
 use crate::headers::Headers;
 

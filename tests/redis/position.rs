@@ -143,7 +143,7 @@ async fn what_nobody_holds_is_passed_over() {
     let mut left = broker.subscribe(&of_group(&topic, "g").prefetch(1000)).await.unwrap();
     publish_numbers(&member, &topic, 0..700).await;
     assert_eq!(text(&next(&mut left).await), "0");
-    eventually("all are read", || async { Raw::new().await.pending(&topic, "g").await.len() == 700 }).await;
+    eventually("more than a page is read", || async { Raw::new().await.pending(&topic, "g").await.len() > 500 }).await;
     broker.close().await.unwrap();
     let mut raw = Raw::new().await;
     assert!(raw.pending(&topic, "g").await.len() > 500, "more than a page was left unsettled");

@@ -75,20 +75,8 @@ impl<'a> PendingEntries<'a> {
             }
         }
         if now >= self.next_claim {
-            // This process or the server stood still, and so may other members have: they renew
-            // first.
-            let is_late = now > self.next_claim + self.claim_idle / 2;
-            self.next_claim = now + round;
-            if is_late {
-                let (stream, group) = (&self.member.stream, &self.member.group);
-                tracing::warn!(
-                    stream,
-                    group,
-                    "the server or this process stood still: other members may claim messages"
-                );
-            } else {
-                self.claim_abandoned(connection).await?;
-            }
+            let due = std::mem::replace(&mut self.next_claim, now + round);
+            self.claim_abandoned(connection, due).await?;
             self.tidy(connection, now).await?;
         }
         Ok(())
@@ -123,14 +111,22 @@ impl<'a> PendingEntries<'a> {
         Ok(last.or(end))
     }
 
-    /// Takes over entries about which a member was silent for too long.
-    async fn claim_abandoned(&self, connection: &mut Connection) -> Result<()> {
+    /// Takes over entries about which a member was silent for too long. If the answer comes long
+    /// after the look was `due`, this process or the server stood still, and so may other members
+    /// have: they renew first.
+    async fn claim_abandoned(&self, connection: &mut Connection, mut due: Instant) -> Result<()> {
         loop {
             let room = self.room();
             if room == 0 {
                 return Ok(());
             }
             let mut listed = self.list(connection, self.member.list_idle(self.claim_idle, room)).await?;
+            if due.elapsed() > self.claim_idle / 2 {
+                let (stream, group) = (&self.member.stream, &self.member.group);
+                tracing::debug!(stream, group, "the server or this process stood still");
+                return Ok(());
+            }
+            due = Instant::now();
             let is_last = listed.len() < room;
             // Its own may be late as well; they are renewed.
             listed.retain(|pending| !self.membership.holdings.has(pending.id));

@@ -65,7 +65,7 @@ impl Deliveries {
         loop {
             match self.consumer.held.next_due(cx) {
                 // It was lost while it waited: it is redelivered elsewhere.
-                Ok(HeldDelivery { parts, .. }) if parts.tenure.is_over() => {}
+                Ok(HeldDelivery { parts, .. }) if !parts.tenure.may_begin() => {}
                 Ok(HeldDelivery { parts, attempt, handle }) => {
                     return Some(self.hand_out(parts, attempt, None, Some(handle)));
                 }

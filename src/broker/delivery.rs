@@ -128,6 +128,17 @@ impl Delivery {
         delivery.conclude(attempt, verdict, false).await.by_hand()
     }
 
+    /// Returns `true` if a handler may begin on the message. It may not if the message is another
+    /// consumer's, or is about to be.
+    pub(crate) fn may_begin(&self) -> bool {
+        self.message.parts.tenure.may_begin()
+    }
+
+    /// Lets go of a delivery that may not begin: it is redelivered elsewhere.
+    pub(crate) fn let_go(mut self) {
+        drop(self.handle.take());
+    }
+
     /// Takes the verdict on this message that an earlier delivery to this process did not bring to
     /// the broker.
     pub(crate) fn recall(&mut self) -> Option<Remembered> {

@@ -83,6 +83,7 @@ impl Delivery {
             return Err(self.lost());
         }
         match decision {
+            Decision::Retry(_) if !self.may_begin() => Err(self.lost()),
             Decision::Ack => {
                 self.tell(Disposition::Ack, within).await?;
                 Ok(Outcome::Settled(Settlement::Acknowledged))
@@ -165,6 +166,10 @@ impl Delivery {
 
     fn hold(&mut self, delay: Duration, attempt: u32) {
         if let Some(handle) = self.handle.take() {
+            // Let go of, because another consumer gets the message.
+            if !self.message.parts.tenure.may_begin() {
+                return;
+            }
             if attempt > self.message.attempt {
                 handle.failed(attempt - 1);
             }

@@ -375,10 +375,14 @@ mod tests {
     #[test]
     fn a_partition_waits_if_a_commit_cannot_tell_what_is_settled() {
         let (assignment, partition) = assigned(1000);
-        (0..1000).for_each(|offset| drop(partition.take(2 * offset)));
+        (0..1000).for_each(|offset| {
+            partition.take(2 * offset);
+        });
         // One message out of order is one range, however long it is.
         (1..1000).for_each(|offset| assert!(partition.settle(2 * offset)));
-        (2000..50_000).for_each(|offset| drop(partition.take(offset).map(|_| partition.settle(offset))));
+        (2000..50_000).for_each(|offset| {
+            partition.take(offset).map(|_| partition.settle(offset));
+        });
         assert!(!assignment.survey() && !partition.is_ahead());
         while assignment.metadata_limit() > 0 {
             assignment.limit_metadata();

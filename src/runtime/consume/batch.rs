@@ -302,7 +302,8 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
     async fn sift(&self, batch: Vec<Delivery>, report: &mut Report) -> Result<Vec<Delivery>> {
         let mut left = Vec::with_capacity(batch.len());
         for mut delivery in batch {
-            if delivery.message().is_lost() {
+            if !delivery.may_begin() {
+                delivery.let_go();
                 report.lost += 1;
             } else if let Some(remembered) = delivery.recall() {
                 let settled = self.settled(delivery.apply(remembered).await).await?;

@@ -81,7 +81,8 @@ where
     H: Fn(Received) -> F,
     F: Future<Output = Result<T, HandlerError>>,
 {
-    if delivery.message().is_lost() {
+    if !delivery.may_begin() {
+        delivery.let_go();
         return Fate::Lost;
     }
     if let Some(remembered) = delivery.recall() {

@@ -132,6 +132,10 @@ impl DeliveryHandle for WatchedHandle {
         later(self.handle.settle(disposition), &self.watch, |watch| &watch.settled)
     }
 
+    fn failed(&self, attempts: u32) {
+        self.handle.failed(attempts);
+    }
+
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
         self.handle.attributes(visit);
     }

@@ -328,6 +328,15 @@ pub trait DeliveryHandle: fmt::Debug + Send + Sync {
     /// often dropped unread.
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()>;
 
+    /// Notes that the handler failed on the message for the number of times, counting those of
+    /// other processes, and that it is held to be tried again. A driver that can keep this number
+    /// where the message is kept hands the message out with it ([`Inbound::attempt`]) after the
+    /// process has ended. Called only if the driver [cannot retry](Disposition::Retry) natively;
+    /// does not block. By default the number is not kept.
+    fn failed(&self, attempts: u32) {
+        let _ = attempts;
+    }
+
     /// Calls `visit` with each span attribute specific to this delivery; called only for spans that
     /// are recorded.
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue));

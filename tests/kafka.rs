@@ -10,6 +10,8 @@ mod close;
 mod connect;
 #[path = "kafka/consume.rs"]
 mod consume;
+#[path = "kafka/graceful.rs"]
+mod graceful;
 #[path = "kafka/groups.rs"]
 mod groups;
 #[path = "kafka/harness.rs"]
@@ -18,8 +20,12 @@ mod harness;
 mod hostile;
 #[path = "kafka/positions.rs"]
 mod positions;
+#[path = "kafka/progress.rs"]
+mod progress;
 #[path = "kafka/publish.rs"]
 mod publish;
+#[path = "kafka/rebalance.rs"]
+mod rebalance;
 #[path = "kafka/restart.rs"]
 mod restart;
 

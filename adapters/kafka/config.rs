@@ -71,6 +71,7 @@ pub struct KafkaBuilder {
     pub(super) connect_timeout: Duration,
     pub(super) delivery_timeout: Duration,
     pub(super) commit_interval: Duration,
+    pub(super) revoke_patience: Duration,
     pub(super) max_in_flight: usize,
     /// The first property that may not be set, reported when connecting.
     refused: Option<String>,
@@ -131,6 +132,7 @@ impl KafkaBuilder {
             connect_timeout: Duration::from_secs(10),
             delivery_timeout: Duration::from_secs(30),
             commit_interval: Duration::from_secs(1),
+            revoke_patience: Duration::from_secs(5),
             max_in_flight: Identity::DEFAULT_MAX_IN_FLIGHT,
             refused: None,
         }
@@ -163,6 +165,9 @@ impl KafkaBuilder {
         }
         if let Some(milliseconds) = options.take("commit_interval")? {
             builder = builder.commit_interval(Duration::from_millis(milliseconds));
+        }
+        if let Some(milliseconds) = options.take("revoke_patience")? {
+            builder = builder.revoke_patience(Duration::from_millis(milliseconds));
         }
         if let Some(publishes) = options.take("max_in_flight")? {
             builder = builder.max_in_flight(publishes);
@@ -239,6 +244,19 @@ impl KafkaBuilder {
         self
     }
 
+    /// Sets the maximum time that partitions which move to another member wait until the deliveries
+    /// in hand are settled. Default 5 seconds. Handlers that take no longer than that handle no
+    /// message twice when members join and leave; deliveries that are unsettled after it are
+    /// redelivered to the other member.
+    ///
+    /// The member fetches nothing meanwhile, and the other member waits as well. 0 waits for none.
+    /// Connecting refuses more than half of librdkafka's property `max.poll.interval.ms`, after
+    /// which the group expels the member; that is 300 seconds unless set.
+    pub fn revoke_patience(mut self, limit: Duration) -> Self {
+        self.revoke_patience = limit;
+        self
+    }
+
     /// Sets the protocol that assigns partitions to the members of a group. Default
     /// [`GroupProtocol::Classic`].
     pub fn group_protocol(mut self, protocol: GroupProtocol) -> Self {
@@ -307,6 +325,11 @@ impl KafkaBuilder {
             if !(1..=MAX_MILLISECONDS).contains(&limit.as_millis()) {
                 return Err(invalid("a time is outside 1 ms to 24 hours").with_context("option", name));
             }
+        }
+        let poll = self.client.get("max.poll.interval.ms").and_then(|limit| limit.parse().ok()).unwrap_or(300_000);
+        if self.revoke_patience > Duration::from_millis(poll) / 2 {
+            return Err(invalid("revoke_patience is more than half of the property max.poll.interval.ms")
+                .with_context("max.poll.interval.ms", poll));
         }
         if self.client.get("sasl.username").is_some() {
             default(&mut self.client, "security.protocol", "sasl_plaintext");

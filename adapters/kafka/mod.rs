@@ -12,6 +12,7 @@
 //! | `connect_timeout` | maximum duration of connecting, subscribing, creating a topic, a ping and closing, in ms | 10000 |
 //! | `delivery_timeout` | maximum time that a publish waits for its confirmation, in ms | 30000 |
 //! | `commit_interval` | interval at which acknowledgements are sent to the broker, in ms | 1000 |
+//! | `revoke_patience` | maximum time that partitions which move to another member wait for deliveries in hand, in ms | 5000 |
 //! | `max_in_flight` | maximum number of unconfirmed publishes | 1024 |
 //! | `linger` | maximum time that a message waits for others to share its batch, in ms | 1 |
 //! | `group_protocol` | partitions are assigned by a member (`classic`) or by the broker (`consumer`, Kafka 4.0 and later) | `classic` |
@@ -42,16 +43,41 @@
 //! ## Groups
 //! At most as many members receive messages as the topic has partitions. Dropping the stream leaves
 //! the group. Deliveries in hand can then still be settled for 100 ms, as after closing the
-//! connection.
+//! connection. A source that is only stopped stays a member, keeps its partitions, and can settle
+//! its deliveries without a limit of time.
+//!
+//! ## Partitions that move
+//! When partitions move to another member in an orderly way, messages that were fetched and not
+//! handed out are dropped at once, and those in hand can be settled for `revoke_patience`. The
+//! position is then committed, and the other member continues there. If no handler takes longer
+//! than the patience, no message is handled twice when members join, leave or are deployed.
+//! Deliveries that are unsettled after it are redelivered to the other member.
+//!
+//! Meanwhile this member fetches from no partition, and the partitions that move wait. With an
+//! eager assignor (the property `partition.assignment.strategy`) all partitions move at each
+//! rebalance. If the session is lost, other members may have the partitions already: deliveries in
+//! hand can no longer be settled, at once.
 //!
 //! ## Settlement
 //! An acknowledgement is local and answered at once. The position up to which all messages are
 //! settled is committed at intervals, when a partition moves to another member, and on closing,
-//! which waits for the broker's answer. After a crash, all messages from the oldest unsettled one
-//! of a partition on are redelivered. Once a partition has moved, its deliveries can no longer be
+//! which waits for the broker's answer. Once a partition has moved, its deliveries can no longer be
 //! settled ([`SettlementLost`](crate::ErrorKind::SettlementLost)) and are redelivered to the other
 //! member. A subscription with the guarantee at most once commits messages before it hands them
 //! out; messages not yet handed out when it ends are lost.
+//!
+//! ## Progress beyond the position
+//! The metadata of each commit tells which messages beyond the position are settled, as ranges of
+//! offsets. The next member skips them, so one message that stays unsettled has only itself
+//! redelivered. It begins with `traced-broker:1:`. It holds for the position that it was committed
+//! with: a group that is [moved](crate::TracedBroker::reposition) repeats everything. Members that use
+//! other clients ignore it, and their commits remove it.
+//!
+//! The metadata has at most 4,000 bytes, or less if the broker refuses them
+//! (`offset.metadata.max.bytes`). That is enough for 1,000 ranges of up to 1,000 messages each, or
+//! for fewer and longer ones. If more than four times the prefetch is settled beyond what fits,
+//! fetching from that partition waits until older messages are settled. After a crash, messages
+//! that were settled since the last commit are redelivered as well.
 //!
 //! ## Readers without a group
 //! A subscription without a group reads every partition that exists when it begins. It commits no
@@ -71,7 +97,9 @@
 //!
 //! ## Retries
 //! Kafka cannot redeliver a single message. A retried message is therefore held by this library,
-//! which counts its attempts from 1 in each process.
+//! which counts its attempts. The adapter keeps the number of failed attempts that it is told
+//! ([`DeliveryHandle::failed`](crate::driver::DeliveryHandle::failed)) in the metadata of the commit,
+//! and hands the message out with it after a restart.
 //!
 //! ## Batches
 //! A batch is sent when it holds 32 messages, or half of `max_in_flight` if that is less, or after
@@ -90,6 +118,7 @@
 //! | messages waiting in the producer | twice `max_in_flight` |
 //! | messages fetched ahead | 16 MiB per subscription (librdkafka's property `queued.max.messages.kbytes`) |
 //! | deliveries handed out and unsettled | the prefetch |
+//! | progress beyond the position | 4,000 bytes of metadata for each partition |
 //! | shared buffers | payloads and keys of up to 4 KiB share buffers of 32 KiB; keeping one of them keeps its buffer |
 //!
 //! If the prefetch stays used up for a second, fetching is paused, and the consumer stays a member
@@ -130,6 +159,7 @@
 //!
 //! | setting at the broker | value |
 //! |---|---|
+//! | `offset.metadata.max.bytes` | 4096, the default; with less, more is redelivered after a crash |
 //! | `message.max.bytes` of broker or topic | at least the property `message.max.bytes` here, 1,000,000 unless set |
 //! | bounds of the session timeout (`classic`) | have to include 20 seconds, or the value of the property `session.timeout.ms` if it is set |
 //! | session timeout and heartbeat interval (`consumer`) | configured at the broker |
@@ -162,7 +192,7 @@ use crate::names::attribute;
 pub use config::{GroupProtocol, KafkaBuilder};
 
 use connection::log::Trouble;
-use consume::poller::Control;
+use consume::control::Control;
 use publish::Publisher;
 
 /// The default port of a broker.

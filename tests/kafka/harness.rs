@@ -119,11 +119,16 @@ pub(crate) fn as_set(numbers: impl IntoIterator<Item = u32>) -> BTreeSet<u32> {
 /// Returns the position that the group has committed in each partition, as seen by a separate
 /// client.
 pub(crate) fn committed(group: &str, topic: &str, partitions: i32) -> Vec<Option<i64>> {
-    let mut config = ClientConfig::new();
-    let consumer: BaseConsumer = config.set("bootstrap.servers", servers()).set("group.id", group).create().unwrap();
-    let mut all = TopicPartitionList::new();
-    all.add_partition_range(topic, 0, partitions - 1);
-    let committed = consumer.committed_offsets(all, LONG).unwrap();
+    let committed = committed_at(&servers(), group, topic, partitions);
     let offset = |offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
     committed.elements().iter().map(|partition| offset(partition.offset())).collect()
+}
+
+/// Returns the positions of a group on these servers, with their metadata.
+pub(crate) fn committed_at(servers: &str, group: &str, topic: &str, partitions: i32) -> TopicPartitionList {
+    let mut config = ClientConfig::new();
+    let consumer: BaseConsumer = config.set("bootstrap.servers", servers).set("group.id", group).create().unwrap();
+    let mut all = TopicPartitionList::new();
+    all.add_partition_range(topic, 0, partitions - 1);
+    consumer.committed_offsets(all, LONG).unwrap()
 }

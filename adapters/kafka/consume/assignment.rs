@@ -1,12 +1,21 @@
 //! The messages that a consumer has taken and not settled, per partition and assignment.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use super::offsets::{Mark, Offsets};
 use super::window::Window;
 use crate::driver::Tenure;
+
+/// Maximum size of a commit's metadata in bytes. Brokers accept 4096 unless configured otherwise
+/// (`offset.metadata.max.bytes`).
+const METADATA: usize = 4000;
+
+/// Maximum number of settled messages of a partition that a crash may bring back because they fit
+/// in no metadata, in windows. Beyond it, fetching waits until older messages are settled.
+const AHEAD: u64 = 4;
 
 /// The partitions that are assigned now.
 #[derive(Debug)]
@@ -14,17 +23,19 @@ pub(crate) struct Assignment {
     /// The partitions, indexed by their number.
     partitions: Mutex<Vec<Option<Arc<Partition>>>>,
     pub(crate) window: Arc<Window>,
+    metadata_limit: AtomicUsize,
 }
 
 impl Assignment {
     /// Creates an assignment without partitions, with a window of `limit` unsettled deliveries in
     /// all.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { partitions: Mutex::default(), window: Arc::new(Window::new(limit)) }
+        let window = Arc::new(Window::new(limit));
+        Self { partitions: Mutex::default(), window, metadata_limit: AtomicUsize::new(METADATA) }
     }
 
-    /// Starts the assignment of a partition.
-    pub(crate) fn grant(&self, partition: i32) {
+    /// Starts the assignment of a partition, which continues with `offsets`.
+    pub(crate) fn grant(&self, partition: i32, offsets: Offsets) {
         let Ok(index) = usize::try_from(partition) else { return };
         let mut partitions = self.partitions.lock();
         if partitions.len() <= index {
@@ -33,23 +44,37 @@ impl Assignment {
         partitions[index] = Some(Arc::new(Partition {
             number: partition,
             tenure: Tenure::new(),
-            offsets: Mutex::default(),
+            state: Mutex::new(State { offsets, told: None, in_hand: 0, gives_up: false }),
+            is_ahead: AtomicBool::new(false),
             window: Arc::clone(&self.window),
         }));
     }
 
-    /// Ends the assignment of a partition: its unsettled messages can no longer be settled. Returns
-    /// the position to commit, if there is one.
-    pub(crate) fn revoke(&self, partition: i32) -> Option<i64> {
+    /// Returns the partition of that number, if it is assigned.
+    pub(crate) fn get(&self, partition: i32) -> Option<Arc<Partition>> {
         let index = usize::try_from(partition).ok()?;
-        let revoked = self.partitions.lock().get_mut(index)?.take()?;
-        revoked.end()
+        self.partitions.lock().get(index)?.clone()
     }
 
-    /// Ends the assignment of every partition and returns the positions to commit.
-    pub(crate) fn revoke_all(&self) -> Vec<(i32, i64)> {
+    /// Ends the assignment of a partition: its unsettled messages can no longer be settled. Returns
+    /// the position to commit, if there is one.
+    pub(crate) fn revoke(&self, partition: i32) -> Option<Mark> {
+        let index = usize::try_from(partition).ok()?;
+        let revoked = self.partitions.lock().get_mut(index)?.take()?;
+        revoked.end(self.metadata_limit())
+    }
+
+    /// Ends the assignment of every partition and returns the positions to commit. Those that were
+    /// told before are left out if all of these are `confirmed`.
+    pub(crate) fn revoke_all(&self, confirmed: bool) -> Vec<(i32, Mark)> {
         let revoked = std::mem::take(&mut *self.partitions.lock());
-        revoked.into_iter().flatten().filter_map(|partition| Some((partition.number, partition.end()?))).collect()
+        let limit = self.metadata_limit();
+        let last = |partition: Arc<Partition>| {
+            let mark = partition.end(limit)?;
+            let is_known = confirmed && partition.state.lock().told.as_ref() == Some(&mark);
+            (!is_known).then_some((partition.number, mark))
+        };
+        revoked.into_iter().flatten().filter_map(last).collect()
     }
 
     /// Returns the partition of that number, if it is assigned, to take the message at `offset`
@@ -58,20 +83,50 @@ impl Assignment {
     /// Offsets go back only if the topic was deleted and created again. Messages taken before are
     /// then of another topic.
     pub(crate) fn partition(&self, partition: i32, offset: i64) -> Option<Arc<Partition>> {
-        let index = usize::try_from(partition).ok()?;
-        let assigned = self.partitions.lock().get(index)?.clone()?;
+        let assigned = self.get(partition)?;
         if !assigned.is_past(offset) {
             return Some(assigned);
         }
         self.revoke(partition);
-        self.grant(partition);
-        self.partitions.lock().get(index)?.clone()
+        self.grant(partition, Offsets::default());
+        self.get(partition)
     }
 
-    /// Returns the positions that have moved since the last call.
-    pub(crate) fn moved(&self) -> Vec<(i32, i64)> {
+    /// Returns the positions that have moved since the last call, and those with new progress
+    /// beyond them.
+    pub(crate) fn moved(&self) -> Vec<(i32, Mark)> {
+        let limit = self.metadata_limit();
         let partitions = self.partitions.lock();
-        partitions.iter().flatten().filter_map(|partition| Some((partition.number, partition.moved()?))).collect()
+        partitions.iter().flatten().filter_map(|partition| Some((partition.number, partition.moved(limit)?))).collect()
+    }
+
+    /// Lets [`moved`](Self::moved) return every position again, because a commit failed.
+    pub(crate) fn repeat(&self) {
+        self.partitions.lock().iter().flatten().for_each(|partition| partition.state.lock().told = None);
+    }
+
+    /// Finds the partitions in which too much is settled beyond what a commit can tell. Returns
+    /// `true` if there are others than before.
+    pub(crate) fn survey(&self) -> bool {
+        let limit = self.metadata_limit();
+        let partitions = self.partitions.lock();
+        partitions.iter().flatten().filter(|partition| partition.survey(limit)).count() > 0
+    }
+
+    /// Returns `true` if no delivery is in hand.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.partitions.lock().iter().flatten().all(|partition| partition.in_hand() == 0)
+    }
+
+    /// Returns the maximum size of a commit's metadata in bytes.
+    pub(crate) fn metadata_limit(&self) -> usize {
+        self.metadata_limit.load(Ordering::Relaxed)
+    }
+
+    /// Halves the size of the metadata, because the broker refused it.
+    pub(crate) fn limit_metadata(&self) {
+        self.metadata_limit.store(self.metadata_limit() / 2, Ordering::Relaxed);
+        self.repeat();
     }
 }
 
@@ -81,58 +136,86 @@ pub(crate) struct Partition {
     pub(crate) number: i32,
     /// Ends when the partition is revoked.
     pub(crate) tenure: Tenure,
-    offsets: Mutex<Offsets>,
+    state: Mutex<State>,
+    /// `true` while too much is settled beyond what a commit can tell.
+    is_ahead: AtomicBool,
     window: Arc<Window>,
 }
 
-#[derive(Debug, Default)]
-struct Offsets {
-    /// Unsettled offsets, ascending; the window bounds their number.
-    unsettled: VecDeque<i64>,
-    /// The offset after the last one taken, once one was taken.
-    next: Option<i64>,
+#[derive(Debug)]
+struct State {
+    offsets: Offsets,
     /// The position that [`Partition::moved`] returned last.
-    told: Option<i64>,
-}
-
-impl Offsets {
-    /// Returns the position up to which all messages are settled: the contiguous low-water mark.
-    fn position(&self) -> Option<i64> {
-        self.unsettled.front().copied().or(self.next)
-    }
+    told: Option<Mark>,
+    /// The number of deliveries that were handed out and are neither settled nor dropped.
+    in_hand: usize,
+    /// `true` once no more deliveries are handed out.
+    gives_up: bool,
 }
 
 impl Partition {
-    /// Takes the message at `offset`, to be settled.
-    pub(crate) fn take(&self, offset: i64) {
-        let mut offsets = self.offsets.lock();
-        offsets.unsettled.push_back(offset);
-        offsets.next = Some(offset + 1);
+    /// Takes the message at `offset`, to be settled. Returns the number of its failed attempts, or
+    /// `None` if it was settled before.
+    pub(crate) fn take(&self, offset: i64) -> Option<u32> {
+        let attempts = self.state.lock().offsets.take(offset)?;
         self.window.occupy();
+        Some(attempts)
     }
 
     /// Takes the message at `offset` as settled. It occupies the window until [`Window::release`]
-    /// is called when it is handed out.
-    pub(crate) fn pass(&self, offset: i64) {
-        self.offsets.lock().next = Some(offset + 1);
-        self.window.occupy();
+    /// is called when it is handed out. Returns `false` if it was settled before.
+    pub(crate) fn pass(&self, offset: i64) -> bool {
+        let is_new = self.state.lock().offsets.pass(offset);
+        if is_new {
+            self.window.occupy();
+        }
+        is_new
+    }
+
+    /// Counts a delivery that is handed out. Returns `false` if it may not be, because the
+    /// partition is given up or was revoked.
+    pub(crate) fn hand_out(&self) -> bool {
+        let mut state = self.state.lock();
+        let may = !state.gives_up && !self.is_ended();
+        state.in_hand += usize::from(may);
+        may
+    }
+
+    /// Counts a delivery that is in hand no more.
+    pub(crate) fn hand_back(&self) {
+        let mut state = self.state.lock();
+        state.in_hand -= 1;
+        if state.in_hand == 0 {
+            self.window.wake();
+        }
+    }
+
+    /// Returns the number of deliveries in hand.
+    pub(crate) fn in_hand(&self) -> usize {
+        self.state.lock().in_hand
+    }
+
+    /// Hands out no more deliveries, before the partition is revoked.
+    pub(crate) fn give_up(&self) {
+        self.state.lock().gives_up = true;
+        self.tenure.wind_down();
     }
 
     /// Settles the message at `offset`. Returns `false` if the partition is no longer assigned.
     pub(crate) fn settle(&self, offset: i64) -> bool {
-        let mut offsets = self.offsets.lock();
+        let mut state = self.state.lock();
         if self.is_ended() {
             return false;
         }
-        // Usually the first one, which is found at once and removed without moving others.
-        let index = match offsets.unsettled.front() {
-            Some(first) if *first == offset => Ok(0),
-            _ => offsets.unsettled.binary_search(&offset),
-        };
-        if index.is_ok_and(|index| offsets.unsettled.remove(index).is_some()) {
+        if state.offsets.settle(offset) {
             self.window.release();
         }
         true
+    }
+
+    /// Notes that the message at `offset` failed for the number of times.
+    pub(crate) fn fail(&self, offset: i64, attempts: u32) {
+        self.state.lock().offsets.fail(offset, attempts);
     }
 
     /// Returns `true` if the partition was revoked, or its subscription ended.
@@ -140,29 +223,49 @@ impl Partition {
         self.tenure.is_over()
     }
 
-    fn is_past(&self, offset: i64) -> bool {
-        self.offsets.lock().next.is_some_and(|next| offset < next)
+    /// Returns `true` if the partition is given up or was revoked.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.is_ended() || self.state.lock().gives_up
     }
 
-    fn moved(&self) -> Option<i64> {
-        let mut offsets = self.offsets.lock();
-        let position = offsets.position();
-        if position == offsets.told {
+    /// Returns `true` if fetching has to wait until older messages are settled.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.is_ahead.load(Ordering::Relaxed)
+    }
+
+    /// Returns the position to commit, if a message was taken.
+    pub(crate) fn mark(&self, limit: usize) -> Option<Mark> {
+        Some(self.state.lock().offsets.mark(limit)?.0)
+    }
+
+    fn is_past(&self, offset: i64) -> bool {
+        self.state.lock().offsets.is_past(offset)
+    }
+
+    fn moved(&self, limit: usize) -> Option<Mark> {
+        let mut state = self.state.lock();
+        let (mark, _) = state.offsets.mark(limit)?;
+        if state.told.as_ref() == Some(&mark) {
             return None;
         }
-        offsets.told = position;
-        position
+        state.told = Some(mark.clone());
+        Some(mark)
     }
 
-    fn end(&self) -> Option<i64> {
-        let mut offsets = self.offsets.lock();
-        let position = offsets.position();
+    fn survey(&self, limit: usize) -> bool {
+        let left_out = self.state.lock().offsets.mark(limit).map_or(0, |(_, left_out)| left_out);
+        // Resumed at half, so that fetching does not stop and go for every message.
+        let bound = AHEAD * self.window.limit() as u64 / if self.is_ahead() { 2 } else { 1 };
+        self.is_ahead.swap(left_out > bound, Ordering::Relaxed) != (left_out > bound)
+    }
+
+    fn end(&self, limit: usize) -> Option<Mark> {
+        let mut state = self.state.lock();
+        let mark = state.offsets.mark(limit);
         // Set under the lock, so that concurrent settlement happens either before or after.
         self.tenure.end();
-        for _ in offsets.unsettled.drain(..) {
-            self.window.release();
-        }
-        position
+        (0..state.offsets.clear()).for_each(|_| self.window.release());
+        Some(mark?.0)
     }
 }
 
@@ -172,26 +275,31 @@ mod tests {
 
     fn assigned(limit: usize) -> (Assignment, Arc<Partition>) {
         let assignment = Assignment::new(limit);
-        assignment.grant(3);
+        assignment.grant(3, Offsets::default());
         let partition = assignment.partition(3, 0).unwrap();
         (assignment, partition)
     }
 
+    fn positions(marks: Vec<(i32, Mark)>) -> Vec<(i32, i64)> {
+        marks.into_iter().map(|(partition, mark)| (partition, mark.position)).collect()
+    }
+
     #[test]
-    fn the_position_never_passes_what_is_unsettled() {
+    fn a_position_is_told_when_it_or_the_progress_beyond_it_has_moved() {
         let (assignment, partition) = assigned(8);
         assert_eq!(assignment.moved(), [], "nothing taken, nothing to commit");
-        // Offsets have gaps where the broker compacted or a transaction ended.
-        for offset in [10, 11, 15, 16] {
+        for offset in [10, 11, 12] {
             partition.take(offset);
         }
-        assert_eq!(assignment.moved(), [(3, 10)]);
-        assert!(partition.settle(11) && partition.settle(16));
+        assert_eq!(positions(assignment.moved()), [(3, 10)]);
         assert_eq!(assignment.moved(), []);
-        assert!(partition.settle(10));
-        assert_eq!(assignment.moved(), [(3, 15)]);
-        assert!(partition.settle(15));
-        assert_eq!(assignment.moved(), [(3, 17)]);
+        assert!(partition.settle(11));
+        assert_eq!(positions(assignment.moved()), [(3, 10)], "11 is settled");
+        assert_eq!(assignment.moved(), []);
+        assignment.repeat();
+        assert_eq!(positions(assignment.moved()), [(3, 10)], "the commit failed");
+        assert!(partition.settle(10) && partition.settle(12));
+        assert_eq!(positions(assignment.moved()), [(3, 13)]);
         assert_eq!(assignment.window.room(), 8);
     }
 
@@ -201,16 +309,45 @@ mod tests {
         partition.take(5);
         partition.take(6);
         assert!(partition.settle(5));
-        assert_eq!(assignment.revoke(3), Some(6));
+        assert_eq!(assignment.revoke(3).unwrap().position, 6);
         assert_eq!(assignment.window.room(), 4);
         assert!(!partition.settle(6), "the assignment is gone");
+        assert!(!partition.hand_out());
         assert_eq!(assignment.window.room(), 4, "a stale settle frees nothing twice");
 
-        assignment.grant(3);
+        assignment.grant(3, Offsets::default());
         let again = assignment.partition(3, 0).unwrap();
         again.take(6);
         assert!(!partition.settle(6), "the old handle touches nothing of the new assignment");
-        assert_eq!(assignment.revoke_all(), [(3, 6)]);
+        assert_eq!(positions(assignment.revoke_all(true)), [(3, 6)]);
+    }
+
+    #[test]
+    fn the_end_commits_what_is_not_confirmed() {
+        for (confirmed, settled, expected) in [(true, false, None), (false, false, Some(5)), (true, true, Some(6))] {
+            let (assignment, partition) = assigned(4);
+            partition.take(5);
+            assignment.moved();
+            assert!(!settled || partition.settle(5));
+            let last = positions(assignment.revoke_all(confirmed));
+            assert_eq!(last.first().map(|(_, position)| *position), expected);
+        }
+    }
+
+    #[test]
+    fn a_partition_that_is_given_up_settles_and_hands_out_nothing() {
+        let (assignment, partition) = assigned(4);
+        partition.take(5);
+        partition.take(6);
+        assert!(partition.hand_out());
+        partition.give_up();
+        assert!(!partition.hand_out() && partition.is_given_up() && !partition.is_ended());
+        assert!(!partition.tenure.may_begin());
+        assert_eq!((partition.in_hand(), assignment.is_idle()), (1, false));
+        assert!(partition.settle(5));
+        partition.hand_back();
+        assert!(assignment.is_idle());
+        assert_eq!(assignment.revoke(3).unwrap().position, 6);
     }
 
     #[test]
@@ -222,17 +359,32 @@ mod tests {
         again.take(0);
         assert!(!partition.settle(100));
         assert!(again.settle(0));
-        assert_eq!((assignment.moved(), assignment.window.room()), (vec![(3, 1)], 4));
+        assert_eq!((positions(assignment.moved()), assignment.window.room()), (vec![(3, 1)], 4));
     }
 
     #[test]
     fn what_was_passed_is_settled_and_occupies_the_window() {
         let (assignment, partition) = assigned(2);
-        partition.pass(0);
-        partition.pass(1);
+        assert!(partition.pass(0) && partition.pass(1));
         assert_eq!(assignment.window.room(), 0);
-        assert_eq!(assignment.moved(), [(3, 2)]);
+        assert_eq!(positions(assignment.moved()), [(3, 2)]);
         assignment.window.release();
         assert_eq!(assignment.window.room(), 1);
+    }
+
+    #[test]
+    fn a_partition_waits_if_a_commit_cannot_tell_what_is_settled() {
+        let (assignment, partition) = assigned(1000);
+        (0..1000).for_each(|offset| assert!(partition.take(2 * offset).is_some()));
+        // One message out of order is one range, however long it is.
+        (1..1000).for_each(|offset| assert!(partition.settle(2 * offset)));
+        (2000..50_000).for_each(|offset| assert!(partition.take(offset).is_some() && partition.settle(offset)));
+        assert!(!assignment.survey() && !partition.is_ahead());
+        while assignment.metadata_limit() > 0 {
+            assignment.limit_metadata();
+        }
+        assert!(assignment.survey() && partition.is_ahead(), "a broker that keeps no metadata");
+        assert!(partition.settle(0));
+        assert!(assignment.survey() && !partition.is_ahead());
     }
 }

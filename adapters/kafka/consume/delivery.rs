@@ -8,8 +8,6 @@ use bytes::{Bytes, BytesMut};
 use rdkafka::Timestamp as NativeTimestamp;
 use rdkafka::message::{BorrowedMessage, Message as _};
 
-use tokio::sync::mpsc;
-
 use super::super::headers;
 use super::assignment::Partition;
 use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Timestamp};
@@ -20,9 +18,6 @@ use crate::message::TimestampSource;
 /// A taken message, or an error to report.
 pub(crate) type Item = Result<Taken>;
 
-/// The channel to which batches are handed over.
-pub(crate) type Sender = mpsc::Sender<Vec<Item>>;
-
 /// A message that has left librdkafka and is not yet handed out.
 #[derive(Debug)]
 pub(crate) struct Taken {
@@ -31,30 +26,59 @@ pub(crate) struct Taken {
     headers: Headers,
     unreadable_headers: u32,
     timestamp: Option<Timestamp>,
-    pub(crate) offset: i64,
+    offset: i64,
     pub(crate) partition: Arc<Partition>,
+    /// The number of times that a handler failed on the message.
+    failed: u32,
+    /// `true` if the message was committed before and needs no settlement.
+    pub(crate) settled: bool,
 }
 
 impl Taken {
-    /// Copies the message. The buffer in which it was fetched cannot be freed while the message is
-    /// borrowed.
-    pub(crate) fn copy(mut message: BorrowedMessage<'_>, partition: Arc<Partition>, bodies: &mut BytesMut) -> Self {
+    /// Takes the message from its partition and copies it. The buffer in which it was fetched
+    /// cannot be freed while the message is borrowed. Returns `None` if the message was settled
+    /// before.
+    pub(crate) fn copy(
+        mut message: BorrowedMessage<'_>,
+        partition: Arc<Partition>,
+        settled: bool,
+        bodies: &mut BytesMut,
+    ) -> Option<Self> {
+        let failed =
+            if settled { partition.pass(message.offset()).then_some(0) } else { partition.take(message.offset()) }?;
         let (payload, key) = copy_body(message.payload(), message.key(), bodies);
         let (headers, unreadable_headers) = headers::from_native(&mut message);
         let (timestamp, offset) = (timestamp(message.timestamp()), message.offset());
-        Self { payload, key, headers, unreadable_headers, timestamp, offset, partition }
+        Some(Self { payload, key, headers, unreadable_headers, timestamp, offset, partition, failed, settled })
     }
 
-    /// Converts the message into the delivery to hand out. `settled` is `true` if it needs no
-    /// settlement.
-    pub(crate) fn into_inbound(self, settled: bool) -> Inbound {
+    /// Creates a message that was committed before.
+    #[cfg(test)]
+    pub(crate) fn example(partition: Arc<Partition>, offset: i64) -> Self {
+        let headers = Headers::new();
+        let (payload, key, timestamp) = (None, None, None);
+        Self { payload, key, headers, unreadable_headers: 0, timestamp, offset, partition, failed: 0, settled: true }
+    }
+
+    /// Returns `true` if the message may no longer be handed out, because its partition is revoked.
+    pub(crate) fn is_given_up(&self) -> bool {
+        !self.settled && self.partition.is_given_up()
+    }
+
+    /// Hands the message out, unless its partition is revoked: the member that has it next receives
+    /// the message.
+    pub(crate) fn hand_out(self) -> Option<Inbound> {
+        (self.settled || self.partition.hand_out()).then(|| self.into_inbound())
+    }
+
+    fn into_inbound(self) -> Inbound {
         let (partition, tenure) = (self.partition.number, self.partition.tenure.clone());
         let handle = Handle {
             partition: self.partition,
             offset: self.offset,
             key: self.key.clone(),
             tombstone: self.payload.is_none(),
-            settled,
+            settled: self.settled,
         };
         Inbound {
             payload: self.payload,
@@ -62,7 +86,7 @@ impl Taken {
             id: self.headers.get_str(header::MESSAGE_ID).map(str::to_owned),
             headers: self.headers,
             unreadable_headers: self.unreadable_headers,
-            attempt: 1,
+            attempt: self.failed.saturating_add(1),
             deliveries: None,
             timestamp: self.timestamp,
             partition: Some(partition),
@@ -135,6 +159,10 @@ impl DeliveryHandle for Handle {
         Confirmation::ready(result)
     }
 
+    fn failed(&self, attempts: u32) {
+        self.partition.fail(self.offset, attempts);
+    }
+
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
         visit(attribute::KAFKA_OFFSET, self.offset.into());
         // A key that is not text has no canonical form; the semantic conventions then omit it.
@@ -143,6 +171,14 @@ impl DeliveryHandle for Handle {
         }
         if self.tombstone {
             visit(attribute::KAFKA_TOMBSTONE, true.into());
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.partition.hand_back();
         }
     }
 }

@@ -3,33 +3,52 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
 use super::super::connection::log::Listener;
-use super::assignment::Assignment;
-use super::partitions::{add, note};
-use super::start;
+use super::super::error;
+use super::assignment::{Assignment, Partition};
+use super::control::Control;
+use super::flow::Flow;
+use super::offsets::Mark;
+use super::partitions::note;
+use super::queue::Queue;
+use super::{commit, start};
+use crate::error::{Error, ErrorKind, Result};
 
-/// Maximum time that a rebalance spends on finding the start position. After that, it is the
-/// earliest message.
+/// Maximum time that a rebalance spends on finding the start position, and on reading the progress
+/// beyond it. After that, it is the earliest message, or none.
 const BEGIN: Duration = Duration::from_secs(5);
+/// Maximum time of one wait for deliveries in hand. Settling the last one ends it.
+const WAIT: Duration = Duration::from_millis(100);
 
 /// The consumer context that keeps the assignment up to date.
 pub(crate) struct Member {
     assignment: Arc<Assignment>,
-    /// `true` if positions are stored to be committed.
-    stores: bool,
+    control: Arc<Control>,
+    queue: Arc<Queue>,
+    pub(crate) flow: Flow,
+    /// `true` if settled positions are committed.
+    commits: bool,
+    /// Maximum time that revoked partitions wait for deliveries in hand.
+    patience: Duration,
     /// The start positions of partitions in which the group has no position, once they are
     /// assigned.
     begin: Mutex<Vec<(i32, i64)>>,
-    /// `true` if newly assigned partitions must not be fetched from.
-    paused: AtomicBool,
+    /// The last positions of a subscription that ends, until they are committed.
+    last: Mutex<Vec<(i32, Mark)>>,
+    /// `true` if some of them could not be committed when their partition was revoked.
+    lost_last: AtomicBool,
+    /// `true` while the broker has not answered a commit.
+    committing: AtomicBool,
+    /// `true` after a commit that failed, until one succeeds.
+    failing: AtomicBool,
     /// `true` if an event occurred for this member since the last call of
     /// [`has_heard`](Self::has_heard).
     heard: AtomicBool,
@@ -37,9 +56,28 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(assignment: Arc<Assignment>, stores: bool) -> Self {
-        let (begin, paused, heard) = (Mutex::default(), AtomicBool::default(), AtomicBool::default());
-        Self { assignment, stores, begin, paused, heard, listener: Listener::default() }
+    pub(crate) fn new(
+        assignment: &Arc<Assignment>,
+        control: &Arc<Control>,
+        queue: &Arc<Queue>,
+        commits: bool,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            assignment: Arc::clone(assignment),
+            control: Arc::clone(control),
+            queue: Arc::clone(queue),
+            flow: Flow::default(),
+            commits,
+            patience,
+            begin: Mutex::default(),
+            last: Mutex::default(),
+            lost_last: AtomicBool::default(),
+            committing: AtomicBool::default(),
+            failing: AtomicBool::default(),
+            heard: AtomicBool::default(),
+            listener: Listener::default(),
+        }
     }
 
     /// Sets the start positions of partitions in which the group has no position.
@@ -47,13 +85,9 @@ impl Member {
         *self.begin.lock() = positions;
     }
 
-    /// Returns `true` if the poller has paused fetching.
-    pub(crate) fn is_paused(&self) -> bool {
-        self.paused.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_paused(&self, paused: bool) {
-        self.paused.store(paused, Ordering::Relaxed);
+    /// Returns `true` if settled positions are committed.
+    pub(crate) fn commits(&self) -> bool {
+        self.commits
     }
 
     /// Returns `true` if an event occurred since the last call. It tells if a poll returned no
@@ -62,34 +96,124 @@ impl Member {
         self.heard.load(Ordering::Relaxed) && self.heard.swap(false, Ordering::Relaxed)
     }
 
+    /// Returns `true` while the broker has not answered a commit.
+    pub(crate) fn is_committing(&self) -> bool {
+        self.committing.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a commit is sent.
+    pub(crate) fn begin_commit(&self) {
+        self.committing.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes the broker's answer to a commit, or that none was sent.
+    pub(crate) fn end_commit(&self, result: KafkaResult<()>) {
+        self.committing.store(false, Ordering::Relaxed);
+        let Err(error) = result else { return self.failing.store(false, Ordering::Relaxed) };
+        // Committed again at the next interval. A failure that remains at the end of the
+        // subscription is reported then.
+        self.assignment.repeat();
+        if error::code_of(&error) == Some(Code::OffsetMetadataTooLarge) {
+            self.assignment.limit_metadata();
+        } else if !commit::is_lost(&error) && !self.failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "kafka: commits fail; a restart redelivers what is handled meanwhile");
+        }
+    }
+
+    /// Sets the last positions of a subscription that ends. If a partition is revoked before they
+    /// are committed, its revocation commits them.
+    pub(crate) fn leave_with(&self, last: Vec<(i32, Mark)>) {
+        *self.last.lock() = last;
+    }
+
+    /// Returns the last positions that are not committed yet.
+    ///
+    /// # Errors
+    /// The failure to commit those of a partition that was revoked meanwhile.
+    pub(crate) fn left_with(&self) -> Result<Vec<(i32, Mark)>> {
+        if self.lost_last.load(Ordering::Relaxed) {
+            let message = "the partitions were lost before the last acknowledgements reached the broker; \
+                           their messages are redelivered";
+            return Err(Error::new(ErrorKind::SettlementLost, message));
+        }
+        Ok(self.last.lock().clone())
+    }
+
     fn hear(&self) {
         self.heard.store(true, Ordering::Relaxed);
     }
 
     fn grant(&self, consumer: &BaseConsumer<Self>, assigned: &TopicPartitionList) {
-        let assigned = assigned.elements();
-        assigned.iter().for_each(|partition| self.assignment.grant(partition.partition()));
-        let here = |position: &mut (i32, i64)| assigned.iter().any(|found| found.partition() == position.0);
-        let begin: Vec<_> = self.begin.lock().extract_if(.., here).collect();
-        if let (Some(first), false) = (assigned.first(), begin.is_empty()) {
-            note("begin", start::position_assigned(consumer, first.topic(), begin, BEGIN));
+        if self.control.is_ending() {
+            // A client that is closing answers no more questions.
+            return;
+        }
+        let elements = assigned.elements();
+        let Some(topic) = elements.first().map(|first| first.topic()) else { return };
+        let numbers: Vec<i32> = elements.iter().map(|partition| partition.partition()).collect();
+        let begin: Vec<_> = self.begin.lock().extract_if(.., |(partition, _)| numbers.contains(partition)).collect();
+        if !begin.is_empty() {
+            note("begin", start::position_assigned(consumer, topic, begin, BEGIN));
+        }
+        let mut resumed = commit::resumed(consumer, topic, &numbers, BEGIN).unwrap_or_else(|error| {
+            tracing::debug!(%error, "kafka: the progress beyond the position is not known");
+            Vec::new()
+        });
+        for number in numbers {
+            let known = resumed.iter().position(|(partition, _)| *partition == number);
+            let offsets = known.map(|index| resumed.swap_remove(index).1);
+            self.assignment.grant(number, offsets.unwrap_or_default());
         }
     }
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, revoked: &TopicPartitionList) {
+        let elements = revoked.elements();
+        let Some(topic) = elements.first().map(|first| first.topic()) else { return };
+        let numbers: Vec<i32> = elements.iter().map(|partition| partition.partition()).collect();
         // If the assignment was lost, other members may already have these partitions, and may have
         // gone further.
         let lost = consumer.assignment_lost();
-        let mut positions = TopicPartitionList::new();
-        for partition in revoked.elements() {
-            let position = self.assignment.revoke(partition.partition());
-            if let (Some(position), false) = (position, lost) {
-                add(&mut positions, partition.topic(), partition.partition(), position);
-            }
+        if !lost {
+            let partitions: Vec<_> = numbers.iter().filter_map(|number| self.assignment.get(*number)).collect();
+            self.give_up(consumer, &partitions);
         }
-        if self.stores && positions.count() > 0 {
-            // Committed by librdkafka when it returns the partitions.
-            note("store", consumer.store_offsets(&positions));
+        let mut marks: Vec<_> =
+            numbers.iter().filter_map(|number| Some((*number, self.assignment.revoke(*number)?))).collect();
+        let last: Vec<_> = self.last.lock().extract_if(.., |(number, _)| numbers.contains(number)).collect();
+        let ends = !last.is_empty();
+        marks.extend(last);
+        self.queue.purge();
+        if !self.commits || marks.is_empty() {
+            return;
+        }
+        let committed = !lost && {
+            let result = commit::revoked(consumer, &self.assignment, topic, &marks);
+            let is_done = result.is_ok();
+            note("commit of revoked partitions", result);
+            is_done
+        };
+        if ends && !committed {
+            self.lost_last.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Stops handing out of partitions that are about to be revoked, and waits for deliveries in
+    /// hand.
+    ///
+    /// It waits within the callback: librdkafka fetches from no partition until the revocation is
+    /// done, so that there is nothing else to poll for. The session is kept alive meanwhile.
+    fn give_up(&self, consumer: &BaseConsumer<Self>, partitions: &[Arc<Partition>]) {
+        partitions.iter().for_each(|partition| partition.give_up());
+        self.queue.purge();
+        let deadline = Instant::now() + self.patience;
+        let in_hand = || partitions.iter().any(|partition| partition.in_hand() > 0);
+        while in_hand() && !self.control.is_ending() && !consumer.assignment_lost() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                tracing::info!("kafka: partitions are revoked with deliveries in hand, which another member receives");
+                return;
+            }
+            self.assignment.window.sleep(left.min(WAIT));
         }
     }
 }
@@ -121,16 +245,14 @@ impl ConsumerContext for Member {
         }
     }
 
-    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let (Rebalance::Assign(assigned), true) = (rebalance, self.is_paused()) {
-            note("pause", consumer.pause(assigned));
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, _: &Rebalance<'_>) {
+        if !self.control.is_ending() {
+            self.flow.apply(consumer, &self.assignment);
         }
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
         self.hear();
-        // Committed again at the next interval. A failure that remains at the end of the
-        // subscription is reported then.
-        note("commit", result);
+        self.end_commit(result);
     }
 }

@@ -3,41 +3,42 @@
 
 pub(crate) mod assignment;
 pub(crate) mod commit;
+pub(crate) mod control;
 pub(crate) mod delivery;
+pub(crate) mod flow;
 pub(crate) mod member;
+pub(crate) mod offsets;
 pub(crate) mod partitions;
 pub(crate) mod poller;
+pub(crate) mod progress;
+pub(crate) mod queue;
 pub(crate) mod start;
 pub(crate) mod window;
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::vec;
-
-use futures_core::Stream;
-use rdkafka::client::Client;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::{ClientConfig, ClientContext};
-use tokio::sync::mpsc;
 
 use self::assignment::Assignment;
-use self::delivery::Item;
-use self::delivery::Taken;
+use self::control::Control;
+use self::delivery::{Item, Taken};
 use self::member::Member;
-use self::poller::{Control, Poller};
+use self::poller::Poller;
+use self::queue::Queue;
 use self::window::Window;
 use super::config::{GROUP_PROTOCOL, KafkaBuilder, default};
 use crate::adapters::kafka::{error, topology};
 use crate::driver::{Destination, Inbound, Source};
 use crate::error::Result;
 use crate::message::{Guarantee, Start, Subscription};
+use futures_core::Stream;
+use rdkafka::client::Client;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{ClientConfig, ClientContext};
 
 /// The group name under which readers without a group fetch. They neither join it nor commit to it.
 const READERS: &str = "traced-broker-reader";
-
-/// Places in the channel for error items, beside those for deliveries.
-const ERROR_ITEMS: usize = 8;
 
 /// Starts a subscription: ensures that the topic exists, determines the start position, and starts
 /// the thread. Blocks.
@@ -48,8 +49,11 @@ pub(super) fn open(
 ) -> Result<(Source, Arc<Control>)> {
     let partitions = topology::ensure(client, settings, subscription.topic())?;
     let assignment = Arc::new(Assignment::new(subscription.prefetch_limit()));
-    let settled = subscription.guarantee() == Guarantee::AtMostOnce;
-    let member = Member::new(Arc::clone(&assignment), subscription.group_name().is_some() && !settled);
+    let window = Arc::clone(&assignment.window);
+    let (control, answer) = Control::new(Arc::clone(&window));
+    let queue = Arc::new(Queue::default());
+    let commits = subscription.group_name().is_some() && subscription.guarantee() == Guarantee::AtLeastOnce;
+    let member = Member::new(&assignment, &control, &queue, commits, settings.revoke_patience);
     let configuration = configuration(settings, subscription);
     let consumer: BaseConsumer<Member> = configuration.create_with_context(member).map_err(error::from_client)?;
     let limit = settings.connect_timeout;
@@ -66,12 +70,12 @@ pub(super) fn open(
     if subscription.group_name().is_some() {
         consumer.subscribe(&[subscription.topic()]).map_err(error::from_client)?;
     }
-    let (sender, receiver) = mpsc::channel(subscription.prefetch_limit() + ERROR_ITEMS);
-    let window = Arc::clone(&assignment.window);
-    let control = Poller::start(consumer, assignment, sender, subscription)?;
+    let (ours, stop) = (Arc::clone(&queue), Arc::clone(&control));
+    Poller::new(consumer, assignment, Arc::clone(&control), queue, subscription, settings.commit_interval)
+        .start(answer)?;
     let ending = Ending(Arc::clone(&control));
-    let deliveries = Deliveries { receiver, batch: Vec::new().into_iter(), settled, window, _ending: ending };
-    Ok((Source::new(Destination::new(), deliveries), control))
+    let deliveries = Deliveries { queue: ours, batch: VecDeque::new(), window, ending };
+    Ok((Source::new(Destination::new(), deliveries).on_stop(move || stop.stop()), control))
 }
 
 /// Moves the position of the subscription's group. Blocks.
@@ -82,7 +86,9 @@ pub(super) fn reposition(
     start: Start,
 ) -> Result<()> {
     let partitions = topology::existing(client, settings, subscription.topic())?;
-    let member = Member::new(Arc::new(Assignment::new(0)), false);
+    let assignment = Arc::new(Assignment::new(0));
+    let control = Control::new(Arc::clone(&assignment.window)).0;
+    let member = Member::new(&assignment, &control, &Arc::default(), false, settings.revoke_patience);
     let consumer = configuration(settings, subscription).create_with_context(member).map_err(error::from_client)?;
     start::reposition_group(&consumer, subscription.topic(), partitions, start, settings.connect_timeout)
 }
@@ -92,10 +98,9 @@ fn configuration(settings: &KafkaBuilder, subscription: &Subscription) -> Client
     let grouped = subscription.group_name().is_some();
     client
         .set("group.id", subscription.group_name().unwrap_or(READERS))
-        // Only positions that the poller stores are committed: in intervals, on revocation and on
-        // leaving the group.
-        .set("enable.auto.commit", grouped.to_string())
-        .set("auto.commit.interval.ms", settings.commit_interval.as_millis().to_string())
+        // The adapter commits, because librdkafka leaves out positions that have not advanced, with
+        // the progress beyond them: in intervals, on revocation and on leaving the group.
+        .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         // The start position of a group that begins at the latest message is committed: see
         // `start`.
@@ -119,24 +124,21 @@ fn configuration(settings: &KafkaBuilder, subscription: &Subscription) -> Client
 
 /// The stream of the messages that the poller took.
 struct Deliveries {
-    /// Receives batches. Its capacity is that of the window, so that the poller never waits for it.
-    receiver: mpsc::Receiver<Vec<Item>>,
-    batch: vec::IntoIter<Item>,
-    /// `true` with the guarantee at most once: messages that arrive here are committed.
-    settled: bool,
+    queue: Arc<Queue>,
+    batch: VecDeque<Item>,
     window: Arc<Window>,
-    _ending: Ending,
+    ending: Ending,
 }
 
 impl Deliveries {
     fn hand_out(&self, taken: Taken) -> Option<Inbound> {
-        if self.settled {
+        if taken.settled {
             self.window.release();
-        } else if taken.partition.is_ended() {
-            // Revoked before it was handed out: the member that has the partition now receives it.
+        } else if self.ending.0.is_stopping() {
+            // Stays unsettled: the next member of the group receives it.
             return None;
         }
-        Some(taken.into_inbound(self.settled))
+        taken.hand_out()
     }
 }
 
@@ -144,18 +146,17 @@ impl Stream for Deliveries {
     type Item = Result<Inbound>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
         loop {
-            match self.batch.next() {
+            match this.batch.pop_front() {
                 Some(Ok(taken)) => {
-                    if let Some(inbound) = self.hand_out(taken) {
+                    if let Some(inbound) = this.hand_out(taken) {
                         return Poll::Ready(Some(Ok(inbound)));
                     }
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => match ready!(self.receiver.poll_recv(cx)) {
-                    Some(batch) => self.batch = batch.into_iter(),
-                    None => return Poll::Ready(None),
-                },
+                None if ready!(this.queue.poll_take(cx, &mut this.batch)) => {}
+                None => return Poll::Ready(None),
             }
         }
     }

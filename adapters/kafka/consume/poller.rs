@@ -3,25 +3,25 @@
 //! broker.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use parking_lot::Mutex;
-use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::Offset;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use tokio::sync::oneshot;
 
+use super::super::connection::native;
 use super::super::error;
 use super::assignment::Assignment;
 use super::commit;
-use super::delivery::{Item, Sender, Taken};
+use super::control::Control;
+use super::delivery::{Item, Taken};
 use super::member::Member;
-use super::partitions::{add, note};
-use super::window::Window;
+use super::partitions::{list, note};
+use super::queue::{Closing, Queue};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Guarantee, Subscription};
 
@@ -35,114 +35,101 @@ const ROOM: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Maximum time of one wait for room while fetching is paused, between polls.
 const PAUSED: Duration = Duration::from_millis(50);
-/// Interval at which the positions to commit are passed to librdkafka.
-const STORE: Duration = Duration::from_millis(100);
+/// Interval at which positions are looked at.
+const SURVEY: Duration = Duration::from_millis(100);
+/// Interval at which the state of fetching is set again, in case that a call of the client failed.
+const FLOW: Duration = Duration::from_secs(1);
 /// Maximum number of messages handed over at once: enough to share the cost of a wake-up, and few
 /// enough for the consumer to work in parallel.
 const BATCH: usize = 128;
 /// Time for which deliveries can still be settled after the stream was dropped or the connection
 /// closed.
 const GRACE: Duration = Duration::from_millis(100);
-
-/// Ends a subscription and returns its result.
-#[derive(Debug)]
-pub(crate) struct Control {
-    ending: AtomicBool,
-    window: Arc<Window>,
-    /// Taken by the caller that waits for the end.
-    ended: Mutex<Option<oneshot::Receiver<Result<()>>>>,
-}
-
-impl Control {
-    /// Tells the subscription to end.
-    pub(crate) fn end(&self) {
-        self.ending.store(true, Ordering::Relaxed);
-        self.window.wake();
-    }
-
-    /// Returns the receiver of the result: the thread has ended, and the acknowledgements reached
-    /// the broker or failed to.
-    pub(crate) fn ended(&self) -> Option<oneshot::Receiver<Result<()>>> {
-        self.ended.lock().take()
-    }
-
-    pub(crate) fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::Relaxed)
-    }
-}
+/// Maximum time that the last commit of a subscription is repeated while the group rebalances.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
 
 /// The consumer and the state of its thread.
 pub(crate) struct Poller {
     consumer: BaseConsumer<Member>,
     assignment: Arc<Assignment>,
     control: Arc<Control>,
+    queue: Arc<Queue>,
     topic: Arc<str>,
-    /// `true` if positions are committed at all.
-    grouped: bool,
+    /// `true` if messages are committed before they are handed out.
+    commits_ahead: bool,
+    /// `true` if messages need no settlement.
     at_most_once: bool,
     batch_limit: usize,
-    limit: usize,
+    commit_interval: Duration,
     full_since: Option<Instant>,
-    stored: Instant,
+    committed: Instant,
+    surveyed: Instant,
+    flowed: Instant,
     /// Room for the next payloads and keys, so that they are not allocated one by one here and
     /// freed in another thread.
     bodies: BytesMut,
 }
 
 impl Poller {
-    /// Starts the thread.
-    pub(crate) fn start(
+    pub(crate) fn new(
         mut consumer: BaseConsumer<Member>,
         assignment: Arc<Assignment>,
-        sender: Sender,
+        control: Arc<Control>,
+        queue: Arc<Queue>,
         subscription: &Subscription,
-    ) -> Result<Arc<Control>> {
-        let (answer, ended) = oneshot::channel();
-        let control = Arc::new(Control {
-            ending: AtomicBool::new(false),
-            window: Arc::clone(&assignment.window),
-            ended: Mutex::new(Some(ended)),
-        });
+        commit_interval: Duration,
+    ) -> Self {
         let window = Arc::clone(&assignment.window);
         consumer.set_nonempty_callback(move || window.wake());
-        let limit = subscription.prefetch_limit();
-        let poller = Self {
+        let at_most_once = subscription.guarantee() == Guarantee::AtMostOnce;
+        let now = Instant::now();
+        Self {
             consumer,
+            batch_limit: (assignment.window.limit() / 2).clamp(1, BATCH),
             assignment,
-            control: Arc::clone(&control),
+            control,
+            queue,
             topic: subscription.topic().into(),
-            grouped: subscription.group_name().is_some(),
-            at_most_once: subscription.guarantee() == Guarantee::AtMostOnce,
-            batch_limit: (limit / 2).clamp(1, BATCH),
-            limit,
+            commits_ahead: at_most_once && subscription.group_name().is_some(),
+            at_most_once,
+            commit_interval,
             full_since: None,
-            stored: Instant::now(),
+            committed: now,
+            surveyed: now,
+            flowed: now,
             bodies: BytesMut::new(),
-        };
-        let run = move || {
-            // No caller waits if the subscription was dropped.
-            let _ = answer.send(poller.run(sender));
-        };
-        thread::Builder::new().name("kafka-consumer".to_owned()).spawn(run).map_err(|error| {
-            Error::new(ErrorKind::Unexpected, "no thread can be started for the kafka consumer").with_source(error)
-        })?;
-        Ok(control)
+        }
     }
 
-    fn run(mut self, sender: Sender) -> Result<()> {
+    /// Starts the thread, which sends the result of the subscription at its end.
+    pub(crate) fn start(self, answer: oneshot::Sender<Result<()>>) -> Result<()> {
+        let run = move || {
+            // No caller waits if the subscription was dropped.
+            let _ = answer.send(self.run());
+        };
+        let started = thread::Builder::new().name("kafka-consumer".to_owned()).spawn(run);
+        started.map(drop).map_err(|error| {
+            Error::new(ErrorKind::Unexpected, "no thread can be started for the kafka consumer").with_source(error)
+        })
+    }
+
+    fn run(mut self) -> Result<()> {
+        let closing = Closing(Arc::clone(&self.queue));
         while !self.control.is_ending() {
             match self.assignment.window.room() {
-                0 => self.wait_for_room(&sender),
+                _ if self.control.is_stopping() => self.idle(),
+                0 => self.wait_for_room(),
                 room => {
-                    self.resume();
+                    self.full_since = None;
+                    self.hold(false);
                     let batch = self.take(room.min(self.batch_limit));
-                    self.hand_over(batch, &sender);
+                    self.hand_over(batch);
                 }
             }
-            self.store_positions();
+            self.look_after_positions();
         }
         // The stream ends here, no matter what the broker does.
-        drop(sender);
+        drop(closing);
         self.finish()
     }
 
@@ -171,139 +158,178 @@ impl Poller {
         batch
     }
 
-    fn hand_over(&self, mut batch: Vec<Item>, sender: &Sender) {
-        if self.at_most_once && self.grouped {
+    fn hand_over(&self, mut batch: Vec<Item>) {
+        if self.commits_ahead {
             self.commit_ahead(&mut batch);
+        } else {
+            // Their places in the window are free already.
+            batch.retain(|item| !item.as_ref().is_ok_and(Taken::is_given_up));
         }
-        if batch.is_empty() {
-            if sender.is_closed() {
-                self.control.end();
-            }
-            return;
-        }
-        // The channel has room for as many batches as the window has for messages, and for a few
-        // batches of errors alone.
-        if batch.iter().all(Result::is_err) && sender.capacity() <= self.limit {
-            return;
-        }
-        if sender.try_send(batch).is_err() {
-            self.control.end();
-        }
+        self.queue.push(batch);
     }
 
     /// Commits the taken messages before they are handed out, for the guarantee at most once.
     /// Leaves in the batch those that may be handed out.
     fn commit_ahead(&self, batch: &mut Vec<Item>) {
+        let mut failed = false;
         loop {
-            let positions = self.positions(commit::after(batch));
-            if positions.count() == 0 {
+            commit::drop_revoked(batch, &self.assignment.window);
+            let marks = commit::after(batch, self.assignment.metadata_limit());
+            if marks.is_empty() {
                 return;
             }
-            match self.consumer.commit(&positions, CommitMode::Sync) {
+            match commit::now(&self.consumer, &self.assignment, &self.topic, marks) {
                 Ok(()) => return,
                 // Not committed: another consumer receives them.
                 Err(_) if self.control.is_ending() => return batch.clear(),
-                Err(error) if commit::is_lost(&error) => {
-                    // Lets the rebalance continue without taking more messages, and drops those
-                    // whose partitions were revoked in it.
-                    self.pause();
-                    drop(self.consumer.poll(PAUSED));
-                    batch.retain(|item| {
-                        let revoked = item.as_ref().is_ok_and(|taken| taken.partition.is_ended());
-                        if revoked {
-                            self.assignment.window.release();
-                        }
-                        !revoked
-                    });
-                }
                 Err(error) => {
-                    tracing::warn!(%error, "kafka: the commit failed; messages wait until it succeeds");
-                    thread::sleep(POLL);
+                    if !commit::is_lost(&error) && !std::mem::replace(&mut failed, true) {
+                        tracing::warn!(%error, "kafka: the commit failed; messages wait until it succeeds");
+                        self.queue.push(vec![Err(error::from_client(error))]);
+                    }
+                    // Lets a rebalance continue without taking more messages.
+                    self.hold(true);
+                    self.assignment.window.sleep(PAUSED);
+                    self.poll_paused();
                 }
             }
         }
     }
 
-    fn wait_for_room(&mut self, sender: &Sender) {
+    fn wait_for_room(&mut self) {
         let since = *self.full_since.get_or_insert_with(Instant::now);
-        if !self.consumer.context().is_paused() {
+        if !self.consumer.context().flow.is_held() {
             self.assignment.window.wait(ROOM);
             if since.elapsed() > PATIENCE && self.assignment.window.room() == 0 {
-                self.pause();
+                self.hold(true);
             }
             return;
         }
         self.assignment.window.wait(PAUSED);
-        // No message is fetched while paused, so the poll handles rebalancing or returns an error.
-        if let Some(Err(error)) = self.consumer.poll(Duration::ZERO) {
-            let report = report(error).into_iter().map(Err).collect();
-            self.hand_over(report, sender);
+        self.poll_paused();
+    }
+
+    /// Takes no more messages, and stays a member of the group.
+    fn idle(&self) {
+        self.hold(true);
+        self.assignment.window.sleep(POLL);
+        self.poll_paused();
+    }
+
+    /// Lets the client handle its events while fetching is paused.
+    fn poll_paused(&self) {
+        match self.consumer.poll(Duration::ZERO) {
+            Some(Err(error)) => self.queue.push(report(error).into_iter().map(Err).collect()),
+            // Not paused after all. The message is fetched again when it is resumed; passing it
+            // over would lose it.
+            Some(Ok(message)) => self.put_back(&message),
+            None => {}
         }
     }
 
-    fn pause(&self) {
-        if !self.consumer.context().is_paused() {
-            self.consumer.context().set_paused(true);
-            note("pause", self.consumer.assignment().and_then(|all| self.consumer.pause(&all)));
-        }
+    fn put_back(&self, message: &BorrowedMessage<'_>) {
+        let context = self.consumer.context();
+        context.flow.saw(message.partition());
+        context.flow.apply(&self.consumer, &self.assignment);
+        let offset = Offset::Offset(message.offset());
+        let result = self.consumer.seek(message.topic(), message.partition(), offset, Duration::ZERO);
+        note("seek", result);
     }
 
-    fn resume(&mut self) {
-        self.full_since = None;
-        if self.consumer.context().is_paused() {
-            self.consumer.context().set_paused(false);
-            note("resume", self.consumer.assignment().and_then(|all| self.consumer.resume(&all)));
-        }
+    fn hold(&self, held: bool) {
+        self.consumer.context().flow.hold(held, &self.consumer, &self.assignment);
     }
 
-    /// Passes the positions to commit to librdkafka, at intervals.
-    fn store_positions(&mut self) {
-        if self.grouped && !self.at_most_once && self.stored.elapsed() >= STORE {
-            self.stored = Instant::now();
-            let moved = self.assignment.moved();
-            if !moved.is_empty() {
-                note("store", self.consumer.store_offsets(&self.positions(moved)));
+    /// Commits positions at their interval, and keeps the state of fetching.
+    fn look_after_positions(&mut self) {
+        if self.surveyed.elapsed() < SURVEY {
+            return;
+        }
+        self.surveyed = Instant::now();
+        if self.consumer.context().commits() {
+            let changed = self.assignment.survey();
+            if self.committed.elapsed() >= self.commit_interval {
+                self.commit_moved();
+            }
+            if changed {
+                self.flowed = Instant::now() - FLOW;
             }
         }
+        if self.flowed.elapsed() >= FLOW {
+            self.flowed = Instant::now();
+            self.consumer.context().flow.apply(&self.consumer, &self.assignment);
+        }
     }
 
-    fn positions(&self, moved: Vec<(i32, i64)>) -> TopicPartitionList {
-        let mut positions = TopicPartitionList::with_capacity(moved.len());
-        moved.into_iter().for_each(|(partition, position)| add(&mut positions, &self.topic, partition, position));
-        positions
+    fn commit_moved(&mut self) {
+        let context = self.consumer.context();
+        if context.is_committing() {
+            return;
+        }
+        self.committed = Instant::now();
+        let moved = self.assignment.moved();
+        if moved.is_empty() {
+            return;
+        }
+        context.begin_commit();
+        if let Err(error) = native::commit_later(&self.consumer, &list(&self.topic, &moved)) {
+            context.end_commit(Err(error));
+        }
     }
 
     /// Commits the settled positions, ends every assignment, and leaves the group.
     fn finish(self) -> Result<()> {
         self.settle_last();
-        let positions = self.positions(self.assignment.revoke_all());
-        let commits = self.grouped && !self.at_most_once && positions.count() > 0;
-        let committed = if commits { commit::last(&self.consumer, positions) } else { Ok(()) };
+        let context = self.consumer.context();
+        let last = self.assignment.revoke_all(!context.is_committing());
+        if context.commits() {
+            context.leave_with(last);
+        }
+        let committed = self.commit_last();
         // Blocks while it leaves the group, and calls back; therefore it is done here.
         drop(self.consumer);
         committed
     }
 
-    /// Waits for unsettled deliveries for a short time: a caller that drops the stream after its
-    /// last message may still be processing it.
+    /// Commits the last positions. Those of partitions that are revoked meanwhile are committed by
+    /// their revocation.
+    fn commit_last(&self) -> Result<()> {
+        let deadline = Instant::now() + LAST_COMMIT;
+        let context = self.consumer.context();
+        loop {
+            let left = context.left_with()?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            match commit::now(&self.consumer, &self.assignment, &self.topic, left) {
+                Ok(()) => {
+                    context.leave_with(Vec::new());
+                    return Ok(());
+                }
+                // Lets the rebalance continue.
+                Err(error) if commit::is_lost(&error) && Instant::now() < deadline => {
+                    drop(self.consumer.poll(POLL));
+                }
+                Err(error) => return Err(error::from_client(error)),
+            }
+        }
+    }
+
+    /// Waits for deliveries in hand for a short time: a caller that drops the stream after its last
+    /// message may still be processing it.
     fn settle_last(&self) {
         let deadline = Instant::now() + GRACE;
-        while !self.assignment.window.is_free() && Instant::now() < deadline {
+        while !self.assignment.is_idle() && Instant::now() < deadline {
             self.assignment.window.sleep(ROOM);
         }
     }
 }
 
-/// Copies the message. Returns `None` if the partition was revoked meanwhile.
+/// Copies the message. Returns `None` if the partition was revoked meanwhile, or the message was
+/// settled before.
 fn copy(assignment: &Assignment, settled: bool, bodies: &mut BytesMut, message: BorrowedMessage<'_>) -> Option<Taken> {
-    let offset = message.offset();
-    let partition = assignment.partition(message.partition(), offset)?;
-    if settled {
-        partition.pass(offset);
-    } else {
-        partition.take(offset);
-    }
-    Some(Taken::copy(message, partition, bodies))
+    let partition = assignment.partition(message.partition(), message.offset())?;
+    Taken::copy(message, partition, settled, bodies)
 }
 
 /// Returns the errors that the application should see. Errors from which librdkafka recovers by

@@ -9,6 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::super::error;
 use super::assignment::Assignment;
+use super::offsets::Offsets;
 use super::partitions::add;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Start;
@@ -92,7 +93,7 @@ pub(crate) fn assign_reader(
     let mut all = TopicPartitionList::new();
     for (partition, offset) in places(consumer, topic, &numbers, start, Instant::now() + limit)? {
         all.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(error::from_client)?;
-        assignment.grant(partition);
+        assignment.grant(partition, Offsets::default());
     }
     consumer.assign(&all).map_err(error::from_client)
 }

@@ -25,9 +25,9 @@ impl Window {
         self.limit.saturating_sub(self.occupied.load(Ordering::SeqCst))
     }
 
-    /// Returns `true` if no delivery is unsettled.
-    pub(crate) fn is_free(&self) -> bool {
-        self.occupied.load(Ordering::SeqCst) == 0
+    /// Returns the maximum number of unsettled deliveries.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
     }
 
     /// Waits until half of the window is free, or for `limit`. Called by one thread only.

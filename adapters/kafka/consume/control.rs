@@ -1,0 +1,56 @@
+//! The way to stop and to end a subscription from outside its thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::window::Window;
+use crate::error::Result;
+
+/// Stops and ends a subscription, and returns its result.
+#[derive(Debug)]
+pub(crate) struct Control {
+    stopping: AtomicBool,
+    ending: AtomicBool,
+    window: Arc<Window>,
+    /// Taken by the caller that waits for the end.
+    ended: Mutex<Option<oneshot::Receiver<Result<()>>>>,
+}
+
+impl Control {
+    /// Creates the control of the subscription with that window, and the sender of its result.
+    pub(crate) fn new(window: Arc<Window>) -> (Arc<Self>, oneshot::Sender<Result<()>>) {
+        let (answer, ended) = oneshot::channel();
+        let (stopping, ending) = (AtomicBool::new(false), AtomicBool::new(false));
+        (Arc::new(Self { stopping, ending, window, ended: Mutex::new(Some(ended)) }), answer)
+    }
+
+    /// Tells the subscription to take no more messages. Deliveries in hand can be settled until it
+    /// ends.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.window.wake();
+    }
+
+    /// Tells the subscription to end.
+    pub(crate) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+        self.window.wake();
+    }
+
+    /// Returns the receiver of the result: the thread has ended, and the acknowledgements reached
+    /// the broker or failed to.
+    pub(crate) fn ended(&self) -> Option<oneshot::Receiver<Result<()>>> {
+        self.ended.lock().take()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+}

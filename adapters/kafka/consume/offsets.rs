@@ -1,0 +1,198 @@
+//! The offsets of one partition during one of its assignments: taken, settled, failed.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::progress::Progress;
+
+/// The offsets that were taken from a partition, and what the group had done beyond its position
+/// before.
+#[derive(Debug, Default)]
+pub(crate) struct Offsets {
+    /// Unsettled offsets, ascending; the window bounds their number.
+    unsettled: VecDeque<i64>,
+    /// The offset after the last one taken, once one was taken.
+    next: Option<i64>,
+    /// The position from which this assignment began.
+    begin: i64,
+    /// Ranges that were settled in earlier assignments and are not passed yet, and the attempts of
+    /// unsettled messages. The size of a commit's metadata bounds what is read; the window bounds
+    /// what is added.
+    earlier: Progress,
+}
+
+/// A position to commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// The position up to which all messages are settled.
+    pub(crate) position: i64,
+    /// The progress beyond the position, for the metadata of the commit.
+    pub(crate) metadata: String,
+}
+
+impl Offsets {
+    /// Continues at `begin`, with the progress that was committed with that position.
+    pub(crate) fn resume(begin: i64, earlier: Progress) -> Self {
+        Self { begin, earlier, ..Self::default() }
+    }
+
+    /// Takes the message at `offset`, to be settled. Returns the number of its failed attempts, or
+    /// `None` if it was settled in an earlier assignment and is not to be handed out again.
+    pub(crate) fn take(&mut self, offset: i64) -> Option<u32> {
+        let is_new = self.pass(offset);
+        is_new.then(|| {
+            self.unsettled.push_back(offset);
+            self.earlier.attempts.get(&offset).copied().unwrap_or(0)
+        })
+    }
+
+    /// Takes the message at `offset` as settled. Returns `false` if it was settled in an earlier
+    /// assignment.
+    pub(crate) fn pass(&mut self, offset: i64) -> bool {
+        if offset < self.begin {
+            // Another topic of that name.
+            self.earlier = Progress::default();
+        }
+        self.next = Some(offset + 1);
+        let passed = self.earlier.settled.iter().take_while(|range| range.end <= offset).count();
+        self.earlier.settled.drain(..passed);
+        !self.earlier.settled.first().is_some_and(|range| range.contains(&offset))
+    }
+
+    /// Settles the message at `offset`. Returns `false` if it is not among the unsettled.
+    pub(crate) fn settle(&mut self, offset: i64) -> bool {
+        // Usually the first one, which is found at once and removed without moving others.
+        let index = match self.unsettled.front() {
+            Some(first) if *first == offset => Ok(0),
+            _ => self.unsettled.binary_search(&offset),
+        };
+        let settled = index.is_ok_and(|index| self.unsettled.remove(index).is_some());
+        if settled && !self.earlier.attempts.is_empty() {
+            self.earlier.attempts.remove(&offset);
+        }
+        settled
+    }
+
+    /// Notes that the unsettled message at `offset` failed for the number of times.
+    pub(crate) fn fail(&mut self, offset: i64, attempts: u32) {
+        if self.unsettled.binary_search(&offset).is_ok() {
+            self.earlier.attempts.insert(offset, attempts);
+        }
+    }
+
+    /// Forgets the unsettled messages and returns their number.
+    pub(crate) fn clear(&mut self) -> usize {
+        self.unsettled.drain(..).count()
+    }
+
+    /// Returns `true` if a message at or after `offset` was taken.
+    pub(crate) fn is_past(&self, offset: i64) -> bool {
+        self.next.is_some_and(|next| offset < next)
+    }
+
+    /// Returns the position to commit, with at most `limit` bytes of metadata, and the number of
+    /// settled offsets that did not fit into it. Returns `None` if no message was taken.
+    pub(crate) fn mark(&self, limit: usize) -> Option<(Mark, u64)> {
+        let next = self.next?;
+        let position = self.unsettled.front().copied().unwrap_or(next);
+        let attempts = self.earlier.attempts.range(position..).map(|(offset, attempts)| (*offset, *attempts));
+        let progress = Progress { settled: self.settled_after(position, next), attempts: attempts.collect() };
+        let (metadata, left_out) = progress.encode(position, limit);
+        Some((Mark { position, metadata }, left_out))
+    }
+
+    /// Returns the settled ranges after `position`: the gaps between the unsettled messages, those
+    /// up to `next`, and those of earlier assignments. A missing offset counts as settled.
+    fn settled_after(&self, position: i64, next: i64) -> Vec<Range<i64>> {
+        let taken = self.unsettled.iter().copied().chain([next]);
+        let gaps = taken.clone().zip(taken.skip(1)).map(|(one, other)| one + 1..other);
+        let earlier = self.earlier.settled.iter().map(|range| range.start.max(next)..range.end);
+        let mut settled: Vec<Range<i64>> = Vec::new();
+        for range in gaps.chain(earlier).filter(|range| range.start < range.end && position <= range.start) {
+            match settled.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => settled.push(range),
+            }
+        }
+        settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: usize = 4000;
+
+    fn position(offsets: &Offsets) -> i64 {
+        offsets.mark(LIMIT).unwrap().0.position
+    }
+
+    fn progress(offsets: &Offsets) -> Progress {
+        let mark = offsets.mark(LIMIT).unwrap().0;
+        Progress::decode(mark.metadata.as_bytes(), mark.position).unwrap_or_default()
+    }
+
+    /// Ends the assignment and begins another.
+    fn again(offsets: &Offsets) -> Offsets {
+        Offsets::resume(position(offsets), progress(offsets))
+    }
+
+    #[test]
+    fn the_position_never_passes_what_is_unsettled() {
+        let mut offsets = Offsets::default();
+        assert_eq!(offsets.mark(LIMIT), None, "nothing taken, nothing to commit");
+        // Offsets have gaps where the broker compacted or a transaction ended.
+        for offset in [10, 11, 15, 16] {
+            assert_eq!(offsets.take(offset), Some(0));
+        }
+        assert_eq!((position(&offsets), progress(&offsets).settled), (10, vec![12..15]));
+        assert!(offsets.settle(11) && offsets.settle(16));
+        assert_eq!((position(&offsets), progress(&offsets).settled), (10, vec![11..15, 16..17]));
+        assert!(offsets.settle(10) && !offsets.settle(10));
+        assert_eq!((position(&offsets), progress(&offsets).settled), (15, vec![16..17]));
+        assert!(offsets.settle(15));
+        assert_eq!((position(&offsets), progress(&offsets)), (17, Progress::default()));
+    }
+
+    #[test]
+    fn the_next_assignment_skips_what_was_settled_beyond_the_position() {
+        let mut offsets = Offsets::default();
+        (0..50_000).for_each(|offset| assert_eq!(offsets.take(offset), Some(0)));
+        (0..50_000).filter(|offset| ![7, 9].contains(offset)).for_each(|offset| assert!(offsets.settle(offset)));
+        offsets.fail(9, 4);
+        offsets.fail(20, 1);
+        // Twice, the second time with nothing but the first message taken.
+        let mut second = again(&offsets);
+        assert_eq!(second.take(7), Some(0));
+        let mut third = again(&second);
+        let taken: Vec<_> = (7..50_002).filter_map(|offset| Some((offset, third.take(offset)?))).collect();
+        assert_eq!(taken, [(7, 0), (9, 4), (50_000, 0), (50_001, 0)]);
+        for (offset, _) in taken {
+            assert!(third.settle(offset));
+        }
+        assert_eq!((position(&third), progress(&third)), (50_002, Progress::default()));
+    }
+
+    #[test]
+    fn offsets_that_begin_again_are_of_another_topic() {
+        let mut offsets = Offsets::resume(100, Progress { settled: vec![101..200], attempts: [(100, 2)].into() });
+        assert_eq!(offsets.take(0), Some(0));
+        assert_eq!(offsets.take(150), Some(0));
+        assert_eq!(progress(&offsets).settled, [1..150]);
+    }
+
+    #[test]
+    fn what_retention_deleted_is_passed() {
+        let mut offsets = Offsets::resume(100, Progress { settled: vec![101..110, 120..130], attempts: [].into() });
+        assert_eq!((offsets.take(115), offsets.take(125), offsets.take(130)), (Some(0), None, Some(0)));
+        assert_eq!((position(&offsets), progress(&offsets).settled), (115, vec![116..130]));
+    }
+
+    #[test]
+    fn taken_as_settled_moves_the_position() {
+        let mut offsets = Offsets::resume(5, Progress { settled: vec![6..8], attempts: [].into() });
+        assert!(offsets.pass(5) && !offsets.pass(6));
+        assert_eq!((position(&offsets), progress(&offsets).settled), (7, vec![7..8]));
+    }
+}

@@ -250,8 +250,8 @@ impl KafkaBuilder {
     /// redelivered to the other member.
     ///
     /// The member fetches nothing meanwhile, and the other member waits as well. 0 waits for none.
-    /// Connecting refuses more than half of librdkafka's property `max.poll.interval.ms`, after which
-    /// the group expels the member; that is 300 seconds unless set.
+    /// Connecting refuses more than half of librdkafka's property `max.poll.interval.ms`, after
+    /// which the group expels the member; that is 300 seconds unless set.
     pub fn revoke_patience(mut self, limit: Duration) -> Self {
         self.revoke_patience = limit;
         self

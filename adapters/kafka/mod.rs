@@ -49,14 +49,14 @@
 //! ## Partitions that move
 //! When partitions move to another member in an orderly way, messages that were fetched and not
 //! handed out are dropped at once, and those in hand can be settled for `revoke_patience`. The
-//! position is then committed, and the other member continues there. If no handler takes longer than
-//! the patience, no message is handled twice when members join, leave or are deployed. Deliveries
-//! that are unsettled after it are redelivered to the other member.
+//! position is then committed, and the other member continues there. If no handler takes longer
+//! than the patience, no message is handled twice when members join, leave or are deployed.
+//! Deliveries that are unsettled after it are redelivered to the other member.
 //!
-//! Meanwhile this member fetches from no partition, and the partitions that move wait. With an eager
-//! assignor (the property `partition.assignment.strategy`) all partitions move at each rebalance.
-//! If the session is lost, other members may have the partitions already: deliveries in hand can no
-//! longer be settled, at once.
+//! Meanwhile this member fetches from no partition, and the partitions that move wait. With an
+//! eager assignor (the property `partition.assignment.strategy`) all partitions move at each
+//! rebalance. If the session is lost, other members may have the partitions already: deliveries in
+//! hand can no longer be settled, at once.
 //!
 //! ## Settlement
 //! An acknowledgement is local and answered at once. The position up to which all messages are
@@ -75,9 +75,9 @@
 //!
 //! The metadata has at most 4,000 bytes, or less if the broker refuses them
 //! (`offset.metadata.max.bytes`). That is enough for 1,000 ranges of up to 1,000 messages each, or
-//! for fewer and longer ones. If more than four times the prefetch is settled beyond what fits, fetching from that
-//! partition waits until older messages are settled. After a crash, messages that were settled since
-//! the last commit are redelivered as well.
+//! for fewer and longer ones. If more than four times the prefetch is settled beyond what fits,
+//! fetching from that partition waits until older messages are settled. After a crash, messages
+//! that were settled since the last commit are redelivered as well.
 //!
 //! ## Readers without a group
 //! A subscription without a group reads every partition that exists when it begins. It commits no

@@ -368,11 +368,11 @@ pub trait DeliveryHandle: fmt::Debug + Send + Sync {
     /// often dropped unread.
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()>;
 
-    /// Records that handlers have failed this many times on the message, counting those of other
-    /// processes; it stays in hand and is tried again. A driver whose broker does not redeliver by
-    /// itself, and that can keep the number where the message is kept, does so, and hands the message
-    /// out with a higher [`attempt`](Inbound::attempt) after the process has ended. Does not block.
-    /// The default does nothing.
+    /// Notes that the handler failed on the message for the number of times, counting those of
+    /// other processes, and that it is held to be tried again. A driver that can keep this number
+    /// where the message is kept hands the message out with it ([`Inbound::attempt`]) after the
+    /// process has ended. Called only if the driver [cannot retry](Disposition::Retry) natively;
+    /// does not block. By default the number is not kept.
     fn failed(&self, attempts: u32) {
         let _ = attempts;
     }

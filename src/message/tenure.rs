@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 /// A driver makes one for all deliveries that are lost together, hands it out with each of them,
 /// and [ends](Self::end) it when they are lost. Clones are the same tenure.
 ///
-/// A driver that knows beforehand [winds it down](Self::wind_down): what has begun may be finished and
-/// settled, and nothing more begins.
+/// A driver that knows beforehand [winds it down](Self::wind_down): what has begun may be finished
+/// and settled, and nothing more begins.
 ///
 /// The layer above asks before it begins a handler, before another attempt, and before it publishes
 /// a dead letter. A running handler can wait for the end: [`Received::lost`](crate::Received::lost).
@@ -48,15 +48,15 @@ impl Tenure {
         Self::default()
     }
 
-    /// Announces the end, for good, and wakes every task that waits for it: deliveries that a handler
-    /// has begun on can still be settled, and the others are to be dropped.
+    /// Announces the end, for good, and wakes every task that waits for it: deliveries that a
+    /// handler has begun on can still be settled, and the others are to be dropped.
     ///
     /// ```
     /// use traced_broker::driver::Tenure;
     ///
     /// let partition = Tenure::new();
     /// assert!(partition.may_begin());
-    /// partition.wind_down(); // it moves to another consumer once the deliveries in hand are settled
+    /// partition.wind_down(); // it moves once the deliveries in hand are settled
     /// assert!(!partition.may_begin() && !partition.is_over());
     /// partition.end();
     /// assert!(!partition.may_begin() && partition.is_over());
@@ -77,8 +77,8 @@ impl Tenure {
         self.0.over.load(Ordering::Acquire)
     }
 
-    /// Returns `true` if a handler may begin, or a failed message may be tried again: the tenure has
-    /// not ended and does not wind down.
+    /// Returns `true` if a handler may begin, or a failed message may be tried again: the tenure
+    /// has not ended and does not wind down.
     pub fn may_begin(&self) -> bool {
         !self.is_over() && !self.0.winding_down.load(Ordering::Acquire)
     }

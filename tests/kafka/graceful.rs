@@ -87,8 +87,8 @@ async fn join_and_leave_as(kafka: Kafka, other: Kafka) {
     assert_eq!(all, i64::from(published));
 }
 
-/// Publishes until told that it is enough, somewhat faster than one member handles. Returns the number
-/// of messages.
+/// Publishes until told that it is enough, somewhat faster than one member handles. Returns the
+/// number of messages.
 fn under_load(kafka: &Arc<Kafka>, topic: &Topic) -> (oneshot::Sender<()>, JoinHandle<u32>) {
     let (enough, mut told) = oneshot::channel();
     let (kafka, topic) = (Arc::clone(kafka), topic.clone());

@@ -124,7 +124,8 @@ async fn without_room_for_progress_fetching_waits_for_the_oldest_message() {
     assert_eq!(drain(&mut source, 99).await, (1..100).collect::<Vec<_>>());
     wait_for_metadata(&servers_of(&server), &topic, "").await;
     let mut published = 100;
-    // The positions are committed again and again until the limit is known, so that it takes a while.
+    // The positions are committed again and again until the limit is known, so that it takes a
+    // while.
     let deadline = Instant::now() + LONG;
     loop {
         publish_numbers(&kafka, &topic, published..published + 100).await;

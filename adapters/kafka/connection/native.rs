@@ -1,7 +1,7 @@
-//! Functions that rdkafka's safe interface lacks. It panics on headers whose names are not UTF-8 and
-//! on metadata of commits that is not. It does not tell if a failed message may have reached the
-//! broker, nor how a commit ended for which the caller does not wait. This is the only unsafe code of
-//! the crate.
+//! Functions that rdkafka's safe interface lacks. It panics on headers whose names are not UTF-8
+//! and on metadata of commits that is not. It does not tell if a failed message may have reached
+//! the broker, nor how a commit ended for which the caller does not wait. This is the only unsafe
+//! code of the crate.
 #![expect(unsafe_code, reason = "rdkafka offers no safe way to these; each block states why it is sound")]
 
 use std::ffi::CStr;
@@ -85,8 +85,8 @@ pub(crate) fn committed(list: &TopicPartitionList) -> Vec<(i32, i64, &[u8])> {
     if elements.is_null() {
         return Vec::new();
     }
-    // SAFETY: the array has `count` elements, which belong to the list; it is not changed while it is
-    // borrowed.
+    // SAFETY: the array has `count` elements, which belong to the list; it is not changed while it
+    // is borrowed.
     let elements = unsafe { slice::from_raw_parts(elements, count) };
     let element = |element: &rdkafka::types::RDKafkaTopicPartition| {
         let (metadata, size) = (element.metadata, element.metadata_size);
@@ -110,8 +110,8 @@ pub(crate) fn commit_later(
     if queue.is_null() {
         return Err(KafkaError::ConsumerCommit(rdkafka::error::RDKafkaErrorCode::UnknownGroup));
     }
-    // SAFETY: all three are alive; the list is copied. Without a callback the result is put into the
-    // queue, from which `consumer` takes it as an event.
+    // SAFETY: all three are alive; the list is copied. Without a callback the result is put into
+    // the queue, from which `consumer` takes it as an event.
     let code = unsafe { rd_kafka_commit_queue(client, list.ptr(), queue, None, ptr::null_mut()) };
     // SAFETY: gives back the reference that `rd_kafka_queue_get_consumer` returned.
     unsafe { rd_kafka_queue_destroy(queue) };

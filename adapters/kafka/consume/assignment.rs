@@ -13,8 +13,8 @@ use crate::driver::Tenure;
 /// (`offset.metadata.max.bytes`).
 const METADATA: usize = 4000;
 
-/// Maximum number of settled messages of a partition that a crash may bring back because they fit in
-/// no metadata, in windows. Beyond it, fetching waits until older messages are settled.
+/// Maximum number of settled messages of a partition that a crash may bring back because they fit
+/// in no metadata, in windows. Beyond it, fetching waits until older messages are settled.
 const AHEAD: u64 = 4;
 
 /// The partitions that are assigned now.
@@ -92,8 +92,8 @@ impl Assignment {
         self.get(partition)
     }
 
-    /// Returns the positions that have moved since the last call, and those with new progress beyond
-    /// them.
+    /// Returns the positions that have moved since the last call, and those with new progress
+    /// beyond them.
     pub(crate) fn moved(&self) -> Vec<(i32, Mark)> {
         let limit = self.metadata_limit();
         let partitions = self.partitions.lock();
@@ -172,8 +172,8 @@ impl Partition {
         is_new
     }
 
-    /// Counts a delivery that is handed out. Returns `false` if it may not be, because the partition
-    /// is given up or was revoked.
+    /// Counts a delivery that is handed out. Returns `false` if it may not be, because the
+    /// partition is given up or was revoked.
     pub(crate) fn hand_out(&self) -> bool {
         let mut state = self.state.lock();
         let may = !state.gives_up && !self.is_ended();
@@ -375,14 +375,10 @@ mod tests {
     #[test]
     fn a_partition_waits_if_a_commit_cannot_tell_what_is_settled() {
         let (assignment, partition) = assigned(1000);
-        (0..1000).for_each(|offset| {
-            partition.take(2 * offset);
-        });
+        (0..1000).for_each(|offset| assert!(partition.take(2 * offset).is_some()));
         // One message out of order is one range, however long it is.
         (1..1000).for_each(|offset| assert!(partition.settle(2 * offset)));
-        (2000..50_000).for_each(|offset| {
-            partition.take(offset).map(|_| partition.settle(offset));
-        });
+        (2000..50_000).for_each(|offset| assert!(partition.take(offset).is_some() && partition.settle(offset)));
         assert!(!assignment.survey() && !partition.is_ahead());
         while assignment.metadata_limit() > 0 {
             assignment.limit_metadata();

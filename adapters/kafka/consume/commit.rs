@@ -34,8 +34,8 @@ pub(crate) fn after(batch: &[Item], limit: usize) -> Vec<(i32, Mark)> {
     marks
 }
 
-/// Removes the messages of partitions that were revoked after they were taken. Committing them would
-/// move the position of the member that has the partition now.
+/// Removes the messages of partitions that were revoked after they were taken. Committing them
+/// would move the position of the member that has the partition now.
 pub(crate) fn drop_revoked(batch: &mut Vec<Item>, window: &Window) {
     batch.retain(|item| {
         let is_revoked = item.as_ref().is_ok_and(|taken| taken.partition.is_ended());
@@ -86,8 +86,8 @@ pub(crate) fn revoked(
 }
 
 /// Returns where the assignment of each of these partitions begins: at the position that the group
-/// has committed, with the progress beyond it. Returns no offsets for partitions without a position,
-/// and for those that could not be asked for in time; these only have more redelivered.
+/// has committed, with the progress beyond it. Returns no offsets for partitions without a
+/// position, and for those that could not be asked for in time; these only have more redelivered.
 pub(crate) fn resumed(
     consumer: &BaseConsumer<impl ConsumerContext>,
     topic: &str,

@@ -35,8 +35,9 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Takes the message from its partition and copies it. The buffer in which it was fetched cannot
-    /// be freed while the message is borrowed. Returns `None` if the message was settled before.
+    /// Takes the message from its partition and copies it. The buffer in which it was fetched
+    /// cannot be freed while the message is borrowed. Returns `None` if the message was settled
+    /// before.
     pub(crate) fn copy(
         mut message: BorrowedMessage<'_>,
         partition: Arc<Partition>,

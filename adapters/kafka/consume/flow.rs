@@ -15,8 +15,8 @@ use super::partitions::note;
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     is_held: AtomicBool,
-    /// The partitions that librdkafka was told to pause. It remembers them when they are revoked and
-    /// assigned again.
+    /// The partitions that librdkafka was told to pause. It remembers them when they are revoked
+    /// and assigned again.
     paused: Mutex<BTreeSet<i32>>,
 }
 
@@ -34,10 +34,11 @@ impl Flow {
     }
 
     /// Pauses and resumes partitions so that those that are assigned now are in the state that they
-    /// should be in. Called after each change of the assignment and of that state, and at intervals.
+    /// should be in. Called after each change of the assignment and of that state, and at
+    /// intervals.
     ///
-    /// Resuming a partition that is not paused would fetch messages twice, therefore only differences
-    /// are passed on.
+    /// Resuming a partition that is not paused would fetch messages twice, therefore only
+    /// differences are passed on.
     pub(crate) fn apply(&self, consumer: &BaseConsumer<impl ConsumerContext>, assignment: &Assignment) {
         let Ok(assigned) = consumer.assignment() else { return };
         let mut paused = self.paused.lock();

@@ -110,8 +110,8 @@ impl Member {
     pub(crate) fn end_commit(&self, result: KafkaResult<()>) {
         self.committing.store(false, Ordering::Relaxed);
         let Err(error) = result else { return self.failing.store(false, Ordering::Relaxed) };
-        // Committed again at the next interval. A failure that remains at the end of the subscription
-        // is reported then.
+        // Committed again at the next interval. A failure that remains at the end of the
+        // subscription is reported then.
         self.assignment.repeat();
         if error::code_of(&error) == Some(Code::OffsetMetadataTooLarge) {
             self.assignment.limit_metadata();
@@ -120,8 +120,8 @@ impl Member {
         }
     }
 
-    /// Sets the last positions of a subscription that ends. If a partition is revoked before they are
-    /// committed, its revocation commits them.
+    /// Sets the last positions of a subscription that ends. If a partition is revoked before they
+    /// are committed, its revocation commits them.
     pub(crate) fn leave_with(&self, last: Vec<(i32, Mark)>) {
         *self.last.lock() = last;
     }

@@ -101,8 +101,8 @@ impl Offsets {
         Some((Mark { position, metadata }, left_out))
     }
 
-    /// Returns the settled ranges after `position`: the gaps between the unsettled messages, those up
-    /// to `next`, and those of earlier assignments. A missing offset counts as settled.
+    /// Returns the settled ranges after `position`: the gaps between the unsettled messages, those
+    /// up to `next`, and those of earlier assignments. A missing offset counts as settled.
     fn settled_after(&self, position: i64, next: i64) -> Vec<Range<i64>> {
         let taken = self.unsettled.iter().copied().chain([next]);
         let gaps = taken.clone().zip(taken.skip(1)).map(|(one, other)| one + 1..other);

@@ -220,8 +220,8 @@ impl Poller {
     fn poll_paused(&self) {
         match self.consumer.poll(Duration::ZERO) {
             Some(Err(error)) => self.queue.push(report(error).into_iter().map(Err).collect()),
-            // Not paused after all. The message is fetched again when it is resumed; passing it over
-            // would lose it.
+            // Not paused after all. The message is fetched again when it is resumed; passing it
+            // over would lose it.
             Some(Ok(message)) => self.put_back(&message),
             None => {}
         }

@@ -142,6 +142,10 @@ faults! {
         "stress::b17_none_of_a_hundred_thousand_sees_anothers_context"
     ];
     acknowledges_what_is_out_when_closed: AcknowledgesWhatIsOutWhenClosed => [
+        "driver::brings_back_the_oldest_first",
+        "driver::counts_hand_outs",
+        "driver::ends_tenures_when_closed",
+        "driver::redelivers_what_a_dropped_handle_left",
         "lifecycle::hands_the_work_of_a_closed_member_to_the_others",
         "settlement::brings_acknowledgements_to_the_broker_before_closing",
         "settlement::fails_to_settle_after_close",
@@ -150,10 +154,7 @@ faults! {
     ];
     forgets_what_a_dropped_subscription_had: ForgetsWhatADroppedSubscriptionHad => ["settlement::gives_back_what_a_dropped_subscription_had"];
     settles_only_when_awaited: SettlesOnlyWhenAwaited => ["lifecycle::flushes_what_nobody_waits_for"];
-    settles_after_close: SettlesAfterClose => [
-        "settlement::fails_to_settle_after_close",
-        "trace::b31_each_attempt_is_one_span_of_the_same_parent"
-    ];
+    settles_after_close: SettlesAfterClose => ["driver::ends_tenures_when_closed", "driver::ends_tenures_when_the_group_is_moved"];
     publishes_after_close: PublishesAfterClose => ["lifecycle::drives_and_closes_below_the_telemetry"];
     answers_pings_after_close: AnswersPingsAfterClose => ["lifecycle::closes_once_and_for_all"];
     fails_a_second_close: FailsASecondClose => [

@@ -90,7 +90,7 @@ async fn refuses_what_does_not_fit() {
     assert_eq!(kind("memory://x?capacity=1&capacity=1").await, ErrorKind::InvalidConfig);
     let unknown = connect("memory://x?size=3").await.unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::InvalidConfig);
-    assert!(unknown.to_string().contains("capacity max_in_flight topology"), "{unknown}");
+    assert!(unknown.to_string().contains("capacity max_in_flight delivery_timeout topology"), "{unknown}");
     let strict = connect("memory://x?topology=check").await.unwrap();
     assert_eq!(strict.publish("missing", Message::new("x")).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(strict.subscribe(Subscription::new("missing")).await.unwrap_err().kind(), ErrorKind::NotFound);

@@ -302,7 +302,7 @@ use crate::message::{Receipt, Start, Subscription, Topic};
 use capabilities::capabilities;
 use config::Settings;
 use connection::engine::Engine;
-use connection::link::Link;
+use connection::link::{Closing, Link};
 use consume::intake::CurrentIntake;
 use consume::stream::Deliveries;
 use consume::{Plan, Settlers, destination};
@@ -313,15 +313,6 @@ use publish::Publisher;
 const SYSTEM: &str = "rabbitmq";
 
 /// A connection to RabbitMQ; see the [module](self).
-///
-/// ```rust,no_run
-/// # async fn example() -> traced_broker::Result<()> {
-/// use traced_broker::{BrokerUrl, Traced, adapters::amqp::Amqp};
-///
-/// let url = BrokerUrl::parse("amqp://rabbit-1,rabbit-2/shop?unroutable=reject")?;
-/// let broker = Traced::new(Amqp::connect(&url).await?);
-/// # Ok(()) }
-/// ```
 ///
 /// An unknown or invalid option is refused before a connection is attempted:
 ///
@@ -483,24 +474,14 @@ impl Driver for Amqp {
             return Ok(());
         }
         // Also if this future is dropped, because the time for closing is up.
-        let _closing = Closing(self);
+        let links = || std::iter::once(&self.publishing).chain(self.consuming.get());
+        let _closing = Closing::new(&self.closed, links());
         let unconfirmed = self.publisher.finish(self.settings.connect_timeout).await;
         let settlers = self.settlers.all();
         let settled = join_all(settlers.iter().map(|settler| settler.finish())).await;
         self.closed.cancel();
-        let links = std::iter::once(&self.publishing).chain(self.consuming.get());
-        join_all(links.map(|link| link.close())).await;
+        join_all(links().map(|link| link.close())).await;
         std::iter::once(unconfirmed).chain(settled).collect()
-    }
-}
-
-/// Ends the supervision of the connections, and the connections, when it is dropped.
-struct Closing<'a>(&'a Amqp);
-
-impl Drop for Closing<'_> {
-    fn drop(&mut self) {
-        self.0.closed.cancel();
-        std::iter::once(&self.0.publishing).chain(self.0.consuming.get()).for_each(|link| link.abandon());
     }
 }
 

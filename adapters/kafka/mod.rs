@@ -70,8 +70,8 @@
 //! The metadata of each commit tells which messages beyond the position are settled, as ranges of
 //! offsets. The next member skips them, so one message that stays unsettled has only itself
 //! redelivered. It begins with `traced-broker:1:`. It holds for the position that it was committed
-//! with: a group that is [moved](crate::TracedBroker::reposition) repeats everything. Members that use
-//! other clients ignore it, and their commits remove it.
+//! with: a group that is [moved](crate::TracedBroker::reposition) repeats everything. Members that
+//! use other clients ignore it, and their commits remove it.
 //!
 //! The metadata has at most 4,000 bytes, or less if the broker refuses them
 //! (`offset.metadata.max.bytes`). That is enough for 1,000 ranges of up to 1,000 messages each, or
@@ -98,8 +98,8 @@
 //! ## Retries
 //! Kafka cannot redeliver a single message. A retried message is therefore held by this library,
 //! which counts its attempts. The adapter keeps the number of failed attempts that it is told
-//! ([`DeliveryHandle::failed`](crate::driver::DeliveryHandle::failed)) in the metadata of the commit,
-//! and hands the message out with it after a restart.
+//! ([`DeliveryHandle::failed`](crate::driver::DeliveryHandle::failed)) in the metadata of the
+//! commit, and hands the message out with it after a restart.
 //!
 //! ## Batches
 //! A batch is sent when it holds 32 messages, or half of `max_in_flight` if that is less, or after

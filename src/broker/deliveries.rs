@@ -55,8 +55,8 @@ impl Deliveries {
         Self { source, consumer: Arc::new(consumer), timer: None, brokers_turn: false }
     }
 
-    /// Takes no more messages from the broker. Deliveries that are out can still be settled. Returns
-    /// `false` if the source cannot stop, and may take messages until it is dropped.
+    /// Takes no more messages from the broker. Deliveries that are out can still be settled.
+    /// Returns `false` if the source cannot stop, and may take messages until it is dropped.
     pub(crate) fn stop(&mut self) -> bool {
         self.source.stop()
     }

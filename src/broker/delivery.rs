@@ -105,11 +105,11 @@ impl Delivery {
     /// ```
     ///
     /// # Errors
-    /// An error means that settling failed: `ErrorKind::SettlementLost` if the delivery's connection
-    /// is gone, so that the broker redelivers the message; `ErrorKind::Unsupported` for a retry or
-    /// reject on an at-most-once subscription; or the error of a dead letter that the broker refuses
-    /// for good, after which the message is kept, and its burial is tried again when it comes again.
-    /// The handler's own error is in [`Processed::error`].
+    /// An error means that settling failed: `ErrorKind::SettlementLost` if the delivery's
+    /// connection is gone, so that the broker redelivers the message; `ErrorKind::Unsupported` for
+    /// a retry or reject on an at-most-once subscription; or the error of a dead letter that the
+    /// broker refuses for good, after which the message is kept, and its burial is tried again when
+    /// it comes again. The handler's own error is in [`Processed::error`].
     pub async fn process<H, F, T>(self, handler: H) -> Result<Processed>
     where
         H: FnOnce(Received) -> F,

@@ -59,7 +59,8 @@ impl Held {
     /// earlier one is added.
     pub(crate) fn next_due(&self, cx: &Context<'_>) -> Result<HeldDelivery, Option<Instant>> {
         let mut state = self.0.lock();
-        // Those of another consumer are let go of, and not only when they are due: it waits for them.
+        // Those of another consumer are let go of, and not only when they are due: it waits for
+        // them.
         state.waiting.retain(|Reverse(entry)| entry.delivery.parts.tenure.may_begin());
         let next = state.waiting.peek().map(|Reverse(entry)| entry.order.0);
         match next {

@@ -163,13 +163,13 @@ impl Received {
         self.queued.map(|queued| queued.time)
     }
 
-    /// Returns the creation context of the message and the policy that applies to it.
-    /// Returns the time since the message was handed out: its wait in this process, once its handler
-    /// begins.
+    /// Returns the time since the message was handed out: its wait in this process, once its
+    /// handler begins.
     pub(crate) fn waited(&self) -> Duration {
         self.handed_out.elapsed()
     }
 
+    /// Returns the creation context of the message and the policy that applies to it.
     pub(crate) fn origin(&self) -> &Origin {
         &self.parts.origin
     }

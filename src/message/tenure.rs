@@ -17,7 +17,8 @@ use tokio::sync::Notify;
 /// and settled, and nothing more begins.
 ///
 /// The layer above asks before it begins a handler, before another attempt, and before it publishes
-/// a dead letter. A running handler can wait for the end: [`Received::lost`](crate::Received::lost).
+/// a dead letter. A running handler can wait for the end:
+/// [`Received::lost`](crate::Received::lost).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {

@@ -32,15 +32,15 @@ pub const MAX_LOOKED_AT: usize = 10_000;
 /// The builder of a redrive; it does nothing until [`run`](Self::run) or
 /// [`run_until`](Self::run_until).
 ///
-/// Each dead letter is sent to the topic it [came from](header::DEAD_LETTER_TOPIC), with its id, its
-/// creation context, and without its dead-letter headers. It is settled when the broker has
+/// Each dead letter is sent to the topic it [came from](header::DEAD_LETTER_TOPIC), with its id,
+/// its creation context, and without its dead-letter headers. It is settled when the broker has
 /// confirmed the copy, so none is lost; after a crash or a lost connection in between, one may be
 /// sent back twice. On RabbitMQ, a copy that no queue takes counts as refused.
 ///
 /// A letter stays in place if it does not name the topic it came from, if the topic refuses it, if
-/// parts of it [were cut off](header::DEAD_LETTER_CUT), or if this redrive has sent the message back
-/// before: what fails again at once is not sent back forever. The header [`header::REDRIVEN`] tells
-/// that; clocks play no part.
+/// parts of it [were cut off](header::DEAD_LETTER_CUT), or if this redrive has sent the message
+/// back before: what fails again at once is not sent back forever. The header [`header::REDRIVEN`]
+/// tells that; clocks play no part.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {

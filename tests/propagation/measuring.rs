@@ -116,7 +116,8 @@ async fn counts_each_message_sent_and_each_delivery() {
     let [consumed] = measured.points("messaging.client.consumed.messages").try_into().unwrap();
     assert_eq!((consumed.count, consumed.get("messaging.consumer.group.name")), (3, Some("g")));
     let [queued] = measured.points("traced_broker.queue.duration").try_into().unwrap();
-    assert_eq!((queued.count, queued.get("traced_broker.queue.clock")), (3, Some("broker")));
+    // Not the second delivery of the message that was retried.
+    assert_eq!((queued.count, queued.get("traced_broker.queue.clock")), (2, Some("broker")));
     assert!(queued.sum >= 0.0);
 }
 

@@ -172,3 +172,22 @@ impl Pauses {
         tokio::time::sleep(full.mul_f64(1.0 - chance / 2.0)).await;
     }
 }
+
+/// Ends the supervision of the connections, and the connections, when it is dropped.
+pub(crate) struct Closing<'a> {
+    closed: &'a CancellationToken,
+    links: Vec<&'a Arc<Link>>,
+}
+
+impl<'a> Closing<'a> {
+    pub(crate) fn new(closed: &'a CancellationToken, links: impl Iterator<Item = &'a Arc<Link>>) -> Self {
+        Self { closed, links: links.collect() }
+    }
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.closed.cancel();
+        self.links.iter().for_each(|link| link.abandon());
+    }
+}

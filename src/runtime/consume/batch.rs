@@ -173,8 +173,8 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a size outside 1 to
-    /// 65,535, an error of [`subscribe`](TracedBroker::subscribe), or the error of a dead letter that
-    /// the broker refuses for good; its message is kept.
+    /// 65,535, an error of [`subscribe`](TracedBroker::subscribe), or the error of a dead letter
+    /// that the broker refuses for good; its message is kept.
     pub async fn run_until<F>(mut self, shutdown: impl Future) -> Result<Report>
     where
         H: Fn(Vec<Received>) -> F,

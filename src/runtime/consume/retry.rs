@@ -78,7 +78,8 @@ impl Retry {
         Self { attempts: Attempts::Last(attempts.max(1)), ..Self::default() }
     }
 
-    /// Creates a policy without a last attempt, with jittered delays that double from 100 ms to 30 s.
+    /// Creates a policy without a last attempt, with jittered delays that double from 100 ms to
+    /// 30 s.
     ///
     /// A message that can never be handled then comes again for ever.
     ///
@@ -216,8 +217,8 @@ impl Retry {
         }
     }
 
-    /// Asks the application's choice. Without an answer, because it panicked, the rest of the policy
-    /// counts.
+    /// Asks the application's choice. Without an answer, because it panicked, the rest of the
+    /// policy counts.
     fn chosen(&self, error: &HandlerError) -> Option<Verdict> {
         let choose = self.choose.as_ref()?;
         catch_unwind(AssertUnwindSafe(|| choose(error))).unwrap_or_else(|panic| {
@@ -227,8 +228,8 @@ impl Retry {
         })
     }
 
-    /// Sets the number of attempts if none was set: there is a last one if failures have somewhere to
-    /// go.
+    /// Sets the number of attempts if none was set: there is a last one if failures have somewhere
+    /// to go.
     pub(super) fn settle_attempts(&mut self, has_dead_letters: bool) {
         if self.attempts == Attempts::Open && has_dead_letters {
             self.attempts = Attempts::Last(DEFAULT_ATTEMPTS);

@@ -80,8 +80,8 @@ where
         .await;
     }
 
-    /// Stops the intake, gives back what has not begun, lets running handlers and settlements finish
-    /// within `time`, and ends the subscription.
+    /// Stops the intake, gives back what has not begun, lets running handlers and settlements
+    /// finish within `time`, and ends the subscription.
     pub(super) async fn drain(mut self, time: Duration, cancel: &CancellationToken) -> Result<Report> {
         let deadline = Instant::now() + time;
         let stopped = self.deliveries.stop();

@@ -157,8 +157,8 @@ impl ProcessSpan {
         }
     }
 
-    /// Notes that the handler has ended. A span that is dropped from now on tells that its message was
-    /// not settled, and not that its handler was cancelled.
+    /// Notes that the handler has ended. A span that is dropped from now on tells that its message
+    /// was not settled, and not that its handler was cancelled.
     pub(crate) fn mark_handled(&mut self) {
         self.is_handled = true;
     }

@@ -349,6 +349,7 @@ impl Nats {
             identity: identity.with_send_attributes(None, Some(attribute::NATS_STREAM_SEQUENCE)),
             capabilities: connection::capabilities::capabilities(
                 config.mode,
+                config.acknowledge,
                 config.level,
                 link.client().max_payload(),
             ),

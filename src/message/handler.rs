@@ -160,7 +160,11 @@ impl HandlerError {
                 break;
             }
         }
-        words.truncate(words.floor_char_boundary(MAX_DESCRIPTION));
+        let mut end = words.len().min(MAX_DESCRIPTION);
+        while !words.is_char_boundary(end) {
+            end -= 1;
+        }
+        words.truncate(end);
         words
     }
 }

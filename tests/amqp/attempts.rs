@@ -5,7 +5,7 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use traced_broker::driver::{Disposition, Driver, Inbound};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Inbound};
 use traced_broker::{Subscription, Topic};
 
 use crate::driving::*;
@@ -44,7 +44,7 @@ async fn giving_back_costs_no_attempt() {
     let topic = unique("given-back-uncounted");
     let amqp = connect("").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    confirmed(amqp.publish(&topic, outbound("untouched"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("untouched"))).await.unwrap();
     for delivery in 1..=6 {
         let inbound = next(&mut source).await;
         assert_eq!(counts(&inbound), (1, Some(delivery)));
@@ -61,7 +61,7 @@ async fn deploys_cost_no_attempt() {
     make_group(&topic, "g").await;
     let amqp = connect("").await.unwrap();
     for n in 0..10 {
-        confirmed(amqp.publish(&topic, outbound(n.to_string()))).await.unwrap();
+        confirmed(amqp.enqueue(&topic, outbound(n.to_string()))).await.unwrap();
     }
     for _ in 0..4 {
         let deployed = connect("").await.unwrap();
@@ -85,7 +85,7 @@ async fn retries_of_both_kinds_are_counted_on_over_give_backs_and_restarts() {
     let topic = unique("both-counted");
     let amqp = connect("").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    confirmed(amqp.publish(&topic, outbound("again"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("again"))).await.unwrap();
     let steps = [NOW, Disposition::GiveBack, after(30), NOW, Disposition::GiveBack, Disposition::GiveBack, after(1)];
     let mut attempt = 1;
     for (delivery, step) in (1..).zip(steps) {
@@ -111,7 +111,7 @@ async fn attempts_that_failed_in_hand_are_kept_when_the_message_is_given_back() 
     let topic = unique("failed-in-hand");
     let amqp = connect("?consumer_timeout=3000").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    confirmed(amqp.publish(&topic, outbound("again"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("again"))).await.unwrap();
     let inbound = next(&mut source).await;
     inbound.handle.failed(2);
     inbound.handle.failed(3);
@@ -166,7 +166,7 @@ async fn a_retry_keeps_the_routing_key() {
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
     let mut message = outbound("again");
     message.key = Some("eu.berlin".into());
-    confirmed(amqp.publish(&topic, message)).await.unwrap();
+    confirmed(amqp.enqueue(&topic, message)).await.unwrap();
     for (attempt, step) in [(1, NOW), (2, NOW), (3, after(20)), (4, NOW), (5, Disposition::Ack)] {
         let inbound = next(&mut source).await;
         assert_eq!((inbound.attempt, inbound.key.as_deref()), (attempt, Some(&b"eu.berlin"[..])));
@@ -188,7 +188,7 @@ async fn a_classic_queue_of_an_operator_counts_retries_too() {
     make_queue(&topic, "g", FieldTable::default()).await;
     let amqp = connect("?topology=check").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    confirmed(amqp.publish(&topic, outbound("again"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("again"))).await.unwrap();
     for attempt in 1..=4 {
         let inbound = next(&mut source).await;
         assert_eq!(counts(&inbound), (attempt, Some(attempt)));
@@ -205,7 +205,7 @@ async fn a_reader_without_a_group_counts_its_retries() {
     let topic = unique("reader-counts");
     let amqp = connect("").await.unwrap();
     let mut reader = subscribe(&amqp, Subscription::new(topic.as_str())).await;
-    confirmed(amqp.publish(&topic, outbound("again"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("again"))).await.unwrap();
     let steps = [(1, Disposition::GiveBack), (1, NOW), (2, NOW), (3, after(100)), (4, Disposition::GiveBack)];
     for (attempt, step) in steps {
         let inbound = next(&mut reader).await;

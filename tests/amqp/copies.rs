@@ -44,7 +44,7 @@ impl Scene {
         let mut desk = self.broker.subscribe(Subscription::new(self.dead.as_str()).group("desk")).await.unwrap();
         let consumer = self.broker.consume(orders, refuse).subscribed().await.unwrap();
         let mut letter = None;
-        consumer.run_until(async { letter = Some(delivered(&mut desk).await) }).await;
+        consumer.run_until(async { letter = Some(delivered(&mut desk).await) }).await.unwrap();
         letter.unwrap()
     }
 

@@ -8,7 +8,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use traced_broker::adapters::amqp::Amqp;
-use traced_broker::driver::{Disposition, Driver, Inbound};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Inbound};
 use traced_broker::{ErrorKind, Subscription, Topic};
 
 use crate::attempts::make_queue;
@@ -19,7 +19,7 @@ const NOW: Disposition = Disposition::Retry(Duration::ZERO);
 
 async fn publish_numbers(amqp: &Amqp, topic: &Topic, count: u32) {
     for n in 0..count {
-        confirmed(amqp.publish(topic, outbound(n.to_string()))).await.unwrap();
+        confirmed(amqp.enqueue(topic, outbound(n.to_string()))).await.unwrap();
     }
 }
 
@@ -34,7 +34,7 @@ async fn a_delivery_that_is_held_too_long_is_given_back_alone() {
     publish_numbers(&amqp, &topic, 1).await;
     let held = next(&mut source).await;
     tokio::time::sleep(LIMIT / 2).await;
-    confirmed(amqp.publish(&topic, outbound("young"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("young"))).await.unwrap();
     let young = next(&mut source).await;
     timeout(PATIENCE, held.tenure.over()).await.unwrap();
     assert!(begin.elapsed() > LIMIT / 2 && begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
@@ -116,7 +116,7 @@ async fn an_operators_delivery_limit_drops_no_message() {
     make_queue(&topic, "g", limited(2)).await;
     let amqp = connect("?topology=check&delivery_limit=2").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    confirmed(amqp.publish(&topic, outbound("kept"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("kept"))).await.unwrap();
     let mut attempt = 1;
     let mut deliveries = 0;
     for step in [[Disposition::GiveBack; 7], [NOW; 7], [Disposition::GiveBack; 7]].concat() {

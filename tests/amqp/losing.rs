@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lapin::options::QueueDeleteOptions;
 use tokio::time::timeout;
 use traced_broker::ErrorKind;
-use traced_broker::driver::{Disposition, Driver, Inbound};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Inbound};
 
 use crate::driving::*;
 
@@ -20,7 +20,7 @@ async fn a_cancelled_consumer_ends_its_deliveries_although_nobody_polls() {
     let topic = unique("cancelled");
     let amqp = connect("").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    confirmed(amqp.publish(&topic, outbound("held"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("held"))).await.unwrap();
     let held = next(&mut source).await;
     assert!(!held.tenure.is_over());
     let channel = raw().await.create_channel().await.unwrap();
@@ -34,7 +34,7 @@ async fn closing_ends_the_deliveries() {
     let topic = unique("closed");
     let amqp = connect("").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    confirmed(amqp.publish(&topic, outbound("held"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("held"))).await.unwrap();
     let held = next(&mut source).await;
     amqp.close().await.unwrap();
     over(&held).await;
@@ -48,7 +48,7 @@ async fn a_stopped_source_takes_nothing_and_settles_what_is_out() {
     let amqp = connect("").await.unwrap();
     let mut leaving = subscribe(&amqp, group(&topic, "g").prefetch(10)).await;
     for n in 0..10 {
-        confirmed(amqp.publish(&topic, outbound(n.to_string()))).await.unwrap();
+        confirmed(amqp.enqueue(&topic, outbound(n.to_string()))).await.unwrap();
     }
     let mut held = Vec::new();
     for _ in 0..4 {
@@ -64,7 +64,7 @@ async fn a_stopped_source_takes_nothing_and_settles_what_is_out() {
         settle(inbound, Disposition::Ack).await.unwrap();
     }
     assert_eq!(rest, (4..10).map(|n| n.to_string()).collect());
-    confirmed(amqp.publish(&topic, outbound("later"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("later"))).await.unwrap();
     assert_eq!(next_text(&mut staying).await, "later", "the stopped source takes nothing more");
     assert!(held.iter().all(|inbound| !inbound.tenure.is_over()));
     settle(held.remove(0), Disposition::Ack).await.unwrap();
@@ -87,14 +87,14 @@ async fn blocking_handlers_do_not_starve_heartbeats() {
     let topic = unique("blocking");
     let amqp = connect("?heartbeat=1").await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    confirmed(amqp.publish(&topic, outbound("slow"))).await.unwrap();
+    confirmed(amqp.enqueue(&topic, outbound("slow"))).await.unwrap();
     let held = next(&mut source).await;
     // The server gives a silent connection up after twice the interval, and the client does the
     // same.
     std::thread::sleep(Duration::from_secs(6));
     assert!(!held.tenure.is_over());
     settle(held, Disposition::Ack).await.expect("the connection is the same");
-    confirmed(amqp.publish(&topic, outbound("next"))).await.expect("so is the one that publishes");
+    confirmed(amqp.enqueue(&topic, outbound("next"))).await.expect("so is the one that publishes");
     assert_eq!(next_text(&mut source).await, "next", "the slow message does not come again");
     silent(&mut source).await;
 }
@@ -108,7 +108,7 @@ fn a_driver_outlives_the_runtime_that_made_it() {
     let begin = Instant::now();
     runtime().block_on(async {
         let mut source = subscribe(&amqp, group(&topic, "g")).await;
-        confirmed(amqp.publish(&topic, outbound("hello"))).await.unwrap();
+        confirmed(amqp.enqueue(&topic, outbound("hello"))).await.unwrap();
         assert_eq!(next_text(&mut source).await, "hello");
     });
     runtime().block_on(amqp.close()).unwrap();

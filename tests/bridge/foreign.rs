@@ -3,7 +3,7 @@
 
 use opentelemetry::trace::{SpanId, SpanKind, TraceId};
 use tokio::sync::oneshot;
-use traced_broker::driver::{Driver, Outbound};
+use traced_broker::driver::{DriverExt, Outbound};
 use traced_broker::names::attribute;
 use traced_broker::{Dialect, Topic, TracedBrokerExt};
 
@@ -53,7 +53,7 @@ async fn of_headers(from: End, dialect: Dialect, headers: &[(&str, &str)], paylo
     let setup = Setup::new(from, End::Memory).await;
     let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
     let message = Outbound { headers, ..Outbound::new(payload.to_owned()) };
-    setup.from.get_ref().publish(&Topic::new(&setup.near).unwrap(), message).await.unwrap();
+    setup.from.get_ref().enqueue(&Topic::new(&setup.near).unwrap(), message).await.unwrap();
     bridged(&setup, dialect, &Dialect::ALL).await;
 }
 
@@ -97,7 +97,7 @@ async fn what_a_nats_server_renamed() {
     let setup = Setup::new(End::Nats, End::Memory).await;
     let headers = [("Xraceparent", PARENT), ("tracestate", "rojo=1")].into_iter().collect();
     let message = Outbound { headers, ..Outbound::new("x") };
-    setup.from.get_ref().publish(&Topic::new(&setup.near).unwrap(), message).await.unwrap();
+    setup.from.get_ref().enqueue(&Topic::new(&setup.near).unwrap(), message).await.unwrap();
     bridged(&setup, Dialect::NatsServer, &[]).await;
     let bridge = setup.spans.one(&format!("process {}", setup.near));
     assert_eq!(bridge.span_context.trace_state().header(), "rojo=1");

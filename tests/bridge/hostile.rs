@@ -4,7 +4,7 @@ use bytes::Bytes;
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::TraceContextExt;
 use tokio::sync::oneshot;
-use traced_broker::driver::{Driver, Outbound};
+use traced_broker::driver::{DriverExt, Outbound};
 use traced_broker::names::header;
 use traced_broker::{Bridged, Delivery, Headers, Message, Topic, TracedBroker, TracedBrokerExt};
 
@@ -22,7 +22,7 @@ async fn bridge(setup: &Setup, hostile: Vec<Outbound>) -> (Vec<Delivery>, Bridge
     let topic = Topic::new(&setup.near).unwrap();
     for message in hostile {
         let message = Outbound { key: Some(KEY), ..message };
-        setup.from.get_ref().publish(&topic, message).await.unwrap();
+        setup.from.get_ref().enqueue(&topic, message).await.unwrap();
     }
     setup.from.publish(&setup.near, Message::new(BELLS).key(KEY)).await.unwrap();
     let (stop, stopped) = oneshot::channel::<()>();

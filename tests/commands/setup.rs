@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
-use traced_broker::driver::{Driver as _, Outbound};
+use traced_broker::driver::{Driver, DriverExt as _, Outbound};
 use traced_broker::{Broker, Deliveries, Headers, Message, Received, Subscription, Topic, TracedBroker as _, connect};
 
 use crate::support::{Kind, shared};
@@ -113,7 +113,7 @@ impl Setup {
         self.broker.get_ref().declare(&topic).await.unwrap();
         let headers: Headers = headers.iter().copied().collect();
         let message = Outbound { headers, ..Outbound::new(payload.to_owned()) };
-        timeout(SOON, self.broker.get_ref().publish(&topic, message)).await.unwrap().unwrap();
+        timeout(SOON, self.broker.get_ref().enqueue(&topic, message)).await.unwrap().unwrap();
     }
 
     /// Returns the name of another topic.

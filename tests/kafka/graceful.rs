@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use traced_broker::adapters::kafka::Kafka;
-use traced_broker::driver::{Disposition, Driver, Inbound, Source};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Inbound, Source};
 use traced_broker::{Subscription, Topic};
 
 use crate::harness::*;
@@ -97,7 +97,7 @@ fn under_load(kafka: &Arc<Kafka>, topic: &Topic) -> (oneshot::Sender<()>, JoinHa
         while told.try_recv().is_err() {
             ticks.tick().await;
             let some = published..published + 12;
-            let sent: Vec<_> = some.map(|n| kafka.publish(&topic, keyed(&n.to_string(), n.to_string()))).collect();
+            let sent: Vec<_> = some.map(|n| kafka.enqueue(&topic, keyed(&n.to_string(), n.to_string()))).collect();
             for confirmation in sent {
                 confirmation.await.unwrap();
                 published += 1;
@@ -165,7 +165,7 @@ async fn partitions_wait_for_deliveries_in_hand_no_longer_than_the_patience() {
     let (kafka, other) = (connect(&url).await.unwrap(), connect(&url).await.unwrap());
     let topic = topic(&kafka, "patience").await;
     for (key, partition) in [("21", 0), ("abc", 1)] {
-        assert_eq!(kafka.publish(&topic, keyed(key, "0")).await.unwrap().partition, Some(partition));
+        assert_eq!(kafka.enqueue(&topic, keyed(key, "0")).await.unwrap().partition, Some(partition));
     }
     let mut one = subscribe(&kafka, &topic, &topic).await;
     let held = [next(&mut one).await, next(&mut one).await];
@@ -192,7 +192,7 @@ async fn a_settled_delivery_ends_the_wait_and_moves_the_position() {
     let topic = topic(&kafka, "settled").await;
     for (key, partition) in [("21", 0), ("abc", 1)] {
         for number in ["0", "1"] {
-            assert_eq!(kafka.publish(&topic, keyed(key, number)).await.unwrap().partition, Some(partition));
+            assert_eq!(kafka.enqueue(&topic, keyed(key, number)).await.unwrap().partition, Some(partition));
         }
     }
     let subscription = Subscription::new(&*topic).group(&*topic).prefetch(4);

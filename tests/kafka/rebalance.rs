@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use traced_broker::adapters::kafka::{GroupProtocol, Kafka};
-use traced_broker::driver::{Driver, Inbound, Source};
+use traced_broker::driver::{Driver, DriverExt, Inbound, Source};
 use traced_broker::{Subscription, Topic};
 
 use crate::harness::*;
@@ -39,7 +39,7 @@ async fn member(servers: &str, assigns: Assigns) -> Kafka {
 }
 
 async fn publish_spread(kafka: &Kafka, topic: &Topic, numbers: std::ops::Range<u32>) {
-    let sent: Vec<_> = numbers.map(|n| kafka.publish(topic, keyed(&n.to_string(), n.to_string()))).collect();
+    let sent: Vec<_> = numbers.map(|n| kafka.enqueue(topic, keyed(&n.to_string(), n.to_string()))).collect();
     for confirmation in sent {
         confirmation.await.unwrap();
     }

@@ -308,7 +308,10 @@ async fn a_message_with_headers_that_cannot_be_written_is_buried() {
         };
         let consumer = broker.consume(workers(), handler).subscribed().await.unwrap();
         let mut letter = None;
-        consumer.run_until(async { letter = tokio::time::timeout(kit::SOON, desk.next()).await.ok().flatten() }).await;
+        consumer
+            .run_until(async { letter = tokio::time::timeout(kit::SOON, desk.next()).await.ok().flatten() })
+            .await
+            .unwrap();
         let letter = letter.expect("a dead letter").unwrap();
         assert_eq!(letter.message().headers().get_str(name), Some(value), "{}", block.escape_ascii());
         assert_eq!(runs.into_inner(), 1);

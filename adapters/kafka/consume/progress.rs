@@ -121,6 +121,7 @@ fn get(digits: &mut slice::Iter<'_, u8>) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "one range of offsets is meant")]
 mod tests {
     use super::*;
 

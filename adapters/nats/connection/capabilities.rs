@@ -2,11 +2,12 @@
 
 use crate::driver::capability::{Attempts, Capabilities, Confirm, HeaderValues, Order, Redelivery, TimestampSource};
 
-use super::super::config::Mode;
+use super::super::config::{Acknowledge, Mode};
 use super::api;
 
-/// Returns the capabilities on a server with this level of the JetStream API.
-pub(crate) fn capabilities(mode: Mode, level: u64, max_payload: usize) -> Capabilities {
+/// Returns the capabilities in this mode, with acknowledgements of this kind, on a server with this
+/// level of the JetStream API.
+pub(crate) fn capabilities(mode: Mode, acknowledge: Acknowledge, level: u64, max_payload: usize) -> Capabilities {
     let stored = Capabilities {
         confirm: Confirm::Broker,
         groups: true,
@@ -24,7 +25,10 @@ pub(crate) fn capabilities(mode: Mode, level: u64, max_payload: usize) -> Capabi
         start_at_offset: true,
         reposition: true,
         reader_resumes: true,
-        confirms_settlements: true,
+        // Otherwise they are on their way when they are answered.
+        confirms_settlements: acknowledge == Acknowledge::Confirm,
+        // A server that starts again hands out at once what waited for a retry.
+        keeps_delays: false,
         max_payload: Some(max_payload),
     };
     match mode {
@@ -54,8 +58,8 @@ mod tests {
 
     #[test]
     fn only_servers_with_schedules_delay() {
-        assert!(!capabilities(Mode::JetStream, api::DELAY_LEVEL - 1, 1).delayed_publish);
-        assert!(capabilities(Mode::JetStream, api::DELAY_LEVEL, 1).delayed_publish);
-        assert!(!capabilities(Mode::Core, api::DELAY_LEVEL, 1).delayed_publish);
+        assert!(!capabilities(Mode::JetStream, Acknowledge::Send, api::DELAY_LEVEL - 1, 1).delayed_publish);
+        assert!(capabilities(Mode::JetStream, Acknowledge::Send, api::DELAY_LEVEL, 1).delayed_publish);
+        assert!(!capabilities(Mode::Core, Acknowledge::Send, api::DELAY_LEVEL, 1).delayed_publish);
     }
 }

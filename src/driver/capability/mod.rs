@@ -137,6 +137,9 @@ pub struct Capabilities {
     /// `false` if it is sent or stored a moment later, so that the messages that a killed process
     /// settled last are redelivered.
     pub confirms_settlements: bool,
+    /// `true` if the remaining delay of a retry that the broker waits for outlives a restart of the
+    /// broker; `false` if such a message may come early. It is never lost.
+    pub keeps_delays: bool,
     /// The largest payload in bytes, if the client knows it.
     pub max_payload: Option<usize>,
 }
@@ -164,6 +167,7 @@ impl Capabilities {
             reposition: false,
             reader_resumes: true,
             confirms_settlements: true,
+            keeps_delays: true,
             max_payload: None,
         }
     }

@@ -125,6 +125,7 @@ impl Reading {
             timestamp: stored.time.map(|time| Timestamp { time, source: TimestampSource::Broker }),
             partition: None,
             offset: i64::try_from(handed.number).ok(),
+            native: None,
             tenure: handed.tenure,
             handle: Box::new(handle),
         }

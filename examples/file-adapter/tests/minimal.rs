@@ -94,7 +94,7 @@ impl Driver for Loopback {
 fn inbound(Outbound { payload, key, id, headers, .. }: Outbound) -> Inbound {
     let handle = Box::new(NoSettlement);
     let (unreadable_headers, attempt, deliveries) = (0, 1, None);
-    let (timestamp, partition, offset) = (None, None, None);
+    let (timestamp, partition, offset, native) = (None, None, None, None);
     Inbound {
         payload,
         key,
@@ -106,6 +106,7 @@ fn inbound(Outbound { payload, key, id, headers, .. }: Outbound) -> Inbound {
         timestamp,
         partition,
         offset,
+        native,
         tenure: Tenure::new(),
         handle,
     }

@@ -208,7 +208,12 @@ impl Delivery {
 
     /// Gives back a delivery that no handler has begun on, without counting an attempt.
     pub(crate) fn give_back(mut self) {
-        self.hand_back();
+        if self.consumer.capabilities.retries_natively(Duration::ZERO) {
+            self.hand_back();
+        } else {
+            // Not kept for another attempt here: the consumer stops.
+            drop(self.handle.take());
+        }
     }
 
     /// Acknowledges the message: it was handled.

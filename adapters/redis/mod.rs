@@ -206,8 +206,8 @@ pub use publish::MAX_FIELD;
 
 use config::Config;
 use connection::Connection;
-use connection::commands::Member;
-use consume::MemberThread;
+use connection::commands::{Member, PAGE};
+use consume::{MemberThread, Memberships};
 use error::SYSTEM;
 use publish::Publisher;
 
@@ -243,6 +243,7 @@ pub struct Redis {
     capabilities: Capabilities,
     publisher: Publisher,
     members: MemberThread,
+    memberships: Memberships,
     tasks: TaskTracker,
     closing: CancellationToken,
     /// Ends the tasks when the broker is dropped without being closed.
@@ -295,8 +296,18 @@ impl Redis {
         tasks.spawn(writer);
         let identity = identity(config.client.get_connection_info().addr());
         let _guard = closing.clone().drop_guard();
-        let members = MemberThread::new(closing.clone(), tasks.clone());
-        Ok(Self { config, identity, capabilities: capabilities(), publisher, members, tasks, closing, _guard })
+        let (members, memberships) = (MemberThread::new(closing.clone(), tasks.clone()), Memberships::default());
+        Ok(Self {
+            config,
+            identity,
+            capabilities: capabilities(),
+            publisher,
+            members,
+            memberships,
+            tasks,
+            closing,
+            _guard,
+        })
     }
 
     fn check_open(&self) -> Result<()> {
@@ -363,7 +374,13 @@ impl Driver for Redis {
         self.check_open()?;
         let (config, subscription) = (Arc::clone(&self.config), subscription.clone());
         let is_member = consume::renews(&subscription);
-        let subscribing = consume::subscribe(config, subscription, self.closing.clone(), self.tasks.clone());
+        let subscribing = consume::subscribe(
+            config,
+            subscription,
+            self.closing.clone(),
+            self.tasks.clone(),
+            self.memberships.clone(),
+        );
         if is_member { self.members.run(subscribing).await } else { subscribing.await }
     }
 
@@ -374,7 +391,17 @@ impl Driver for Redis {
         };
         let member =
             Member { stream: subscription.topic().to_owned(), group: group.to_owned(), consumer: String::new() };
-        topology::reposition(&self.publisher, &self.config, &member, start).await
+        let read = self.memberships.read(&member.stream, group);
+        topology::reposition(&self.publisher, &self.config, &member, start).await?;
+        // What members here had read before is not handed out. Entries behind the new position are
+        // read again; those before it must not be claimed.
+        let position = topology::known(start)?;
+        let mut passed = read.take_waiting();
+        passed.retain(|id| position.is_none_or(|position| *id <= position));
+        for page in passed.chunks(PAGE) {
+            self.publisher.command(member.acknowledge(page.iter().copied())).await?;
+        }
+        Ok(())
     }
 
     async fn ping(&self) -> Result<()> {

@@ -92,7 +92,7 @@ pub(super) async fn reposition(publisher: &Publisher, config: &Config, member: &
 }
 
 /// Returns the entry after which to begin, if that does not depend on the contents of the stream.
-fn known(start: Start) -> Result<Option<EntryId>> {
+pub(super) fn known(start: Start) -> Result<Option<EntryId>> {
     match start {
         Start::Earliest => Ok(Some(EntryId::ZERO)),
         Start::Latest => Ok(None),

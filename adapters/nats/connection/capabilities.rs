@@ -29,6 +29,8 @@ pub(crate) fn capabilities(mode: Mode, acknowledge: Acknowledge, level: u64, max
         confirms_settlements: acknowledge == Acknowledge::Confirm,
         // A server that starts again hands out at once what waited for a retry.
         keeps_delays: false,
+        // A server works on requests for messages beside what it gets back.
+        keeps_places: false,
         max_payload: Some(max_payload),
     };
     match mode {

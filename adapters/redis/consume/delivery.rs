@@ -2,13 +2,15 @@
 
 use crate::names::attribute;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::driver::{AttributeValue, Confirmation, Confirmer, DeliveryHandle, Disposition, Tenure};
 use crate::error::{Error, ErrorKind};
 
+use super::super::connection::commands::Member;
 use super::super::connection::entry::EntryId;
 use super::super::error::SYSTEM;
 use super::holdings::{Claim, Holdings, Place};
@@ -23,6 +25,41 @@ pub(super) struct Membership {
 impl Membership {
     pub(super) fn new(settlements: mpsc::Sender<Settlement>) -> Self {
         Self { holdings: Holdings::default(), settlements }
+    }
+}
+
+/// The members of groups of one broker, for moving a group.
+#[derive(Clone, Default)]
+pub(crate) struct Memberships(Arc<Mutex<Vec<(Member, Weak<Membership>)>>>);
+
+impl Memberships {
+    pub(super) fn add(&self, member: &Member, membership: &Arc<Membership>) {
+        let mut all = self.0.lock();
+        all.retain(|(_, membership)| membership.strong_count() > 0);
+        all.push((member.clone(), Arc::downgrade(membership)));
+    }
+
+    /// Returns what the members of the group have read so far.
+    pub(crate) fn read(&self, stream: &str, group: &str) -> Read {
+        let all = self.0.lock();
+        let of_group = all.iter().filter(|(member, _)| member.stream == stream && member.group == group);
+        Read(of_group.filter_map(|(_, one)| one.upgrade()).map(|one| (one.holdings.epoch(), one)).collect())
+    }
+}
+
+/// What the members of a group had read at a time.
+pub(crate) struct Read(Vec<(u64, Arc<Membership>)>);
+
+impl Read {
+    /// Takes from the members what they have not handed out of it, and returns it.
+    pub(crate) fn take_waiting(self) -> Vec<EntryId> {
+        self.0.iter().flat_map(|(until, one)| one.holdings.take_waiting(*until)).collect()
+    }
+}
+
+impl fmt::Debug for Memberships {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Memberships")
     }
 }
 

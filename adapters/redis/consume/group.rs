@@ -18,7 +18,7 @@ use super::super::consume::{LONGEST_WAIT, window::Window};
 use super::super::error::{command_failed, unexpected_reply};
 use super::super::topology::{ensure_group, join};
 use super::channel::{EntryChannel, Outage};
-use super::delivery::Membership;
+use super::delivery::{Membership, Memberships};
 use super::pending::{PendingEntries, leave};
 use super::settle::{Settler, Signals, Unsettled};
 
@@ -31,6 +31,7 @@ pub(super) struct GroupTask {
     channel: EntryChannel,
     member: Member,
     start: EntryId,
+    memberships: Memberships,
 }
 
 /// The two connections of a member: reads wait on one of them, and acknowledgements must not
@@ -43,8 +44,14 @@ pub(super) struct Links {
 }
 
 impl GroupTask {
-    pub(super) fn new(config: Arc<Config>, channel: EntryChannel, member: Member, start: EntryId) -> Self {
-        Self { config, channel, member, start }
+    pub(super) fn new(
+        config: Arc<Config>,
+        channel: EntryChannel,
+        member: Member,
+        start: EntryId,
+        memberships: Memberships,
+    ) -> Self {
+        Self { config, channel, member, start, memberships }
     }
 
     /// Completes the connections of a member, of which the reader's exists.
@@ -61,6 +68,7 @@ impl GroupTask {
     pub(super) async fn run(self, mut links: Links) {
         let (settlements, requests) = mpsc::channel(self.channel.window().limit());
         let membership = Arc::new(Membership::new(settlements));
+        self.memberships.add(&self.member, &membership);
         let mut unsettled = Unsettled::new(requests);
         let _ends = EndsTenure(&membership);
         let mut outage = Outage::none();

@@ -166,6 +166,23 @@ impl Holdings {
         self.state.lock().slots.retain(|_, slot| slot.stage != Stage::Waiting);
     }
 
+    /// Returns the number of the latest reading.
+    pub(super) fn epoch(&self) -> u64 {
+        self.state.lock().epoch
+    }
+
+    /// Ends the tenures of entries that were read until that reading and wait to be handed out, and
+    /// returns them: their group was moved.
+    pub(super) fn take_waiting(&self, until: u64) -> Vec<EntryId> {
+        let mut state = self.state.lock();
+        let is_old = |slot: &Slot| slot.stage == Stage::Waiting && slot.epoch <= until;
+        let waiting: Vec<EntryId> = state.slots.iter().filter(|(_, slot)| is_old(slot)).map(|(id, _)| *id).collect();
+        for id in &waiting {
+            state.slots.remove(id).into_iter().for_each(|slot| slot.tenure.end());
+        }
+        waiting
+    }
+
     /// Completes when there are counts to store or entries to give back.
     pub(super) async fn chores(&self) {
         self.chores.notified().await;

@@ -36,6 +36,7 @@ use reader::{Position, ReaderTask};
 use source::Deliveries;
 use window::Window;
 
+pub(super) use delivery::Memberships;
 pub(super) use thread::MemberThread;
 
 /// The prefix of the names of this library's consumers. No name is the prefix of another: all end
@@ -62,6 +63,7 @@ pub(super) async fn subscribe(
     subscription: Subscription,
     closing: CancellationToken,
     tasks: TaskTracker,
+    memberships: Memberships,
 ) -> Result<Source> {
     let window = Arc::new(Window::new(subscription.prefetch_limit()));
     let (events, receiver) = mpsc::channel(subscription.prefetch_limit() + MAX_REPORTS);
@@ -81,7 +83,7 @@ pub(super) async fn subscribe(
             let destination = Destination::new().with_attribute(attribute::REDIS_CONSUMER_NAME, &*member.consumer);
             topology::tidy(&mut reader, &member, CONSUMER_PREFIX, config.claim_idle * TIDY_AFTER).await?;
             if renews(&subscription) {
-                let task = GroupTask::new(config, channel, member, start);
+                let task = GroupTask::new(config, channel, member, start, memberships);
                 let links = task.complete(reader).await?;
                 tasks.spawn(task.run(links));
             } else {

@@ -178,7 +178,9 @@ async fn measures_every_delivery_again(case: &CaseContext) -> Checked {
     broker.close().await?;
 
     let consumed = case.measurements.points(CONSUMED, (NAME, "process"))?;
-    check_eq!(total(&consumed), 4, "how many deliveries were handed out");
+    // A retry that is held in this process is not handed out by the broker again.
+    let handed_out = if case.capabilities.retries_natively(Duration::from_millis(50)) { 4 } else { 2 };
+    check_eq!(total(&consumed), handed_out, "how many deliveries were handed out");
     let processes = case.spans.named(&case.process_name());
     check_timed(&case.measurements.points(PROCESS, (NAME, "process"))?, &processes)?;
     // A retry that is held in this process is not a call to the broker.

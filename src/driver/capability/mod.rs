@@ -140,6 +140,9 @@ pub struct Capabilities {
     /// `true` if the remaining delay of a retry that the broker waits for outlives a restart of the
     /// broker; `false` if such a message may come early. It is never lost.
     pub keeps_delays: bool,
+    /// `true` if a message that is given back comes again before messages that were never handed
+    /// out; `false` if a few of those may pass it.
+    pub keeps_places: bool,
     /// The largest payload in bytes, if the client knows it.
     pub max_payload: Option<usize>,
 }
@@ -168,6 +171,7 @@ impl Capabilities {
             reader_resumes: true,
             confirms_settlements: true,
             keeps_delays: true,
+            keeps_places: true,
             max_payload: None,
         }
     }

@@ -92,6 +92,12 @@ impl Harness for OnServer {
         Ok(Some(collector::export(spans).await))
     }
 
+    fn patience(&self) -> Duration {
+        // A member of a Kafka group that is closed while it joins is missed only when its session
+        // ends, after 20 seconds; until then the others get nothing.
+        Duration::from_secs(if self.kind == Kind::Kafka { 45 } else { 20 })
+    }
+
     async fn start_mortal(&self) -> Result<Option<Arc<dyn Killable>>> {
         if !self.options.is_empty() {
             // Core NATS stores no messages that a kill could lose.

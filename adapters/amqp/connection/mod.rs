@@ -140,10 +140,12 @@ impl Live {
     /// Closes the connection, and cuts it whether or not the broker answers. Everything that
     /// matters has been sent before.
     pub(super) async fn close(&self) {
-        let goodbye = self.connection.close(200, "OK".into());
-        if let Err(error) = self.request(During::Connect, goodbye).await {
-            // The client also reports this when a channel is dropped meanwhile.
-            tracing::debug!(%error, "a RabbitMQ connection was not closed cleanly");
+        let goodbye = self.request(During::Connect, self.connection.close(200, "OK".into()));
+        // The client also reports an error, or waits in vain, when a channel is dropped meanwhile.
+        match tokio::time::timeout(FAREWELL, goodbye).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a RabbitMQ connection was not closed cleanly"),
+            Err(_) => tracing::debug!("a RabbitMQ connection was closed without an answer"),
         }
         self.cut.make();
     }

@@ -24,6 +24,10 @@ use crate::driver::Confirmation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Receipt;
 
+/// Number of times that a copy is published again after the broker refused it, and the pause before.
+const MAX_REFUSALS: u32 = 10;
+const REFUSED: Duration = Duration::from_millis(100);
+
 /// Time to hold a message that could not be copied. If it were returned at once, the broker would
 /// redeliver it at once.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -164,12 +168,21 @@ impl RetryTarget {
     ) -> Result<()> {
         // Held until the original is settled, so that closing waits for it.
         let _place = self.publisher.copying()?;
-        let copied = if delay.is_zero() {
-            self.copy_now(&original, Counted::Attempt).await
-        } else {
-            self.publisher.copy_later(&self.target, delay, &original, original.attempt).await
+        let mut refusals = 0;
+        let error = loop {
+            let copied = if delay.is_zero() {
+                self.copy_now(&original, Counted::Attempt).await
+            } else {
+                self.publisher.copy_later(&self.target, delay, &original, original.attempt).await
+            };
+            match copied {
+                Ok(_) => return settler.ack(tag),
+                // A queue that was just declared refuses messages until its members have a leader.
+                Err(error) if error.kind() == ErrorKind::Rejected && refusals < MAX_REFUSALS => refusals += 1,
+                Err(error) => break error,
+            }
+            tokio::time::sleep(REFUSED).await;
         };
-        let Err(error) = copied else { return settler.ack(tag) };
         let pause = if error.kind() == ErrorKind::Closed { Duration::ZERO } else { PAUSE };
         self.put_back(&settler, tag, pause, original, Counted::Attempt);
         Err(error.with_context("message", "returned to its queue: it could not be stored for later"))

@@ -24,7 +24,8 @@ use crate::driver::Confirmation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Receipt;
 
-/// Number of times that a copy is published again after the broker refused it, and the pause before.
+/// Number of times that a copy is published again after the broker refused it, and the pause
+/// before.
 const MAX_REFUSALS: u32 = 10;
 const REFUSED: Duration = Duration::from_millis(100);
 

@@ -28,8 +28,8 @@ pub(crate) fn agreeing(original: &BasicProperties, copy: &Headers) -> BTreeMap<S
             return false;
         }
         let values = text.values.iter().map(|value| &**value);
-        // By its exact name: a trace header in other letters was replaced. An entry without any text,
-        // such as a table, is not in the headers, so it cannot differ.
+        // By its exact name: a trace header in other letters was replaced. An entry without any
+        // text, such as a table, is not in the headers, so it cannot differ.
         values.eq(copy.iter().filter(|(other, _)| *other == name).map(|(_, value)| value))
     });
     entries

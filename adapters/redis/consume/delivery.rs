@@ -47,7 +47,7 @@ impl Memberships {
     }
 }
 
-/// What the members of a group had read at a time.
+/// The members of a group, each with the number of its latest reading at a time.
 pub(crate) struct Read(Vec<(u64, Arc<Membership>)>);
 
 impl Read {

@@ -24,6 +24,9 @@ use crate::driver::Confirmation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Receipt;
 
+/// Maximum time for which a message that is too large to be copied is kept here before a retry.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 /// Number of times that a copy is published again after the broker refused it, and the pause
 /// before.
 const MAX_REFUSALS: u32 = 10;
@@ -184,6 +187,11 @@ impl RetryTarget {
             }
             tokio::time::sleep(REFUSED).await;
         };
+        if error.kind() == ErrorKind::TooLarge {
+            // Kept here until it is due, and returned as it is: the broker's count goes up.
+            self.put_back(&settler, tag, delay.min(LONGEST_WAIT), original, Counted::Attempt);
+            return Ok(());
+        }
         let pause = if error.kind() == ErrorKind::Closed { Duration::ZERO } else { PAUSE };
         self.put_back(&settler, tag, pause, original, Counted::Attempt);
         Err(error.with_context("message", "returned to its queue: it could not be stored for later"))

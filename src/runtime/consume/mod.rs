@@ -335,7 +335,7 @@ impl<B: TracedBroker + ?Sized, H, M> Consume<'_, B, H, M> {
     /// let ship = async |_order: Received| Ok::<_, HandlerError>(());
     /// let workers = broker.consume(orders, ship).subscribed().await?;
     /// broker.publish("orders", Message::new("one pair of shoes")).await?;
-    /// assert_eq!(workers.run_until(shutdown).await.handled, 1);
+    /// assert_eq!(workers.run_until(shutdown).await?.handled, 1);
     ///
     /// let invalid = Subscription::new("orders/eu");
     /// let error = broker.consume(invalid, ship).subscribed().await.unwrap_err();

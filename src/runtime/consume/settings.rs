@@ -24,7 +24,8 @@ const LEAST_PREFETCH: usize = 16;
 /// use traced_broker::{ErrorKind, HandlerError, Message, Received, Subscription};
 /// use traced_broker::{TracedBroker, TracedBrokerExt, connect};
 ///
-/// connect("memory://shop").await?.publish("orders", Message::new("one left shoe")).await?;
+/// let shop = connect("memory://shop").await?;
+/// shop.publish("orders", Message::new("one left shoe")).await?;
 /// let broker = connect("memory://shop?topology=check").await?;
 /// let refuse = async |_order: Received| Err::<(), _>(HandlerError::reject("sold in pairs"));
 /// let workers = Subscription::new("orders").group("workers").dead_letter("orders.dead");

@@ -42,6 +42,8 @@ async fn a_probe_is_one_whole_trace(setup: Setup) {
 async fn a_bridge_is_in_the_trace_of_the_message(setup: Setup) {
     let far = setup.beside("far");
     setup.make_group("bridge").await;
+    // Without one, RabbitMQ would have no place for the copy, and the bridge would wait for it.
+    setup.with_topic(&far).make_group("reader").await;
     let receiver = Receiver::start().await;
     exporting(&["publish", &setup.url, &setup.topic, "--data", "x"], &receiver).await.ends_with(0);
     let bridge = ["bridge", &setup.url, &setup.topic, &setup.url, &far, "--group", "bridge", "--count", "1"];

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use traced_broker::ErrorKind;
 use traced_broker::driver::{Disposition, Inbound, Source};
 
 use crate::driving::*;
@@ -239,7 +238,7 @@ async fn a_delivery_count_of_the_publishers_is_not_believed() {
     scene.unharmed().await;
 }
 
-/// The message is put back later if it can be written again, and given back immediately if not.
+/// The message is put back later: as a copy, or as it is if a copy would be too large.
 #[tokio::test]
 async fn what_others_wrote_can_be_retried_later() {
     let later = Disposition::Retry(Duration::from_millis(50));
@@ -262,7 +261,7 @@ async fn what_others_wrote_can_be_retried_later() {
     }
     let large = entry("large", string(".".repeat(FRAME_MAX - AROUND_TABLE - 100)));
     let inbound = scene.receive(&large).await;
-    assert_eq!(settle(inbound, later).await.unwrap_err().kind(), ErrorKind::TooLarge);
+    settle(inbound, later).await.unwrap();
     let inbound = next(&mut scene.source).await;
     assert_eq!((inbound.attempt, text(&inbound)), (2, "body".to_owned()));
     settle(inbound, Disposition::Ack).await.unwrap();

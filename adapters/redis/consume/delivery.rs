@@ -30,7 +30,10 @@ impl Membership {
 
 /// The members of groups of one broker, for moving a group.
 #[derive(Clone, Default)]
-pub(crate) struct Memberships(Arc<Mutex<Vec<(Member, Weak<Membership>)>>>);
+pub(crate) struct Memberships(Arc<Mutex<Vec<Known>>>);
+
+/// A member, while it lives.
+type Known = (Member, Weak<Membership>);
 
 impl Memberships {
     pub(super) fn add(&self, member: &Member, membership: &Arc<Membership>) {

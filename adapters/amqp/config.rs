@@ -14,7 +14,7 @@ const DEFAULT_PORT: u16 = 5672;
 pub(super) const DEFAULT_MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
-const DEFAULT_DELIVERY_TIMEOUT: Duration = Identity::DEFAULT_DELIVERY_TIMEOUT;
+const DEFAULT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_NAME: &str = "traced-broker";
 /// The server's own default.
 const DEFAULT_CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -243,7 +243,7 @@ impl AmqpBuilder {
         self.with(move |settings| settings.connect_timeout = timeout)
     }
 
-    /// Sets the maximum time that a publish waits for its confirm. Default 30 seconds.
+    /// Sets the maximum time that a publish waits for its confirm. Default 60 seconds.
     pub fn delivery_timeout(self, limit: Duration) -> Self {
         self.with(move |settings| settings.delivery_timeout = limit)
     }

@@ -15,7 +15,7 @@
 //! | `consumer_timeout` | the server's `consumer_timeout` in milliseconds, 0 if it has none; see [time limit](#time-limit) | 1800000 |
 //! | `delivery_limit` | the `delivery-limit` of the queues or of their policy; see [limit of deliveries](#limit-of-deliveries) | none, but 20 with `topology=check` on RabbitMQ 4 |
 //! | `connect_timeout` | time limit in milliseconds of one attempt at one host, and of one request to the broker | 10000 |
-//! | `delivery_timeout` | milliseconds that a publish waits for its confirm; then its outcome is unknown | 30000 |
+//! | `delivery_timeout` | milliseconds that a publish waits for its confirm; then its outcome is unknown | 60000 |
 //! | `heartbeat` | interval in seconds; after twice that without a sign of life the connection is given up | 10 |
 //! | `name` | name of the connections on the management pages | `traced-broker` |
 //!

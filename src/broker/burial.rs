@@ -16,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The reason why a dead letter was not published.
 #[derive(Debug)]
-pub(crate) enum Unburied {
+pub(crate) enum BurialError {
     /// The message is another consumer's now.
     Lost,
     /// The broker will never take it.
@@ -29,16 +29,16 @@ pub(super) async fn bury(
     message: &Received,
     reason: Reason<'_>,
     context: &Context,
-) -> Result<(), Unburied> {
+) -> Result<(), BurialError> {
     let mut pause = FIRST_PAUSE;
     loop {
         if message.is_lost() {
-            return Err(Unburied::Lost);
+            return Err(BurialError::Lost);
         }
         let error = match dead_letters.publish(message, reason, context).await {
             Ok(()) => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::Closed => return Err(Unburied::Lost),
-            Err(error) if is_final(error.kind()) => return Err(Unburied::Refused(error)),
+            Err(error) if error.kind() == ErrorKind::Closed => return Err(BurialError::Lost),
+            Err(error) if is_final(error.kind()) => return Err(BurialError::Refused(error)),
             Err(error) => error,
         };
         tracing::warn!(
@@ -47,7 +47,7 @@ pub(super) async fn bury(
         );
         tokio::select! {
             () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
-            () = message.lost() => return Err(Unburied::Lost),
+            () = message.lost() => return Err(BurialError::Lost),
         }
     }
 }

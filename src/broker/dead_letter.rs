@@ -96,8 +96,8 @@ impl DeadLetters {
     /// it as it is.
     ///
     /// # Errors
-    /// A retryable error leaves the message to be buried later. Any other means that the topic
-    /// takes no form of it.
+    /// The error of the smallest form that was tried. The burial tells errors that may pass from
+    /// those that stay.
     pub(crate) async fn publish(&self, message: &Received, reason: Reason<'_>, context: &Context) -> Result<()> {
         let mut refused = None;
         for cut in Cut::STEPS {

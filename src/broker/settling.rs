@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use opentelemetry::Context;
 
-use super::burial::{Unburied, bury};
+use super::burial::{BurialError, bury};
 use super::decision::{Decision, Outcome};
 use super::delivery::{Concluded, Delivery};
 use super::held::{HeldDelivery, back_off, due_after};
@@ -94,8 +94,8 @@ impl Delivery {
                     self.tell(disposition, within).await?;
                     Ok(Outcome::Settled(Settlement::Rejected))
                 }
-                Err(Unburied::Refused(error)) => Ok(Outcome::Unburied(error)),
-                Err(Unburied::Lost) => {
+                Err(BurialError::Refused(error)) => Ok(Outcome::Unburied(error)),
+                Err(BurialError::Lost) => {
                     self.remember(decision.remembered());
                     Err(self.lost())
                 }
@@ -123,7 +123,7 @@ impl Delivery {
 
     /// Publishes the dead letter, if the subscription has a topic for it, and returns the
     /// disposition to send to the broker.
-    async fn bury(&self, decision: &Decision, within: Option<&Context>) -> Result<Disposition, Unburied> {
+    async fn bury(&self, decision: &Decision, within: Option<&Context>) -> Result<Disposition, BurialError> {
         let Some(dead_letters) = &self.consumer.dead_letters else {
             self.consumer.discarded.tell(&self.consumer.telemetry, &self.message, decision.reason());
             return Ok(Disposition::Discard);
@@ -160,7 +160,8 @@ impl Delivery {
     }
 
     /// Discards a message whose dead letter the broker refuses for good.
-    pub(crate) async fn discard(mut self) -> Result<Settlement> {
+    pub(crate) async fn discard(mut self, decision: &Decision) -> Result<Settlement> {
+        self.consumer.telemetry.discard(&self.message, decision.reason().error_type);
         self.tell(Disposition::Discard, None).await.map(|()| Settlement::Rejected)
     }
 

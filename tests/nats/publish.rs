@@ -225,5 +225,7 @@ async fn a_stream_that_is_deleted_in_use_is_made_again_by_its_publisher() {
         let stream = context.get_stream(topic.replace('.', "~")).await.unwrap();
         let stored = stream.get_last_raw_message_by_subject(&topic).await.unwrap();
         assert_eq!(stored.payload, format!("after {round}"), "in the stream that was made, at {receipt:?}");
+        let messages = context.get_stream(topic.replace('.', "~")).await.unwrap().cached_info().state.messages;
+        assert_eq!((messages, receipt.offset), (1, Some(1)), "the message is stored once");
     }
 }

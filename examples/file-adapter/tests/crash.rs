@@ -67,7 +67,11 @@ async fn survives_a_kill_after(words: usize) {
     let mut victim = Command::new(env::current_exe().unwrap());
     let mut victim = victim.env(VICTIM, directory.path()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
-    let mut said: Vec<String> = lines.by_ref().take(words).map(Result::unwrap).collect();
+    let mut said: Vec<String> = Vec::new();
+    // The first message may be handed out before the answer to its publish is printed.
+    while said.len() < words || !said.iter().any(|line| line.starts_with("published")) {
+        said.push(lines.next().expect("it goes on").unwrap());
+    }
 
     let refused = Files::open(directory.path(), false).await.expect_err("another process has it open");
     assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
@@ -94,7 +98,6 @@ async fn survives_a_kill_after(words: usize) {
     let lost: Vec<_> =
         published.iter().filter(|number| !settling.contains(*number) && !again.contains(*number)).collect();
     assert!(lost.is_empty(), "confirmed, not settled, and lost: {lost:?}");
-    // The first message may be handed out before the answer to its publish is printed.
-    assert!(words == 1 || !published.is_empty(), "nothing was published: {said:?}");
+    assert!(!published.is_empty(), "nothing was published: {said:?}");
     broker.close().await.unwrap();
 }

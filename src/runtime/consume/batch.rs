@@ -328,8 +328,8 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
                 delivery.give_back();
                 Ok(Ok(Settlement::Retried))
             }
-            Concluded::Unburied(delivery, _, error) if self.settings.unburied == Unburied::Discard => {
-                Ok(discard(delivery, &error).await)
+            Concluded::Unburied(delivery, decision, error) if self.settings.unburied == Unburied::Discard => {
+                Ok(discard(delivery, &decision, &error).await)
             }
             Concluded::Unburied(delivery, decision, error) => {
                 delivery.leave_unburied(decision);

@@ -264,7 +264,7 @@ impl<B: TracedBroker + ?Sized, H, M> Consume<'_, B, H, M> {
     }
 
     /// Sets the maximum time for running handlers to finish after the consumer is told to stop.
-    /// Default 30 s.
+    /// Default 15 s.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {

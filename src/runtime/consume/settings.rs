@@ -106,3 +106,25 @@ impl Settings {
         (self.size * 2).clamp(LEAST_PREFETCH, Subscription::MAX_PREFETCH)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fitted(settings: &mut Settings, order: Order, subscription: Subscription) -> usize {
+        let capabilities = Capabilities { order, ..Capabilities::new() };
+        settings.fit(subscription, &capabilities, "concurrency").unwrap().prefetch_limit()
+    }
+
+    #[test]
+    fn the_prefetch_follows_the_concurrency_where_members_take_from_each_other() {
+        let open = || Subscription::new("orders").group("workers");
+        let of = |size, ordered| Settings { size, ordered, ..Settings::default() };
+        assert_eq!(fitted(&mut of(1, false), Order::Stream, open()), 16);
+        assert_eq!(fitted(&mut of(40, false), Order::Publisher, open()), 80);
+        assert_eq!(fitted(&mut of(1, true), Order::Stream, open()), 256);
+        assert_eq!(fitted(&mut of(1, false), Order::Partition, open()), 256);
+        assert_eq!(fitted(&mut of(40, false), Order::Stream, open().prefetch(7)), 40, "raised to the concurrency");
+        assert_eq!(fitted(&mut of(1, false), Order::Stream, open().prefetch(7)), 7);
+    }
+}

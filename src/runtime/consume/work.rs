@@ -131,7 +131,7 @@ pub(super) async fn conclude(fate: Fate, in_order: bool, unburied: Unburied) -> 
         Concluded::Again(delivery, delay) => End::Again(Box::new(delivery), delay),
         Concluded::Unburied(delivery, decision, error) => match unburied {
             Unburied::Stop => End::Stop(Box::new(delivery), decision, error),
-            Unburied::Discard => End::Settled(discard(delivery, &error).await),
+            Unburied::Discard => End::Settled(discard(delivery, &decision, &error).await),
         },
     }
 }
@@ -145,13 +145,13 @@ fn settlement(concluded: Concluded<Processed>) -> Concluded<Settlement> {
 }
 
 /// Discards a message whose dead letter is refused for good, as the consumer is told to.
-pub(super) async fn discard(delivery: Delivery, error: &Error) -> Result<Settlement> {
+pub(super) async fn discard(delivery: Delivery, decision: &Decision, error: &Error) -> Result<Settlement> {
     let message = delivery.message();
     tracing::error!(
         topic = %message.topic(), id = message.id(), attempts = message.attempt(), %error,
         "a message is discarded: its dead letter is refused for good"
     );
-    delivery.discard().await
+    delivery.discard(decision).await
 }
 
 fn unsettled(topic: &Topic, error: Error) -> End {

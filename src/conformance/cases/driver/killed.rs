@@ -32,6 +32,9 @@ crate::conformance::case::cases! { Driver:
         "While the broker is away every call is answered in time, with an error that passes; no NotSent message arrives later.";
 }
 
+/// Maximum time until a call is answered while the broker is away: half a minute, and some seconds
+/// on a busy machine.
+const AWAY: Duration = Duration::from_secs(40);
 /// Maximum time until a broker that was restarted hands out what it had.
 const STUCK: Duration = Duration::from_secs(60);
 /// Maximum time of closing, with or without an answer of the broker; twice what is promised.
@@ -228,14 +231,14 @@ async fn answers_while_the_broker_is_away(case: &CaseContext) -> Checked {
     killable.kill().await?;
     let mut not_sent = BTreeSet::new();
     for number in numbers(3) {
-        let error = away(case, "publishing", member.publish_one(number.clone())).await?;
+        let error = away("publishing", member.publish_one(number.clone())).await?;
         if error.publish_outcome() == PublishOutcome::NotSent {
             not_sent.insert(number);
         }
     }
-    away(case, "a ping", member.driver.ping()).await?;
-    away(case, "declaring", member.driver.declare(&Topic::new(&case.topic("other"))?)).await?;
-    away(case, "subscribing", member.driver.subscribe(&case.group("other"))).await?;
+    away("a ping", member.driver.ping()).await?;
+    away("declaring", member.driver.declare(&Topic::new(&case.topic("other"))?)).await?;
+    away("subscribing", member.driver.subscribe(&case.group("other"))).await?;
     let _ = end(&leaving).await?;
     killable.restart().await?;
     member.publish_once_it_can("after").await?;
@@ -253,16 +256,11 @@ async fn end(driver: &Arc<dyn Driver>) -> Checked<Result<()>> {
 }
 
 /// Returns the error of a call on a broker that is away, which must come in time.
-async fn away<T>(
-    case: &CaseContext,
-    call: &str,
-    future: impl Future<Output = Result<T>>,
-) -> Checked<crate::error::Error> {
+async fn away<T>(call: &str, future: impl Future<Output = Result<T>>) -> Checked<crate::error::Error> {
     // An adapter may wait for a while before it gives up, but neither forever nor for minutes.
-    let limit = 2 * case.harness.patience();
-    let answer = tokio::time::timeout(limit, future).await;
+    let answer = tokio::time::timeout(AWAY, future).await;
     match answer
-        .map_err(|_| Failure::new(format!("{call} is answered while the broker is away: not within {limit:?}")))?
+        .map_err(|_| Failure::new(format!("{call} is answered while the broker is away: not within {AWAY:?}")))?
     {
         Ok(_) => Err(Failure::new(format!("{call} fails while the broker is away: it succeeded"))),
         Err(error) => {

@@ -255,6 +255,9 @@ pub mod attribute {
     /// Seconds from the hand-out of the message until its handler began: the wait in this
     /// process. On process spans; also the name of a metric.
     pub const WAIT_DURATION: &str = "traced_broker.wait.duration";
+    /// The reason why messages wait in the consumer's process: `retry` for their next attempt,
+    /// `lane` behind an earlier message of their key. On [`WAITING`](super::metric::WAITING).
+    pub const WAITING_REASON: &str = "traced_broker.waiting.reason";
     /// The settlement of the delivery: `ack`, `retry`, `reject` or `none`; `mixed` for a
     /// batch whose messages were settled in different ways. On process spans.
     pub const SETTLEMENT: &str = "traced_broker.settlement";
@@ -300,6 +303,8 @@ pub mod attribute {
 /// | `messaging.client.sent.messages` | counter, {message} | each message to be sent; failures have an `error.type` |
 /// | `messaging.client.consumed.messages` | counter, {message} | each delivery handed to the application |
 /// | `traced_broker.queue.duration` | histogram, s | each delivery with a timestamp: its time in the queue |
+/// | `traced_broker.wait.duration` | histogram, s | each attempt: the wait in this process before it |
+/// | `traced_broker.waiting.messages` | up-down counter, {message} | messages that wait in this process now, by reason |
 /// | `traced_broker.queue.skewed` | counter, {message} | deliveries whose timestamp lies in the future; their time in the queue counts as zero |
 /// | `traced_broker.context.rejected` | counter, {header} | headers whose context was not used |
 /// | `traced_broker.message.discarded` | counter, {message} | messages that were rejected without a dead-letter topic |
@@ -322,21 +327,23 @@ pub mod metric {
     pub struct Metric {
         /// The name.
         pub name: &'static str,
+        /// The instrument: `histogram`, `counter` or `updowncounter`.
+        pub instrument: &'static str,
         /// The unit, in the notation of UCUM.
         pub unit: &'static str,
         /// The description, as exported.
         pub description: &'static str,
-        /// The bucket boundaries of a histogram in the metric's unit; empty for a counter.
+        /// The bucket boundaries of a histogram in the metric's unit; empty for other instruments.
         pub buckets: &'static [f64],
     }
 
     impl Metric {
         const fn seconds(name: &'static str, description: &'static str, buckets: &'static [f64]) -> Self {
-            Self { name, unit: "s", description, buckets }
+            Self { name, instrument: "histogram", unit: "s", description, buckets }
         }
 
         const fn counter(name: &'static str, unit: &'static str, description: &'static str) -> Self {
-            Self { name, unit, description, buckets: &[] }
+            Self { name, instrument: "counter", unit, description, buckets: &[] }
         }
     }
 
@@ -403,8 +410,18 @@ pub mod metric {
         "Messages that were rejected without a dead-letter topic.",
     );
 
+    /// Messages that wait in the consumer's process now. (Registry of this library.)
+    pub const WAITING: Metric = Metric {
+        instrument: "updowncounter",
+        ..Metric::counter(
+            "traced_broker.waiting.messages",
+            "{message}",
+            "Messages that wait in the consumer's process, for another attempt or behind one of their key.",
+        )
+    };
+
     /// Every metric.
-    pub const ALL: [Metric; 9] = [
+    pub const ALL: [Metric; 10] = [
         OPERATION_DURATION,
         PROCESS_DURATION,
         SENT_MESSAGES,
@@ -414,5 +431,6 @@ pub mod metric {
         QUEUE_SKEWED,
         CONTEXT_REJECTED,
         DISCARDED,
+        WAITING,
     ];
 }

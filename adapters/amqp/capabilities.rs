@@ -14,6 +14,7 @@ pub(super) fn capabilities(max_payload: usize) -> Capabilities {
         delayed_publish: true,
         reader_resumes: false,
         confirms_settlements: false,
+        sets_aside: true,
         max_payload: Some(max_payload),
         ..Capabilities::new()
     }

@@ -177,7 +177,7 @@
 //! |---|---|
 //! | unconfirmed messages | `max_in_flight`, copied once into the client's buffers |
 //! | copies for retries | the prefetches of the subscriptions |
-//! | fetched messages | the prefetch of the subscription |
+//! | fetched messages | the prefetch of the subscription; a consumer is replaced once a quarter of it [waits](crate::Subscription::waiting) |
 //! | frames | four buffers of 4 MiB per driver |
 //! | bytes read | one buffer per connection, at most 1 MiB and a little |
 //!

@@ -75,9 +75,9 @@
 //!
 //! The metadata has at most 4,000 bytes, or less if the broker refuses them
 //! (`offset.metadata.max.bytes`). That is enough for 1,000 ranges of up to 1,000 messages each, or
-//! for fewer and longer ones. If more than four times the prefetch is settled beyond what fits,
-//! fetching from that partition waits until older messages are settled. After a crash, messages
-//! that were settled since the last commit are redelivered as well.
+//! for fewer and longer ones. If more than 16,384 messages, or four times the prefetch, are settled
+//! beyond what fits, fetching from that partition waits until older messages are settled. After a
+//! crash, messages that were settled since the last commit are redelivered as well.
 //!
 //! ## Readers without a group
 //! A subscription without a group reads every partition that exists when it begins. It commits no
@@ -117,7 +117,7 @@
 //! |---|---|
 //! | messages waiting in the producer | twice `max_in_flight` |
 //! | messages fetched ahead | 16 MiB per subscription (librdkafka's property `queued.max.messages.kbytes`) |
-//! | deliveries handed out and unsettled | the prefetch |
+//! | deliveries handed out and unsettled | the prefetch, and [what waits](crate::Subscription::waiting) |
 //! | progress beyond the position | 4,000 bytes of metadata for each partition |
 //! | shared buffers | payloads and keys of up to 4 KiB share buffers of 32 KiB; keeping one of them keeps its buffer |
 //!
@@ -398,6 +398,7 @@ fn capabilities(settings: &KafkaBuilder) -> Capabilities {
     capabilities.confirm = Confirm::Broker;
     capabilities.retry = Redelivery::Held;
     capabilities.confirms_settlements = false;
+    capabilities.sets_aside = true;
     capabilities.attempts = Attempts::Process;
     capabilities.order = Order::Partition;
     capabilities.timestamp = Some(TimestampSource::Producer);

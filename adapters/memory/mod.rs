@@ -177,6 +177,7 @@ impl Memory {
 
     fn over(hub: Arc<Hub>, identity: Identity, topology: Topology) -> Self {
         let capabilities = Capabilities {
+            sets_aside: true,
             delayed_publish: true,
             start_at_time: true,
             start_at_offset: true,

@@ -4,7 +4,7 @@ use crate::names::attribute;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
@@ -64,7 +64,8 @@ impl MemorySource {
 
     fn inbound(&self, stored: &Stored, HandedOut { ticket, attempt, tenure }: HandedOut) -> Inbound {
         self.member.unsettled.fetch_add(1, Ordering::AcqRel);
-        let handle = MemoryHandle { ticket, topic: Arc::clone(&self.topic), member: Arc::clone(&self.member) };
+        let (topic, member) = (Arc::clone(&self.topic), Arc::clone(&self.member));
+        let handle = MemoryHandle { ticket, topic, member, is_aside: AtomicBool::new(false) };
         Inbound {
             payload: stored.message.payload.clone(),
             key: stored.message.key.clone(),
@@ -129,6 +130,11 @@ impl Member {
     fn is_full(&self) -> bool {
         self.unsettled.load(Ordering::Acquire) >= self.limit
     }
+
+    fn release(&self) {
+        self.unsettled.fetch_sub(1, Ordering::AcqRel);
+        self.room.wake();
+    }
 }
 
 /// The handle of one delivery; stale once its connection is closed.
@@ -137,6 +143,8 @@ struct MemoryHandle {
     ticket: Ticket,
     topic: Arc<TopicLog>,
     member: Arc<Member>,
+    /// `true` if it takes up no place of the member's prefetch any more.
+    is_aside: AtomicBool,
 }
 
 impl DeliveryHandle for MemoryHandle {
@@ -144,6 +152,13 @@ impl DeliveryHandle for MemoryHandle {
         // After the connection is closed, the delivery belongs to the group again and the ticket is
         // stale.
         Confirmation::ready(self.topic.settle(self.ticket, disposition))
+    }
+
+    fn set_aside(&self) -> bool {
+        if !self.is_aside.swap(true, Ordering::Relaxed) {
+            self.member.release();
+        }
+        true
     }
 
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
@@ -156,7 +171,8 @@ impl DeliveryHandle for MemoryHandle {
 
 impl Drop for MemoryHandle {
     fn drop(&mut self) {
-        self.member.unsettled.fetch_sub(1, Ordering::AcqRel);
-        self.member.room.wake();
+        if !*self.is_aside.get_mut() {
+            self.member.release();
+        }
     }
 }

@@ -121,7 +121,7 @@
 //! | bound | value |
 //! |---|---|
 //! | publishes in flight | 1024 |
-//! | messages of a subscription that are requested or unsettled | its prefetch |
+//! | messages of a subscription that are requested or unsettled | its prefetch, and [what waits](crate::Subscription::waiting) |
 //! | queue of a subscription's client | its prefetch, and 1024 notices of the server |
 //! | messages and settlements that wait to be written on the shared connection | 65,536; more are refused as [`Busy`](crate::ErrorKind::Busy) |
 //! | unsettled messages that the server remembers of a group that is created here | 65,536 |

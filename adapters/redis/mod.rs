@@ -112,8 +112,8 @@
 //! | bound | value |
 //! |---|---|
 //! | unconfirmed publishes | 1024, in pipelines of up to 512 messages |
-//! | messages of a subscription that are unsettled or wait to be delivered | its prefetch |
-//! | acknowledgements of a subscription on their way or waiting for a connection | its prefetch |
+//! | messages of a subscription that are unsettled or wait to be delivered | its prefetch, and [what waits](crate::Subscription::waiting) |
+//! | acknowledgements of a subscription on their way or waiting for a connection | the same |
 //! | reports of trouble that wait | 16; further ones are only logged |
 //! | messages of one read, kept together until the last is delivered | 256 |
 //! | size of a field | 512 MiB ([`MAX_FIELD`]) |
@@ -341,6 +341,7 @@ fn capabilities() -> Capabilities {
     capabilities.timestamp = Some(TimestampSource::Broker);
     capabilities.header_values = HeaderValues::Bytes;
     capabilities.tombstones = false;
+    capabilities.sets_aside = true;
     capabilities.start_at_time = true;
     capabilities.reposition = true;
     capabilities.max_payload = Some(MAX_FIELD);

@@ -9,6 +9,7 @@ use super::discarded::Discarded;
 use super::held::Held;
 use super::replay::ReplayMark;
 use super::verdicts::Verdicts;
+use super::waiting::Waiting;
 use crate::context::propagation::{Origin, Reception};
 use crate::driver::{Capabilities, Inbound};
 use crate::error::Error;
@@ -28,6 +29,7 @@ pub(crate) struct Consumer {
     pub(crate) dead_letters: Option<DeadLetters>,
     pub(crate) discarded: Discarded,
     pub(crate) held: Held,
+    pub(crate) waiting: Arc<Waiting>,
     pub(crate) verdicts: Verdicts,
 }
 

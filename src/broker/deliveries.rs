@@ -16,6 +16,7 @@ use super::held::HeldDelivery;
 use crate::driver::{DeliveryHandle, Disposition, Inbound, Source};
 use crate::error::Result;
 use crate::message::{Guarantee, Parts, Queued, Received};
+use crate::telemetry::SubscriptionTelemetry;
 
 /// The deliveries of a subscription, as a [`Stream`]. Dropping it ends the subscription.
 ///
@@ -61,13 +62,20 @@ impl Deliveries {
         self.source.stop()
     }
 
+    /// Returns the telemetry of the subscription.
+    pub(crate) fn telemetry(&self) -> &Arc<SubscriptionTelemetry> {
+        &self.consumer.telemetry
+    }
+
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Option<Delivery> {
         loop {
             match self.consumer.held.next_due(cx) {
                 // It was lost while it waited: it is redelivered elsewhere.
                 Ok(HeldDelivery { parts, .. }) if !parts.tenure.may_begin() => {}
-                Ok(HeldDelivery { parts, attempt, handle }) => {
-                    return Some(self.hand_out(parts, attempt, None, Some(handle)));
+                Ok(HeldDelivery { parts, attempt, handle, seat }) => {
+                    let mut delivery = self.hand_out(parts, attempt, None, Some(handle));
+                    delivery.seat = seat;
+                    return Some(delivery);
                 }
                 Err(None) => return None,
                 Err(Some(due)) => {

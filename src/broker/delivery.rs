@@ -13,6 +13,7 @@ use super::decision::{Decision, Outcome};
 use super::held::back_off;
 use super::settlement::{Processed, Settlement};
 use super::verdicts::Remembered;
+use super::waiting::Seat;
 use crate::context::ambient;
 use crate::driver::DeliveryHandle;
 use crate::error::{Error, Result};
@@ -33,11 +34,27 @@ pub struct Delivery {
     pub(super) consumer: Arc<Consumer>,
     /// `true` once a handler has begun.
     pub(super) is_begun: bool,
+    /// Its part in the account of what waits in this process, if it has waited.
+    pub(super) seat: Option<Seat>,
 }
 
 impl Delivery {
     pub(crate) fn new(message: Received, handle: Option<Box<dyn DeliveryHandle>>, consumer: Arc<Consumer>) -> Self {
-        Self { message, handle, consumer, is_begun: false }
+        Self { message, handle, consumer, is_begun: false, seat: None }
+    }
+
+    /// Counts the delivery among those that wait in this process.
+    pub(crate) fn wait_here(&mut self) {
+        if self.seat.is_none()
+            && let Some(handle) = &self.handle
+        {
+            self.seat = Some(self.consumer.waiting.seat(&self.message, &**handle));
+        }
+    }
+
+    /// Returns `true` if so many messages wait in this process that others are held up.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.consumer.waiting.is_full()
     }
 
     /// Returns the message.

@@ -9,8 +9,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::waiting::Seat;
 use crate::driver::DeliveryHandle;
 use crate::message::Parts;
+use crate::telemetry::{SubscriptionTelemetry, WaitingGauge, WaitingReason};
 
 /// Delay of the first retry of a message that is processed without a policy. It doubles with each
 /// attempt, up to the longest.
@@ -23,23 +25,31 @@ pub(crate) struct HeldDelivery {
     pub(crate) parts: Arc<Parts>,
     pub(crate) attempt: u32,
     pub(crate) handle: Box<dyn DeliveryHandle>,
+    pub(crate) seat: Option<Seat>,
 }
 
 /// The deliveries of one subscription that wait, earliest due first.
 ///
-/// Each of them is unsettled, so the subscription's prefetch bounds their number.
-#[derive(Debug, Default)]
+/// Each of them is unsettled. The subscription's prefetch and its limit of waiting messages bound
+/// their number.
+#[derive(Debug)]
 pub(crate) struct Held(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     waiting: BinaryHeap<Reverse<Entry>>,
     sequence: u64,
     waker: Option<Waker>,
     closed: bool,
+    gauge: WaitingGauge,
 }
 
 impl Held {
+    pub(crate) fn new(telemetry: &Arc<SubscriptionTelemetry>) -> Self {
+        let gauge = WaitingGauge::new(telemetry, WaitingReason::Retry);
+        Self(Mutex::new(State { waiting: BinaryHeap::new(), sequence: 0, waker: None, closed: false, gauge }))
+    }
+
     /// Keeps the delivery until `due`. Drops it unsettled if the subscription has ended, so that
     /// the broker redelivers it.
     pub(crate) fn hold(&self, delivery: HeldDelivery, due: Instant) {
@@ -51,6 +61,7 @@ impl Held {
         let order = (due, state.sequence);
         state.waiting.push(Reverse(Entry { order, delivery }));
         let waker = state.waker.take();
+        state.tell();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
     }
@@ -63,12 +74,11 @@ impl Held {
         // them.
         state.waiting.retain(|Reverse(entry)| entry.delivery.parts.tenure.may_begin());
         let next = state.waiting.peek().map(|Reverse(entry)| entry.order.0);
-        match next {
-            Some(due) if due <= Instant::now() => match state.waiting.pop() {
-                Some(Reverse(entry)) => Ok(entry.delivery),
-                None => Err(None),
-            },
-            _ => {
+        let popped = if next.is_some_and(|due| due <= Instant::now()) { state.waiting.pop() } else { None };
+        state.tell();
+        match popped {
+            Some(Reverse(entry)) => Ok(entry.delivery),
+            None => {
                 if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                     state.waker = Some(cx.waker().clone());
                 }
@@ -82,9 +92,18 @@ impl Held {
         let waiting = {
             let mut state = self.0.lock();
             state.closed = true;
-            std::mem::take(&mut state.waiting)
+            let waiting = std::mem::take(&mut state.waiting);
+            state.tell();
+            waiting
         };
         drop(waiting);
+    }
+}
+
+impl State {
+    /// Measures how many deliveries wait.
+    fn tell(&mut self) {
+        self.gauge.tell(self.waiting.len());
     }
 }
 

@@ -19,6 +19,7 @@ mod settlement;
 mod settling;
 mod traced;
 mod verdicts;
+mod waiting;
 
 use std::fmt;
 use std::sync::Arc;

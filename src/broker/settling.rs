@@ -166,6 +166,8 @@ impl Delivery {
     }
 
     fn hold(&mut self, delay: Duration, attempt: u32) {
+        self.wait_here();
+        let seat = self.seat.take();
         if let Some(handle) = self.handle.take() {
             // Let go of, because another consumer gets the message.
             if !self.message.parts.tenure.may_begin() {
@@ -175,7 +177,7 @@ impl Delivery {
                 handle.failed(attempt - 1);
             }
             let parts = Arc::clone(&self.message.parts);
-            self.consumer.held.hold(HeldDelivery { parts, attempt, handle }, due_after(delay));
+            self.consumer.held.hold(HeldDelivery { parts, attempt, handle, seat }, due_after(delay));
         }
     }
 

@@ -23,6 +23,7 @@ use super::held::Held;
 use super::publisher::{Publisher, Shared};
 use super::replay::ReplayMark;
 use super::verdicts::Verdicts;
+use super::waiting::Waiting;
 use crate::context::ambient;
 use crate::context::propagation::{Propagation, TrustBoundary};
 use crate::driver::capability::{Capabilities, REPOSITIONING, unsupported};
@@ -275,23 +276,24 @@ impl<D: Driver> Traced<D> {
             let publisher: Arc<dyn Forward> = self.publisher.clone();
             DeadLetters::new(dead, publisher)
         });
-        let telemetry = SubscriptionTelemetry::new(
+        let telemetry = Arc::new(SubscriptionTelemetry::new(
             Arc::clone(&self.publisher.telemetry),
             driver.identity(),
             &topic,
             &source.destination,
             subscription.group_name(),
-        );
+        ));
         Ok(Consumer {
             system: driver.identity().system,
-            telemetry: Arc::new(telemetry),
+            held: Held::new(&telemetry),
+            telemetry,
             reception: subscription.reception.clone(),
             replayed,
             guarantee: subscription.guarantee(),
             capabilities: driver.capabilities().clone(),
             dead_letters,
             discarded: Discarded::default(),
-            held: Held::default(),
+            waiting: Waiting::new(subscription),
             verdicts: Verdicts::default(),
             topic,
         })

@@ -137,6 +137,11 @@ impl CaseContext {
         }
     }
 
+    /// Returns the name of the system.
+    pub(super) fn system(&self) -> &'static str {
+        self.identity.system
+    }
+
     /// Returns the name of another topic of the case.
     pub(super) fn topic(&self, suffix: &str) -> String {
         format!("{}.{suffix}", self.topic)

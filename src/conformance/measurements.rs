@@ -139,6 +139,15 @@ fn points(data: &AggregatedMetrics) -> (bool, Vec<Point>) {
             });
             (false, points.collect())
         }
+        AggregatedMetrics::I64(MetricData::Sum(sum)) => {
+            let points = sum.data_points().map(|point| Point {
+                attributes: named(point.attributes()),
+                count: 1,
+                sum: point.value() as f64,
+                bounds: Vec::new(),
+            });
+            (false, points.collect())
+        }
         _ => (false, Vec::new()),
     }
 }

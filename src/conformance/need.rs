@@ -1,5 +1,6 @@
 //! Checks of a broker that lacks a capability: it must say so before anything is lost.
 
+use std::future::poll_fn;
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
@@ -9,8 +10,9 @@ use super::failure::{Checked, check, check_eq};
 use super::requirement::Need;
 use crate::broker::{Traced, TracedBroker};
 use crate::driver::capability::{Capabilities, Confirm, Order, Redelivery};
+use crate::driver::{Disposition, Driver};
 use crate::error::{ErrorKind, PublishOutcome};
-use crate::message::{Message, Start, Subscription};
+use crate::message::{Message, Start, Subscription, Topic};
 
 impl Need {
     /// Returns `true` if a broker has the capability, and for a part of the harness, which is known
@@ -30,6 +32,7 @@ impl Need {
             Self::NativeDelay => capabilities.retry == Redelivery::NativeDelayed,
             Self::ReaderResumes => capabilities.reader_resumes,
             Self::SharedQueue => capabilities.order != Order::Partition,
+            Self::SetsAside => capabilities.sets_aside,
             Self::OtherProcess | Self::ForeignProducer | Self::CheckingConnection => true,
         }
     }
@@ -50,6 +53,7 @@ impl Need {
             Self::NativeDelay => "it gets no delayed retries: this library keeps a message until it is due",
             Self::ReaderResumes => "a reader misses what is published while its connection is lost",
             Self::SharedQueue => "a partition belongs to one member of a group, however full it is",
+            Self::SetsAside => "messages that wait in the process take up its prefetch",
             Self::OtherProcess => "the harness starts no other process",
             Self::ForeignProducer => "the harness has no foreign producer",
             Self::CheckingConnection => "the harness opens no connection that only checks topics",
@@ -93,6 +97,7 @@ impl Need {
             Self::NativeRetry | Self::NativeDelay => check_held_retry(case).await,
             Self::ReaderResumes => check_reader_goes_on(case).await,
             Self::SharedQueue => check_one_member_for_a_key(case).await,
+            Self::SetsAside => check_keeps_places(case).await,
             Self::OtherProcess | Self::ForeignProducer | Self::CheckingConnection => Ok(()),
         }
     }
@@ -179,6 +184,19 @@ async fn check_reader_goes_on(case: &CaseContext) -> Checked {
     let back = tokio::time::timeout(Duration::from_secs(60), back).await;
     check!(back.is_ok(), "a reader goes on after a kill: it got no message within 60 s");
     Ok(broker.close().await?)
+}
+
+/// Checks that the driver sets no delivery aside.
+async fn check_keeps_places(case: &CaseContext) -> Checked {
+    let driver = case.driver().await?;
+    driver.declare(&Topic::new(&case.topic)?).await?;
+    let mut source = driver.subscribe(&case.group("g")).await?;
+    let broker = case.traced(driver);
+    broker.publish(&case.topic, Message::new("x")).await?;
+    let next = case.within("the message", poll_fn(|cx| source.poll_next(cx))).await?;
+    let Some(Ok(inbound)) = next else { return Err(super::Failure::new("a member gets the message: an error")) };
+    check!(!inbound.handle.set_aside(), "the capabilities say that a delivery can be set aside, as it can");
+    Ok(inbound.handle.settle(Disposition::Ack).await?)
 }
 
 /// Checks that the messages of one key stay with one member, however full it is.

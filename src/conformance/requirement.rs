@@ -35,6 +35,8 @@ pub enum Need {
     /// Another [`Order`](crate::driver::capability::Order) than that of partitions, each of which
     /// belongs to one member of a group.
     SharedQueue,
+    /// [`Capabilities::sets_aside`](crate::Capabilities).
+    SetsAside,
     /// [`Killable::other_process`](super::Killable::other_process).
     OtherProcess,
     /// [`Harness::publish_foreign`](super::Harness::publish_foreign).

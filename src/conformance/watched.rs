@@ -138,6 +138,10 @@ impl DeliveryHandle for WatchedHandle {
         self.handle.failed(attempts);
     }
 
+    fn set_aside(&self) -> bool {
+        self.handle.set_aside()
+    }
+
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
         self.handle.attributes(visit);
     }

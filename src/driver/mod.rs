@@ -377,6 +377,14 @@ pub trait DeliveryHandle: fmt::Debug + Send + Sync {
         let _ = attempts;
     }
 
+    /// Frees the place of the delivery in the window of its source, because the message waits in
+    /// this process: for another attempt, or behind an earlier one of its key. It stays unsettled,
+    /// and is settled later. Returns `false` if it keeps its place, as by default. Called at most
+    /// once; does not block.
+    fn set_aside(&self) -> bool {
+        false
+    }
+
     /// Calls `visit` with each span attribute specific to this delivery; called only for spans that
     /// are recorded.
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue));

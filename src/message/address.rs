@@ -77,6 +77,7 @@ pub struct Subscription {
     dead_letter: Option<Arc<str>>,
     /// `None` if it was left to the library.
     prefetch: Option<usize>,
+    waiting: usize,
     pub(crate) reception: Reception,
 }
 
@@ -87,6 +88,15 @@ impl Subscription {
     /// The maximum of [`prefetch`](Self::prefetch), which fits AMQP's 16-bit prefetch count.
     pub const MAX_PREFETCH: usize = 65_535;
 
+    /// The default of [`waiting`](Self::waiting).
+    pub const DEFAULT_WAITING: usize = 16_384;
+
+    /// The maximum of [`waiting`](Self::waiting).
+    pub const MAX_WAITING: usize = 1_000_000;
+
+    /// The maximum size, in bytes, of the messages that wait beyond their share of the prefetch.
+    pub const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
+
     /// Creates a subscription to `topic` without a group.
     pub fn new(topic: impl AsRef<str>) -> Self {
         Self {
@@ -96,6 +106,7 @@ impl Subscription {
             guarantee: Guarantee::default(),
             dead_letter: None,
             prefetch: None,
+            waiting: Self::DEFAULT_WAITING,
             reception: Reception::default(),
         }
     }
@@ -221,6 +232,29 @@ impl Subscription {
     #[must_use]
     pub fn prefetch(mut self, unsettled: usize) -> Self {
         self.prefetch = Some(unsettled);
+        self
+    }
+
+    /// Sets the maximum number of messages that may wait in this process beyond half of the
+    /// [prefetch](Self::prefetch), 0 to a million. Default: 16,384.
+    ///
+    /// A message waits here for its next attempt, if the broker cannot bring it back by itself or
+    /// its key is kept in order, or behind an earlier message of its key. It stays unsettled at the
+    /// broker. Those that wait keep half of the prefetch at most; beyond it, they are set aside, so
+    /// that other messages pass them. Together they may have [64 MiB](Self::MAX_WAITING_BYTES). At
+    /// the limit, the consumer takes no others until one of them is done, and warns before.
+    ///
+    /// ```
+    /// use traced_broker::{ErrorKind, Subscription};
+    ///
+    /// let workers = Subscription::new("orders").group("workers");
+    /// assert_eq!(workers.waiting_limit(), Subscription::DEFAULT_WAITING);
+    /// let too_many = workers.waiting(Subscription::MAX_WAITING + 1);
+    /// assert_eq!(too_many.validate().unwrap_err().kind(), ErrorKind::InvalidConfig);
+    /// ```
+    #[must_use]
+    pub fn waiting(mut self, messages: usize) -> Self {
+        self.waiting = messages;
         self
     }
 
@@ -384,6 +418,11 @@ impl Subscription {
         self.prefetch.unwrap_or(Self::DEFAULT_PREFETCH)
     }
 
+    /// Returns the maximum number of messages that wait beyond half of the prefetch.
+    pub fn waiting_limit(&self) -> usize {
+        self.waiting
+    }
+
     /// Returns the prefetch that was set, if one was.
     pub(crate) fn chosen_prefetch(&self) -> Option<usize> {
         self.prefetch
@@ -404,7 +443,7 @@ impl Subscription {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] if a name is not valid, the dead-letter topic is the topic
-    /// itself, or the prefetch is 0 or above 65535.
+    /// itself, the prefetch is 0 or above 65535, or more than a million messages may wait.
     pub fn validate(&self) -> Result<()> {
         validate_name("topic", &self.topic)?;
         self.group.as_deref().map_or(Ok(()), |group| validate_name("group", group))?;
@@ -417,6 +456,10 @@ impl Subscription {
         if !(1..=Self::MAX_PREFETCH).contains(&prefetch) {
             return Err(Error::new(ErrorKind::InvalidConfig, "the prefetch is outside 1 to 65535")
                 .with_context("prefetch", prefetch));
+        }
+        if self.waiting > Self::MAX_WAITING {
+            return Err(Error::new(ErrorKind::InvalidConfig, "more than a million messages may wait")
+                .with_context("waiting", self.waiting));
         }
         Ok(())
     }

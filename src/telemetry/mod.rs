@@ -8,5 +8,5 @@ pub(crate) mod span;
 mod tracer;
 
 pub(crate) use scope::scope;
-pub(crate) use span::SubscriptionTelemetry;
+pub(crate) use span::{SubscriptionTelemetry, WaitingGauge, WaitingReason};
 pub(crate) use tracer::{Settings, Telemetry};

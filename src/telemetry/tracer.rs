@@ -39,8 +39,8 @@ impl Default for Settings {
 /// The tracer, the metrics and the settings that all operations of one broker handle share.
 #[derive(Debug)]
 pub(crate) struct Telemetry {
-    tracer: RwLock<Option<Arc<BoxedTracer>>>,
-    is_global: bool,
+    /// The tracer of the global provider, once it was looked up.
+    global: RwLock<Option<Arc<BoxedTracer>>>,
     /// Number of spans skipped since the tracer was found to create none; 0 while it creates spans.
     idle: AtomicU32,
     pub(crate) metrics: Metrics,
@@ -52,8 +52,7 @@ impl Telemetry {
     /// created.
     pub(crate) fn new(settings: Settings) -> Self {
         Self {
-            tracer: RwLock::new(settings.tracer.clone()),
-            is_global: settings.tracer.is_none(),
+            global: RwLock::default(),
             idle: AtomicU32::new(0),
             metrics: Metrics::new(settings.meter.as_ref()),
             settings,
@@ -65,11 +64,13 @@ impl Telemetry {
         if self.is_idle() {
             return None;
         }
-        let tracer = self.tracer.read();
-        let Some(tracer) = tracer.as_ref() else {
-            drop(tracer);
-            *self.tracer.write() = Some(Arc::new(global::tracer_with_scope(scope())));
-            return self.start(parent, describe);
+        let looked_up;
+        let tracer = match &self.settings.tracer {
+            Some(given) => given,
+            None => {
+                looked_up = self.global_tracer();
+                &looked_up
+            }
         };
         let span = tracer.build_with_context(describe(), parent);
         if is_placeholder(&span, parent) {
@@ -77,6 +78,15 @@ impl Telemetry {
             return None;
         }
         Some(span)
+    }
+
+    /// Returns the tracer of the global provider. No lock is held while it is used: samplers and
+    /// span processors are code of the application, which may publish.
+    fn global_tracer(&self) -> Arc<BoxedTracer> {
+        if let Some(known) = &*self.global.read() {
+            return Arc::clone(known);
+        }
+        Arc::clone(self.global.write().get_or_insert_with(|| Arc::new(global::tracer_with_scope(scope()))))
     }
 
     /// Returns `true` if the tracer creates no spans. Once per [`PROBE_EVERY`] spans it is tried
@@ -91,9 +101,7 @@ impl Telemetry {
             return true;
         }
         self.idle.store(0, Ordering::Relaxed);
-        if self.is_global {
-            *self.tracer.write() = None;
-        }
+        *self.global.write() = None;
         false
     }
 }
@@ -103,4 +111,51 @@ impl Telemetry {
 fn is_placeholder(span: &BoxedSpan, parent: &Context) -> bool {
     let own = span.span_context();
     !own.is_valid() && !parent.is_telemetry_suppressed() || own.is_valid() && own == parent.span().span_context()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{OnceLock, Weak};
+
+    use opentelemetry::KeyValue;
+    use opentelemetry::trace::{Link, SpanKind, TraceId, TracerProvider};
+    use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, SdkTracerProvider, ShouldSample};
+
+    use super::*;
+
+    /// A sampler that notes if it could look up another tracer, as one that publishes may have to.
+    #[derive(Debug, Clone, Default)]
+    struct Looking {
+        telemetry: Arc<OnceLock<Weak<Telemetry>>>,
+        could: Arc<OnceLock<bool>>,
+    }
+
+    impl ShouldSample for Looking {
+        fn should_sample(
+            &self,
+            _: Option<&Context>,
+            _: TraceId,
+            _: &str,
+            _: &SpanKind,
+            _: &[KeyValue],
+            _: &[Link],
+        ) -> SamplingResult {
+            let telemetry = self.telemetry.get().and_then(Weak::upgrade);
+            self.could.get_or_init(|| telemetry.is_some_and(|telemetry| telemetry.global.try_write().is_some()));
+            let trace_state = Default::default();
+            SamplingResult { decision: SamplingDecision::Drop, attributes: Vec::new(), trace_state }
+        }
+    }
+
+    #[test]
+    fn no_lock_is_held_while_a_span_is_made() {
+        let looking = Looking::default();
+        let provider = SdkTracerProvider::builder().with_sampler(looking.clone()).build();
+        let telemetry = Arc::new(Telemetry::new(Settings::default()));
+        let tracer = BoxedTracer::new(Box::new(provider.tracer_with_scope(scope())));
+        *telemetry.global.write() = Some(Arc::new(tracer));
+        looking.telemetry.set(Arc::downgrade(&telemetry)).unwrap();
+        drop(telemetry.start(&Context::new(), || SpanBuilder::from_name("send orders")));
+        assert_eq!(looking.could.get(), Some(&true));
+    }
 }

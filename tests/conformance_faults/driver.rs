@@ -397,6 +397,10 @@ impl DeliveryHandle for FaultyHandle {
         }
     }
 
+    fn set_aside(&self) -> bool {
+        self.handle.lock().as_ref().is_some_and(|handle| handle.set_aside())
+    }
+
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
         self.attributes.iter().for_each(|(name, value)| visit(name, value.clone()));
     }

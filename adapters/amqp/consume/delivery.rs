@@ -1,8 +1,9 @@
 //! The handle of one delivery.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::super::headers::copy::Original;
+use super::intake::Intake;
 use super::retry::RetryTarget;
 use super::settle::Settler;
 use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition};
@@ -12,6 +13,7 @@ use crate::names::attribute;
 /// The handle of one delivery.
 #[derive(Debug)]
 pub(crate) struct Handle {
+    pub(crate) intake: Weak<Intake>,
     pub(crate) settler: Arc<Settler>,
     pub(crate) tag: u64,
     /// `true` if the message was acknowledged when it was handed out.
@@ -22,7 +24,7 @@ pub(crate) struct Handle {
 
 impl DeliveryHandle for Handle {
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
-        let Self { settler, tag, at_most_once, retry_target, original } = *self;
+        let Self { settler, tag, at_most_once, retry_target, original, intake: _ } = *self;
         Confirmation::ready(match (at_most_once, disposition) {
             (false, Disposition::Ack) => settler.ack(tag),
             (false, Disposition::Discard) => settler.discard(tag),
@@ -41,6 +43,10 @@ impl DeliveryHandle for Handle {
         if !self.at_most_once {
             self.settler.note_failed(self.tag, attempts, &self.original);
         }
+    }
+
+    fn set_aside(&self) -> bool {
+        !self.at_most_once && self.intake.upgrade().is_some_and(|intake| intake.set_aside(self.tag))
     }
 
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {

@@ -9,8 +9,7 @@ pub(crate) mod stream;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use lapin::options::{BasicConsumeOptions, BasicQosOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::ShortString;
 use parking_lot::Mutex;
 use tokio_util::sync::DropGuard;
 
@@ -81,15 +80,11 @@ impl Plan {
             Some(group) => declare_group(&live, &channel, topic, group, topology).await?,
             None => declare_reader(&live, &channel, topic).await?,
         };
-        // Per consumer: this is the only bound of the client's own buffer.
-        live.request(During::Consume, channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
-        let options = BasicConsumeOptions::default();
-        let consume = channel.basic_consume(queue.clone(), ShortString::default(), options, FieldTable::default());
-        let consumer = live.request(During::Consume, consume).await?;
         let retry_target = Arc::new(self.retry_target(&live, queue.clone()));
         let settler = Settler::start(live, channel, prefetch);
+        let consumer = settler.consume(&queue, prefetch).await?;
         self.settlers.add(&settler);
-        let intake = Intake::start(consumer, settler, retry_target, self.time_limit(), queue.to_string());
+        let intake = Intake::start(consumer, settler, retry_target, self.time_limit(), queue);
         self.intake.is_now(&intake);
         Ok(intake)
     }

@@ -6,7 +6,10 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
+};
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -31,7 +34,8 @@ pub(crate) struct Settler {
     due: Arc<Notify>,
 }
 
-/// The tags of deliveries. Both lists hold at most as many tags as may be unsettled at the broker.
+/// The tags of deliveries. Both lists hold at most as many tags as may be unsettled at the broker:
+/// the prefetch, and those that were set aside.
 #[derive(Debug, Default)]
 struct Ledger {
     /// Deliveries that were handed out and not settled, in ascending order of tags and times.
@@ -50,6 +54,8 @@ struct Unsettled {
     is_last: bool,
     /// The message, if attempts failed on it in this process that its next consumer is to know of.
     failed: Option<Box<Original>>,
+    /// `true` if it takes up no place of the prefetch.
+    is_aside: bool,
     tenure: Tenure,
 }
 
@@ -74,7 +80,14 @@ impl Settler {
         if ledger.over {
             tenure.end();
         }
-        ledger.unsettled.push_back(Unsettled { tag, since, is_last, failed: None, tenure: tenure.clone() });
+        ledger.unsettled.push_back(Unsettled {
+            tag,
+            since,
+            is_last,
+            failed: None,
+            is_aside: false,
+            tenure: tenure.clone(),
+        });
         tenure
     }
 
@@ -100,6 +113,22 @@ impl Settler {
     pub(crate) fn take_failed(&self, tag: u64) -> Option<Box<Original>> {
         let mut ledger = self.ledger.lock();
         ledger.find(tag).and_then(|index| ledger.unsettled.get_mut(index)?.failed.take())
+    }
+
+    /// Notes that a delivery takes up no place of the prefetch any more. Returns `false` if it can
+    /// no longer be settled.
+    pub(crate) fn set_aside(&self, tag: u64) -> bool {
+        let mut ledger = self.ledger.lock();
+        let index = if ledger.over { None } else { ledger.find(tag) };
+        let unsettled = index.and_then(|index| ledger.unsettled.get_mut(index));
+        unsettled.map(|unsettled| unsettled.is_aside = true).is_some()
+    }
+
+    /// Returns the number of free places of the prefetch, at least one, with so many messages that
+    /// are not handed out yet.
+    pub(crate) fn free_places(&self, fetched: usize) -> u16 {
+        let out = self.ledger.lock().unsettled.iter().filter(|unsettled| !unsettled.is_aside).count();
+        self.prefetch.saturating_sub(u16::try_from(out + fetched).unwrap_or(u16::MAX)).max(1)
     }
 
     /// Ends settlement: from now on it fails. If the channel still lives, because only the consumer
@@ -223,6 +252,21 @@ impl Settler {
         if !ledger.over {
             self.bring(&mut ledger);
         }
+    }
+
+    /// Starts a consumer that has at most so many messages unsettled.
+    pub(crate) async fn consume(&self, queue: &ShortString, prefetch: u16) -> Result<Consumer> {
+        // Per consumer: this is the only bound of the client's own buffer.
+        let bound = self.channel.basic_qos(prefetch, BasicQosOptions::default());
+        self.live.request(During::Consume, bound).await?;
+        let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
+        let consume = self.channel.basic_consume(queue.clone(), tag, options, FieldTable::default());
+        self.live.request(During::Consume, consume).await
+    }
+
+    /// Returns the maximum number of unsettled messages.
+    pub(crate) fn prefetch(&self) -> u16 {
+        self.prefetch
     }
 
     /// Cancels the consumer. Afterwards, everything that the broker had sent is with the consumer.

@@ -48,7 +48,7 @@ impl Deliveries {
     }
 
     /// Returns the message, unless a copy takes its place.
-    fn inbound(&self, intake: &Intake, Fetched { at, delivery }: Fetched) -> Option<Inbound> {
+    fn inbound(&self, intake: &Arc<Intake>, Fetched { at, delivery }: Fetched) -> Option<Inbound> {
         let (settler, retry_target) = (Arc::clone(&intake.settler), Arc::clone(&intake.retry_target));
         let tag = delivery.delivery_tag;
         let Arrived { mut decoded, original, deliveries, is_worn_out } = retry_target.read(delivery);
@@ -76,7 +76,14 @@ impl Deliveries {
             offset: None,
             native,
             tenure,
-            handle: Box::new(Handle { settler, tag, at_most_once, retry_target, original }),
+            handle: Box::new(Handle {
+                intake: Arc::downgrade(intake),
+                settler,
+                tag,
+                at_most_once,
+                retry_target,
+                original,
+            }),
         })
     }
 

@@ -14,8 +14,10 @@ use crate::driver::Tenure;
 const METADATA: usize = 4000;
 
 /// Maximum number of settled messages of a partition that a crash may bring back because they fit
-/// in no metadata, in windows. Beyond it, fetching waits until older messages are settled.
+/// in no metadata, in windows, and the least of this bound. Beyond it, fetching waits until older
+/// messages are settled.
 const AHEAD: u64 = 4;
+const LEAST_AHEAD: u64 = 16_384;
 
 /// The partitions that are assigned now.
 #[derive(Debug)]
@@ -44,7 +46,7 @@ impl Assignment {
         partitions[index] = Some(Arc::new(Partition {
             number: partition,
             tenure: Tenure::new(),
-            state: Mutex::new(State { offsets, told: None, in_hand: 0, gives_up: false }),
+            state: Mutex::new(State { offsets, told: None, in_hand: 0, aside: 0, gives_up: false }),
             is_ahead: AtomicBool::new(false),
             window: Arc::clone(&self.window),
         }));
@@ -149,6 +151,8 @@ struct State {
     told: Option<Mark>,
     /// The number of deliveries that were handed out and are neither settled nor dropped.
     in_hand: usize,
+    /// The number of unsettled messages that take up no place of the window.
+    aside: usize,
     /// `true` once no more deliveries are handed out.
     gives_up: bool,
 }
@@ -201,14 +205,29 @@ impl Partition {
         self.tenure.wind_down();
     }
 
-    /// Settles the message at `offset`. Returns `false` if the partition is no longer assigned.
-    pub(crate) fn settle(&self, offset: i64) -> bool {
+    /// Frees the place of an unsettled message in the window. Returns `false` if the partition is
+    /// no longer assigned.
+    pub(crate) fn set_aside(&self) -> bool {
+        let mut state = self.state.lock();
+        let may = !self.is_ended();
+        if may {
+            state.aside += 1;
+            self.window.release();
+        }
+        may
+    }
+
+    /// Settles the message at `offset`, which may have been set aside. Returns `false` if the
+    /// partition is no longer assigned.
+    pub(crate) fn settle(&self, offset: i64, is_aside: bool) -> bool {
         let mut state = self.state.lock();
         if self.is_ended() {
             return false;
         }
-        if state.offsets.settle(offset) {
-            self.window.release();
+        match (state.offsets.settle(offset), is_aside) {
+            (true, true) => state.aside -= 1,
+            (true, false) => self.window.release(),
+            (false, _) => {}
         }
         true
     }
@@ -255,7 +274,8 @@ impl Partition {
     fn survey(&self, limit: usize) -> bool {
         let left_out = self.state.lock().offsets.mark(limit).map_or(0, |(_, left_out)| left_out);
         // Resumed at half, so that fetching does not stop and go for every message.
-        let bound = AHEAD * self.window.limit() as u64 / if self.is_ahead() { 2 } else { 1 };
+        let most = (AHEAD * self.window.limit() as u64).max(LEAST_AHEAD);
+        let bound = most / if self.is_ahead() { 2 } else { 1 };
         self.is_ahead.swap(left_out > bound, Ordering::Relaxed) != (left_out > bound)
     }
 
@@ -264,7 +284,8 @@ impl Partition {
         let mark = state.offsets.mark(limit);
         // Set under the lock, so that concurrent settlement happens either before or after.
         self.tenure.end();
-        (0..state.offsets.clear()).for_each(|_| self.window.release());
+        let in_window = state.offsets.clear() - std::mem::take(&mut state.aside);
+        (0..in_window).for_each(|_| self.window.release());
         Some(mark?.0)
     }
 }
@@ -293,12 +314,12 @@ mod tests {
         }
         assert_eq!(positions(assignment.moved()), [(3, 10)]);
         assert_eq!(assignment.moved(), []);
-        assert!(partition.settle(11));
+        assert!(partition.settle(11, false));
         assert_eq!(positions(assignment.moved()), [(3, 10)], "11 is settled");
         assert_eq!(assignment.moved(), []);
         assignment.repeat();
         assert_eq!(positions(assignment.moved()), [(3, 10)], "the commit failed");
-        assert!(partition.settle(10) && partition.settle(12));
+        assert!(partition.settle(10, false) && partition.settle(12, false));
         assert_eq!(positions(assignment.moved()), [(3, 13)]);
         assert_eq!(assignment.window.room(), 8);
     }
@@ -308,17 +329,17 @@ mod tests {
         let (assignment, partition) = assigned(4);
         partition.take(5);
         partition.take(6);
-        assert!(partition.settle(5));
+        assert!(partition.settle(5, false));
         assert_eq!(assignment.revoke(3).unwrap().position, 6);
         assert_eq!(assignment.window.room(), 4);
-        assert!(!partition.settle(6), "the assignment is gone");
+        assert!(!partition.settle(6, false), "the assignment is gone");
         assert!(!partition.hand_out());
         assert_eq!(assignment.window.room(), 4, "a stale settle frees nothing twice");
 
         assignment.grant(3, Offsets::default());
         let again = assignment.partition(3, 0).unwrap();
         again.take(6);
-        assert!(!partition.settle(6), "the old handle touches nothing of the new assignment");
+        assert!(!partition.settle(6, false), "the old handle touches nothing of the new assignment");
         assert_eq!(positions(assignment.revoke_all(true)), [(3, 6)]);
     }
 
@@ -328,7 +349,7 @@ mod tests {
             let (assignment, partition) = assigned(4);
             partition.take(5);
             assignment.moved();
-            assert!(!settled || partition.settle(5));
+            assert!(!settled || partition.settle(5, false));
             let last = positions(assignment.revoke_all(confirmed));
             assert_eq!(last.first().map(|(_, position)| *position), expected);
         }
@@ -344,10 +365,25 @@ mod tests {
         assert!(!partition.hand_out() && partition.is_given_up() && !partition.is_ended());
         assert!(!partition.tenure.may_begin());
         assert_eq!((partition.in_hand(), assignment.is_idle()), (1, false));
-        assert!(partition.settle(5));
+        assert!(partition.settle(5, false));
         partition.hand_back();
         assert!(assignment.is_idle());
         assert_eq!(assignment.revoke(3).unwrap().position, 6);
+    }
+
+    #[test]
+    fn what_is_set_aside_frees_its_place_once() {
+        let (assignment, partition) = assigned(2);
+        partition.take(5);
+        partition.take(6);
+        partition.take(7);
+        assert!(partition.set_aside() && partition.set_aside());
+        assert_eq!(assignment.window.room(), 1);
+        assert!(partition.settle(5, true));
+        assert_eq!(assignment.window.room(), 1, "its place was free already");
+        assert_eq!(assignment.revoke(3).unwrap().position, 6);
+        assert_eq!(assignment.window.room(), 2, "the end frees the place of 7 only");
+        assert!(!partition.set_aside());
     }
 
     #[test]
@@ -357,8 +393,8 @@ mod tests {
         assert!(Arc::ptr_eq(&partition, &assignment.partition(3, 101).unwrap()));
         let again = assignment.partition(3, 0).unwrap();
         again.take(0);
-        assert!(!partition.settle(100));
-        assert!(again.settle(0));
+        assert!(!partition.settle(100, false));
+        assert!(again.settle(0, false));
         assert_eq!((positions(assignment.moved()), assignment.window.room()), (vec![(3, 1)], 4));
     }
 
@@ -377,14 +413,14 @@ mod tests {
         let (assignment, partition) = assigned(1000);
         (0..1000).for_each(|offset| assert!(partition.take(2 * offset).is_some()));
         // One message out of order is one range, however long it is.
-        (1..1000).for_each(|offset| assert!(partition.settle(2 * offset)));
-        (2000..50_000).for_each(|offset| assert!(partition.take(offset).is_some() && partition.settle(offset)));
+        (1..1000).for_each(|offset| assert!(partition.settle(2 * offset, false)));
+        (2000..150_000).for_each(|offset| assert!(partition.take(offset).is_some() && partition.settle(offset, false)));
         assert!(!assignment.survey() && !partition.is_ahead());
         while assignment.metadata_limit() > 0 {
             assignment.limit_metadata();
         }
         assert!(assignment.survey() && partition.is_ahead(), "a broker that keeps no metadata");
-        assert!(partition.settle(0));
+        assert!(partition.settle(0, false));
         assert!(assignment.survey() && !partition.is_ahead());
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::names::{attribute, header};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
@@ -79,6 +80,7 @@ impl Taken {
             key: self.key.clone(),
             tombstone: self.payload.is_none(),
             settled: self.settled,
+            is_aside: AtomicBool::new(false),
         };
         Inbound {
             payload: self.payload,
@@ -141,6 +143,8 @@ struct Handle {
     key: Option<Bytes>,
     tombstone: bool,
     settled: bool,
+    /// `true` if it takes up no place of the window any more.
+    is_aside: AtomicBool,
 }
 
 impl DeliveryHandle for Handle {
@@ -149,7 +153,7 @@ impl DeliveryHandle for Handle {
             Disposition::Retry(_) | Disposition::GiveBack => {
                 Err(Error::new(ErrorKind::Unsupported, "kafka cannot redeliver a single message"))
             }
-            _ if self.settled || self.partition.settle(self.offset) => Ok(()),
+            _ if self.settled || self.partition.settle(self.offset, self.is_aside.load(Ordering::Relaxed)) => Ok(()),
             _ => {
                 let message = "the partition is no longer assigned to this consumer; the message is redelivered";
                 Err(Error::new(ErrorKind::SettlementLost, message)
@@ -162,6 +166,12 @@ impl DeliveryHandle for Handle {
 
     fn failed(&self, attempts: u32) {
         self.partition.fail(self.offset, attempts);
+    }
+
+    fn set_aside(&self) -> bool {
+        let may = !self.settled && self.partition.set_aside();
+        self.is_aside.store(may, Ordering::Relaxed);
+        may
     }
 
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {

@@ -9,7 +9,8 @@ use super::progress::Progress;
 /// before.
 #[derive(Debug, Default)]
 pub(crate) struct Offsets {
-    /// Unsettled offsets, ascending; the window bounds their number.
+    /// Unsettled offsets, ascending; the window, and the limit of what is set aside, bound their
+    /// number.
     unsettled: VecDeque<i64>,
     /// The offset after the last one taken, once one was taken.
     next: Option<i64>,

@@ -31,6 +31,7 @@ pub(crate) fn capabilities(mode: Mode, acknowledge: Acknowledge, level: u64, max
         keeps_delays: false,
         // A server works on requests for messages beside what it gets back.
         keeps_places: false,
+        sets_aside: true,
         max_payload: Some(max_payload),
     };
     match mode {
@@ -38,6 +39,7 @@ pub(crate) fn capabilities(mode: Mode, acknowledge: Acknowledge, level: u64, max
         Mode::Core => Capabilities {
             confirm: Confirm::Never,
             at_least_once: false,
+            sets_aside: false,
             backlog: false,
             retry: Redelivery::Unsupported,
             attempts: Attempts::Never,

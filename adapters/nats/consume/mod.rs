@@ -233,6 +233,10 @@ impl DeliveryHandle for Settling {
         self.session.settle(self.delivery, disposition)
     }
 
+    fn set_aside(&self) -> bool {
+        self.session.set_aside(self.delivery.slot)
+    }
+
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
         let number = |sequence| AttributeValue::Integer(i64::try_from(sequence).unwrap_or(i64::MAX));
         visit(attribute::NATS_STREAM_SEQUENCE, number(self.delivery.tokens.stream_sequence));

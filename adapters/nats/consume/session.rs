@@ -204,6 +204,19 @@ impl Session {
         confirmation
     }
 
+    /// Requests another message in place of a delivery that waits. Returns `false` if the delivery
+    /// is lost.
+    pub(crate) fn set_aside(&self, slot: usize) -> bool {
+        let mut state = self.state.lock();
+        if !self.health.is_same(self.epoch) || !state.window.set_aside(slot) {
+            return false;
+        }
+        let request = state.take_request();
+        drop(state);
+        self.ask_for(request);
+        true
+    }
+
     fn tell(&self, reply: Subject, payload: Bytes) -> Confirmation<()> {
         match self.confirm {
             true => self.link.confirm(reply, payload),

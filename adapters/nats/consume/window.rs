@@ -22,6 +22,8 @@ pub(crate) struct Window {
     careful: usize,
     slots: Vec<Option<Unsettled>>,
     free: Vec<usize>,
+    /// The number of unsettled deliveries that were set aside; the limit does not count them.
+    aside: usize,
     round: u64,
     /// The tenure of the deliveries of this round: they are renewed together, and lost together.
     tenure: Tenure,
@@ -36,6 +38,7 @@ pub(crate) struct Unsettled {
     pub(crate) quarantined: Option<Arc<Quarantined>>,
     pub(crate) tenure: Tenure,
     since: u64,
+    is_aside: bool,
     /// The time at which the server's wait began, or began again.
     extended: Instant,
 }
@@ -54,14 +57,15 @@ impl Unsettled {
 impl Window {
     pub(crate) fn new(limit: usize, careful: bool) -> Self {
         let careful = if careful { CAREFUL } else { 0 };
-        Self { limit, requested: 0, careful, slots: Vec::new(), free: Vec::new(), round: 0, tenure: Tenure::new() }
+        let (slots, free) = (Vec::new(), Vec::new());
+        Self { limit, requested: 0, careful, slots, free, aside: 0, round: 0, tenure: Tenure::new() }
     }
 
     /// Returns the number of messages to request now: enough to be worth a request, or all that
     /// there is room for if `idle` is set and no request is open, because no other event would
     /// bring the next message.
     pub(crate) fn take_request(&mut self, idle: bool) -> Option<usize> {
-        let room = self.limit.saturating_sub(self.requested + self.unsettled());
+        let room = self.limit.saturating_sub(self.requested + self.unsettled() - self.aside);
         let worthwhile = if self.careful > 0 {
             if self.requested > 0 { 0 } else { room.min(1) }
         } else if room >= (self.limit / 4).max(1) || (idle && self.requested == 0) {
@@ -92,7 +96,7 @@ impl Window {
     /// Enters a delivery and returns its slot.
     pub(crate) fn open(&mut self, reply: Subject, quarantined: Option<Arc<Quarantined>>) -> usize {
         let (since, tenure, extended) = (self.round, self.tenure.clone(), Instant::now());
-        let unsettled = Some(Unsettled { reply, quarantined, tenure, since, extended });
+        let unsettled = Some(Unsettled { reply, quarantined, tenure, since, is_aside: false, extended });
         match self.free.pop() {
             Some(slot) => {
                 if let Some(place) = self.slots.get_mut(slot) {
@@ -121,13 +125,23 @@ impl Window {
     pub(crate) fn close(&mut self, slot: usize) -> Option<Unsettled> {
         let unsettled = self.slots.get_mut(slot)?.take()?;
         self.free.push(slot);
+        self.aside -= usize::from(unsettled.is_aside);
         Some(unsettled)
+    }
+
+    /// Makes room for another delivery, while this one stays unsettled. Returns `false` if it is
+    /// settled.
+    pub(crate) fn set_aside(&mut self, slot: usize) -> bool {
+        let Some(out) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return false };
+        self.aside += usize::from(!std::mem::replace(&mut out.is_aside, true));
+        true
     }
 
     /// Takes out all deliveries.
     pub(crate) fn close_all(&mut self) -> Vec<Unsettled> {
         self.end();
         self.free.clear();
+        self.aside = 0;
         std::mem::take(&mut self.slots).into_iter().flatten().collect()
     }
 
@@ -194,6 +208,19 @@ mod tests {
         assert!(window.close(slots[1]).is_some() && window.close(slots[2]).is_some());
         assert_eq!(window.take_request(false), Some(2));
         assert_eq!(window.unsettled(), 5);
+    }
+
+    #[test]
+    fn what_is_set_aside_makes_room_once() {
+        let mut window = Window::new(4, false);
+        assert_eq!(window.take_request(false), Some(4));
+        let slots: Vec<_> = (0..4).map(|_| open(&mut window)).collect();
+        assert!(window.set_aside(slots[0]) && window.set_aside(slots[0]) && window.set_aside(slots[1]));
+        assert_eq!((window.take_request(false), window.unsettled()), (Some(2), 4));
+        assert!(window.close(slots[0]).is_some() && !window.set_aside(slots[0]));
+        assert_eq!(window.take_request(true), None, "its place was taken already");
+        window.expired(2);
+        assert_eq!((window.close_all().len(), window.take_request(true)), (3, Some(4)));
     }
 
     #[test]

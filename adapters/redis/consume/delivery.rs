@@ -103,7 +103,7 @@ impl Drop for Settlement {
 /// it at the end.
 pub(super) enum Held {
     /// Read without acknowledgement.
-    Free { id: EntryId, _place: Place },
+    Free { id: EntryId, place: Place },
     /// Pending with this member until it is settled.
     Owned(Owned),
 }
@@ -170,6 +170,14 @@ impl DeliveryHandle for Held {
         if let Self::Owned(owned) = self {
             owned.membership.holdings.fail(owned.claim, attempts);
         }
+    }
+
+    fn set_aside(&self) -> bool {
+        let place = match self {
+            Self::Free { place, .. } => Some(place),
+            Self::Owned(owned) => owned.place.as_ref(),
+        };
+        place.map(Place::set_aside).is_some()
     }
 
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {

@@ -66,7 +66,7 @@ impl GroupTask {
     }
 
     pub(super) async fn run(self, mut links: Links) {
-        let (settlements, requests) = mpsc::channel(self.channel.window().limit());
+        let (settlements, requests) = mpsc::channel(self.channel.window().most_unsettled());
         let membership = Arc::new(Membership::new(settlements));
         self.memberships.add(&self.member, &membership);
         let mut unsettled = Unsettled::new(requests);

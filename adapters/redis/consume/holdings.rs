@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -56,19 +57,32 @@ pub(super) struct Claim {
     pub(super) epoch: u64,
 }
 
-/// A place in the window, taken until it is dropped.
-pub(super) struct Place(Arc<Window>);
+/// A place in the window, taken until it is dropped or set aside.
+pub(super) struct Place {
+    window: Arc<Window>,
+    is_aside: AtomicBool,
+}
 
 impl Place {
     /// Takes charge of a place that is already taken.
     pub(super) fn taken(window: &Arc<Window>) -> Self {
-        Self(Arc::clone(window))
+        Self { window: Arc::clone(window), is_aside: AtomicBool::new(false) }
+    }
+
+    /// Frees the place for another entry, while this one stays unsettled.
+    pub(super) fn set_aside(&self) {
+        if !self.is_aside.swap(true, Ordering::Relaxed) {
+            self.window.set_aside();
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.release(1);
+        match *self.is_aside.get_mut() {
+            true => self.window.release_aside(),
+            false => self.window.release(1),
+        }
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) async fn subscribe(
     tasks: TaskTracker,
     memberships: Memberships,
 ) -> Result<Source> {
-    let window = Arc::new(Window::new(subscription.prefetch_limit()));
+    let window = Arc::new(Window::new(subscription.prefetch_limit(), subscription.waiting_limit()));
     let (events, receiver) = mpsc::channel(subscription.prefetch_limit() + MAX_REPORTS);
     let channel = EntryChannel::new(events, closing, Arc::clone(&window), subscription.topic());
     let (stop, stream) = (channel.stop(), subscription.topic());

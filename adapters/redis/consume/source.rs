@@ -49,7 +49,7 @@ impl Batch {
             self.window.hand_out(1);
             let place = Place::taken(&self.window);
             let Some((membership, epoch)) = &self.member else {
-                return Some(inbound(&entry, Tenure::new(), None, Held::Free { id: entry.id, _place: place }));
+                return Some(inbound(&entry, Tenure::new(), None, Held::Free { id: entry.id, place }));
             };
             let claim = Claim { id: entry.id, epoch: *epoch };
             if let Some(HandOut { tenure, failed, deliveries }) = membership.holdings.hand_out(claim) {

@@ -17,16 +17,21 @@ pub(super) struct Window {
     unsettled: AtomicUsize,
     /// Those of them that are not delivered yet.
     waiting: AtomicUsize,
+    /// Entries that are unsettled and were set aside; they are not among the others.
+    aside: AtomicUsize,
+    most_aside: usize,
     changed: Notify,
 }
 
 impl Window {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, unsettled: AtomicUsize::new(0), waiting: AtomicUsize::new(0), changed: Notify::new() }
+    pub(super) fn new(limit: usize, most_aside: usize) -> Self {
+        let (unsettled, waiting, aside) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { limit, unsettled, waiting, aside, most_aside, changed: Notify::new() }
     }
 
-    pub(super) fn limit(&self) -> usize {
-        self.limit
+    /// Returns the maximum number of unsettled entries.
+    pub(super) fn most_unsettled(&self) -> usize {
+        self.limit + self.most_aside
     }
 
     /// Returns the number of entries that may still be read.
@@ -44,7 +49,7 @@ impl Window {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.unsettled.load(Ordering::Acquire) == 0
+        self.unsettled.load(Ordering::Acquire) == 0 && self.aside.load(Ordering::Acquire) == 0
     }
 
     /// Counts entries that were read.
@@ -62,6 +67,18 @@ impl Window {
     /// Counts entries that were settled or given back.
     pub(super) fn release(&self, entries: usize) {
         self.unsettled.fetch_sub(entries, Ordering::AcqRel);
+        self.announce();
+    }
+
+    /// Frees the place of an unsettled entry.
+    pub(super) fn set_aside(&self) {
+        self.aside.fetch_add(1, Ordering::AcqRel);
+        self.release(1);
+    }
+
+    /// Counts an entry that was set aside, and is settled or given back.
+    pub(super) fn release_aside(&self) {
+        self.aside.fetch_sub(1, Ordering::AcqRel);
         self.announce();
     }
 
@@ -83,7 +100,7 @@ mod tests {
 
     #[test]
     fn reads_when_half_is_free_or_nothing_waits() {
-        let window = Window::new(10);
+        let window = Window::new(10, 3);
         assert_eq!(window.worth_reading(), 10);
         window.take(10);
         assert_eq!((window.room(), window.worth_reading()), (0, 0));
@@ -99,11 +116,19 @@ mod tests {
         assert_eq!(window.worth_reading(), 1, "nothing waits");
         window.release(9);
         assert!(window.is_idle());
+        window.take(10);
+        window.hand_out(10);
+        window.set_aside();
+        assert_eq!((window.room(), window.most_unsettled()), (1, 13));
+        window.release(9);
+        assert!(!window.is_idle());
+        window.release_aside();
+        assert!(window.is_idle() && window.room() == 10);
     }
 
     #[tokio::test]
     async fn remembers_one_change() {
-        let window = Window::new(1);
+        let window = Window::new(1, 0);
         window.take(1);
         window.hand_out(1);
         window.release(1);

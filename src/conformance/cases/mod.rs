@@ -1,6 +1,7 @@
 //! The cases, by area.
 
 mod copies;
+mod crowds;
 mod delays;
 mod delivery;
 mod driver;
@@ -42,6 +43,7 @@ pub fn cases() -> &'static [Case] {
             metrics::CASES,
             runtime::CASES,
             failures::CASES,
+            crowds::CASES,
             patterns::CASES,
             copies::CASES,
             &driver::cases(),

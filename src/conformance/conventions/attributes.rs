@@ -228,6 +228,7 @@ pub(super) const ATTRIBUTES: &[Attribute] = &[
     ours(attribute::REFERENCE_AGE, Double).on(0),
     ours(attribute::REFERENCE_NOTE, Text).on(0),
     // Metrics only.
+    ours(attribute::WAITING_REASON, Text).on(0).one_of(&["retry", "lane"]),
     ours(attribute::CONTEXT_HEADER, Text).on(0).one_of(&["traceparent", "tracestate", "baggage", "other"]),
     ours(attribute::CONTEXT_REASON, Text).on(0).one_of(REASONS),
 ];

@@ -21,7 +21,7 @@ pub(in crate::conformance) fn check_metric(measured: &Measured, identity: &Ident
         }
     };
     let histogram = metric.is_histogram();
-    require(measured.is_histogram == histogram, format!("it is a {}", if histogram { "histogram" } else { "counter" }));
+    require(measured.is_histogram == histogram, format!("it is a {}", metric.facts.instrument));
     require(measured.unit == metric.facts.unit, format!("its unit is {}: {}", metric.facts.unit, measured.unit));
     for point in &measured.points {
         require(

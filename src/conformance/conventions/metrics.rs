@@ -6,7 +6,7 @@ use crate::conformance::conventions::Metric;
 use crate::names::attribute::{
     CONSUMER_GROUP_NAME, CONTEXT_HEADER, CONTEXT_REASON, DESTINATION_NAME, DESTINATION_PARTITION_ID,
     DESTINATION_TEMPLATE, ERROR_TYPE, HOP, OPERATION_NAME, OPERATION_TYPE, QUEUE_CLOCK, SERVER_ADDRESS, SERVER_PORT,
-    SYSTEM,
+    SYSTEM, WAITING_REASON,
 };
 use crate::names::metric;
 
@@ -27,6 +27,7 @@ const GROUP: &[Listed] = &[(CONSUMER_GROUP_NAME, false)];
 const ERROR: &[Listed] = &[(ERROR_TYPE, false)];
 const OPERATION: &[Listed] = &[(OPERATION_TYPE, true)];
 const QUEUE: &[Listed] = &[(QUEUE_CLOCK, true), (HOP, false)];
+const WAITING: &[Listed] = &[(WAITING_REASON, true)];
 const CONTEXT: &[Listed] = &[(CONTEXT_HEADER, true), (CONTEXT_REASON, true)];
 
 const fn conventional(facts: metric::Metric, attributes: &'static [&'static [Listed]]) -> Metric {
@@ -48,4 +49,5 @@ pub(super) const METRICS: &[Metric] = &[
     ours(metric::QUEUE_SKEWED, &[ALWAYS, PARTITION, GROUP, QUEUE]),
     ours(metric::CONTEXT_REJECTED, &[ALWAYS, GROUP, CONTEXT]),
     ours(metric::DISCARDED, &[ALWAYS, PARTITION, GROUP, ERROR]),
+    ours(metric::WAITING, &[ALWAYS, GROUP, WAITING]),
 ];

@@ -162,10 +162,9 @@ fn the_registry_has_our_metrics_and_no_other() {
     assert_eq!(defined.len(), ours.len(), "each is defined once");
     for metric in &defined {
         let table = ours[metric.name.as_str()];
-        let instrument = if table.is_histogram() { "histogram" } else { "counter" };
         assert_eq!(
             (metric.instrument.as_str(), metric.unit.as_str()),
-            (instrument, table.facts.unit),
+            (table.facts.instrument, table.facts.unit),
             "{}",
             metric.name
         );

@@ -143,14 +143,18 @@ pub struct Capabilities {
     /// `true` if a message that is given back comes again before messages that were never handed
     /// out; `false` if a few of those may pass it.
     pub keeps_places: bool,
+    /// `true` if a delivery that waits in this process can be [set
+    /// aside](crate::driver::DeliveryHandle::set_aside), so that others pass any number of failing
+    /// messages; `false` if those take up the prefetch.
+    pub sets_aside: bool,
     /// The largest payload in bytes, if the client knows it.
     pub max_payload: Option<usize>,
 }
 
 impl Capabilities {
     /// Creates the base from which adapters declare their differences: the capabilities of the
-    /// embedded memory broker, except delays, start positions by time or offset, and moves, which
-    /// are declared explicitly.
+    /// embedded memory broker, except delays, start positions by time or offset, moves, and setting
+    /// deliveries aside, which are declared explicitly.
     pub const fn new() -> Self {
         Self {
             confirm: Confirm::Process,
@@ -172,6 +176,7 @@ impl Capabilities {
             confirms_settlements: true,
             keeps_delays: true,
             keeps_places: true,
+            sets_aside: false,
             max_payload: None,
         }
     }

@@ -180,7 +180,9 @@ impl Question {
             Self::Groups => "members cannot share messages: run one consumer, or another broker",
             Self::Redelivery => "subscribe at_most_once(); a message whose handler fails is lost",
             Self::Backlog => "subscribe every group before the first publish",
-            Self::Retry => "messages waiting for a retry are held unsettled in this process, within its prefetch",
+            Self::Retry => {
+                "messages waiting for a retry are held unsettled in this process, and redelivered if it ends"
+            }
             Self::Attempts => "attempts are counted anew after a restart of the consumer",
             Self::Order => "check what ordered_by_key() and parallel consumers rely on",
             Self::Key => "keys travel with messages and order consumers here; the broker does not route by them",

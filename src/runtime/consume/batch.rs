@@ -11,7 +11,7 @@ use tokio::time::{timeout, timeout_at};
 
 use super::report::Report;
 use super::retry::Retry;
-use super::settings::{Settings, Unburied};
+use super::settings::{Crowded, Settings, Unburied};
 use super::work::discard;
 use crate::broker::{Concluded, Deliveries, Delivery, Settlement, TracedBroker, contained, due_after};
 use crate::error::Result;
@@ -156,6 +156,13 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
         self
     }
 
+    /// Sets the treatment of a message whose handler failed while too many others wait. Default:
+    /// [`Crowded::Wait`].
+    pub fn when_crowded(mut self, crowded: Crowded) -> Self {
+        self.settings.crowded = crowded;
+        self
+    }
+
     /// Consumes until the broker is closed.
     ///
     /// # Errors
@@ -274,7 +281,7 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
         let (context, whole) = (span.context(), whole.as_ref());
         let settling = batch.into_iter().zip(&errors).map(|(delivery, own)| async move {
             let error = own.as_ref().or(whole);
-            let verdict = error.map(|error| self.settings.retry.verdict(error, delivery.message().attempt()));
+            let verdict = error.map(|error| self.settings.verdict(error, &delivery));
             delivery.settle_by(verdict, error, context).await
         });
         let concluded = join_all(settling).await;

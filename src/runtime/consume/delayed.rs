@@ -11,8 +11,8 @@ use tokio::time::{Instant, Sleep};
 use super::lanes::Lane;
 use crate::broker::{Delivery, due_after};
 
-/// The waiting deliveries, earliest due first. Each of them is unsettled, so the subscription's
-/// prefetch bounds their number.
+/// The waiting deliveries, earliest due first. Each of them is unsettled; the subscription's
+/// prefetch and its limit of waiting messages bound their number.
 #[derive(Default)]
 pub(super) struct Delayed {
     waiting: BTreeMap<(Instant, u64), (Delivery, Lane)>,
@@ -21,7 +21,8 @@ pub(super) struct Delayed {
 }
 
 impl Delayed {
-    pub(super) fn insert(&mut self, delivery: Delivery, lane: Lane, delay: Duration) {
+    pub(super) fn insert(&mut self, mut delivery: Delivery, lane: Lane, delay: Duration) {
+        delivery.wait_here();
         self.sequence += 1;
         self.waiting.insert((due_after(delay), self.sequence), (delivery, lane));
     }
@@ -42,6 +43,11 @@ impl Delayed {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Returns the number of waiting deliveries.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Removes and returns all waiting deliveries.

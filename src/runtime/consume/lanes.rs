@@ -28,7 +28,7 @@ pub(super) struct Lanes {
     busy: HashTable<Busy>,
     waiting: usize,
     /// Maximum number of messages that may wait.
-    window: usize,
+    limit: usize,
 }
 
 struct Busy {
@@ -43,21 +43,26 @@ impl Busy {
 }
 
 impl Lanes {
-    pub(super) fn new(ordered: bool, window: usize) -> Self {
-        Self { ordered, hasher: DefaultHashBuilder::default(), busy: HashTable::new(), waiting: 0, window }
+    pub(super) fn new(ordered: bool, limit: usize) -> Self {
+        Self { ordered, hasher: DefaultHashBuilder::default(), busy: HashTable::new(), waiting: 0, limit }
     }
 
     /// Returns `true` if one more message may come in.
     ///
-    /// With at-least-once delivery, the broker itself stops at this number of unsettled messages;
-    /// with at-most-once delivery, it does not.
+    /// With at-least-once delivery, the driver itself stops before this number of messages; with
+    /// at-most-once delivery, it does not.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting < self.window
+        self.waiting < self.limit
+    }
+
+    /// Returns the number of messages that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
     }
 
     /// Returns the message with its lane if it may be worked on; keeps it if another message of its
     /// key is in progress.
-    pub(super) fn enter(&mut self, delivery: Delivery) -> Option<(Delivery, Lane)> {
+    pub(super) fn enter(&mut self, mut delivery: Delivery) -> Option<(Delivery, Lane)> {
         if !self.ordered {
             return Some((delivery, None));
         }
@@ -70,6 +75,7 @@ impl Lanes {
         // Otherwise this message is likely to wait too, so lookup and insertion are one step.
         match self.entry(hash) {
             Entry::Occupied(mut busy) => {
+                delivery.wait_here();
                 busy.get_mut().behind.push_back(delivery);
                 self.waiting += 1;
                 None

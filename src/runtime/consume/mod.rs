@@ -8,6 +8,8 @@
 //! # Bounds
 //! At most [`concurrency`](Consume::concurrency) handlers run at a time. The broker hands out at
 //! most [`prefetch`](crate::Subscription::prefetch) unsettled messages; there is no other buffer.
+//! Messages that wait in this process may have half of it, and further ones are set aside, up to
+//! [a limit of their own](crate::Subscription::waiting), so that others pass them.
 //!
 //! # Order
 //! With a concurrency of 1, messages are handled in the order in which they arrive. With
@@ -20,8 +22,8 @@
 //! [takes too long](Consume::time_limit) or panics counts as failed. If the broker can redeliver
 //! after a delay (see [`Capabilities::retry`](crate::Capabilities)), the delay survives the end of
 //! this process. Otherwise, and always with `ordered_by_key`, the message waits in this process,
-//! unsettled; if the process ends, it is redelivered at once. A waiting message counts towards the
-//! prefetch.
+//! unsettled; if the process ends, it is redelivered at once. [`Crowded`] says what becomes of a
+//! failed message once too many wait.
 //!
 //! # Stopping
 //! A consumer that is told to stop takes no more messages, lets running handlers finish for up to
@@ -51,13 +53,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::TracedBroker;
 use crate::error::Result;
-use crate::message::{Received, Subscription};
+use crate::message::{Guarantee, Received, Subscription};
 
 pub use batch::{ConsumeBatch, DEFAULT_BATCH_SIZE, DEFAULT_LINGER, Failed};
 pub use mode::{HandlerMode, InTask, OwnTasks};
 pub use report::Report;
 pub use retry::{DEFAULT_ATTEMPTS, DEFAULT_FIRST_DELAY, DEFAULT_LONGEST_DELAY, Retry};
-pub use settings::Unburied;
+pub use settings::{Crowded, Unburied};
 
 pub use subscribed::Subscribed;
 
@@ -296,6 +298,13 @@ impl<B: TracedBroker + ?Sized, H, M> Consume<'_, B, H, M> {
         self
     }
 
+    /// Sets the treatment of a message whose handler failed while too many others wait. Default:
+    /// [`Crowded::Wait`].
+    pub fn when_crowded(mut self, crowded: Crowded) -> Self {
+        self.settings.crowded = crowded;
+        self
+    }
+
     /// Handles only messages for which `wanted` returns `true`. The others are acknowledged without
     /// a span and [counted](Report::skipped). Default: all.
     ///
@@ -351,12 +360,15 @@ impl<B: TracedBroker + ?Sized, H, M> Consume<'_, B, H, M> {
     pub async fn subscribed(self) -> Result<Subscribed<H, M>> {
         let Self { broker, subscription, handler, mut settings, wanted, mode: _ } = self;
         let subscription = settings.fit(subscription, broker.capabilities(), "concurrency")?;
-        let window = subscription.prefetch_limit();
+        let most_waiting = match subscription.guarantee() {
+            Guarantee::AtMostOnce => subscription.prefetch_limit(),
+            _ => subscription.prefetch_limit() + subscription.waiting_limit(),
+        };
         let deliveries = broker.subscribe(subscription).await?;
         Ok(Subscribed {
             deliveries,
             job: Work { handler, settings, wanted, cancel: CancellationToken::new() },
-            window,
+            most_waiting,
             mode: PhantomData,
         })
     }

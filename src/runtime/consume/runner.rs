@@ -18,6 +18,7 @@ use super::tasks::Tasks;
 use super::work::{End, Fate, Handled};
 use crate::broker::{Deliveries, Delivery};
 use crate::error::{Error, Result};
+use crate::telemetry::{WaitingGauge, WaitingReason};
 
 /// Maximum number of messages that are started before other tasks get a turn on the thread.
 const TURN: usize = 64;
@@ -42,6 +43,8 @@ pub(super) struct Runner<S, F, C, G> {
     ready: VecDeque<(Delivery, Lane)>,
     /// Deliveries to be tried again later; their lanes are occupied.
     delayed: Delayed,
+    /// The numbers of messages that wait in `delayed` and in `lanes`.
+    waiting: [WaitingGauge; 2],
     report: Report,
     /// The reason for which the consumer stops by itself.
     failure: Option<Error>,
@@ -55,6 +58,8 @@ where
     G: Future<Output = End>,
 {
     pub(super) fn new(deliveries: Deliveries, start: S, conclude: C, concurrency: usize, lanes: Lanes) -> Self {
+        let waiting = [WaitingReason::Retry, WaitingReason::Lane];
+        let waiting = waiting.map(|reason| WaitingGauge::new(deliveries.telemetry(), reason));
         Self {
             deliveries,
             start,
@@ -65,6 +70,7 @@ where
             lanes,
             ready: VecDeque::new(),
             delayed: Delayed::default(),
+            waiting,
             report: Report::default(),
             failure: None,
         }
@@ -75,7 +81,11 @@ where
         let mut shutdown = pin!(shutdown);
         poll_fn(|cx| match shutdown.as_mut().poll(cx) {
             Poll::Ready(_) => Poll::Ready(()),
-            Poll::Pending => self.poll_turn(cx),
+            Poll::Pending => {
+                let turn = self.poll_turn(cx);
+                self.tell_waiting();
+                turn
+            }
         })
         .await;
     }
@@ -190,6 +200,12 @@ where
             }
         }
         Poll::Pending
+    }
+
+    fn tell_waiting(&mut self) {
+        let [retry, lane] = &mut self.waiting;
+        retry.tell(self.delayed.len());
+        lane.tell(self.lanes.waiting());
     }
 
     fn begin(&mut self, delivery: Delivery, lane: Lane, cx: &mut Context<'_>) {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::DEFAULT_DRAIN_TIME;
 use super::retry::Retry;
+use crate::broker::Delivery;
 use crate::driver::Capabilities;
 use crate::driver::capability::Order;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Subscription;
+use crate::message::{HandlerError, Subscription, Verdict};
 
 /// Smallest default of the prefetch of a consumer.
 const LEAST_PREFETCH: usize = 16;
@@ -49,6 +50,42 @@ pub enum Unburied {
     Discard,
 }
 
+/// The treatment of a message whose handler failed while too many others wait: those that wait
+/// beyond their share of the prefetch are at the [limit](Subscription::waiting).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
+/// use std::time::Duration;
+/// use traced_broker::consume::Crowded;
+/// use traced_broker::{HandlerError, Message, Received, Retry, Subscription};
+/// use traced_broker::{TracedBroker, TracedBrokerExt, connect};
+///
+/// let broker = connect("memory://").await?;
+/// let orders = (0..8).map(|number| Message::new("shoes").key(number.to_string()));
+/// broker.publish_batch("orders", orders.collect()).await;
+///
+/// // Two may wait within the prefetch, and one beyond it.
+/// let workers = Subscription::new("orders").group("workers").prefetch(4).waiting(1);
+/// let fail = async |_: Received| Err::<(), _>(HandlerError::retry("busy"));
+/// let consumer = broker.consume(workers, fail).ordered_by_key().dead_letter("orders.dead");
+/// let consumer = consumer.retry(Retry::fixed(5, Duration::from_secs(60)));
+/// let shutdown = tokio::time::sleep(Duration::from_millis(100));
+/// let report = consumer.when_crowded(Crowded::Reject).run_until(shutdown).await?;
+/// assert!(report.rejected > 0); // before its second attempt
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Crowded {
+    /// The message waits, too. Once the whole prefetch waits, the consumer takes no others until
+    /// one of them is done: nothing is given up because a system behind all handlers is down.
+    #[default]
+    Wait,
+    /// The message is rejected, with fewer attempts than the policy grants: one failing part does
+    /// not hold up the rest.
+    Reject,
+}
+
 /// The settings of a consumer; its builder sets them, and running checks them.
 #[derive(Debug)]
 pub(in crate::runtime) struct Settings {
@@ -59,6 +96,7 @@ pub(in crate::runtime) struct Settings {
     pub(in crate::runtime) retry: Retry,
     pub(in crate::runtime) drain: Duration,
     pub(in crate::runtime) unburied: Unburied,
+    pub(in crate::runtime) crowded: Crowded,
 }
 
 impl Default for Settings {
@@ -70,6 +108,7 @@ impl Default for Settings {
             retry: Retry::default(),
             drain: DEFAULT_DRAIN_TIME,
             unburied: Unburied::default(),
+            crowded: Crowded::default(),
         }
     }
 }
@@ -96,6 +135,14 @@ impl Settings {
             Some(chosen) => subscription.prefetch(chosen.max(self.size)),
             None => subscription.prefetch(self.prefetch(capabilities)),
         })
+    }
+
+    /// Returns the verdict on a failed attempt at the message of the delivery.
+    pub(in crate::runtime) fn verdict(&self, error: &HandlerError, delivery: &Delivery) -> Verdict {
+        match self.retry.verdict(error, delivery.message().attempt()) {
+            Verdict::Retry(_) if self.crowded == Crowded::Reject && delivery.is_crowded() => Verdict::Reject,
+            verdict => verdict,
+        }
     }
 
     /// Returns the default of the prefetch.

@@ -37,7 +37,8 @@ use crate::error::Result;
 pub struct Subscribed<H, M = InTask> {
     pub(super) deliveries: Deliveries,
     pub(super) job: Work<H>,
-    pub(super) window: usize,
+    /// Maximum number of messages that wait behind others of their key.
+    pub(super) most_waiting: usize,
     pub(super) mode: PhantomData<M>,
 }
 
@@ -57,10 +58,10 @@ impl<H, M: HandlerMode<H>> Subscribed<H, M> {
     /// [discard](super::Unburied::Discard) such messages. The message is kept, and the error names
     /// the report of what was done.
     pub async fn run_until(self, shutdown: impl Future) -> Result<Report> {
-        let Self { deliveries, job, window, mode: _ } = self;
+        let Self { deliveries, job, most_waiting, mode: _ } = self;
         let (concurrency, drain) = (job.settings.size, job.settings.drain);
         let (in_order, unburied) = (job.settings.ordered, job.settings.unburied);
-        let lanes = Lanes::new(in_order, window);
+        let lanes = Lanes::new(in_order, most_waiting);
         let job = Arc::new(job);
         let start = |delivery| M::start(&job, delivery);
         let conclude = |fate| conclude(fate, in_order, unburied);

@@ -93,8 +93,7 @@ where
         Ok(false) => return Fate::Skipped(delivery),
         Err(panicked) => delivery.attempt(|_| ready(Err::<(), _>(panicked)), None).await,
     };
-    let number = delivery.message().attempt();
-    let verdict = attempt.error.as_ref().map(|error| job.settings.retry.verdict(error, number));
+    let verdict = attempt.error.as_ref().map(|error| job.settings.verdict(error, &delivery));
     Fate::Tried(delivery, attempt, verdict)
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use opentelemetry::global;
-use opentelemetry::metrics::{Counter, Histogram, Meter};
+use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 use parking_lot::RwLock;
 
 pub(crate) use attributes::{MetricAttributes, with};
@@ -32,6 +32,7 @@ pub(crate) struct Instruments {
     pub(crate) skewed: Counter<u64>,
     pub(crate) rejected: Counter<u64>,
     pub(crate) discarded: Counter<u64>,
+    pub(crate) waiting: UpDownCounter<i64>,
 }
 
 impl Instruments {
@@ -54,6 +55,10 @@ impl Instruments {
             skewed: counter(metric::QUEUE_SKEWED),
             rejected: counter(metric::CONTEXT_REJECTED),
             discarded: counter(metric::DISCARDED),
+            waiting: {
+                let metric::Metric { name, unit, description, .. } = metric::WAITING;
+                meter.i64_up_down_counter(name).with_unit(unit).with_description(description).build()
+            },
         }
     }
 }

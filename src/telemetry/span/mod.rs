@@ -16,7 +16,7 @@ use crate::names::attribute;
 pub(crate) use process::ProcessSpan;
 pub(crate) use send::{SendSpan, SentCount};
 pub(crate) use settle::SettleSpan;
-pub(crate) use subscription::SubscriptionTelemetry;
+pub(crate) use subscription::{SubscriptionTelemetry, WaitingGauge, WaitingReason};
 pub(crate) use template::SpanTemplate;
 
 /// Maximum number of links per span; OpenTelemetry's SDK silently drops the rest.

@@ -1,6 +1,6 @@
 //! The telemetry of one subscription: its span templates and its counts.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use opentelemetry::KeyValue;
 
@@ -22,6 +22,46 @@ pub(crate) struct SubscriptionTelemetry {
     pub(super) settle: SettleTemplates,
     topic: Topic,
     rejections: Rejections,
+    /// The attributes of the measurements of what waits, by reason.
+    waiting: OnceLock<[Arc<[KeyValue]>; 2]>,
+}
+
+/// The reason why a message waits in this process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum WaitingReason {
+    /// For its next attempt.
+    Retry,
+    /// Behind an earlier message of its key.
+    Lane,
+}
+
+/// The number of messages of one consumer that wait for one reason. It is zero once this is
+/// dropped.
+#[derive(Debug)]
+pub(crate) struct WaitingGauge {
+    telemetry: Arc<SubscriptionTelemetry>,
+    reason: WaitingReason,
+    /// The number that was measured last.
+    told: usize,
+}
+
+impl WaitingGauge {
+    pub(crate) fn new(telemetry: &Arc<SubscriptionTelemetry>, reason: WaitingReason) -> Self {
+        Self { telemetry: Arc::clone(telemetry), reason, told: 0 }
+    }
+
+    /// Measures the number if it has changed.
+    pub(crate) fn tell(&mut self, now: usize) {
+        if now != self.told && self.telemetry.wait(self.reason, now as i64 - self.told as i64) {
+            self.told = now;
+        }
+    }
+}
+
+impl Drop for WaitingGauge {
+    fn drop(&mut self) {
+        self.tell(0);
+    }
 }
 
 impl SubscriptionTelemetry {
@@ -40,6 +80,7 @@ impl SubscriptionTelemetry {
             settle: SettleTemplates::new(template),
             topic: topic.clone(),
             rejections: Rejections::default(),
+            waiting: OnceLock::new(),
             telemetry,
         }
     }
@@ -58,6 +99,22 @@ impl SubscriptionTelemetry {
                 [KeyValue::new(attribute::CONTEXT_HEADER, header), KeyValue::new(attribute::CONTEXT_REASON, reason)];
             instruments.rejected.add(count as u64, &with(&self.process.counted.at(None), kind));
         }
+    }
+
+    /// Measures by how many the number of messages that wait has changed. Returns `false` if
+    /// nothing is measured.
+    fn wait(&self, reason: WaitingReason, change: i64) -> bool {
+        let Some(instruments) = self.telemetry.metrics.instruments() else { return false };
+        let [retry, lane] = self.waiting.get_or_init(|| {
+            let base = self.process.counted.at(None);
+            ["retry", "lane"].map(|reason| with(&base, [KeyValue::new(attribute::WAITING_REASON, reason)]))
+        });
+        let attributes = match reason {
+            WaitingReason::Retry => retry,
+            WaitingReason::Lane => lane,
+        };
+        instruments.waiting.add(change, attributes);
+        true
     }
 
     /// Counts a message that was rejected and is kept nowhere.

@@ -59,10 +59,12 @@ impl Mortal {
 
     /// Opens a connection that lasts for this life at most.
     pub(super) fn open(&self) -> Result<(u64, Arc<Memory>)> {
+        // Locked before the look at the life: a kill closes every connection that was opened in it.
+        let mut open = self.open.lock();
         let life = *self.life.borrow();
         let life = life.ok_or_else(|| Error::new(ErrorKind::Unavailable, "the broker is away"))?;
         let memory = Arc::new(Memory::connect(&self.url.parse()?)?);
-        self.open.lock().push(Arc::downgrade(&memory));
+        open.push(Arc::downgrade(&memory));
         Ok((life, memory))
     }
 }

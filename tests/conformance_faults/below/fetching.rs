@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -159,6 +159,7 @@ impl Fetching {
             message,
             shared,
             room: Arc::clone(&self.room),
+            is_aside: AtomicBool::new(false),
         });
         self.room.fetch_sub(1, Ordering::Relaxed);
         inbound.handle = handle;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use traced_broker::ErrorKind;
@@ -19,6 +19,7 @@ pub(super) struct Handle {
     pub(super) message: Message,
     pub(super) shared: Shared,
     pub(super) room: Arc<AtomicUsize>,
+    pub(super) is_aside: AtomicBool,
 }
 
 impl fmt::Debug for Handle {
@@ -89,6 +90,15 @@ impl DeliveryHandle for Handle {
         settled
     }
 
+    fn set_aside(&self) -> bool {
+        if self.fault() == DriverFault::SetsAsideInWordsOnly {
+            return true;
+        }
+        self.is_aside.store(true, Ordering::Relaxed);
+        self.room.fetch_add(1, Ordering::Relaxed);
+        self.shared.lock().as_ref().is_some_and(|handle| handle.set_aside())
+    }
+
     fn attributes(&self, visit: &mut dyn FnMut(&'static str, AttributeValue)) {
         self.shared.lock().iter().for_each(|handle| handle.attributes(visit));
     }
@@ -99,7 +109,9 @@ impl Drop for Handle {
         if self.broker.is_none() {
             return;
         }
-        self.room.fetch_add(1, Ordering::Relaxed);
+        if !self.is_aside.load(Ordering::Relaxed) {
+            self.room.fetch_add(1, Ordering::Relaxed);
+        }
         let handle = self.shared.lock().take();
         if let (Some(handle), DriverFault::AcknowledgesWhatIsDropped) = (handle, self.fault()) {
             drop(handle.settle(Disposition::Ack));

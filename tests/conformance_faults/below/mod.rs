@@ -48,6 +48,8 @@ pub(crate) enum DriverFault {
     KeepsWhatItFetchedWhenStopped,
     /// Every delivery is said to be the first one.
     CountsOneDelivery,
+    /// A delivery that is set aside keeps its place.
+    SetsAsideInWordsOnly,
     /// No tenure ends.
     TenuresNeverEnd,
 }
@@ -82,7 +84,10 @@ faults! {
     ];
     readers_begin_anew: ReadersBeginAnew => ["driver::continues_a_reader_after_a_kill"];
     lost_settlements_are_ok: LostSettlementsAreOk => ["driver::says_that_a_settlement_was_lost"];
-    forgets_delays: ForgetsDelays => ["driver::keeps_the_delay_of_a_retry_over_a_kill"];
+    forgets_delays: ForgetsDelays => [
+        "driver::keeps_the_delay_of_a_retry_over_a_kill",
+        "runtime::good_messages_pass_many_that_fail"
+    ];
     waits_for_the_broker: WaitsForTheBroker => ["driver::answers_while_the_broker_is_away"];
     ignores_retries_of_readers: IgnoresRetriesOfReaders => ["driver::retries_for_a_reader"];
     redelivers_the_newest_first: RedeliversTheNewestFirst => ["driver::brings_back_the_oldest_first"];
@@ -93,6 +98,12 @@ faults! {
         "driver::gives_back_what_it_fetched_when_stopped"
     ];
     counts_one_delivery: CountsOneDelivery => ["driver::counts_hand_outs"];
+    sets_aside_in_words_only: SetsAsideInWordsOnly => [
+        "driver::frees_the_place_of_what_is_set_aside",
+        "runtime::good_keys_pass_a_key_that_fails",
+        "runtime::good_keys_pass_a_slow_key",
+        "runtime::good_keys_pass_many_keys_that_fail"
+    ];
     tenures_never_end: TenuresNeverEnd => [
         "driver::ends_tenures_when_closed",
         "driver::ends_tenures_when_the_group_is_moved",

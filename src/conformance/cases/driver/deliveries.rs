@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Member, payload, settle};
 use crate::broker::TracedBroker;
-use crate::conformance::case_context::CaseContext;
+use crate::conformance::case_context::{CaseContext, numbers};
 use crate::conformance::failure::{Checked, Failure, check, check_eq};
 use crate::driver::capability::Redelivery;
 use crate::driver::{Disposition, Tenure};
@@ -20,6 +20,8 @@ crate::conformance::case::cases! { Driver:
         "Dropping a handle settles nothing: the message is redelivered, at the latest when the connection is closed.";
     retries_for_a_reader [AtLeastOnce]
         "A retry that a reader without a group asks for brings the message back, with one more attempt.";
+    frees_the_place_of_what_is_set_aside [AtLeastOnce, SetsAside]
+        "A delivery that is set aside takes up no place of the prefetch, once and for all, and is settled like others.";
     ends_tenures_when_closed [AtLeastOnce]
         "Closing ends the tenure of all that is out, and settling it fails afterwards.";
 }
@@ -92,6 +94,27 @@ async fn keeps_a_retry_for_a_reader(case: &CaseContext) -> Checked {
     let delivery = case.next(&mut reader).await?;
     check_eq!(delivery.message().attempt(), 2, "the attempt");
     Ok(delivery.ack().await?)
+}
+
+async fn frees_the_place_of_what_is_set_aside(case: &CaseContext) -> Checked {
+    let mut member = Member::connect(case, &case.group("g").prefetch(4)).await?;
+    member.publish(numbers(10)).await?;
+    let waiting = member.take(4).await?;
+    member.gets_nothing("no more than the prefetch is handed out").await?;
+    let aside = waiting.iter().filter(|inbound| inbound.handle.set_aside()).count();
+    check_eq!(aside, 4, "the deliveries that are set aside");
+    let instead = member.take(aside).await.map_err(|failure| failure.during("what is set aside frees its place"))?;
+    member.gets_nothing("those that came instead take up the prefetch").await?;
+    for inbound in waiting {
+        settle(inbound.handle, Disposition::Ack, member.patience).await??;
+    }
+    member.gets_nothing("settling what was set aside frees no other place").await?;
+    for inbound in instead {
+        settle(inbound.handle, Disposition::Ack, member.patience).await??;
+    }
+    let rest = numbers(10).split_off(4 + aside);
+    member.drain(&rest, "the rest is handed out").await?;
+    member.gets_nothing("what was acknowledged is not redelivered").await
 }
 
 async fn ends_tenures_when_closed(case: &CaseContext) -> Checked {

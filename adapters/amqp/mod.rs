@@ -308,6 +308,7 @@ use consume::stream::Deliveries;
 use consume::{Plan, Settlers, destination};
 use error::During;
 use publish::Publisher;
+use topology::bindings::DeadLetterTopics;
 
 /// The name of the system in spans, and of the native form of its messages.
 const SYSTEM: &str = "rabbitmq";
@@ -334,6 +335,7 @@ pub struct Amqp {
     /// The connection that consumes, opened by the first subscription.
     consuming: OnceCell<Arc<Link>>,
     settlers: Arc<Settlers>,
+    dead_letters: DeadLetterTopics,
     closed: CancellationToken,
     life: Arc<DropGuard>,
     engine: Arc<Engine>,
@@ -381,6 +383,7 @@ impl Amqp {
             publisher,
             consuming: OnceCell::new(),
             settlers: Arc::default(),
+            dead_letters: DeadLetterTopics::default(),
             closed,
             life,
             settings,
@@ -424,7 +427,8 @@ impl Driver for Amqp {
     async fn declare(&self, topic: &Topic) -> Result<Destination> {
         let live = self.publishing.within(self.settings.connect_timeout).await?;
         let channel = live.channel(During::Declare).await?;
-        topology::declare_topic(&live, &channel, topic, self.settings.topology).await?;
+        self.dead_letters.declare(&live, &channel, topic, self.settings.topology).await?;
+        self.publisher.declared(topic);
         Ok(Destination::new())
     }
 
@@ -451,6 +455,7 @@ impl Driver for Amqp {
             intake: CurrentIntake::default(),
             _life: Arc::clone(&self.life),
         });
+        self.dead_letters.add(subscription);
         let reading = plan.start(live).await?;
         let stopped = Arc::clone(&plan);
         let source = Source::new(destination(subscription), Deliveries::new(plan, reading));

@@ -85,6 +85,16 @@ pub trait Harness: Send + Sync + 'static {
         Ok(0)
     }
 
+    /// Deletes the topic at the broker with another client, with all of its messages, as an operator
+    /// does by mistake. Returns `false`, as by default, if the harness cannot.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be deleted; the case fails with it.
+    async fn delete_topic(&self, topic: &str) -> Result<bool> {
+        let _ = topic;
+        Ok(false)
+    }
+
     /// Builds the tracer provider of one case, which exports every span to `spans` as it ends. The
     /// default adds nothing else.
     ///

@@ -33,7 +33,7 @@ impl Need {
             Self::ReaderResumes => capabilities.reader_resumes,
             Self::SharedQueue => capabilities.order != Order::Partition,
             Self::SetsAside => capabilities.sets_aside,
-            Self::OtherProcess | Self::ForeignProducer | Self::CheckingConnection => true,
+            Self::OtherProcess | Self::ForeignProducer | Self::Deletion | Self::CheckingConnection => true,
         }
     }
 
@@ -56,6 +56,7 @@ impl Need {
             Self::SetsAside => "messages that wait in the process take up its prefetch",
             Self::OtherProcess => "the harness starts no other process",
             Self::ForeignProducer => "the harness has no foreign producer",
+            Self::Deletion => "the harness deletes no topic",
             Self::CheckingConnection => "the harness opens no connection that only checks topics",
         }
     }
@@ -98,7 +99,7 @@ impl Need {
             Self::ReaderResumes => check_reader_goes_on(case).await,
             Self::SharedQueue => check_one_member_for_a_key(case).await,
             Self::SetsAside => check_keeps_places(case).await,
-            Self::OtherProcess | Self::ForeignProducer | Self::CheckingConnection => Ok(()),
+            Self::OtherProcess | Self::ForeignProducer | Self::Deletion | Self::CheckingConnection => Ok(()),
         }
     }
 }

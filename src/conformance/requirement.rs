@@ -41,6 +41,8 @@ pub enum Need {
     OtherProcess,
     /// [`Harness::publish_foreign`](super::Harness::publish_foreign).
     ForeignProducer,
+    /// [`Harness::delete_topic`](super::Harness::delete_topic).
+    Deletion,
     /// [`Harness::connect_to_check`](super::Harness::connect_to_check).
     CheckingConnection,
 }

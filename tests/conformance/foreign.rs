@@ -1,4 +1,4 @@
-//! Foreign producers: the brokers' own clients, which know nothing of this library.
+//! The brokers' own clients, which know nothing of this library: foreign producers, and operators.
 
 use crate::support::Kind;
 
@@ -13,6 +13,46 @@ pub(crate) async fn publish(kind: Kind, url: &str, topic: &str) -> usize {
         Kind::Nats => nats(url, topic).await,
         #[cfg(feature = "redis")]
         Kind::Redis => redis(url, topic).await,
+        other => panic!("{other:?} is no broker of this build: {url} {topic}"),
+    }
+}
+
+/// Deletes what a topic is at the broker.
+pub(crate) async fn delete(kind: Kind, url: &str, topic: &str) {
+    match kind {
+        #[cfg(feature = "kafka")]
+        Kind::Kafka => {
+            use rdkafka::admin::{AdminClient, AdminOptions};
+            use rdkafka::client::DefaultClientContext;
+
+            let servers = url.trim_start_matches("kafka://").split('?').next().unwrap();
+            let mut configuration = rdkafka::ClientConfig::new();
+            let admin: AdminClient<DefaultClientContext> =
+                configuration.set("bootstrap.servers", servers).create().expect("a client");
+            admin.delete_topics(&[topic], &AdminOptions::new()).await.expect("deleted");
+        }
+        #[cfg(feature = "amqp")]
+        Kind::RabbitMq => {
+            use lapin::options::ExchangeDeleteOptions;
+            use lapin::{Connection, ConnectionProperties};
+
+            let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("a connection");
+            let channel = connection.create_channel().await.expect("a channel");
+            channel.exchange_delete(topic.into(), ExchangeDeleteOptions::default()).await.expect("deleted");
+            connection.close(200, "done".into()).await.expect("closed");
+        }
+        #[cfg(feature = "nats")]
+        Kind::Nats => {
+            let client = async_nats::connect(url.split('?').next().unwrap()).await.expect("a connection");
+            let context = async_nats::jetstream::new(client);
+            context.delete_stream(topic.replace('.', "~")).await.expect("deleted");
+        }
+        #[cfg(feature = "redis")]
+        Kind::Redis => {
+            let client = ::redis::Client::open(url).expect("an address");
+            let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+            let _: i64 = ::redis::cmd("DEL").arg(topic).query_async(&mut connection).await.expect("deleted");
+        }
         other => panic!("{other:?} is no broker of this build: {url} {topic}"),
     }
 }

@@ -88,6 +88,11 @@ impl Harness for OnServer {
         Ok(foreign::publish(self.kind, &self.url().await, topic).await)
     }
 
+    async fn delete_topic(&self, topic: &str) -> Result<bool> {
+        foreign::delete(self.kind, &self.url().await, topic).await;
+        Ok(true)
+    }
+
     async fn export(&self, spans: Vec<SpanData>) -> Result<Option<String>> {
         Ok(Some(collector::export(spans).await))
     }

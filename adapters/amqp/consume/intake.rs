@@ -10,14 +10,9 @@ use lapin::Consumer;
 use lapin::message::Delivery;
 use lapin::types::ShortString;
 use parking_lot::Mutex;
-use tokio::time::timeout;
 
-use super::retry::{Counted, RetryTarget};
+use super::retry::RetryTarget;
 use super::settle::Settler;
-
-/// Interval of looks at a channel. The client reports the end of a consumer only to a task that
-/// takes its messages, which may be busy.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// A message that was fetched, and the time at which it was seen first.
 pub(crate) struct Fetched {
@@ -56,26 +51,18 @@ struct State {
 }
 
 impl Intake {
-    /// Starts to look after the channel. `time_limit` is the server's for unsettled messages.
     pub(crate) fn start(
         consumer: Consumer,
         settler: Arc<Settler>,
         retry_target: Arc<RetryTarget>,
-        time_limit: Option<Duration>,
         queue: ShortString,
     ) -> Arc<Self> {
-        let state = Mutex::new(State::new(consumer));
-        let intake = Arc::new(Self { settler, retry_target, queue: queue.clone(), state });
-        let looks = Looks {
-            settler: Arc::downgrade(&intake.settler),
-            intake: Arc::downgrade(&intake),
-            retry_target: Arc::clone(&intake.retry_target),
-            time_limit,
-            queue: queue.to_string(),
-            has_warned: false,
-        };
-        intake.settler.live().engine.spawn(looks.keep());
-        intake
+        Arc::new(Self { settler, retry_target, queue, state: Mutex::new(State::new(consumer)) })
+    }
+
+    /// Returns the name of the queue.
+    pub(crate) fn queue(&self) -> &ShortString {
+        &self.queue
     }
 
     /// Returns the next message of this channel, or `None` when the channel has ended.
@@ -201,7 +188,7 @@ impl Intake {
 
     /// Notes the messages that have arrived, and returns to the broker those that have waited for
     /// longer than `patience`. Returns `false` if the consumer has ended.
-    fn look(self: &Arc<Self>, patience: Option<Duration>) -> bool {
+    pub(crate) fn look(self: &Arc<Self>, patience: Option<Duration>) -> bool {
         let mut late = Vec::new();
         let has_ended = {
             let mut state = self.state.lock();
@@ -306,58 +293,6 @@ impl State {
 impl Drop for Intake {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// The task that looks at a channel: it notices its end although no other task polls, and returns
-/// messages before the server ends the channel because of them.
-struct Looks {
-    settler: Weak<Settler>,
-    intake: Weak<Intake>,
-    retry_target: Arc<RetryTarget>,
-    time_limit: Option<Duration>,
-    queue: String,
-    has_warned: bool,
-}
-
-impl Looks {
-    async fn keep(mut self) {
-        while let Some(settler) = self.settler.upgrade() {
-            let is_live = !settler.is_over() && self.intake_goes_on();
-            if !is_live {
-                settler.abandon();
-                return;
-            }
-            self.watch_the_time(&settler);
-            let live = Arc::clone(settler.live());
-            drop(settler);
-            // An error means that the connection reported nothing.
-            let _ = timeout(LOOK, live.changed.notified()).await;
-        }
-    }
-
-    fn intake_goes_on(&self) -> bool {
-        let patience = self.time_limit.map(|limit| limit / 2);
-        self.intake.upgrade().is_none_or(|intake| intake.look(patience))
-    }
-
-    /// Warns of deliveries at half of their time, and gives them back before it is up.
-    fn watch_the_time(&mut self, settler: &Arc<Settler>) {
-        let Some(limit) = self.time_limit else { return };
-        let (queue, limit_s) = (&self.queue, limit.as_secs());
-        let held = settler.held_for(limit / 2);
-        if held > 0 && !self.has_warned {
-            tracing::warn!(queue, held, limit_s, "messages have been unsettled for half of the server's time limit");
-        }
-        self.has_warned = held > 0;
-        let (given_back, to_copy) = settler.give_back_held_for(limit / 10 * 9);
-        for (tag, original) in to_copy {
-            self.retry_target.put_back(settler, tag, Duration::ZERO, original, Counted::Failed);
-        }
-        if given_back > 0 {
-            let message = "messages were given back unsettled, before the server would end their channel";
-            tracing::warn!(queue, given_back, limit_s, message);
-        }
     }
 }
 

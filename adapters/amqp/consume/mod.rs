@@ -2,6 +2,7 @@
 
 pub(crate) mod delivery;
 pub(crate) mod intake;
+pub(crate) mod looks;
 pub(crate) mod retry;
 pub(crate) mod settle;
 pub(crate) mod stream;
@@ -22,7 +23,7 @@ use super::connection::engine::Engine;
 use super::connection::link::{Link, Pauses, closed};
 use super::error::During;
 use super::publish::Publisher;
-use super::topology::{PARKED, declare_group, declare_reader, declare_topic};
+use super::topology::bindings::Bindings;
 use crate::driver::{Destination, Topology};
 use crate::error::Result;
 use crate::message::Subscription;
@@ -65,26 +66,16 @@ pub(super) struct Plan {
 impl Plan {
     /// Declares exchange and queue, or only checks them, and starts to consume.
     pub(super) async fn start(&self, live: Arc<Live>) -> Result<Arc<Intake>> {
-        let topology = self.settings.topology;
-        let topic = self.subscription.topic();
         let prefetch = u16::try_from(self.subscription.prefetch_limit()).unwrap_or(u16::MAX);
         let channel = live.channel(During::Consume).await?;
-        declare_topic(&live, &channel, topic, topology).await?;
-        if let Some(dead) = self.subscription.dead_letter_topic() {
-            declare_topic(&live, &channel, dead, topology).await?;
-            if topology == Topology::Create {
-                declare_group(&live, &channel, dead, PARKED, topology).await?;
-            }
-        }
-        let queue = match self.subscription.group_name() {
-            Some(group) => declare_group(&live, &channel, topic, group, topology).await?,
-            None => declare_reader(&live, &channel, topic).await?,
-        };
+        let bindings = Bindings::of(&self.subscription, self.settings.topology);
+        let queue = bindings.declare(&live, &channel).await?;
         let retry_target = Arc::new(self.retry_target(&live, queue.clone()));
         let settler = Settler::start(live, channel, prefetch);
         let consumer = settler.consume(&queue, prefetch).await?;
         self.settlers.add(&settler);
-        let intake = Intake::start(consumer, settler, retry_target, self.time_limit(), queue);
+        let intake = Intake::start(consumer, settler, retry_target, queue);
+        looks::start(&intake, self.time_limit(), bindings);
         self.intake.is_now(&intake);
         Ok(intake)
     }

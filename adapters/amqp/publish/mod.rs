@@ -70,6 +70,11 @@ impl Publisher {
         Ok(publisher)
     }
 
+    /// Notes that a topic was declared.
+    pub(super) fn declared(&self, topic: &str) {
+        self.refusals.forget(topic);
+    }
+
     /// Enqueues a message, in call order.
     pub(super) fn publish(self: &Arc<Self>, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
         match message.deliver_at {

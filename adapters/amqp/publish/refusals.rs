@@ -35,6 +35,11 @@ impl Refusals {
         topics.insert(exchange.to_owned(), (now, kind));
     }
 
+    /// Forgets a topic whose exchange was declared.
+    pub(crate) fn forget(&self, topic: &str) {
+        self.0.lock().remove(topic);
+    }
+
     /// Checks that the topic was not refused within the last second.
     ///
     /// # Errors

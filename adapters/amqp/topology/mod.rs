@@ -1,5 +1,6 @@
 //! The exchanges and queues behind topics and groups.
 
+pub(crate) mod bindings;
 pub(crate) mod delay;
 pub(crate) mod names;
 pub(crate) mod waiting;

@@ -11,11 +11,12 @@ use tokio::time::sleep;
 
 use super::refusing::Refusing;
 use super::restart::killable;
-use crate::broker::{Traced, TracedBroker};
+use crate::broker::{Broker, Deliveries, Traced, TracedBroker};
 use crate::conformance::case_context::{CaseContext, numbers, refused, text};
 use crate::conformance::failure::{Checked, Failure, check, check_eq};
 use crate::conformance::journal::{Journal, up_to};
 use crate::conformance::measurements::total;
+use crate::conformance::requirement::Need;
 use crate::conformance::spans::attribute_text;
 use crate::conformance::watched::Watched;
 use crate::error::{Error, ErrorKind};
@@ -41,6 +42,8 @@ crate::conformance::case::cases! { Runtime:
         "Messages that several consumers took and never began are at their first attempt.";
     measures_the_queue_at_the_first_hand_out [AtLeastOnce]
         "The time in the queue is measured once for a message that is retried, and the wait in the process for every attempt.";
+    makes_again_what_is_deleted_in_use [AtLeastOnce]
+        "A topic and its dead-letter topic that are deleted in use are made again: publishers, the consumer and dead letters go on.";
     tells_what_was_handled_and_not_settled [AtLeastOnce]
         "A handler that succeeded is not reported as cancelled when the settlement outlasts the drain.";
 }
@@ -253,6 +256,63 @@ async fn measures_the_queue_at_the_first_hand_out(case: &CaseContext) -> Checked
     let waited = case.measurements.points(metric::WAIT_DURATION.name, of_system)?;
     check_eq!(total(&waited), 3, "how many waits in the process are measured");
     Ok(())
+}
+
+async fn makes_again_what_is_deleted_in_use(case: &CaseContext) -> Checked {
+    let dead_topic = case.topic("dead");
+    let (broker, publisher, journal) = (case.broker().await?, case.broker().await?, Journal::default());
+    let handler = async |message: Received| {
+        let payload = text(message.payload());
+        let is_bad = payload.starts_with("bad");
+        journal.write(payload);
+        if is_bad { Err(HandlerError::reject("bad")) } else { Ok(()) }
+    };
+    let mut dead = publisher.subscribe(case.group_on(&dead_topic, "desk")).await?;
+    let consumer = broker.consume(case.group("g"), handler).dead_letter(&dead_topic).subscribed().await?;
+    let mut done = Ok(());
+    let report = consumer.run_until(async { done = delete_in_use(case, &publisher, &journal, &mut dead).await });
+    let report = report.await?;
+    done?;
+    check!(case.lacked().is_some() || report.rejected >= 2, "letters are written before and after: {report}");
+    Ok(())
+}
+
+/// Deletes both topics under running consumers, and waits until messages and dead letters arrive
+/// again.
+async fn delete_in_use(case: &CaseContext, broker: &Broker, journal: &Journal, dead: &mut Deliveries) -> Checked {
+    publish(case, broker, &["before", "bad before"]).await?;
+    journal.has(case, 2).await;
+    check_eq!(case.drain(dead, 1).await?, ["bad before"], "the dead letter before");
+    for topic in [case.topic.clone(), case.topic("dead")] {
+        if !case.harness.delete_topic(&topic).await? {
+            return case.lacks(Need::Deletion);
+        }
+    }
+    // Some may be confirmed and gone with what is being deleted.
+    let publishing = |payload: &'static str| async move {
+        loop {
+            let _ = broker.publish(&case.topic, Message::new(payload)).await;
+            sleep(case.harness.quiet() / 4).await;
+        }
+    };
+    let handled = journal.reaches(case, |lines| lines.iter().any(|line| line == "after"));
+    tokio::select! {
+        () = handled => {}
+        () = publishing("after") => {}
+    }
+    check!(journal.set().contains("after"), "a message that is published afterwards is handled");
+    let buried = async {
+        loop {
+            // A letter that was settled before the deletion may be there again.
+            if case.drain(dead, 1).await? == ["bad after"] {
+                return Checked::Ok(());
+            }
+        }
+    };
+    tokio::select! {
+        buried = buried => buried.map_err(|failure| failure.during("a dead letter that is written afterwards")),
+        () = publishing("bad after") => Ok(()),
+    }
 }
 
 async fn tells_what_was_handled_and_not_settled(case: &CaseContext) -> Checked {

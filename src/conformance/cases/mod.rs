@@ -4,6 +4,7 @@ mod copies;
 mod crowds;
 mod delays;
 mod delivery;
+mod deploys;
 mod driver;
 mod failures;
 mod forms;
@@ -44,12 +45,14 @@ pub fn cases() -> &'static [Case] {
             runtime::CASES,
             failures::CASES,
             crowds::CASES,
+            deploys::CASES,
             patterns::CASES,
             copies::CASES,
             &driver::cases(),
             &traces::cases(),
             restart::CASES,
             failures::killed::CASES,
+            deploys::killed::CASES,
             &driver::killing_cases(),
             traces::killed::CASES,
             // Last, because they run alone.

@@ -7,6 +7,8 @@
 //! Each publish is polled once and dropped. Linux only. Exit status: 0 if the process has grown by
 //! at most 16 MiB, 1 if by more.
 
+#![expect(clippy::print_stdout, reason = "the output of the program")]
+
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 

@@ -8,6 +8,8 @@
 //! Publishes `--bad` messages that always fail among `--good` others, and consumes with the default
 //! settings until all good ones are handled. Exit status: 0 if they are, 1 if not in time.
 
+#![expect(clippy::print_stdout, reason = "the output of the program")]
+
 use std::collections::HashSet;
 use std::process::ExitCode;
 use std::sync::Mutex;

@@ -85,8 +85,8 @@ pub trait Harness: Send + Sync + 'static {
         Ok(0)
     }
 
-    /// Deletes the topic at the broker with another client, with all of its messages, as an operator
-    /// does by mistake. Returns `false`, as by default, if the harness cannot.
+    /// Deletes the topic at the broker with another client, with all of its messages, as an
+    /// operator does by mistake. Returns `false`, as by default, if the harness cannot.
     ///
     /// # Errors
     /// Returns an error if it cannot be deleted; the case fails with it.

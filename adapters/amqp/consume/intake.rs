@@ -122,7 +122,7 @@ impl Intake {
 
     /// Replaces the consumer if it is worth it.
     fn replace(self: &Arc<Self>, state: &mut State) {
-        if let Some(last) = state.to_replace(self.settler.prefetch()) {
+        if let Some(last) = state.take_replaced(self.settler.prefetch()) {
             let intake = Arc::clone(self);
             self.settler.live().engine.spawn(async move {
                 let mut last = Some(last);
@@ -173,7 +173,7 @@ impl Intake {
                 }
             }
             let waker = state.waker.take();
-            (waker, late, state.to_replace(self.settler.prefetch()))
+            (waker, late, state.take_replaced(self.settler.prefetch()))
         };
         waker.into_iter().for_each(Waker::wake);
         if let Some(mut late) = late {
@@ -248,9 +248,9 @@ impl State {
     }
 
     /// Takes out the consumer if its replacement gets enough places.
-    fn to_replace(&mut self, prefetch: u16) -> Option<Consumer> {
-        let is_enough = self.aside >= usize::from(prefetch / 4).max(1);
-        if !is_enough && !(self.comes_none && self.aside > 0) {
+    fn take_replaced(&mut self, prefetch: u16) -> Option<Consumer> {
+        let enough = if self.comes_none { 1 } else { usize::from(prefetch / 4).max(1) };
+        if self.aside < enough {
             return None;
         }
         let last = self.consumer.take()?;

@@ -26,7 +26,7 @@ crate::conformance::case::cases! { Runtime:
 /// Time that a handler takes: shorter than the patience of any broker with a member that leaves.
 const HANDLER: Duration = Duration::from_millis(100);
 
-/// How often each message was handled, all members together.
+/// The number of times that each message was handled, all members together.
 type Times = Arc<Mutex<BTreeMap<String, u32>>>;
 
 /// A running member of the group.
@@ -154,7 +154,7 @@ pub(super) mod killed {
                 Ok::<_, HandlerError>(())
             };
             let consumer = broker.consume(case.group("g").prefetch(MESSAGES), handler).subscribed().await?;
-            // While the broker is away, members handle what they have fetched; in the end, all of it.
+            // While the broker is away, members handle what they have fetched: in the end, all.
             let more = async || {
                 let mut handled = handled.clone();
                 let goal = *handled.borrow() + 1;

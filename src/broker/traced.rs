@@ -101,6 +101,9 @@ impl<D: Driver> Traced<D> {
 
     /// Sends [measurements](crate::names::metric) to this provider instead of the global one.
     ///
+    /// Needed for a global provider whose type has no size: OpenTelemetry's placeholder has none
+    /// either, so that such a provider counts as missing.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
     /// use opentelemetry_sdk::metrics::{InMemoryMetricExporter, SdkMeterProvider};

@@ -257,6 +257,29 @@ async fn what_waits_survives_the_death_of_the_server() {
     eprintln!("{early} as if nothing had happened, {again} again");
 }
 
+/// In an alarm the server reads nothing from connections that publish, and says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publish_ends_in_time_in_an_alarm_and_so_does_closing() {
+    let share = vec![("RABBITMQ_MEMORY_SHARE", "0.000001".to_owned())];
+    let start = move || Server::start_at(Kind::RabbitMq, Server::free_port(Kind::RabbitMq), share);
+    let server = spawn_blocking(start).await.unwrap();
+    let broker = Traced::new(connect_to(&format!("{}?delivery_timeout=2000", server.url())).await.unwrap());
+    let topic = Topic::new("alarm").unwrap();
+    let workers = broker.subscribe(group(&topic, "g")).await.unwrap();
+    let begun = Instant::now();
+    let publishes = (0..6).map(|number| broker.publish(&topic, Message::new(number.to_string())));
+    let results = timeout(RECOVERY, join_all(publishes)).await.expect("all end");
+    assert!(begun.elapsed() >= Duration::from_secs(2), "not in an alarm: {results:?}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    for error in results.into_iter().map(|result| result.unwrap_err()) {
+        assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Timeout, PublishOutcome::Unknown), "{error}");
+    }
+    drop(workers);
+    let begun = Instant::now();
+    let _ = broker.close().await;
+    assert!(begun.elapsed() < Duration::from_secs(11), "{:?}", begun.elapsed());
+}
+
 /// A publish ends in time although the connection stays up, and closing too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_publish_that_is_not_confirmed_ends_in_time_and_so_does_closing() {

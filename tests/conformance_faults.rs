@@ -113,7 +113,11 @@ faults! {
     panics_at_a_nul: PanicsAtANul => ["hostile::carries_odd_headers_or_refuses_them"];
     adds_a_header: AddsAHeader => ["lifecycle::drives_and_closes_below_the_telemetry"];
     mixes_topics_that_begin_alike: MixesTopicsThatBeginAlike => ["delivery::keeps_topics_apart"];
-    copies_to_members_of_other_connections: CopiesToOtherConnections => ["delivery::shares_within_a_group_and_copies_to_each_group"];
+    copies_to_members_of_other_connections: CopiesToOtherConnections => [
+        "delivery::shares_within_a_group_and_copies_to_each_group",
+        "runtime::good_keys_pass_a_slow_key",
+        "runtime::handles_nothing_twice_when_members_come_and_go"
+    ];
     begins_readers_at_the_earliest: BeginsReadersAtTheEarliest => [
         "delivery::starts_an_ephemeral_reader_at_the_latest",
         "stress::serves_fifty_subscribers_at_once"
@@ -130,7 +134,10 @@ faults! {
         "settlement::counts_attempts_until_acknowledged",
         "trace::b28_errors_and_panics_are_on_the_span"
     ];
-    hands_out_one_too_many: HandsOutOneTooMany => ["settlement::bounds_what_is_unsettled"];
+    hands_out_one_too_many: HandsOutOneTooMany => [
+        "driver::frees_the_place_of_what_is_set_aside",
+        "settlement::bounds_what_is_unsettled"
+    ];
     retries_too_early: RetriesTooEarly => ["runtime::waits_between_attempts", "settlement::delays_a_retry"];
     brings_back_what_was_discarded: BringsBackWhatWasDiscarded => [
         "settlement::discards_without_a_dead_letter_topic",

@@ -83,6 +83,12 @@ impl MemorySource {
         }
     }
 
+    /// Takes the next message of the topic.
+    fn take(&self, cx: &Context<'_>) -> Next {
+        let is_closed = || self.connection.is_closed();
+        self.topic.next(self.group, self.connection.id(), is_closed, self.member.id, cx)
+    }
+
     /// Returns `true` if `due` has passed; otherwise the task is woken at that time.
     fn poll_due(&mut self, due: Instant, cx: &mut Context<'_>) -> bool {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
@@ -107,7 +113,7 @@ impl Stream for MemorySource {
             }
         }
         loop {
-            match self.topic.next(self.group, self.connection.id(), self.member.id, cx) {
+            match self.take(cx) {
                 Next::Message(stored, handed) => return Poll::Ready(Some(Ok(self.inbound(&stored, handed)))),
                 Next::Wait(Some(due)) if self.poll_due(due, cx) => self.timer = None,
                 Next::Wait(_) => return Poll::Pending,
@@ -174,5 +180,27 @@ impl Drop for MemoryHandle {
         if !*self.is_aside.get_mut() {
             self.member.release();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Memory;
+    use super::*;
+    use crate::driver::{DriverExt, Outbound};
+    use crate::message::Topic;
+
+    #[tokio::test]
+    async fn nothing_is_taken_once_the_connection_has_given_back_what_it_had() {
+        let memory = Memory::new();
+        let orders = Topic::new("orders").unwrap();
+        memory.enqueue(&orders, Outbound::new("shoes")).await.unwrap();
+        let (connection, topic) = (Arc::clone(&memory.connection), memory.connection.hub().topic("orders"));
+        let subscription = Subscription::new("orders").group("workers");
+        let source = MemorySource::open(Arc::clone(&connection), topic, &subscription);
+        connection.close();
+        // As on another thread, past the look at the connection's end.
+        let next = source.take(&Context::from_waker(std::task::Waker::noop()));
+        assert!(matches!(next, Next::Wait(None)), "a message that no end of the connection brings back");
     }
 }

@@ -160,8 +160,19 @@ impl TopicLog {
     }
 
     /// Returns the next message for a member of the group; `cx` is woken when there may be one.
-    pub(super) fn next(&self, group: u64, connection: u64, member: u64, cx: &Context<'_>) -> Next {
+    pub(super) fn next(
+        &self,
+        group: u64,
+        connection: u64,
+        is_closed: impl Fn() -> bool,
+        member: u64,
+        cx: &Context<'_>,
+    ) -> Next {
         self.look(|state, _| {
+            // Looked at under the lock: what is taken after `release` would never come back.
+            if is_closed() {
+                return Next::Wait(None);
+            }
             let end = state.end();
             let delayed = state.delayed.next_due();
             let Some(reading) = state.groups.get_mut(&group) else {

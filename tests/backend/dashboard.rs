@@ -82,6 +82,7 @@ fn names_of_ours() -> Vec<String> {
     let names_of = |metric: &Value| {
         let name = metric["name"].as_str().unwrap().replace('.', "_");
         match (metric["instrument"].as_str().unwrap(), metric["unit"].as_str().unwrap()) {
+            ("updowncounter", _) => vec![name],
             ("counter", _) => vec![format!("{name}_total")],
             ("histogram", "s") => ["bucket", "sum", "count"].map(|part| format!("{name}_seconds_{part}")).to_vec(),
             other => panic!("{name}: nobody said what becomes of {other:?}"),

@@ -204,7 +204,8 @@ impl Subscription {
         self
     }
 
-    /// Sets the maximum number of unsettled deliveries, 1 to 65535. It bounds every buffer of the
+    /// Sets the maximum number of unsettled deliveries, 1 to 65535, except those that
+    /// [wait](Self::waiting) beyond half of it. Together they bound every buffer of the
     /// subscription.
     ///
     /// What one consumer has fetched ahead, the others of its group cannot work on. Therefore the

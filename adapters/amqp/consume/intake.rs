@@ -51,7 +51,7 @@ struct State {
 }
 
 impl Intake {
-    pub(crate) fn start(
+    pub(crate) fn new(
         consumer: Consumer,
         settler: Arc<Settler>,
         retry_target: Arc<RetryTarget>,

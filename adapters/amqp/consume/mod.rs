@@ -74,7 +74,7 @@ impl Plan {
         let settler = Settler::start(live, channel, prefetch);
         let consumer = settler.consume(&queue, prefetch).await?;
         self.settlers.add(&settler);
-        let intake = Intake::start(consumer, settler, retry_target, queue);
+        let intake = Intake::new(consumer, settler, retry_target, queue);
         looks::start(&intake, self.time_limit(), bindings);
         self.intake.is_now(&intake);
         Ok(intake)

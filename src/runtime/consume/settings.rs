@@ -82,7 +82,7 @@ pub enum Crowded {
     #[default]
     Wait,
     /// The message is rejected, with fewer attempts than the policy grants: one failing part does
-    /// not hold up the rest.
+    /// not hold up the rest. Without a dead-letter topic, it is discarded.
     Reject,
 }
 

@@ -3,6 +3,9 @@
 
 #[cfg(feature = "amqp")]
 pub mod amqp;
+#[cfg(test)]
+#[path = "../tests/fuzz/corpus.rs"]
+pub mod corpus;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod memory;

@@ -16,6 +16,7 @@ pub mod names;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 mod runtime;
+mod sync;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

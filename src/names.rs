@@ -208,6 +208,8 @@ pub mod attribute {
     /// The kind of error: [`ErrorKind::as_str`](crate::ErrorKind::as_str), `handler_error`,
     /// `job_error`, `panic` or `cancelled`.
     pub const ERROR_TYPE: &str = "error.type";
+    /// The id of the cluster on Kafka, which stays when the addresses of its servers change.
+    pub const KAFKA_CLUSTER_ID: &str = "messaging.kafka.cluster.id";
     /// The key of a message on Kafka.
     pub const KAFKA_MESSAGE_KEY: &str = "messaging.kafka.message.key";
     /// The offset of a message on Kafka.
@@ -292,6 +294,24 @@ pub mod attribute {
     pub const REFERENCE_AGE: &str = "job.reference.age";
     /// The [note](crate::TraceReference::note) of a reference. On the links of job spans.
     pub const REFERENCE_NOTE: &str = "job.reference.note";
+}
+
+/// Events, written as logs through the crate `tracing`.
+///
+/// ```
+/// use traced_broker::names::event;
+/// use tracing_subscriber::EnvFilter;
+///
+/// // All logs of the library but the failures of handlers.
+/// let filter = EnvFilter::new(format!("info,{}=off", event::TARGET));
+/// # drop(filter);
+/// ```
+pub mod event {
+    /// The target of events, by which they can be filtered apart from the library's other logs.
+    pub const TARGET: &str = "traced_broker::exception";
+    /// The failure of a handler, with `exception.type` and `exception.message`, at level error
+    /// (semantic conventions, "Messaging process exception").
+    pub const PROCESS_EXCEPTION: &str = "messaging.process.exception";
 }
 
 /// Metrics.

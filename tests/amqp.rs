@@ -27,16 +27,18 @@ mod losing;
 mod publishing;
 #[path = "amqp/retrying.rs"]
 mod retrying;
+#[path = "amqp/trials.rs"]
+mod trials;
 #[path = "amqp/wire.rs"]
 mod wire;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn is_described_in_the_readme() {
-    support::readme::check_column(support::shared(support::Kind::RabbitMq)).await;
+    support::readme::check_column(support::shared(support::Kind::RabbitMq.of_generation())).await;
 }
 
 /// The example runs with only the URL changed.
 #[test]
 fn runs_the_order_system() {
-    support::orders::check_orders_on(support::shared(support::Kind::RabbitMq));
+    support::orders::check_orders_on(support::shared(support::Kind::RabbitMq.of_generation()));
 }

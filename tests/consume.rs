@@ -9,8 +9,12 @@ mod bridged_traces;
 mod bridging;
 #[path = "consume/drain.rs"]
 mod drain;
+#[path = "consume/exceptions.rs"]
+mod exceptions;
 #[path = "consume/lanes.rs"]
 mod lanes;
+#[path = "consume/late.rs"]
+mod late;
 #[path = "consume/payloads.rs"]
 mod payloads;
 #[path = "consume/redriving.rs"]
@@ -21,5 +25,7 @@ mod requests;
 mod retries;
 #[path = "consume/shop.rs"]
 mod shop;
+#[path = "consume/trials.rs"]
+mod trials;
 #[path = "consume/work.rs"]
 mod work;

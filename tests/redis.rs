@@ -32,11 +32,11 @@ mod stop;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn is_described_in_the_readme() {
-    support::readme::check_column(support::shared(support::Kind::Redis)).await;
+    support::readme::check_column(support::shared(support::Kind::Redis.of_generation())).await;
 }
 
 /// The example runs with only the URL changed.
 #[test]
 fn runs_the_order_system() {
-    support::orders::check_orders_on(support::shared(support::Kind::Redis));
+    support::orders::check_orders_on(support::shared(support::Kind::Redis.of_generation()));
 }

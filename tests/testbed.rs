@@ -4,12 +4,12 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Kind, Server, shared};
+use support::{Cluster, Disk, Kind, Server, shared};
 
 #[test]
 fn kafka_lives_and_dies() {
@@ -32,8 +32,85 @@ fn redis_lives_and_dies() {
 }
 
 #[test]
+fn rabbitmq_4_lives_and_dies() {
+    live_and_die(Kind::RabbitMq4);
+}
+
+#[test]
+fn redis_8_lives_and_dies() {
+    live_and_die(Kind::Redis8);
+}
+
+#[test]
+fn valkey_lives_and_dies() {
+    live_and_die(Kind::Valkey);
+}
+
+#[test]
 fn jaeger_lives_and_dies() {
     live_and_die(Kind::Jaeger);
+}
+
+#[test]
+fn a_cluster_of_kafka_lives_and_dies() {
+    live_and_die_together(Kind::Kafka);
+}
+
+#[test]
+fn a_cluster_of_rabbitmq_lives_and_dies() {
+    live_and_die_together(Kind::RabbitMq);
+}
+
+#[test]
+fn a_cluster_of_nats_lives_and_dies() {
+    live_and_die_together(Kind::Nats);
+}
+
+#[test]
+fn a_redis_with_a_replica_lives_and_dies() {
+    live_and_die_together(Kind::Redis);
+}
+
+/// A node answers only while it knows the others, and they go on without one of them.
+fn live_and_die_together(kind: Kind) {
+    let cluster = Cluster::try_start(kind).unwrap_or_else(|why| panic!("{why}"));
+    let nodes = cluster.nodes();
+    if kind == Kind::RabbitMq {
+        // It answers its clients without the others, too.
+        let running = nodes[0].rabbitmqctl(&["eval", "length(rabbit_mnesia:cluster_nodes(running))."]);
+        assert_eq!(running.as_deref(), Ok("3"));
+    }
+    let pids: Vec<u32> = nodes.iter().map(|node| node.pid()).collect();
+    for (index, node) in nodes.iter().enumerate() {
+        node.kill();
+        assert!(!is_alive(pids[index]), "killed, and still there");
+        assert!(!node.answers(), "killed, and something answers");
+        let others = pids.iter().enumerate().filter(|(other, _)| *other > index);
+        assert!(others.map(|(_, pid)| *pid).all(is_alive), "one was killed, and another is gone");
+        node.restart();
+        eventually("an answer of every node", || nodes.iter().all(|node| node.answers()));
+    }
+    let pids: Vec<u32> = nodes.iter().map(|node| node.pid()).collect();
+    assert!(pids.iter().copied().all(is_alive));
+    drop(cluster);
+    assert!(!pids.into_iter().any(is_alive), "dropped, and still there");
+}
+
+#[test]
+fn a_disk_is_full_and_free_again() {
+    let disk = Disk::try_start(32).unwrap_or_else(|why| panic!("{why}"));
+    let server = Server::start_at(Kind::Redis, Server::free_port(Kind::Redis), vec![disk.environment()]);
+    let data = fs::read_link(server.directory().join("data")).unwrap();
+    assert_eq!(fs::read_dir(&data).unwrap().count(), 0, "other processes do not see the data");
+    let seen = || PathBuf::from(format!("/proc/{}/root{}", server.pid(), data.display()));
+    assert!(seen().join("appendonlydir").exists(), "the server sees it");
+    let write = || fs::write(seen().join("probe"), vec![1; 2 << 20]);
+    disk.fill(1).unwrap();
+    assert_eq!(write().unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    disk.free().unwrap();
+    write().unwrap();
+    server.restart();
+    assert!(seen().join("probe").exists(), "the disk outlives the server");
 }
 
 fn live_and_die(kind: Kind) {
@@ -68,6 +145,17 @@ fn live_and_die(kind: Kind) {
     assert_eq!(directory.exists(), is_given, "dropped: whether its folder is still there");
 }
 
+/// A later generation is not the machine's own, older release under another name.
+#[test]
+fn later_generations_are_those_of_debian_13() {
+    let starts = ["Starting RabbitMQ 4.", "Redis version=8.", "Valkey version=8."];
+    for (kind, words) in Kind::GENERATIONS.into_iter().zip(starts) {
+        let server = Server::start(kind);
+        let log = fs::read_to_string(server.directory().join("log")).unwrap();
+        assert!(log.contains(words), "{kind:?}: no {words:?} in its log:\n{log}");
+    }
+}
+
 #[test]
 fn no_server_outlives_a_killed_owner() {
     const NAME: &str = "no_server_outlives_a_killed_owner";
@@ -78,7 +166,7 @@ fn no_server_outlives_a_killed_owner() {
         drop(server);
         return;
     }
-    for kind in Kind::BROKERS.into_iter().chain([Kind::Jaeger]) {
+    for kind in Owner::kinds() {
         let place = tempfile::tempdir().unwrap();
         let mut owner = Owner::spawn(NAME, kind, place.path());
         let server = Owner::wait_for_server(&mut owner, place.path());
@@ -116,9 +204,14 @@ impl Owner {
     const TOLD: &str = "TRACED_BROKER_TESTBED_OWNER";
     const PLACE: &str = "TRACED_BROKER_TEST_DIR";
 
+    /// Returns the kinds of servers that a process may hold.
+    fn kinds() -> impl Iterator<Item = Kind> {
+        Kind::BROKERS.into_iter().chain(Kind::GENERATIONS).chain([Kind::Jaeger, Kind::Epmd])
+    }
+
     fn told() -> Option<Self> {
         let name = std::env::var(Self::TOLD).ok()?;
-        let kind = Kind::BROKERS.into_iter().chain([Kind::Jaeger]).find(|kind| format!("{kind:?}") == name);
+        let kind = Self::kinds().find(|kind| format!("{kind:?}") == name);
         Some(Self { kind: kind.unwrap() })
     }
 

@@ -15,6 +15,7 @@ pub(super) fn capabilities(max_payload: usize) -> Capabilities {
         reader_resumes: false,
         confirms_settlements: false,
         sets_aside: true,
+        notes_trials: true,
         max_payload: Some(max_payload),
         ..Capabilities::new()
     }

@@ -34,61 +34,65 @@
 //! ## Confirms
 //! Messages are persistent. A publish ends with the broker's confirm: every queue that takes the
 //! message then has it on the disks of a majority of its replicas, and it survives the death of the
-//! server. A queue itself is registered on disk within some seconds of its creation. A publish
-//! whose connection ends before the confirm fails with an unknown outcome; a publish without a
-//! connection fails at once, certainly not sent, and may be tried again. During an alarm of the
-//! broker (memory, disk) confirms are held back, and new publishes too once `max_in_flight` are
-//! unconfirmed.
+//! server. A queue itself is registered on disk within some seconds. A publish whose connection
+//! ends before the confirm fails with an unknown outcome; one without a connection fails at once,
+//! certainly not sent. During an alarm of the broker (memory, disk) confirms are held back, and new
+//! publishes too once `max_in_flight` are unconfirmed.
 //!
 //! ## Topics without subscribers
 //! RabbitMQ has queues, not logs: a message goes to the queues that exist when it is published, and
 //! a topic without subscribers keeps no message. With `unroutable=drop` such a publish is
-//! confirmed: an event without subscribers is not a failure of its sender, and the same program
-//! runs unchanged on the other brokers, which confirm it too and, having logs, keep it. If messages
-//! must not be lost, create the group first, or set `unroutable=reject`: the publish then fails
-//! with [`ErrorKind::Rejected`], certainly not sent. Rejected messages of a subscription are never
-//! lost in this way, because its dead-letter topic always has the group `parked`. Read it like any
-//! other group, or empty it as an operator; other groups of that topic do not empty it.
+//! confirmed, as on the other brokers, which keep the message: an event without subscribers is not
+//! a failure of its sender. If messages must not be lost, create the group first, or set
+//! `unroutable=reject`: the publish then fails with [`ErrorKind::Rejected`], certainly not sent.
+//! Rejected messages of a subscription are never lost in this way, because its dead-letter topic
+//! always has the group `parked`. Read it like any other group; other groups do not empty it.
 //!
 //! ## Groups
-//! Members share the queue of their group; every group has its own. A new group receives the
-//! messages published after its creation ([`Capabilities::backlog`] is false), and keeps them while
-//! it has no members. A reader without a group misses the messages published while its connection
-//! is down, and to start it at the earliest message is [`ErrorKind::Unsupported`]. Messages are
-//! delivered in the order of the queue, as long as one member reads it and no message is retried or
-//! delayed. A queue has no positions: to start at a time or an offset, and to move a group, is
-//! [`ErrorKind::Unsupported`].
+//! Members share the queue of their group; every group has its own. A new group receives what is
+//! published after its creation ([`Capabilities::backlog`] is false), and keeps it while it has
+//! no members. A reader without a group misses what is published while its connection is down, and
+//! to start it at the earliest message is [`ErrorKind::Unsupported`], as it is to start at a time
+//! or an offset and to move a group: a queue has no positions. Messages are delivered in the order
+//! of the queue, as long as one member reads it and none is delayed or retried.
 //!
 //! ## Settlement
-//! Acknowledgements are gathered for up to two milliseconds, or up to half the prefetch, and sent
-//! in one frame. RabbitMQ does not confirm them: if the connection ends first, the message is
-//! redelivered. [`close`](Driver::close) proves by a round trip that they arrived. With the
-//! guarantee at most once, a message is acknowledged when it is handed out, and redelivered only if
-//! that acknowledgement is lost with the connection.
+//! Acknowledgements are gathered for up to two milliseconds or half the prefetch, and sent in one
+//! frame. RabbitMQ does not confirm them: if the connection ends first, the message is redelivered.
+//! [`close`](Driver::close) proves by a round trip that they arrived. At most once means that a
+//! message is acknowledged when it is handed out, and redelivered if that is lost.
 //!
 //! A delivery ends with its channel, with its connection, and when the server cancels the consumer,
 //! because the queue was deleted for example. This is noticed within a second, also while no task
 //! polls the subscription.
 //!
 //! ## Attempts and deliveries
-//! A queue counts deliveries (`x-delivery-count`), whatever happened to them: a message that is
-//! fetched ahead by ten deploys was delivered ten times.
-//! [`Inbound::deliveries`](crate::driver::Inbound) is this count; a classic queue has none.
-//! Attempts are retries that were asked for, and are counted in the message: a retry publishes a
-//! copy with the headers `prior-attempts` and `prior-deliveries`, straight to the queue or through
-//! the delay queues, and acknowledges the message once the copy is confirmed. The copy goes to the
-//! end of the queue. If the process dies in between, the message exists twice, but it is never
-//! lost. During an alarm of the broker, a retry waits for its end.
+//! A queue counts deliveries (`x-delivery-count`), whatever happened to them: one that is fetched
+//! ahead by ten deploys was delivered ten times. [`Inbound::deliveries`](crate::driver::Inbound) is
+//! this count; a classic queue has none. Attempts are retries that were asked for, and are counted
+//! in the message: a retry publishes a copy with the headers `prior-attempts` and
+//! `prior-deliveries`, straight to the end of the queue or through the delay queues, and
+//! acknowledges the message once the copy is confirmed. If the process dies in between, the message
+//! exists twice. During an alarm, a retry waits for its end.
 //!
 //! Any publisher can write these headers. They count only in a message that came straight to the
 //! queue or through the delay queues, and that names this program's user as its `user-id`, which
 //! the broker checks. Members of a group with different users do not see each other's counts.
 //!
-//! If the headers of a message leave no room in the frame for those of a copy, within 4 kB of it,
-//! its queue counts its attempts, and every delivery is one. A message that is given back, because
-//! its handler has not begun, returns to its queue as it is; if attempts failed on it in this
-//! process before, a copy that counts them takes its place. A discarded message is dropped, or goes
-//! where a policy of the broker says.
+//! If the headers of a message leave less than 4 kB of the frame for those of a copy, its queue
+//! counts its attempts, and every delivery is one. A message that is given back unhandled returns
+//! to its queue as it is, or as a copy that counts attempts that failed in this process. A
+//! discarded message is dropped, or goes where a policy of the broker says.
+//!
+//! ## Trials
+//! A message that was [delivered twice](crate::driver::Inbound::is_suspicious) without being heard
+//! of, or came again from a queue without a count, may be one that ends its process. Its
+//! [trials](crate::driver::DeliveryHandle::begin_trial) are noted in a stream beside the queue,
+//! `traced-broker.trials.QUEUE`, which the first such message declares. Each waits until the stream
+//! was read. The stream keeps 7 days and 2 MiB, and is never deleted. A note outlives processes
+//! and, with replicas, a server. Messages that are equal in routing key, `message-id`, `timestamp`
+//! and payload share their notes. Without the permissions below, without streams, or without an
+//! answer in 5 seconds, during an alarm for example, they are handed out like others.
 //!
 //! ## Time limit
 //! If a message stays unsettled for longer than the server's `consumer_timeout`, the server ends
@@ -101,26 +105,24 @@
 //! | nine tenths of it | each such message alone is given back; its delivery ends and cannot be settled any more, and its channel and all other deliveries go on |
 //!
 //! The protocol does not show the server's time: set `consumer_timeout` if it is not 30 minutes.
-//! From RabbitMQ 3.12 on, a policy can set it for single queues (`consumer-timeout`). A reader
-//! without a group keeps a message unsettled for the delay of its retry, because its queue ends
-//! with the connection anyway; its longest delay is therefore nine tenths of this time.
+//! From RabbitMQ 3.12 on, a policy can set it for a queue (`consumer-timeout`). A reader without a
+//! group keeps a message unsettled for the delay of its retry: at most nine tenths of it.
 //!
 //! ## Limit of deliveries
 //! A queue with an `x-delivery-limit`, or under a policy with a `delivery-limit`, drops a message
 //! that is returned once more than that. Queues that this adapter creates have no limit, but a
 //! policy may set one. The protocol shows neither: set `delivery_limit` to the lowest that applies.
 //! A message that was delivered so often is then replaced by a copy before it is handed out again,
-//! with its attempts and deliveries counted on, so that neither deploys nor lost connections drop
-//! it. A limit of 0 leaves no delivery in which to do so: a lost connection drops what it had
-//! fetched.
+//! with its attempts and deliveries counted on. A limit of 0 leaves no delivery in which to do so:
+//! a lost connection drops what it had fetched.
 //!
 //! ## Delays
 //! Delayed messages and delayed retries of groups wait at the broker, and survive the end of this
 //! program and of the server. A queue releases messages at its head only, so a delay is made up of
-//! waits, each in a queue in which all messages wait equally long. It is written in steps of 16
-//! milliseconds as seven hexadecimal digits; each digit that is not zero is one wait, the largest
-//! first. Exchanges `traced-broker.delay.0` to `.6` and `.out` lead from one queue to the next by
-//! the headers `delay-0` to `delay-6`. The queues are created at first use and never deleted.
+//! waits, each in a queue in which all messages wait equally long: it is written in steps of 16
+//! milliseconds as seven hexadecimal digits, and each that is not zero is one wait, the largest
+//! first. Exchanges `traced-broker.delay.0` to `.6` and `.out` lead from queue to queue by the
+//! headers `delay-0` to `delay-6`. The queues are created at first use and never deleted.
 //!
 //! | limit | value |
 //! |---|---|
@@ -135,15 +137,14 @@
 //! A delayed message is confirmed once the first queue has it. When it is due, it goes to the
 //! topic's exchange as if it were published then, for the groups and readers that exist then. Its
 //! time of publishing is the time when it was due. If the topic has no subscriber by then, or was
-//! deleted meanwhile, the message is dropped, whatever the value of `unroutable`.
+//! deleted, the message is dropped, whatever the value of `unroutable`.
 //!
 //! ## Delayed retries
 //! The copy of a delayed retry goes through the delay queues to the end of this group's queue and
-//! to no other queue. If settling fails with [`ErrorKind::SettlementLost`], the message may be
-//! delivered twice, but it is never lost. Until the copy is confirmed, during an alarm of the
-//! broker too, the message counts as unsettled. If the copy cannot be stored, settling fails with
-//! the reason, and a second later the message returns to its queue with its attempt counted,
-//! without the delay.
+//! to no other. If settling fails with [`ErrorKind::SettlementLost`], the message may be delivered
+//! twice, but it is never lost. Until the copy is confirmed, during an alarm of the broker too, the
+//! message counts as unsettled. If the copy cannot be stored, settling fails with the reason, and a
+//! second later the message returns to its queue with its attempt counted.
 //!
 //! ## Headers of a retried message
 //! The copy keeps all headers and properties except `CC`, `expiration`, headers that the broker had
@@ -152,25 +153,23 @@
 //! routing key; the original one is in the header `retry-routing-key`, and is shown here as before.
 //!
 //! ## Delay queues
-//! The queues hand messages on at least once. A message for a group that was deleted meanwhile is
-//! kept in the queue `traced-broker.delay.lost`; look there and empty it. The queue
+//! The queues hand messages on at least once. A group that is deleted and made again gets its
+//! waiting retries. A message whose delay ends while its group or topic is missing is kept in the
+//! queue `traced-broker.delay.lost`; look there and empty it. The queue
 //! `traced-broker.delay.nothing` takes a copy of each message for a topic and keeps none, so that
-//! there always is a queue to confirm. A group that refuses messages, for example by a policy with
-//! a length limit and `reject-publish`, holds up messages for other groups that wait in the same
-//! queue.
+//! there always is a queue to confirm. A group that refuses messages, under a length limit with
+//! `reject-publish` for example, holds up others that wait in the same queue.
 //!
 //! ## Threads
 //! Each driver has a thread of its own for sockets, timers, heartbeats and acknowledgements, and
-//! the client adds one for each of the two connections. Handlers that block the threads of the
-//! application's runtime therefore do not starve heartbeats, and a driver may be used from another
-//! runtime than the one in which it was made.
+//! the client adds one for each of the two connections. Handlers that block the application's
+//! runtime do not starve heartbeats, and a driver may be used from another one.
 //!
 //! ## Reconnection
 //! Publishing and consuming use a connection each, so that neither holds back the other. Both are
-//! restored without end, with growing pauses of up to three seconds. Subscriptions continue by
-//! themselves: exchange and queue are declared again, and unsettled messages are redelivered.
-//! Settling an old delivery is [`ErrorKind::SettlementLost`] and does not affect the new
-//! connection.
+//! restored without end, with pauses of up to three seconds. Subscriptions continue by themselves:
+//! exchange and queue are declared again, and unsettled messages are redelivered. Settling an old
+//! delivery is [`ErrorKind::SettlementLost`].
 //!
 //! ## Bounds
 //! | in memory | bound |
@@ -230,8 +229,7 @@
 //!
 //! No message ends a connection, whatever its headers contain: every frame is checked before the
 //! client parses it. Header tables bypass the client's parser and are read by this adapter's own,
-//! which does not descend into nested values. If the properties are larger than a frame, the
-//! largest entries are left out.
+//! not descending into nested values. Beyond a frame, the largest entries are left out.
 //!
 //! # Escape hatch
 //! [`Amqp::as_client`] returns the client's connection that publishes, to declare exchanges,
@@ -241,8 +239,7 @@
 //! restored.
 //!
 //! # Permissions and settings at the server
-//! The user needs access to the virtual host and these permissions in it. Those marked † are needed
-//! with `topology=create` only.
+//! The user needs these permissions in the virtual host; those marked † with `topology=create`.
 //!
 //! | operation | configure | write | read |
 //! |---|---|---|---|
@@ -254,20 +251,21 @@
 //! | retry without a delay | | exchange `amq.default` | |
 //! | delayed message | names that begin with `traced-broker.delay.` † | the same names, exchange `TOPIC` † | the same names † |
 //! | delayed retry | names that begin with `traced-broker.delay.` † | the same names, queue `TOPIC.GROUP` † | the same names † |
+//! | note trials | queue `traced-broker.trials.TOPIC.GROUP` † | exchange `amq.default` | the same queue |
 //!
 //! The default exchange, `amq.default`, leads to every queue. If the user may not write to it, a
 //! retry without a delay takes the way of the shortest delay; a reader without a group then counts
 //! an attempt as long as it keeps the message in hand.
 //!
-//! With `topology=check` the exchanges and queues in the table have to exist, including those that
-//! a delay needs; otherwise the operation fails with [`ErrorKind::NotFound`] and the name of the
+//! With `topology=check` the exchanges and queues in the table have to exist, with those that a
+//! delay needs; otherwise the operation fails with [`ErrorKind::NotFound`] and the name of the
 //! missing one. The queue `DEAD.parked` is not checked. Bindings cannot be checked, not even that
 //! of `traced-broker.delay.out` to the topic or queue, without which messages end in the queue
 //! `traced-broker.delay.lost`. A program that runs once with `topology=create` creates all of them.
 //!
 //! | setting at the server | value |
 //! |---|---|
-//! | feature flag `stream_queue` | has to be enabled on a server upgraded from before 3.9, or delay queues do not hand messages on at least once |
+//! | feature flag `stream_queue` | has to be enabled on a server upgraded from before 3.9, or delay queues do not hand messages on at least once, and no trials are noted |
 //! | `max_message_size` | at least `max_payload`, because the server closes the channel on a larger message |
 //! | `consumer_timeout` | 30 minutes by default; longer than the longest time to settle a message, and named by the option of this name |
 //! | `delivery-limit` of a policy | better none; otherwise named by the option `delivery_limit` |
@@ -278,9 +276,12 @@ mod config;
 mod connection;
 mod consume;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod headers;
 mod publish;
 mod topology;
+mod trials;
 mod wire;
 
 use std::fmt;
@@ -294,7 +295,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use config::{AmqpBuilder, RoutingKey, Unroutable};
 pub use connection::client::Client;
 
-use crate::driver::capability::Capabilities;
+use crate::driver::capability::{Capabilities, REPOSITIONING, unsupported};
 use crate::driver::{BrokerUrl, Confirmer, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start, Subscription, Topic};
@@ -303,12 +304,11 @@ use capabilities::capabilities;
 use config::Settings;
 use connection::engine::Engine;
 use connection::link::{Closing, Link};
-use consume::intake::CurrentIntake;
-use consume::stream::Deliveries;
-use consume::{Plan, Settlers, destination};
+use consume::{Plan, Settlers, destination, held::Held, intake::CurrentIntake, stream::Deliveries};
 use error::During;
 use publish::Publisher;
 use topology::bindings::DeadLetterTopics;
+use trials::Logs;
 
 /// The name of the system in spans, and of the native form of its messages.
 const SYSTEM: &str = "rabbitmq";
@@ -336,6 +336,7 @@ pub struct Amqp {
     consuming: OnceCell<Arc<Link>>,
     settlers: Arc<Settlers>,
     dead_letters: DeadLetterTopics,
+    logs: Arc<Logs>,
     closed: CancellationToken,
     life: Arc<DropGuard>,
     engine: Arc<Engine>,
@@ -379,11 +380,12 @@ impl Amqp {
                 .with_max_in_flight(settings.max_in_flight)
                 .with_delivery_timeout(settings.delivery_timeout),
             capabilities: capabilities(settings.max_payload),
-            publishing,
             publisher,
             consuming: OnceCell::new(),
             settlers: Arc::default(),
             dead_letters: DeadLetterTopics::default(),
+            logs: Logs::new(Arc::clone(&publishing), settings.topology, Arc::clone(&engine), Arc::clone(&life)),
+            publishing,
             closed,
             life,
             settings,
@@ -395,10 +397,8 @@ impl Amqp {
     /// replaces it.
     ///
     /// ```rust,no_run
-    /// # async fn example(amqp: traced_broker::adapters::amqp::Amqp) {
-    /// if let Some(client) = amqp.as_client() {
-    ///     assert!(client.status().connected());
-    /// }
+    /// # fn example(amqp: &traced_broker::adapters::amqp::Amqp) {
+    /// assert!(amqp.as_client().is_some_and(|client| client.status().connected()));
     /// # }
     /// ```
     pub fn as_client(&self) -> Option<Client> {
@@ -453,20 +453,19 @@ impl Driver for Amqp {
             settlers: Arc::clone(&self.settlers),
             subscription: subscription.clone(),
             intake: CurrentIntake::default(),
+            logs: Arc::clone(&self.logs),
+            held: Held::default(),
             _life: Arc::clone(&self.life),
         });
         self.dead_letters.add(subscription);
         let reading = plan.start(live).await?;
         let stopped = Arc::clone(&plan);
         let source = Source::new(destination(subscription), Deliveries::new(plan, reading));
-        Ok(source.on_stop(move || stopped.intake.stop()))
+        Ok(source.on_stop(move || stopped.stop()))
     }
 
     async fn reposition(&self, _subscription: &Subscription, _start: Start) -> Result<()> {
-        Err(crate::driver::capability::unsupported(
-            "move the position of a group",
-            crate::driver::capability::REPOSITIONING,
-        ))
+        Err(unsupported("move the position of a group", REPOSITIONING))
     }
 
     async fn ping(&self) -> Result<()> {
@@ -484,6 +483,7 @@ impl Driver for Amqp {
         let unconfirmed = self.publisher.finish(self.settings.connect_timeout).await;
         let settlers = self.settlers.all();
         let settled = join_all(settlers.iter().map(|settler| settler.finish())).await;
+        self.logs.finish().await;
         self.closed.cancel();
         join_all(links().map(|link| link.close())).await;
         std::iter::once(unconfirmed).chain(settled).collect()

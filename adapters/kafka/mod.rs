@@ -69,7 +69,7 @@
 //! ## Progress beyond the position
 //! The metadata of each commit tells which messages beyond the position are settled, as ranges of
 //! offsets. The next member skips them, so one message that stays unsettled has only itself
-//! redelivered. It begins with `traced-broker:1:`. It holds for the position that it was committed
+//! redelivered. It begins with `traced-broker:2:`. It holds for the position that it was committed
 //! with: a group that is [moved](crate::TracedBroker::reposition) repeats everything. Members that
 //! use other clients ignore it, and their commits remove it.
 //!
@@ -100,6 +100,15 @@
 //! which counts its attempts. The adapter keeps the number of failed attempts that it is told
 //! ([`DeliveryHandle::failed`](crate::driver::DeliveryHandle::failed)) in the metadata of the
 //! commit, and hands the message out with it after a restart.
+//!
+//! ## Messages that end their process
+//! Kafka counts no deliveries. The metadata of each commit therefore says that the assignment of
+//! the partition is open, the first one before a message is handed out; the last one of an
+//! assignment that ends in order takes it back. After two in a row that did not end in order,
+//! whatever these may have taken is [suspected](crate::driver::Inbound::lost_trials) of ending its
+//! process: its handler begins once the commit that notes the trial is answered. A member that
+//! loses its partition in a trial withdraws the note only if it gets the partition back. With a
+//! broker that keeps no metadata, such a message is handed out for ever.
 //!
 //! ## Batches
 //! A batch is sent when it holds 32 messages, or half of `max_in_flight` if that is less, or after
@@ -169,12 +178,14 @@ mod config;
 mod connection;
 mod consume;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod headers;
 mod publish;
 mod topology;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -233,8 +244,16 @@ struct Shared {
     /// The resulting client configuration, for further clients of the application.
     client: ClientConfig,
     publisher: Publisher,
+    /// The destination of every topic, once the cluster is known.
+    destination: OnceLock<Destination>,
     subscriptions: Mutex<Vec<Arc<Control>>>,
     closed: AtomicBool,
+}
+
+impl Shared {
+    fn destination(&self) -> Destination {
+        self.destination.get().cloned().unwrap_or_default()
+    }
 }
 
 impl Kafka {
@@ -282,6 +301,7 @@ impl Kafka {
             client: settings.shared_client(),
             settings,
             publisher,
+            destination: OnceLock::new(),
             subscriptions: Mutex::default(),
             closed: AtomicBool::new(false),
         });
@@ -289,6 +309,9 @@ impl Kafka {
         let answer =
             blocking(move || topology::ping(asked.publisher.running()?.client(), asked.settings.connect_timeout)).await;
         answer.map_err(|error| unreachable(error, &shared.settings, &trouble))?;
+        if let Ok(running) = shared.publisher.running() {
+            shared.destination.get_or_init(|| topology::destination(running.client()));
+        }
         Ok(Self { identity: identity(&shared.settings), capabilities: capabilities(&shared.settings), shared })
     }
 
@@ -310,8 +333,12 @@ impl Driver for Kafka {
     async fn declare(&self, topic: &Topic) -> Result<Destination> {
         self.check_open()?;
         let (shared, topic) = (Arc::clone(&self.shared), topic.clone());
-        blocking(move || topology::ensure(shared.publisher.running()?.client(), &shared.settings, &topic)).await?;
-        Ok(Destination::new())
+        blocking(move || {
+            let running = shared.publisher.running()?;
+            topology::ensure(running.client(), &shared.settings, &topic)?;
+            Ok(shared.destination())
+        })
+        .await
     }
 
     fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
@@ -323,7 +350,8 @@ impl Driver for Kafka {
         let (shared, subscription) = (Arc::clone(&self.shared), subscription.clone());
         blocking(move || {
             let running = shared.publisher.running()?;
-            let (source, control) = consume::open(running.client(), &shared.settings, &subscription)?;
+            let (source, control) =
+                consume::open(running.client(), &shared.settings, &subscription, shared.destination())?;
             let mut subscriptions = shared.subscriptions.lock();
             if shared.closed.load(Ordering::Acquire) {
                 return Err(closed());
@@ -399,6 +427,7 @@ fn capabilities(settings: &KafkaBuilder) -> Capabilities {
     capabilities.retry = Redelivery::Held;
     capabilities.confirms_settlements = false;
     capabilities.sets_aside = true;
+    capabilities.notes_trials = true;
     capabilities.attempts = Attempts::Process;
     capabilities.order = Order::Partition;
     capabilities.timestamp = Some(TimestampSource::Producer);

@@ -262,7 +262,27 @@ fn undelivered(error: &KafkaError, may_be_stored: bool) -> Error {
             let message = "no broker took the message within the delivery timeout";
             Error::new(ErrorKind::Unavailable, message).with_source(error.clone())
         }
+        // librdkafka says so of messages that it had assigned to a partition whose topic it then
+        // found deleted, and of what is left when the producer is closed.
+        Some(Code::BrokerDestroy) if !may_be_stored => {
+            let message = "the topic was deleted while the message waited to be sent";
+            Error::new(ErrorKind::NotFound, message).with_source(error.clone())
+        }
         _ => error::from_client(error.clone()),
     };
     if may_be_stored { mapped.with_unknown_outcome() } else { mapped }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::PublishOutcome;
+
+    #[test]
+    fn a_message_of_a_partition_that_went_with_its_topic_was_not_sent() {
+        let destroyed = KafkaError::MessageProduction(Code::BrokerDestroy);
+        let error = undelivered(&destroyed, false);
+        assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::NotFound, PublishOutcome::NotSent));
+        assert_eq!(undelivered(&destroyed, true).publish_outcome(), PublishOutcome::Unknown);
+    }
 }

@@ -13,8 +13,9 @@ use tokio::runtime::Handle;
 use super::config::KafkaBuilder;
 use super::connection::log::Listener;
 use super::error;
-use crate::driver::Topology;
+use crate::driver::{Destination, Topology};
 use crate::error::{Error, ErrorKind, Result};
+use crate::names::attribute;
 
 /// A topic that exists on most clusters. A request for one topic is cheaper than one for all
 /// topics, and a request for no topic is not possible.
@@ -25,6 +26,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Makes a round trip to the broker.
 pub(super) fn ping(client: &Client<impl ClientContext>, limit: Duration) -> Result<()> {
     client.fetch_metadata(Some(PROBE), limit).map(drop).map_err(error::from_client)
+}
+
+/// Returns the destination of every topic: the id of the cluster, if the client knows it already.
+pub(super) fn destination(client: &Client<impl ClientContext>) -> Destination {
+    match client.fetch_cluster_id(Duration::ZERO) {
+        Some(id) => Destination::new().with_attribute(attribute::KAFKA_CLUSTER_ID, id.as_str()),
+        None => Destination::new(),
+    }
 }
 
 /// Creates the topic if it is missing and may be created. Returns its number of partitions.

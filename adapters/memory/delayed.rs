@@ -4,9 +4,8 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
-
 use crate::driver::Outbound;
+use crate::sync::time::Instant;
 
 /// A duration longer than any program runs, and still within every clock's range.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

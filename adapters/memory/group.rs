@@ -1,13 +1,12 @@
 //! The state of a group in a topic: settled messages, deliveries, and messages to redeliver.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::task::{Context, Waker};
 
-use tokio::time::Instant;
-
 use super::delayed::after;
-use crate::driver::{Disposition, Tenure};
+use crate::driver::{Disposition, Inbound, Tenure};
+use crate::sync::time::Instant;
 
 /// The identity of a delivery: enough to settle it, and to detect that it is stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +24,7 @@ pub(super) struct Ticket {
 pub(super) struct HandedOut {
     pub(super) ticket: Ticket,
     pub(super) attempt: u32,
+    pub(super) lost_trials: Option<u32>,
     pub(super) tenure: Tenure,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Group {
     later: BinaryHeap<Reverse<(Instant, u64)>>,
     waiting: VecDeque<(u64, Waker)>,
     /// The tenures of the deliveries that are out, by connection.
-    tenures: HashMap<u64, Tenure>,
+    tenures: BTreeMap<u64, Tenure>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +51,8 @@ struct Slot {
     deliveries: u32,
     /// Number of retries that were asked for.
     retries: u32,
+    /// Number of trials that were noted and not withdrawn.
+    trials: u32,
     state: SlotState,
 }
 
@@ -65,7 +67,7 @@ enum SlotState {
 
 /// The answer of a group to a member that asks for a message.
 pub(super) enum Pull {
-    Message { sequence: u64, attempt: u32, deliveries: u32, tenure: Tenure },
+    Message { sequence: u64, attempt: u32, deliveries: u32, lost_trials: Option<u32>, tenure: Tenure },
     Nothing(Option<Instant>),
 }
 
@@ -78,7 +80,7 @@ impl Group {
             again: VecDeque::new(),
             later: BinaryHeap::new(),
             waiting: VecDeque::new(),
-            tenures: HashMap::new(),
+            tenures: BTreeMap::new(),
         }
     }
 
@@ -121,7 +123,7 @@ impl Group {
         let sequence = match self.again.pop_front() {
             Some(sequence) => sequence,
             None if self.low + (self.window.len() as u64) < end => {
-                self.window.push_back(Slot { deliveries: 0, retries: 0, state: SlotState::Back });
+                self.window.push_back(Slot { deliveries: 0, retries: 0, trials: 0, state: SlotState::Back });
                 self.low + self.window.len() as u64 - 1
             }
             None => return Pull::Nothing(due),
@@ -132,7 +134,9 @@ impl Group {
                 slot.deliveries = slot.deliveries.saturating_add(1);
                 slot.state = SlotState::Out(connection);
                 let attempt = slot.retries.saturating_add(1);
-                Pull::Message { sequence, attempt, deliveries: slot.deliveries, tenure }
+                let is_suspect = slot.trials > 0 || Inbound::is_suspicious(attempt, slot.deliveries);
+                let lost_trials = is_suspect.then_some(slot.trials);
+                Pull::Message { sequence, attempt, deliveries: slot.deliveries, lost_trials, tenure }
             }
             None => Pull::Nothing(due),
         }
@@ -176,6 +180,16 @@ impl Group {
         }
     }
 
+    /// Notes a trial of the message of this ticket, or withdraws the note, also of a stale ticket.
+    /// The broker ends with its process, so a connection stands for a process here.
+    pub(super) fn note_trial(&mut self, ticket: Ticket, begins: bool) {
+        if ticket.moves == self.moves
+            && let Some(slot) = self.slot(ticket.sequence)
+        {
+            slot.trials = if begins { slot.trials.saturating_add(1) } else { slot.trials.saturating_sub(1) };
+        }
+    }
+
     /// Takes back the deliveries of a connection, oldest first, and returns the wakers to wake.
     pub(super) fn release(&mut self, connection: u64) -> Vec<Waker> {
         self.tenures.remove(&connection).inspect(Tenure::end);
@@ -199,15 +213,21 @@ impl Group {
         }
     }
 
+    /// Removes a member that has a message, so that the next one wakes another member: this one may
+    /// have no room for it, or be busy.
+    pub(super) fn stop_waiting(&mut self, member: u64) {
+        self.waiting.retain(|(waiting, _)| *waiting != member);
+    }
+
     /// Removes a member that is gone; its turn, if it had one, passes to another member.
     pub(super) fn forget(&mut self, member: u64) -> Vec<Waker> {
-        self.waiting.retain(|(waiting, _)| *waiting != member);
+        self.stop_waiting(member);
         self.wake_one().into_iter().collect()
     }
 
     /// Ends the tenures of all deliveries: none of them can be settled any more.
     pub(super) fn end_tenures(&mut self) {
-        self.tenures.drain().for_each(|(_, tenure)| tenure.end());
+        std::mem::take(&mut self.tenures).into_values().for_each(|tenure| tenure.end());
     }
 
     pub(super) fn wake_one(&mut self) -> Option<Waker> {

@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 
-use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::DEFAULT_CAPACITY;
 use super::topic::TopicLog;
 use super::unfinished::{Changes, Unfinished};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, RwLock};
 
 /// The brokers that URLs reach; an entry ends with the last connection to its broker.
 static SHARED: LazyLock<Mutex<HashMap<String, Weak<Hub>>>> = LazyLock::new(Mutex::default);

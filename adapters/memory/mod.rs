@@ -178,6 +178,7 @@ impl Memory {
     fn over(hub: Arc<Hub>, identity: Identity, topology: Topology) -> Self {
         let capabilities = Capabilities {
             sets_aside: true,
+            notes_trials: true,
             delayed_publish: true,
             start_at_time: true,
             start_at_offset: true,
@@ -231,7 +232,8 @@ impl Driver for Memory {
     fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
         match self.topic(topic) {
             Ok(topic) => {
-                topic.publish(self.connection.id(), message, self.identity.delivery_timeout, confirmer);
+                let is_closed = || self.connection.is_closed();
+                topic.publish(self.connection.id(), is_closed, message, self.identity.delivery_timeout, confirmer);
             }
             Err(error) => confirmer.confirm(Err(error)),
         }

@@ -4,12 +4,9 @@ use crate::names::attribute;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use futures_util::task::AtomicWaker;
-use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::group::{HandedOut, Ticket};
@@ -18,6 +15,9 @@ use super::topic::{Next, Stored, TopicLog};
 use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Timestamp};
 use crate::error::Result;
 use crate::message::{Subscription, TimestampSource};
+use crate::sync::AtomicWaker;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::time::{self, Instant, Sleep};
 
 /// A member of a group, or a reader without a group.
 #[derive(Debug)]
@@ -62,10 +62,12 @@ impl MemorySource {
         move || topic.forget(group, member)
     }
 
-    fn inbound(&self, stored: &Stored, HandedOut { ticket, attempt, tenure }: HandedOut) -> Inbound {
+    fn inbound(&self, stored: &Stored, handed_out: HandedOut) -> Inbound {
+        let HandedOut { ticket, attempt, lost_trials, tenure } = handed_out;
         self.member.unsettled.fetch_add(1, Ordering::AcqRel);
         let (topic, member) = (Arc::clone(&self.topic), Arc::clone(&self.member));
-        let handle = MemoryHandle { ticket, topic, member, is_aside: AtomicBool::new(false) };
+        let handle =
+            MemoryHandle { ticket, topic, member, is_aside: AtomicBool::new(false), is_tried: AtomicBool::new(false) };
         Inbound {
             payload: stored.message.payload.clone(),
             key: stored.message.key.clone(),
@@ -74,6 +76,7 @@ impl MemorySource {
             unreadable_headers: 0,
             attempt,
             deliveries: Some(ticket.deliveries),
+            lost_trials,
             timestamp: Some(Timestamp { time: stored.time, source: TimestampSource::Broker }),
             partition: None,
             offset: i64::try_from(stored.sequence).ok(),
@@ -91,7 +94,7 @@ impl MemorySource {
 
     /// Returns `true` if `due` has passed; otherwise the task is woken at that time.
     fn poll_due(&mut self, due: Instant, cx: &mut Context<'_>) -> bool {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(time::sleep_until(due)));
         if timer.deadline() != due {
             timer.as_mut().reset(due);
         }
@@ -151,13 +154,35 @@ struct MemoryHandle {
     member: Arc<Member>,
     /// `true` if it takes up no place of the member's prefetch any more.
     is_aside: AtomicBool,
+    /// `true` while a trial of the message is noted.
+    is_tried: AtomicBool,
+}
+
+impl MemoryHandle {
+    fn withdraw_trial(&self) {
+        if self.is_tried.swap(false, Ordering::Relaxed) {
+            self.topic.note_trial(self.ticket, false);
+        }
+    }
 }
 
 impl DeliveryHandle for MemoryHandle {
     fn settle(self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
+        self.withdraw_trial();
         // After the connection is closed, the delivery belongs to the group again and the ticket is
         // stale.
         Confirmation::ready(self.topic.settle(self.ticket, disposition))
+    }
+
+    fn failed(&self, _: u32) {
+        self.withdraw_trial();
+    }
+
+    fn begin_trial(&self) -> Confirmation<()> {
+        if !self.is_tried.swap(true, Ordering::Relaxed) {
+            self.topic.note_trial(self.ticket, true);
+        }
+        Confirmation::ready(Ok(()))
     }
 
     fn set_aside(&self) -> bool {
@@ -177,6 +202,7 @@ impl DeliveryHandle for MemoryHandle {
 
 impl Drop for MemoryHandle {
     fn drop(&mut self) {
+        self.withdraw_trial();
         if !*self.is_aside.get_mut() {
             self.member.release();
         }

@@ -1,14 +1,9 @@
 //! A topic: the messages it keeps, and the groups that read it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
-
-use parking_lot::Mutex;
-use tokio::runtime::Handle;
-use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use super::delayed::{Delayed, after};
 use super::group::{Group, HandedOut, Pull, Ticket};
@@ -16,6 +11,8 @@ use super::unfinished::{Changes, Pending, Unfinished};
 use crate::driver::{Confirmer, Disposition, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start};
+use crate::sync::time::{self, Instant};
+use crate::sync::{Handle, Mutex, Notify};
 
 /// A stored message, shared by the groups that have yet to read it.
 #[derive(Debug)]
@@ -65,8 +62,8 @@ struct State {
     log: VecDeque<Arc<Stored>>,
     first: u64,
     delayed: Delayed,
-    groups: HashMap<u64, Group>,
-    names: HashMap<Arc<str>, u64>,
+    groups: BTreeMap<u64, Group>,
+    names: BTreeMap<Arc<str>, u64>,
     next_group: u64,
     /// Publishes that wait for room, in order; at most as many as connections allow in flight.
     waiting: VecDeque<Waiting>,
@@ -83,8 +80,8 @@ impl TopicLog {
             log: VecDeque::new(),
             first: 0,
             delayed: Delayed::default(),
-            groups: HashMap::new(),
-            names: HashMap::new(),
+            groups: BTreeMap::new(),
+            names: BTreeMap::new(),
             next_group: 0,
             waiting: VecDeque::new(),
             is_watched: false,
@@ -98,20 +95,25 @@ impl TopicLog {
     pub(super) fn publish(
         self: &Arc<Self>,
         connection: u64,
+        is_closed: impl Fn() -> bool,
         message: Outbound,
         patience: Duration,
         confirmer: Confirmer<Receipt>,
     ) {
         let waits = self.look(|state, wakers| {
+            // Looked at under the lock: `release` refuses no publish that begins to wait after it.
+            if is_closed() {
+                return Err((confirmer, Err(Error::new(ErrorKind::Closed, "the connection is closed"))));
+            }
             if state.waiting.is_empty() && state.make_room() {
                 let receipt = state.store(message, wakers);
-                return Err((confirmer, receipt));
+                return Err((confirmer, Ok(receipt)));
             }
             state.waiting.push_back(Waiting { connection, message, confirmer, until: after(patience) });
             Ok(!std::mem::replace(&mut state.is_watched, true))
         });
         match waits {
-            Err((confirmer, receipt)) => confirmer.confirm(Ok(receipt)),
+            Err((confirmer, answer)) => confirmer.confirm(answer),
             Ok(true) => self.watch(),
             Ok(false) => {}
         }
@@ -179,9 +181,10 @@ impl TopicLog {
                 return Next::Wait(None);
             };
             match reading.pull(connection, end) {
-                Pull::Message { sequence, attempt, deliveries, tenure } => {
+                Pull::Message { sequence, attempt, deliveries, lost_trials, tenure } => {
+                    reading.stop_waiting(member);
                     let ticket = Ticket { group, moves: reading.moves(), connection, sequence, deliveries };
-                    let handed = HandedOut { ticket, attempt, tenure };
+                    let handed = HandedOut { ticket, attempt, lost_trials, tenure };
                     let index = usize::try_from(sequence - state.first).ok();
                     let stored = index.and_then(|index| state.log.get(index)).cloned();
                     stored.map_or(Next::Wait(None), |stored| Next::Message(stored, handed))
@@ -217,6 +220,13 @@ impl TopicLog {
             state.admit(wakers);
             Ok(())
         })
+    }
+
+    /// Notes a trial of the message of this ticket, or withdraws the note.
+    pub(super) fn note_trial(&self, ticket: Ticket, begins: bool) {
+        self.look_quietly(|state, _| {
+            state.groups.get_mut(&ticket.group).into_iter().for_each(|group| group.note_trial(ticket, begins));
+        });
     }
 
     /// Returns the unsettled deliveries of a connection to their groups, and refuses its publishes
@@ -289,8 +299,9 @@ impl Watch {
             });
             let Some(next) = next else { break };
             tokio::select! {
+                biased;
                 () = delayed => {}
-                () = tokio::time::sleep_until(next) => {}
+                () = time::sleep_until(next) => {}
             }
         }
         self.is_over = true;

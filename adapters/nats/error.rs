@@ -105,9 +105,8 @@ impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         let kind = match refusal.err_code {
             10_014 | 10_037 | 10_059 => ErrorKind::NotFound,
-            10_013 | 10_058 | 10_065 | 10_093 | 10_099 | 10_100 | 10_105 | 10_148 | 10_166 | 10_188 | 10_204 => {
-                ErrorKind::Conflict
-            }
+            10_013 | 10_058 | 10_065 | 10_071 | 10_093 | 10_099 | 10_100 | 10_105 | 10_148 | 10_164 | 10_166
+            | 10_188 | 10_204 => ErrorKind::Conflict,
             10_054 | 10_097 => ErrorKind::TooLarge,
             10_002 | 10_023 | 10_026 | 10_027 | 10_028 | 10_047 | 10_077 | 10_122 | 10_167 => ErrorKind::Busy,
             10_035 | 10_039 | 10_076 => ErrorKind::Unsupported,

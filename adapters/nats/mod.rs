@@ -54,6 +54,8 @@
 //! `ack_wait` does not limit handlers. It does so on a thread of its own, where the connections are
 //! read and written too: handlers that block or compute do not make the server redeliver. If the
 //! process is stopped for longer than `ack_wait`, a warning is logged, and the deliveries are lost.
+//! A consumer that an operator deletes is made again at the first message that is unsettled or
+//! waits for a retry. Settled messages behind it come again.
 //!
 //! ## Attempts
 //! The attempt is the number of retries that were asked for, plus one. The server counts hand-outs,
@@ -68,6 +70,12 @@
 //! counts alone, up to 16,384 messages of a group, and logs a warning once. Readers without a group
 //! count in this process too. A server that is killed may hand a message out as new, because it
 //! writes its counts a moment after the delivery; the attempt is then 1 again.
+//!
+//! The same record has the [trials](crate::driver::DeliveryHandle::begin_trial) of a message that
+//! may end the process of its handler. A note is withdrawn when the process hears of the delivery,
+//! over the next connection if this one is lost, for up to 15 minutes. Where the stream cannot be
+//! used, such a message is never found out; nor is one with
+//! [unreadable headers](#unreadable-headers).
 //!
 //! ## Settlement
 //! With `ack=send`, a settlement that is on its way when the connection breaks is lost, and the
@@ -126,7 +134,7 @@
 //! | messages and settlements that wait to be written on the shared connection | 65,536; more are refused as [`Busy`](crate::ErrorKind::Busy) |
 //! | unsettled messages that the server remembers of a group that is created here | 65,536 |
 //! | unread messages of a core subscription | 65,536 |
-//! | failed messages of a stream whose attempts the server keeps, all groups together | 1,000,000 |
+//! | messages of a stream whose attempts the server keeps, all groups together | 1,000,000 |
 //!
 //! # Headers
 //!
@@ -195,7 +203,7 @@
 //! | publish | `$JS.API.CONSUMER.CREATE.STREAM.CONSUMER.TOPIC` | creating a missing group; a reader without a group |
 //! | publish | `$JS.API.CONSUMER.MSG.NEXT.STREAM.CONSUMER`, `$JS.ACK.>` | reading and settling |
 //! | publish | `$JS.API.STREAM.MSG.GET.STREAM` | recovering messages with unreadable headers |
-//! | publish | `@tries.STREAM.CONSUMER.*`, `$JS.API.STREAM.MSG.GET.STREAM@tries`, `$JS.API.STREAM.MSG.DELETE.STREAM@tries` | counting attempts over processes |
+//! | publish | `@tries.STREAM.CONSUMER.*`, `$JS.API.STREAM.MSG.GET.STREAM@tries`, `$JS.API.STREAM.MSG.DELETE.STREAM@tries` | counting attempts over processes, and noting trials |
 //! | publish | `$JS.API.STREAM.CREATE.STREAM@tries` | creating the place for them |
 //! | publish | `$JS.API.STREAM.PURGE.STREAM@tries` | moving a group |
 //! | publish | `$JS.API.CONSUMER.DELETE.STREAM.CONSUMER` | ending a reader without a group; moving a group |
@@ -216,6 +224,8 @@ mod config;
 mod connection;
 mod consume;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod headers;
 mod publish;
 mod topology;
@@ -477,7 +487,7 @@ impl Driver for Nats {
             session.end();
         }
         join_all(sessions.iter().map(|session| session.arrive())).await;
-        self.link.retried(self.config.confirm_timeout).await;
+        self.link.recorded(self.config.confirm_timeout).await;
         let groups: Vec<_> = self.groups.lock().drain().collect();
         self.link.bring_home(groups).await
     }

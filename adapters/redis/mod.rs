@@ -1,5 +1,5 @@
-//! Redis Streams, through the client crate [`redis`](https://docs.rs/redis/1). Redis 7.0 or later,
-//! or a server with the same protocol; one server, not a cluster.
+//! Redis Streams, through the client crate [`redis`](https://docs.rs/redis/1). Redis 7.0 or later, or
+//! Valkey; one server, not a cluster.
 //!
 //! # URLs
 //! `redis://user:password@host:6379/2`: one host, the port (6379 by default), user and password of
@@ -62,6 +62,10 @@
 //!   entry for each pending message with a failed attempt, removed with the message, and expires a
 //!   week after the last failure. Without permission for that key, attempts are counted anew by the
 //!   next member, which a warning says.
+//! - [Trials](crate::driver::DeliveryHandle::begin_trial) of a message that may end the process of
+//!   its handler are noted in the same hash, in the field `<id>/trials`. The note is withdrawn when
+//!   the process hears of the delivery, over the next connection if this one is lost, and when the
+//!   member ends. Without the permission, such a message is never found out.
 //! - The number of deliveries is the server's. Messages that were fetched ahead and given back, or
 //!   never arrived because the connection broke, do not count.
 //! - A message that another member claimed is lost: its delivery is over at the next renewal at the
@@ -151,13 +155,14 @@
 //! name in the group.
 //!
 //! # Permissions and settings at the server
-//! The keys are the names of the topics, and `{<topic>}:<group>:attempts` for failed attempts.
+//! The keys are the names of the topics, and `{<topic>}:<group>:attempts` for failed attempts and
+//! noted trials.
 //! These rules of the ACL suffice for a user with the topics `orders` and `orders.…` in database 0,
 //! without the last three commands of the table:
 //!
 //! ```text
 //! ACL SETUSER shop on >PASSWORD ~orders ~orders.* ~{orders}:* ~{orders.*
-//!     +@stream +type +ping +client|id +hset +hmget +hdel +hscan +expire
+//!     +@stream +type +ping +client|id +hset +hincrby +hmget +hdel +hscan +expire
 //! ```
 //!
 //! | command | needed for |
@@ -169,6 +174,7 @@
 //! | `XREAD` | reading without a group |
 //! | `CLIENT ID`, `XREADGROUP`, `XPENDING`, `XCLAIM`, `XACK`, `XRANGE` | groups |
 //! | `HSET`, `HMGET`, `HDEL`, `HSCAN`, `EXPIRE` | failed attempts that the next member knows of; without the permission it does not |
+//! | `HINCRBY` | noting trials, with the commands before; without the permission, a message that ends its process is handed out for ever |
 //! | `XGROUP CREATE` | groups with `topology=create` |
 //! | `XGROUP CREATECONSUMER` | being listed before the first message; optional |
 //! | `XGROUP SETID`, `XPENDING`, `XACK` | moving a group |
@@ -183,6 +189,8 @@ mod config;
 mod connection;
 mod consume;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod headers;
 mod publish;
 mod topology;
@@ -342,6 +350,7 @@ fn capabilities() -> Capabilities {
     capabilities.header_values = HeaderValues::Bytes;
     capabilities.tombstones = false;
     capabilities.sets_aside = true;
+    capabilities.notes_trials = true;
     capabilities.start_at_time = true;
     capabilities.reposition = true;
     capabilities.max_payload = Some(MAX_FIELD);

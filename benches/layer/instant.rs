@@ -41,6 +41,7 @@ impl Instant {
                 unreadable_headers: 0,
                 attempt: 1,
                 deliveries: None,
+                lost_trials: None,
                 timestamp: None,
                 partition: None,
                 offset: None,

@@ -13,6 +13,7 @@ use super::settlement::{Processed, Settlement};
 use crate::context::ambient;
 use crate::error::Result;
 use crate::message::{HandlerError, Panicked, Received, TimedOut};
+use crate::names::event;
 use crate::telemetry::span::ProcessSpan;
 
 /// An attempt whose handler has run; the delivery is not settled yet, and the span has not ended.
@@ -90,6 +91,21 @@ pub(crate) async fn contained<T>(
     let result = outcome.unwrap_or_else(|panic| Err(HandlerError::retry(Panicked::with(&*panic))));
     if let Err(error) = &result {
         span.fail(error.error_type(), || error.describe());
+        log_exception(span, error);
     }
     result
+}
+
+/// Logs the failure of a handler within its span, as the event that the semantic conventions define
+/// ([messaging exceptions](https://opentelemetry.io/docs/specs/semconv/messaging/messaging-exceptions/)).
+fn log_exception(span: &ProcessSpan, error: &HandlerError) {
+    if tracing::enabled!(target: event::TARGET, tracing::Level::ERROR) {
+        let _entered = span.context().clone().attach();
+        tracing::error!(
+            name: event::PROCESS_EXCEPTION,
+            target: event::TARGET,
+            { exception.r#type = error.error_type(), exception.message = error.describe() },
+            "a handler failed"
+        );
+    }
 }

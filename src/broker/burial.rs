@@ -46,8 +46,9 @@ pub(super) async fn bury(
             "a dead letter could not be published; it is tried again, and its message is kept"
         );
         tokio::select! {
-            () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            biased;
             () = message.lost() => return Err(BurialError::Lost),
+            () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
         }
     }
 }

@@ -116,6 +116,7 @@ impl Deliveries {
             native: inbound.native,
             origin,
             deliveries: inbound.deliveries,
+            lost_trials: inbound.lost_trials,
             tenure: inbound.tenure,
             undecodable: OnceLock::new(),
         };

@@ -137,6 +137,7 @@ impl Delivery {
             let settlement = delivery.apply(remembered).await.by_hand()?;
             return Ok(Processed { settlement, error: None });
         }
+        delivery.begin_trial().await;
         let attempt = delivery.attempt(handler, None).await;
         let verdict = attempt.error.as_ref().map(|error| match error.verdict() {
             Verdict::Retry(Duration::ZERO) => Verdict::Retry(back_off(delivery.message.attempt)),

@@ -18,6 +18,7 @@ mod replay;
 mod settlement;
 mod settling;
 mod traced;
+mod trial;
 mod verdicts;
 mod waiting;
 

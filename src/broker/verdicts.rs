@@ -84,30 +84,10 @@ fn origin(hasher: &DefaultHashBuilder, message: &Parts) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::OnceLock;
-
     use super::*;
-    use crate::context::propagation::Origin;
-    use crate::headers::Headers;
-    use crate::message::{Tenure, Topic};
 
     fn message(offset: i64) -> Parts {
-        Parts {
-            topic: Topic::new("orders").unwrap(),
-            payload: Some("shoes".into()),
-            key: None,
-            id: None,
-            headers: Headers::new(),
-            timestamp: None,
-            partition: Some(0),
-            offset: Some(offset),
-            native: None,
-            system: "memory",
-            origin: Origin::default(),
-            deliveries: None,
-            tenure: Tenure::new(),
-            undecodable: OnceLock::new(),
-        }
+        Parts { partition: Some(0), offset: Some(offset), ..Parts::example() }
     }
 
     #[test]

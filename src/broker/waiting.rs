@@ -120,3 +120,64 @@ impl Drop for Seat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::driver::{AttributeValue, Confirmation, Disposition};
+    use crate::message::Parts;
+
+    /// The handle of a driver that sets aside whatever it is asked to.
+    #[derive(Debug)]
+    struct Willing;
+
+    impl DeliveryHandle for Willing {
+        fn settle(self: Box<Self>, _: Disposition) -> Confirmation<()> {
+            Confirmation::ready(Ok(()))
+        }
+
+        fn set_aside(&self) -> bool {
+            true
+        }
+
+        fn attributes(&self, _: &mut dyn FnMut(&'static str, AttributeValue)) {}
+    }
+
+    fn received(size: usize) -> Received {
+        let parts = Parts { payload: Some(vec![0; size].into()), ..Parts::example() };
+        Received { parts: Arc::new(parts), attempt: 1, queued: None, handed_out: Instant::now() }
+    }
+
+    #[test]
+    fn what_is_set_aside_is_bounded_by_its_size() {
+        const SIZE: usize = 16 * 1024 * 1024;
+        let waiting = Waiting::new(&Subscription::new("orders").prefetch(4));
+        let message = received(SIZE + 1);
+        let mut seats: Vec<Seat> = (0..2 + 3).map(|_| waiting.seat(&message, &Willing)).collect();
+        assert!(!waiting.is_full(), "48 MiB and three bytes are set aside");
+        assert_eq!(seats.iter().filter_map(|seat| seat.aside).sum::<usize>(), 3 * (SIZE + 1));
+        seats.push(waiting.seat(&message, &Willing));
+        assert!(waiting.is_full(), "64 MiB and four bytes are too much");
+        seats.pop();
+        assert!(!waiting.is_full());
+        seats.clear();
+        assert_eq!((waiting.total(), waiting.bytes.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn it_warns_once_at_three_quarters_and_again_after_less_than_half() {
+        let waiting = Waiting::new(&Subscription::new("orders").prefetch(2).waiting(8));
+        let message = received(1);
+        let has_warned = || waiting.has_warned.load(Ordering::Relaxed);
+        let mut seats: Vec<Seat> = (0..1 + 5).map(|_| waiting.seat(&message, &Willing)).collect();
+        assert!(!has_warned(), "five of eight are set aside");
+        seats.push(waiting.seat(&message, &Willing));
+        assert!(has_warned());
+        seats.truncate(1 + 4);
+        assert!(has_warned(), "half of them");
+        seats.truncate(1 + 3);
+        assert!(!has_warned());
+    }
+}

@@ -95,6 +95,16 @@ pub trait Harness: Send + Sync + 'static {
         Ok(false)
     }
 
+    /// Deletes the group of the topic at the broker with another client, while it has members.
+    /// Returns `false`, as by default, if the harness or the broker cannot.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be deleted; the case fails with it.
+    async fn delete_group(&self, topic: &str, group: &str) -> Result<bool> {
+        let _ = (topic, group);
+        Ok(false)
+    }
+
     /// Builds the tracer provider of one case, which exports every span to `spans` as it ends. The
     /// default adds nothing else.
     ///

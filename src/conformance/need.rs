@@ -33,7 +33,12 @@ impl Need {
             Self::ReaderResumes => capabilities.reader_resumes,
             Self::SharedQueue => capabilities.order != Order::Partition,
             Self::SetsAside => capabilities.sets_aside,
-            Self::OtherProcess | Self::ForeignProducer | Self::Deletion | Self::CheckingConnection => true,
+            Self::NotesTrials => capabilities.notes_trials,
+            Self::OtherProcess
+            | Self::ForeignProducer
+            | Self::Deletion
+            | Self::GroupDeletion
+            | Self::CheckingConnection => true,
         }
     }
 
@@ -54,9 +59,11 @@ impl Need {
             Self::ReaderResumes => "a reader misses what is published while its connection is lost",
             Self::SharedQueue => "a partition belongs to one member of a group, however full it is",
             Self::SetsAside => "messages that wait in the process take up its prefetch",
+            Self::NotesTrials => "a message that ends the process of its handler is handed out for ever",
             Self::OtherProcess => "the harness starts no other process",
             Self::ForeignProducer => "the harness has no foreign producer",
             Self::Deletion => "the harness deletes no topic",
+            Self::GroupDeletion => "the harness deletes no group that is in use",
             Self::CheckingConnection => "the harness opens no connection that only checks topics",
         }
     }
@@ -99,7 +106,12 @@ impl Need {
             Self::ReaderResumes => check_reader_goes_on(case).await,
             Self::SharedQueue => check_one_member_for_a_key(case).await,
             Self::SetsAside => check_keeps_places(case).await,
-            Self::OtherProcess | Self::ForeignProducer | Self::Deletion | Self::CheckingConnection => Ok(()),
+            Self::NotesTrials => check_suspects_nothing(case).await,
+            Self::OtherProcess
+            | Self::ForeignProducer
+            | Self::Deletion
+            | Self::GroupDeletion
+            | Self::CheckingConnection => Ok(()),
         }
     }
 }
@@ -198,6 +210,22 @@ async fn check_keeps_places(case: &CaseContext) -> Checked {
     let Some(Ok(inbound)) = next else { return Err(super::Failure::new("a member gets the message: an error")) };
     check!(!inbound.handle.set_aside(), "the capabilities say that a delivery can be set aside, as it can");
     Ok(inbound.handle.settle(Disposition::Ack).await?)
+}
+
+/// Checks that the driver takes no message for a suspect, however often it comes.
+async fn check_suspects_nothing(case: &CaseContext) -> Checked {
+    case.make_group("g").await?;
+    case.broker().await?.publish(&case.topic, Message::new("x")).await?;
+    for _ in 0..4 {
+        let driver = case.driver().await?;
+        let mut source = driver.subscribe(&case.group("g")).await?;
+        let next = case.within("the message", poll_fn(|cx| source.poll_next(cx))).await?;
+        let Some(Ok(inbound)) = next else { return Err(super::Failure::new("a member gets the message: an error")) };
+        check_eq!(inbound.lost_trials, None, "the lost trials of a message, without notes of them");
+        drop(inbound);
+        driver.close().await?;
+    }
+    Ok(())
 }
 
 /// Checks that the messages of one key stay with one member, however full it is.

@@ -11,12 +11,17 @@ use tokio::sync::mpsc;
 use super::case_context::{CaseContext, text};
 use super::failure::{Checked, Failure};
 use super::harness::Harness;
+use crate::broker::{Traced, TracedBroker};
 use crate::driver::{Disposition, Driver, DriverExt, Inbound, Outbound};
 use crate::error::Result;
-use crate::message::{Subscription, Topic};
+use crate::message::{HandlerError, Received, Subscription, Topic};
+use crate::runtime::TracedBrokerExt;
 
 /// Environment variable that makes a test program the other process of a case.
 const TASK: &str = "TRACED_BROKER_CONFORMANCE_PROCESS";
+
+/// The payload that ends the process of its handler.
+pub(super) const FATAL: &str = "fatal";
 
 /// The number of messages below which every third one is left unsettled.
 const HELD_BELOW: u64 = 100;
@@ -30,6 +35,8 @@ pub(super) enum Task {
     Work,
     /// Takes messages and keeps them.
     Hold,
+    /// Consumes with a handler that ends the process at [one message](FATAL).
+    Die,
 }
 
 /// Another process, as the case sees it. Dropping it kills it.
@@ -73,6 +80,13 @@ impl Process {
             )));
         }
         Ok(self.said[first..].to_vec())
+    }
+
+    /// Waits until it has ended by itself.
+    pub(super) async fn ended(&mut self) {
+        while let Some(line) = self.lines.recv().await {
+            self.said.push(line);
+        }
     }
 
     /// Kills it as `SIGKILL` does, and returns everything that it printed.
@@ -123,7 +137,11 @@ pub(super) fn work_if_asked(harnesses: &[Arc<dyn Harness>]) -> Option<ExitCode> 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().ok()?;
     let done = runtime.block_on(async {
         let driver = harness.connect().await?;
-        if task == "Hold" { hold(driver, topic, group).await } else { publish_and_settle(driver, topic, group).await }
+        match task {
+            "Hold" => hold(driver, topic, group).await,
+            "Die" => consume_to_death(harness.set_up(Traced::new(driver)), topic, group).await,
+            _ => publish_and_settle(driver, topic, group).await,
+        }
     });
     if let Err(error) = done {
         say(&format!("refused {:?}", error.kind()));
@@ -186,4 +204,23 @@ async fn publish_and_settle(driver: Arc<dyn Driver>, topic: &str, group: &str) -
         Ok(())
     };
     futures_util::future::try_join(publishing, handling).await.map(drop)
+}
+
+/// Returns the dead-letter topic of the process's group.
+pub(super) fn dead_letters_of(topic: &str) -> String {
+    format!("{topic}.fatal")
+}
+
+async fn consume_to_death(broker: impl TracedBroker, topic: &str, group: &str) -> Result<()> {
+    let handler = async |message: Received| {
+        let payload = text(message.payload());
+        if payload == FATAL {
+            say("dies");
+            std::process::abort();
+        }
+        say(&format!("handled {payload}"));
+        Ok::<_, HandlerError>(())
+    };
+    let subscription = Subscription::new(topic).group(group).dead_letter(dead_letters_of(topic));
+    broker.consume(subscription, handler).concurrency(4).run().await.map(drop)
 }

@@ -37,12 +37,16 @@ pub enum Need {
     SharedQueue,
     /// [`Capabilities::sets_aside`](crate::Capabilities).
     SetsAside,
+    /// [`Capabilities::notes_trials`](crate::Capabilities).
+    NotesTrials,
     /// [`Killable::other_process`](super::Killable::other_process).
     OtherProcess,
     /// [`Harness::publish_foreign`](super::Harness::publish_foreign).
     ForeignProducer,
     /// [`Harness::delete_topic`](super::Harness::delete_topic).
     Deletion,
+    /// [`Harness::delete_group`](super::Harness::delete_group).
+    GroupDeletion,
     /// [`Harness::connect_to_check`](super::Harness::connect_to_check).
     CheckingConnection,
 }

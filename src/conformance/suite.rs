@@ -32,6 +32,10 @@ pub const RESULTS: &str = "TRACED_BROKER_CONFORMANCE_RESULTS";
 /// cases spend most of their time waiting.
 const AT_A_TIME: usize = 8;
 
+/// Number of cases with a broker of their own that run at a time on each harness. Many servers at
+/// once would start so slowly that cases time out.
+const OWN_BROKERS: usize = 4;
+
 /// Runs the kit as the `main` of a test target with `harness = false`. Accepts the arguments of
 /// test targets, such as a part of a name, `--skip`, `--exact`, `--list` and `--test-threads`.
 ///
@@ -72,28 +76,31 @@ pub fn main(harnesses: Vec<Arc<dyn Harness>>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     let rounds = std::env::var(ROUNDS).ok().and_then(|text| text.parse().ok()).unwrap_or(1_usize).clamp(1, 100);
     arguments.test_threads.get_or_insert(AT_A_TIME * rounds.min(8));
+    // Listing runs no tests, so it leaves the results alone.
+    let tested = harnesses.into_iter().map(|harness| Tested::open(harness, !arguments.list));
+    let tested = match tested.collect::<io::Result<Vec<_>>>() {
+        Ok(tested) => tested,
+        Err(error) => return report(&arguments, error),
+    };
+    let alone = Arc::new(RwLock::new(()));
     let mut trials = Vec::new();
-    for harness in harnesses {
-        // Listing runs no tests, so it leaves the results alone.
-        let results = if arguments.list { Ok(None) } else { Results::open(harness.name()) };
-        let results = match results {
-            Ok(results) => Arc::new(results),
-            Err(error) => return report(&arguments, error),
-        };
-        for round in 1..=rounds {
-            trials.extend(cases().iter().map(|case| trial(case, round, &harness, &results)));
+    // Harness by harness within a case, so that a slow broker is busy from the start to the end.
+    for case in cases() {
+        for (round, tested) in (1..=rounds).flat_map(|round| tested.iter().map(move |tested| (round, tested))) {
+            trials.push((Turn::of(case), trial(case, round, tested, &alone)));
         }
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    trials.sort_by_key(|(turn, _)| *turn);
+    libtest_mimic::run(&arguments, trials.into_iter().map(|(_, trial)| trial).collect()).exit_code()
 }
 
 /// Creates the test of a case.
-fn trial(case: &'static Case, round: usize, harness: &Arc<dyn Harness>, results: &Arc<Option<Results>>) -> Trial {
-    let (harness, results) = (Arc::clone(harness), Arc::clone(results));
+fn trial(case: &'static Case, round: usize, tested: &Arc<Tested>, alone: &Arc<RwLock<()>>) -> Trial {
+    let (tested, alone) = (Arc::clone(tested), Arc::clone(alone));
     let again = if round > 1 { format!("::round_{round}") } else { String::new() };
-    Trial::test(format!("{}::{case}{again}", harness.name()), move || {
-        let outcome = run_in_turn(case, &harness);
-        if let Some(results) = &*results {
+    Trial::test(format!("{}::{case}{again}", tested.harness.name()), move || {
+        let outcome = tested.run_in_turn(case, &alone);
+        if let Some(results) = &tested.results {
             results.write(case, &outcome)?;
         }
         match outcome {
@@ -105,11 +112,58 @@ fn trial(case: &'static Case, round: usize, harness: &Arc<dyn Harness>, results:
     })
 }
 
-/// Number of cases with a broker of their own that run at a time. Many servers at once would start
-/// so slowly that cases time out.
-const OWN_BROKERS: usize = 2;
+/// A harness, its results, and its cases that run at this time.
+struct Tested {
+    harness: Arc<dyn Harness>,
+    results: Option<Results>,
+    own_broker: Places,
+}
+
+impl Tested {
+    fn open(harness: Arc<dyn Harness>, with_results: bool) -> io::Result<Arc<Self>> {
+        let results = if with_results { Results::open(harness.name())? } else { None };
+        Ok(Arc::new(Self { harness, results, own_broker: Places::default() }))
+    }
+
+    /// Runs a case when it is its turn.
+    fn run_in_turn(&self, case: &Case, alone: &RwLock<()>) -> Outcome {
+        let turn = Turn::of(case);
+        if turn == Turn::Alone {
+            let _alone = alone.write();
+            return run(case, &self.harness);
+        }
+        // The place first, so that a case that waits for one does not hold up a case that runs
+        // alone.
+        let _place = (turn == Turn::OwnBroker).then(|| self.own_broker.take());
+        let _others = alone.read();
+        run(case, &self.harness)
+    }
+}
+
+/// The part of a run to which a case belongs. The parts begin in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Beside,
+    /// A stress case takes the whole machine and would make others time out: it runs alone, once
+    /// the short ones are over.
+    Alone,
+    /// The case kills a broker of its own, and mostly waits. It comes last, because the start of a
+    /// server takes the time of cases beside it.
+    OwnBroker,
+}
+
+impl Turn {
+    fn of(case: &Case) -> Self {
+        match case.area() {
+            Area::Stress => Self::Alone,
+            _ if case.needs().contains(&Need::Durable) => Self::OwnBroker,
+            _ => Self::Beside,
+        }
+    }
+}
 
 /// Places for cases with a broker of their own.
+#[derive(Default)]
 struct Places {
     taken: Mutex<usize>,
     free: Condvar,
@@ -131,21 +185,6 @@ impl Drop for Place<'_> {
         *self.0.taken.lock() -= 1;
         self.0.free.notify_one();
     }
-}
-
-/// Runs a case concurrently with others. A stress case runs alone, because it takes the whole
-/// machine and would make others time out.
-fn run_in_turn(case: &Case, harness: &Arc<dyn Harness>) -> Outcome {
-    static TURN: RwLock<()> = RwLock::new(());
-    static BROKERS: Places = Places { taken: Mutex::new(0), free: Condvar::new() };
-    // The place first, so that a case that waits for one does not hold up a case that runs alone.
-    let _place = case.needs().contains(&Need::Durable).then(|| BROKERS.take());
-    if case.area() == Area::Stress {
-        let _alone = TURN.write();
-        return run(case, harness);
-    }
-    let _beside = TURN.read();
-    run(case, harness)
 }
 
 /// Reports the error as one failed test in place of all, because there is no other place for it.

@@ -138,6 +138,10 @@ impl DeliveryHandle for WatchedHandle {
         self.handle.failed(attempts);
     }
 
+    fn begin_trial(&self) -> Confirmation<()> {
+        self.handle.begin_trial()
+    }
+
     fn set_aside(&self) -> bool {
         self.handle.set_aside()
     }

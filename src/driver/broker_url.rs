@@ -10,6 +10,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// A parsed broker URL:
 /// `scheme://[user[:password]@]host[:port][,host[:port]…][/path][?option=value&…]`.
 ///
+/// Special characters are percent-encoded: `/`, `?`, `#` and `@` in credentials, and `@` in the
+/// path and in the names of options.
+///
 /// Neither `Debug` nor any error prints the password.
 ///
 /// ```
@@ -56,9 +59,15 @@ impl BrokerUrl {
         if scheme.is_empty() || !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
             return Err(invalid("the scheme of the broker URL is not a word"));
         }
-        let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
+        let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        // Otherwise a part of such a password would be read as a host or option, and be shown.
+        if [path, fragment].into_iter().chain(option_names(query)).any(|part| part.contains('@')) {
+            return Err(invalid(
+                "an @ follows the hosts of the broker URL: percent-encode it, and / ? # in a password",
+            ));
+        }
         let (credentials, hosts) = match authority.rsplit_once('@') {
             Some((credentials, hosts)) => (Some(credentials), hosts),
             None => (None, authority),
@@ -277,28 +286,30 @@ impl FromStr for Topology {
 
 fn parse_host(host: &str) -> Result<(String, Option<u16>)> {
     let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, rest)) => (address, rest.strip_prefix(':')),
+        Some((address, "")) => (address, None),
+        Some((address, rest)) => (address, Some(rest.strip_prefix(':').ok_or_else(|| invalid(NO_PORT))?)),
         None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
     };
+    let name = decode(name)?;
     if name.is_empty() || name.contains(char::is_whitespace) {
         return Err(invalid("a host of the broker URL is empty or holds white space"));
     }
-    let port = port
-        .map(str::parse)
-        .transpose()
-        .map_err(|_| invalid("a port of the broker URL is not a number up to 65535"))?;
-    Ok((decode(name)?, port))
+    let port = port.map(str::parse).transpose().map_err(|_| invalid(NO_PORT))?;
+    Ok((name, port))
 }
 
+const NO_PORT: &str = "a port of the broker URL is not a number up to 65535";
+
 fn parse_query(query: &str) -> Result<Vec<(String, String)>> {
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode(name)?, decode(value)?))
-        })
-        .collect()
+    pairs(query).map(|(name, value)| Ok((decode(name)?, decode(value)?))).collect()
+}
+
+fn option_names(query: &str) -> impl Iterator<Item = &str> {
+    pairs(query).map(|(name, _)| name)
+}
+
+fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
 fn decode(text: &str) -> Result<String> {

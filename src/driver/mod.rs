@@ -278,6 +278,11 @@ pub struct Inbound {
     /// The number of times that the broker has handed the message out to this group, with this one,
     /// from 1; `None` from a broker that does not count.
     pub deliveries: Option<u32>,
+    /// The number of [trials](DeliveryHandle::begin_trial) that were never heard of again, if the
+    /// message is a suspect: one that may end the process that handles it. A message is a suspect
+    /// if it was handed out [twice](Self::is_suspicious) without being heard of, and as long as such
+    /// a trial is noted. `None` for all others, and from a driver that notes no trials.
+    pub lost_trials: Option<u32>,
     /// The time at which the message was stored or sent.
     pub timestamp: Option<Timestamp>,
     /// The partition of the message.
@@ -290,6 +295,22 @@ pub struct Inbound {
     pub tenure: Tenure,
     /// The handle that settles the message.
     pub handle: Box<dyn DeliveryHandle>,
+}
+
+impl Inbound {
+    /// Returns `true` if a message was handed out twice or more without being heard of: neither
+    /// settled nor sent back for another attempt. This is the rule of a broker that counts
+    /// deliveries.
+    ///
+    /// ```
+    /// use traced_broker::driver::Inbound;
+    ///
+    /// assert!(Inbound::is_suspicious(1, 3)); // at its first attempt, and handed out before, twice
+    /// assert!(!Inbound::is_suspicious(3, 4)); // two attempts failed, and were heard of
+    /// ```
+    pub const fn is_suspicious(attempt: u32, deliveries: u32) -> bool {
+        deliveries >= attempt.saturating_add(2)
+    }
 }
 
 /// The instruction to the broker about a delivery.
@@ -348,6 +369,7 @@ pub enum Disposition {
 ///     unreadable_headers: 0,
 ///     attempt: 1,
 ///     deliveries: Some(1),
+///     lost_trials: None,
 ///     timestamp: None,
 ///     partition: None,
 ///     offset: Some(7),
@@ -375,6 +397,21 @@ pub trait DeliveryHandle: fmt::Debug + Send + Sync {
     /// does not block. By default the number is not kept.
     fn failed(&self, attempts: u32) {
         let _ = attempts;
+    }
+
+    /// Notes that a handler begins on a [suspect](Inbound::lost_trials), where the note outlives this
+    /// process, and confirms once it does. The handler begins then.
+    ///
+    /// The driver withdraws the note as soon as it hears of the delivery: it is settled, its
+    /// [failure](Self::failed) is noted, or its handle is dropped. A note that was not withdrawn
+    /// counts among the [lost trials](Inbound::lost_trials) when the message is handed out again.
+    /// If the connection is lost meanwhile, the note is withdrawn over the next one: a lost
+    /// connection does not make a lost trial.
+    ///
+    /// Called before each run of a handler on a suspect; does not block. An error means that the
+    /// note could not be written; the handler begins all the same. By default nothing is noted.
+    fn begin_trial(&self) -> Confirmation<()> {
+        Confirmation::ready(Ok(()))
     }
 
     /// Frees the place of the delivery in the window of its source, because the message waits in

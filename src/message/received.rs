@@ -66,9 +66,35 @@ pub(crate) struct Parts {
     pub(crate) native: Option<Native>,
     pub(crate) origin: Origin,
     pub(crate) deliveries: Option<u32>,
+    /// The number of trials that were never heard of again, if the message is a suspect.
+    pub(crate) lost_trials: Option<u32>,
     pub(crate) tenure: Tenure,
     /// The text of the error with which decoding the payload failed.
     pub(crate) undecodable: OnceLock<String>,
+}
+
+#[cfg(test)]
+impl Parts {
+    /// Returns the parts of a message for tests.
+    pub(crate) fn example() -> Self {
+        Self {
+            system: "memory",
+            topic: Topic::new("orders").expect("a valid name"),
+            payload: Some("shoes".into()),
+            key: None,
+            id: None,
+            headers: Headers::new(),
+            timestamp: None,
+            partition: None,
+            offset: None,
+            native: None,
+            origin: Origin::default(),
+            deliveries: None,
+            lost_trials: None,
+            tenure: Tenure::new(),
+            undecodable: OnceLock::new(),
+        }
+    }
 }
 
 impl Received {

@@ -17,7 +17,7 @@ use super::routes::{self, Route};
 use super::spans::Spans;
 use super::unsettled::Unsettled;
 use crate::context::ambient;
-use crate::verify::{Traces, check};
+use crate::verify::{Span, Traces, check};
 
 /// The spans of one test, in memory. Cheap to clone; all clones are one capture.
 ///
@@ -63,6 +63,18 @@ impl Capture {
     pub fn new() -> Self {
         routes::install();
         Self(Arc::default())
+    }
+
+    /// Creates a capture whose spans have the virtual times and the random ids of a simulation. It
+    /// needs a tokio runtime.
+    pub(super) fn in_virtual_time() -> Self {
+        routes::install();
+        Self(Arc::new(Spans::in_virtual_time()))
+    }
+
+    /// Returns the spans that have not ended.
+    pub(super) fn open_spans(&self) -> Vec<Span> {
+        self.0.open()
     }
 
     /// Returns the tracer provider of the service with this name, always the same one. It respects

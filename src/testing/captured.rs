@@ -64,6 +64,12 @@ impl CapturedTrace {
         &self.traces.iter().as_slice()[self.position]
     }
 
+    /// Returns `true` if the trace has no finding.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.report.of(self.trace().id()).is_empty()
+    }
+
     /// Draws the trace, with its findings.
     #[must_use]
     pub fn waterfall(&self) -> String {

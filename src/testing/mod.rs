@@ -29,6 +29,7 @@
 //! - [`Capture`]: the spans of one test, including those of global tracers, apart from those of
 //!   concurrent tests.
 //! - [`CapturedTrace`]: the assertions.
+//! - [`simulation`]: the same services under thousands of seeds, faults and virtual time.
 //!
 //! `examples/tested_service` is a small service with such a suite. Enable the feature in
 //! `[dev-dependencies]`.
@@ -39,6 +40,7 @@ mod capture;
 mod captured;
 mod exported;
 mod routes;
+pub mod simulation;
 mod spans;
 mod unsettled;
 

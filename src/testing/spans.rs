@@ -1,16 +1,18 @@
 //! The contents of a capture: every span that was started for it, ended or not.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::{Context, KeyValue, trace};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{self as sdk, Sampler, SdkTracerProvider, SpanData, SpanProcessor};
+use opentelemetry_sdk::trace::{self as sdk, IdGenerator, Sampler, SdkTracerProvider, SpanData, SpanProcessor};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
+use tokio::time::Instant;
 
 use crate::testing::exported;
 use crate::verify::{Span, SpanRef, TraceId, Traces};
@@ -27,7 +29,31 @@ pub(super) struct Spans {
     ended: Arc<Notify>,
     /// The providers by service.
     providers: Mutex<HashMap<Box<str>, SdkTracerProvider>>,
+    /// The clock of the spans, if they have virtual times.
+    clock: Option<VirtualClock>,
 }
+
+/// The time of a paused tokio runtime. Each reading is later than the one before, so that spans
+/// have a length.
+#[derive(Debug)]
+struct VirtualClock {
+    began: Instant,
+    last: AtomicU64,
+}
+
+impl VirtualClock {
+    /// Returns the time, in nanoseconds since the epoch.
+    fn now(&self) -> u64 {
+        let passed = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or_default();
+        let last = self.last.load(Ordering::Relaxed);
+        let now = (VIRTUAL_EPOCH + passed).max(last + 1);
+        self.last.store(now, Ordering::Relaxed);
+        now
+    }
+}
+
+/// The virtual time at which a simulation begins, in nanoseconds since the epoch: 2020-01-01.
+const VIRTUAL_EPOCH: u64 = 1_577_836_800_000_000_000;
 
 #[derive(Debug, Default)]
 struct State {
@@ -40,6 +66,14 @@ struct State {
 }
 
 impl Spans {
+    /// Creates a capture in the virtual time of the current tokio runtime, whose ids are drawn from
+    /// the random numbers of the thread.
+    pub(super) fn in_virtual_time() -> Self {
+        let mut spans = Self::default();
+        spans.clock = Some(VirtualClock { began: Instant::now(), last: AtomicU64::new(0) });
+        spans
+    }
+
     /// Returns the provider of a service, created if there is none yet.
     pub(super) fn provider(self: &Arc<Self>, service: &str) -> SdkTracerProvider {
         let mut providers = self.providers.lock();
@@ -47,11 +81,11 @@ impl Spans {
             let service: Arc<str> = Arc::from(service);
             let resource =
                 Resource::builder_empty().with_attribute(KeyValue::new("service.name", Arc::clone(&service)));
-            SdkTracerProvider::builder()
+            let builder = SdkTracerProvider::builder()
                 .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
                 .with_resource(resource.build())
-                .with_span_processor(Sink { service, spans: Arc::downgrade(self) })
-                .build()
+                .with_span_processor(Sink { service, spans: Arc::downgrade(self) });
+            if self.clock.is_some() { builder.with_id_generator(DrawnIds).build() } else { builder.build() }
         });
         provider.clone()
     }
@@ -87,6 +121,9 @@ impl Spans {
     fn start(self: &Arc<Self>, mut span: Span) {
         // The SDK gives an open span its start as end.
         span.end = 0;
+        if let Some(clock) = &self.clock {
+            span.start = clock.now();
+        }
         let (reference, mut state) = (span.reference(), self.state.lock());
         if state.services.len() >= MOST_SPANS {
             state.lost += 1;
@@ -101,10 +138,13 @@ impl Spans {
         }
     }
 
-    fn end(&self, span: Span) {
+    fn end(&self, mut span: Span) {
         let mut state = self.state.lock();
         // A span that was lost at its start stays lost.
-        if state.open.remove(&span.reference()).is_some() {
+        if let Some(open) = state.open.remove(&span.reference()) {
+            if let Some(clock) = &self.clock {
+                (span.start, span.end) = (open.start, clock.now());
+            }
             state.ended.push(span);
         }
         drop(state);
@@ -138,6 +178,20 @@ fn claim(trace: TraceId, spans: &Arc<Spans>) {
 /// Removes the traces of captures that are gone.
 fn forget_the_dead() {
     TRACES.lock().retain(|_, spans| spans.strong_count() > 0);
+}
+
+/// Ids from the random numbers of the thread, which a seed determines.
+#[derive(Debug)]
+struct DrawnIds;
+
+impl IdGenerator for DrawnIds {
+    fn new_trace_id(&self) -> trace::TraceId {
+        trace::TraceId::from(fastrand::u128(1..))
+    }
+
+    fn new_span_id(&self) -> trace::SpanId {
+        trace::SpanId::from(fastrand::u64(1..))
+    }
 }
 
 /// The processor that hands the SDK's spans of one service to a capture.

@@ -17,7 +17,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 
 pub(crate) fn server() -> &'static str {
-    shared(Kind::RabbitMq)
+    shared(Kind::RabbitMq.of_generation())
 }
 
 pub(crate) async fn connect(options: &str) -> Result<Amqp> {

@@ -24,7 +24,7 @@ const RECOVERY: Duration = Duration::from_secs(60);
 const REGISTRATION: Duration = Duration::from_secs(6);
 
 async fn start() -> Arc<Server> {
-    spawn_blocking(|| Arc::new(Server::start(Kind::RabbitMq))).await.unwrap()
+    spawn_blocking(|| Arc::new(Server::start(Kind::RabbitMq.of_generation()))).await.unwrap()
 }
 
 /// Runs an operation on a server that blocks until it is done.
@@ -261,7 +261,8 @@ async fn what_waits_survives_the_death_of_the_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_publish_ends_in_time_in_an_alarm_and_so_does_closing() {
     let share = vec![("RABBITMQ_MEMORY_SHARE", "0.000001".to_owned())];
-    let start = move || Server::start_at(Kind::RabbitMq, Server::free_port(Kind::RabbitMq), share);
+    let kind = Kind::RabbitMq.of_generation();
+    let start = move || Server::start_at(kind, Server::free_port(kind), share);
     let server = spawn_blocking(start).await.unwrap();
     let broker = Traced::new(connect_to(&format!("{}?delivery_timeout=2000", server.url())).await.unwrap());
     let topic = Topic::new("alarm").unwrap();

@@ -75,7 +75,8 @@ async fn messages_that_are_only_fetched_are_given_back_in_time() {
 async fn one_slow_message_does_not_take_the_channel_with_it() {
     const COUNT: u32 = 20;
     let environment = vec![("RABBITMQ_CONSUMER_TIMEOUT", "6000".to_owned())];
-    let start = move || Server::start_at(Kind::RabbitMq, Server::free_port(Kind::RabbitMq), environment);
+    let kind = Kind::RabbitMq.of_generation();
+    let start = move || Server::start_at(kind, Server::free_port(kind), environment);
     let server = spawn_blocking(start).await.unwrap();
     let topic = Topic::new("slow").unwrap();
     let amqp = connect_to(&format!("{}/?consumer_timeout=6000", server.url())).await.unwrap();

@@ -8,11 +8,11 @@ pub(crate) async fn publish(kind: Kind, url: &str, topic: &str) -> usize {
         #[cfg(feature = "kafka")]
         Kind::Kafka => kafka(url, topic).await,
         #[cfg(feature = "amqp")]
-        Kind::RabbitMq => amqp(url, topic).await,
+        Kind::RabbitMq | Kind::RabbitMq4 => amqp(url, topic).await,
         #[cfg(feature = "nats")]
         Kind::Nats => nats(url, topic).await,
         #[cfg(feature = "redis")]
-        Kind::Redis => redis(url, topic).await,
+        Kind::Redis | Kind::Redis8 | Kind::Valkey => redis(url, topic).await,
         other => panic!("{other:?} is no broker of this build: {url} {topic}"),
     }
 }
@@ -32,7 +32,7 @@ pub(crate) async fn delete(kind: Kind, url: &str, topic: &str) {
             admin.delete_topics(&[topic], &AdminOptions::new()).await.expect("deleted");
         }
         #[cfg(feature = "amqp")]
-        Kind::RabbitMq => {
+        Kind::RabbitMq | Kind::RabbitMq4 => {
             use lapin::options::ExchangeDeleteOptions;
             use lapin::{Connection, ConnectionProperties};
 
@@ -48,13 +48,48 @@ pub(crate) async fn delete(kind: Kind, url: &str, topic: &str) {
             context.delete_stream(topic.replace('.', "~")).await.expect("deleted");
         }
         #[cfg(feature = "redis")]
-        Kind::Redis => {
+        Kind::Redis | Kind::Redis8 | Kind::Valkey => {
             let client = ::redis::Client::open(url).expect("an address");
             let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
             let _: i64 = ::redis::cmd("DEL").arg(topic).query_async(&mut connection).await.expect("deleted");
         }
         other => panic!("{other:?} is no broker of this build: {url} {topic}"),
     }
+}
+
+/// Deletes what a group is at the broker. Returns `false` on Kafka, where a group that has members
+/// cannot be deleted.
+pub(crate) async fn delete_group(kind: Kind, url: &str, topic: &str, group: &str) -> bool {
+    match kind {
+        #[cfg(feature = "amqp")]
+        Kind::RabbitMq | Kind::RabbitMq4 => {
+            use lapin::options::QueueDeleteOptions;
+            use lapin::{Connection, ConnectionProperties};
+
+            let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("a connection");
+            let channel = connection.create_channel().await.expect("a channel");
+            let queue = format!("{topic}.{group}");
+            channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deleted");
+            connection.close(200, "done".into()).await.expect("closed");
+        }
+        #[cfg(feature = "nats")]
+        Kind::Nats => {
+            let client = async_nats::connect(url.split('?').next().unwrap()).await.expect("a connection");
+            let context = async_nats::jetstream::new(client);
+            let stream = context.get_stream(topic.replace('.', "~")).await.expect("a stream");
+            stream.delete_consumer(&group.replace('.', "~")).await.expect("deleted");
+        }
+        #[cfg(feature = "redis")]
+        Kind::Redis | Kind::Redis8 | Kind::Valkey => {
+            let client = ::redis::Client::open(url).expect("an address");
+            let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+            let mut destroy = ::redis::cmd("XGROUP");
+            let destroyed = destroy.arg("DESTROY").arg(topic).arg(group).query_async(&mut connection).await;
+            let _: i64 = destroyed.expect("deleted");
+        }
+        _ => return false,
+    }
+    true
 }
 
 /// Null keys, headers without a value, bytes that are no text.
@@ -88,12 +123,13 @@ async fn kafka(url: &str, topic: &str) -> usize {
 /// Header tables of other types, properties of other programs.
 #[cfg(feature = "amqp")]
 async fn amqp(url: &str, topic: &str) -> usize {
-    use lapin::options::BasicPublishOptions;
+    use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
     use lapin::types::{AMQPValue, FieldTable};
     use lapin::{BasicProperties, Connection, ConnectionProperties};
 
     let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("a connection");
     let channel = connection.create_channel().await.expect("a channel");
+    channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
     let mut inner = FieldTable::default();
     inner.insert("deep".into(), AMQPValue::LongLongInt(-1));
     let mut table = FieldTable::default();
@@ -114,7 +150,6 @@ async fn amqp(url: &str, topic: &str) -> usize {
         let sent = channel.basic_publish(topic.into(), "".into(), options, b"\xff\0\xfe", properties).await;
         sent.expect("sent").await.expect("taken");
     }
-    // Publishing is not confirmed on this channel; closing waits until all were taken.
     connection.close(200, "done".into()).await.expect("closed");
     count
 }

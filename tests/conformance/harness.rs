@@ -88,6 +88,10 @@ impl Harness for OnServer {
         Ok(foreign::publish(self.kind, &self.url().await, topic).await)
     }
 
+    async fn delete_group(&self, topic: &str, group: &str) -> Result<bool> {
+        Ok(foreign::delete_group(self.kind, &self.url().await, topic, group).await)
+    }
+
     async fn delete_topic(&self, topic: &str) -> Result<bool> {
         foreign::delete(self.kind, &self.url().await, topic).await;
         Ok(true)
@@ -149,7 +153,8 @@ impl Killable for OwnServer {
         // RabbitMQ enters a new quorum queue in a register that it writes to disk every five
         // seconds. If the server is killed before that, the queue finds no leader after the
         // restart. No client can change that.
-        if self.kind == Kind::RabbitMq { Duration::from_secs(6) } else { Duration::ZERO }
+        let is_rabbitmq = matches!(self.kind, Kind::RabbitMq | Kind::RabbitMq4);
+        if is_rabbitmq { Duration::from_secs(6) } else { Duration::ZERO }
     }
 }
 

@@ -23,6 +23,20 @@ async fn the_server_answers_a_ping() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn destinations_name_their_cluster() {
+    let kafka = kafka().await;
+    let topic = Topic::new(&unique("cluster")).unwrap();
+    let declared = kafka.declare(&topic).await.unwrap();
+    let group = Subscription::new(&*topic).group(&*topic);
+    let subscribed = kafka.subscribe(&group).await.unwrap().destination;
+    let client: BaseConsumer = kafka.as_client().create().unwrap();
+    let id = client.client().fetch_cluster_id(Duration::from_secs(10)).unwrap();
+    let expected = vec![("messaging.kafka.cluster.id", id.as_str().into())];
+    assert_eq!((declared.attributes, subscribed.attributes), (expected.clone(), expected));
+    kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_option_is_refused_with_the_known_ones() {
     let error = connect(&url_with("partitons=3")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);

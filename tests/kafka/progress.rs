@@ -83,8 +83,9 @@ async fn progress_is_committed_while_the_position_stands_still() {
     let kafka = builder.property("session.timeout.ms", "6000").connect().await.unwrap();
     let topic = topic(&kafka, "standing").await;
     let (mut source, first) = hold_the_first(&kafka, &topic).await;
-    // Position 0; no attempts; 1999 settled messages at distance 1.
-    wait_for_metadata(&servers, &topic, "traced-broker:1:A..Bv-B").await;
+    // Position 0; one open assignment, which reached 2000; no attempts; no trials; 1999 settled
+    // messages at distance 1.
+    wait_for_metadata(&servers, &topic, "traced-broker:2:A.Bw-B...Bv-B").await;
     let paused = Arc::clone(&server);
     spawn_blocking(move || paused.pause()).await.unwrap();
     timeout(LONG, first.tenure.over()).await.expect("the session never ends");

@@ -223,3 +223,111 @@ async fn a_small_limit_of_deliveries_is_refused_with_the_remedy() {
         ack(next(&mut source).await).await;
     }
 }
+
+/// Hands a message out until it is a suspect, and returns that delivery.
+async fn suspect(source: &mut Source) -> Inbound {
+    loop {
+        let inbound = next_message(source).await;
+        if inbound.lost_trials.is_some() {
+            return inbound;
+        }
+        settle(inbound, Disposition::GiveBack).await.unwrap();
+    }
+}
+
+/// Returns what the record of the message says, if there is one.
+async fn record(topic: &Topic) -> Option<String> {
+    let place = jetstream::new(kit::raw().await).get_stream(place(topic)).await.ok()?;
+    let last = place.cached_info().state.last_sequence;
+    let message = place.get_raw_message(last).await.ok()?;
+    Some(String::from_utf8(message.payload.to_vec()).unwrap())
+}
+
+async fn recorded(topic: &Topic, part: Option<&str>) {
+    let begun = Instant::now();
+    loop {
+        let found = record(topic).await;
+        if found.is_some() == part.is_some() && part.is_none_or(|part| found.as_ref().unwrap().contains(part)) {
+            return;
+        }
+        assert!(begun.elapsed() < kit::SOON, "not {part:?}: {found:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_trial_is_lost_with_its_process_and_withdrawn_by_one_that_lives() {
+    let (first, topic) = (kit::connect().await, topic("tried"));
+    publish_numbers(&first, &topic, 0..1).await;
+    let mut source = subscribe(&first, &topic, "workers").await;
+    let inbound = suspect(&mut source).await;
+    assert_eq!((inbound.lost_trials, counts(&inbound)), (Some(0), (1, 3)));
+    inbound.handle.begin_trial().await.unwrap();
+    recorded(&topic, Some(r#""trials":1"#)).await;
+    // Nothing runs in a process that has ended.
+    std::mem::forget(inbound.handle);
+    let (second, mut source) = restarted(first, source, &topic).await;
+    let inbound = suspect(&mut source).await;
+    assert_eq!(inbound.lost_trials, Some(1));
+    inbound.handle.begin_trial().await.unwrap();
+    recorded(&topic, Some(r#""trials":2"#)).await;
+    settle(inbound, AT_ONCE).await.unwrap();
+    let inbound = next(&mut source).await;
+    assert_eq!((inbound.lost_trials, inbound.attempt), (Some(1), 2), "it has failed, and was heard of");
+    recorded(&topic, Some(r#""trials":1"#)).await;
+    inbound.handle.begin_trial().await.unwrap();
+    drop(inbound);
+    let (_third, mut source) = restarted(second, source, &topic).await;
+    let inbound = next(&mut source).await;
+    assert_eq!((inbound.lost_trials, inbound.attempt), (Some(1), 2));
+    inbound.handle.begin_trial().await.unwrap();
+    ack(inbound).await;
+    recorded(&topic, None).await;
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_no_lost_trial() {
+    let client = kit::raw().await;
+    let nats = Nats::from_client(client.clone(), Mode::JetStream).await.unwrap();
+    let topic = topic("untried");
+    publish_numbers(&nats, &topic, 0..1).await;
+    let mut source = subscribe(&nats, &topic, "workers").await;
+    let mut inbound = suspect(&mut source).await;
+    for _ in 0..3 {
+        inbound.handle.begin_trial().await.unwrap();
+        client.force_reconnect().await.unwrap();
+        timeout(kit::SOON, inbound.tenure.over()).await.expect("the connection is lost");
+        let next = next_message(&mut source).await;
+        assert_eq!(next.lost_trials, Some(0), "its handler may still run here");
+        drop(std::mem::replace(&mut inbound, next));
+        recorded(&topic, None).await;
+    }
+    let other = kit::connect().await;
+    drop((inbound, source));
+    assert_eq!(next(&mut subscribe(&other, &topic, "workers").await).await.lost_trials, Some(0));
+}
+
+/// Changes of one record by several members are all counted.
+#[tokio::test]
+async fn trials_of_several_members_are_counted_together() {
+    let topic = topic("shared");
+    let members = [kit::connect().await, kit::connect().await];
+    publish_numbers(&members[0], &topic, 0..1).await;
+    let mut source = subscribe(&members[0], &topic, "workers").await;
+    let first = suspect(&mut source).await;
+    first.handle.begin_trial().await.unwrap();
+    // The first one is cut off: the server gives the message to the second.
+    let context = jetstream::new(kit::raw().await);
+    let reply = format!("$JS.ACK.{}.workers.3.1.3.1.0", topic.replace('.', "~"));
+    drop(source);
+    let mut source = subscribe(&members[1], &topic, "workers").await;
+    context.client().publish(reply, "-NAK".into()).await.unwrap();
+    let second = next(&mut source).await;
+    assert_eq!(second.lost_trials, Some(1), "nothing is heard of the first one yet");
+    second.handle.begin_trial().await.unwrap();
+    recorded(&topic, Some(r#""trials":2"#)).await;
+    drop(first);
+    recorded(&topic, Some(r#""trials":1"#)).await;
+    drop(second);
+    recorded(&topic, None).await;
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use traced_broker::Topic;
-use traced_broker::driver::{Driver, Inbound};
+use traced_broker::driver::{Driver, Inbound, Source};
 
 use crate::harness::*;
 
@@ -155,5 +155,101 @@ async fn looks_for_what_was_left_without_paging() {
     };
     let looks = calls("xautoclaim") + calls("xclaim") + calls("xpending");
     assert!(looks <= 20, "{looks} looks in three seconds: {stats}");
+    broker.close().await.unwrap();
+}
+
+/// Waits until the server has this number of trials for the message.
+async fn noted(topic: &Topic, id: &str, trials: Option<i64>) {
+    let (key, field) = (attempts_key(topic), format!("{id}/trials"));
+    eventually("the trials are noted", || async {
+        Raw::new().await.run::<Option<i64>>(&["HGET", &key, &field]).await == trials
+    })
+    .await;
+}
+
+/// Publishes a message and takes it as one that was handed out twice without being heard of.
+async fn suspect(broker: &traced_broker::adapters::redis::Redis, topic: &Topic) -> (Source, Inbound) {
+    drop(subscribe(broker, topic, "g").await);
+    publish_numbers(broker, topic, 0..1).await;
+    let mut raw = Raw::new().await;
+    let _: ::redis::Value = raw.run(&["XREADGROUP", "GROUP", "g", "dead", "STREAMS", topic, ">"]).await;
+    let id = raw.pending(topic, "g").await[0].0.clone();
+    let _: ::redis::Value = raw.run(&["XCLAIM", topic, "g", "dead", "0", &id, "RETRYCOUNT", "2"]).await;
+    let mut source = subscribe(broker, topic, "g").await;
+    let message = next(&mut source).await;
+    assert_eq!((message.attempt, message.deliveries, message.lost_trials), (1, Some(3), Some(0)));
+    (source, message)
+}
+
+/// Takes the message from the member in the name of one that is gone.
+async fn take_away(topic: &Topic, id: &str) {
+    let _: Vec<String> = Raw::new().await.run(&["XCLAIM", topic, "g", "dead", "0", id, "JUSTID"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_is_lost_with_its_process_and_withdrawn_by_one_that_lives() {
+    let (broker, topic) = (broker_with("?claim_idle=400").await, topic("tried"));
+    let (mut source, message) = suspect(&broker, &topic).await;
+    let id = message.id.clone().unwrap();
+    message.handle.begin_trial().await.unwrap();
+    noted(&topic, &id, Some(1)).await;
+    message.handle.failed(1);
+    noted(&topic, &id, Some(0)).await;
+    message.handle.begin_trial().await.unwrap();
+    noted(&topic, &id, Some(1)).await;
+    // As a process leaves it that has ended.
+    let _: i64 = Raw::new().await.run(&["HINCRBY", &attempts_key(&topic), &format!("{id}/trials"), "2"]).await;
+    take_away(&topic, &id).await;
+    let again = next(&mut source).await;
+    assert_eq!((again.attempt, again.lost_trials), (2, Some(2)));
+    drop(message);
+    noted(&topic, &id, Some(2)).await;
+    again.handle.begin_trial().await.unwrap();
+    noted(&topic, &id, Some(3)).await;
+    ack(again).await.unwrap();
+    forgotten(&topic).await;
+    broker.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_is_withdrawn_by_a_member_that_ends_or_has_lost_the_message() {
+    let (broker, topic) = (broker_with("?claim_idle=400").await, topic("untried"));
+    let (mut source, message) = suspect(&broker, &topic).await;
+    let id = message.id.clone().unwrap();
+    message.handle.begin_trial().await.unwrap();
+    take_away(&topic, &id).await;
+    let again = next(&mut source).await;
+    assert_eq!(again.lost_trials, Some(0), "its first handler runs in this process");
+    drop(message);
+    noted(&topic, &id, Some(0)).await;
+    again.handle.begin_trial().await.unwrap();
+    noted(&topic, &id, Some(1)).await;
+    broker.close().await.unwrap();
+    noted(&topic, &id, Some(0)).await;
+    drop(again);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_connection_is_no_lost_trial() {
+    let server = server().await;
+    let (broker, topic) = (connect(&format!("{}?claim_idle=400", server.url())).await.unwrap(), topic("cut"));
+    let mut raw = Raw::at(&server.url()).await;
+    drop(subscribe(&broker, &topic, "g").await);
+    publish_numbers(&broker, &topic, 0..1).await;
+    let _: ::redis::Value = raw.run(&["XREADGROUP", "GROUP", "g", "dead", "STREAMS", &topic, ">"]).await;
+    let id = raw.pending(&topic, "g").await[0].0.clone();
+    let _: ::redis::Value = raw.run(&["XCLAIM", &topic, "g", "dead", "0", &id, "RETRYCOUNT", "2"]).await;
+    let mut source = subscribe(&broker, &topic, "g").await;
+    for _ in 0..3 {
+        let message = next_message(&mut source).await;
+        assert_eq!(message.lost_trials, Some(0));
+        message.handle.begin_trial().await.unwrap();
+        raw.break_connections().await;
+        drop(message);
+    }
+    let message = next_message(&mut source).await;
+    let (key, field) = (attempts_key(&topic), format!("{id}/trials"));
+    assert_eq!(raw.run::<Option<i64>>(&["HGET", &key, &field]).await, Some(0));
+    ack(message).await.unwrap();
     broker.close().await.unwrap();
 }

@@ -20,7 +20,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const WHILE: Duration = Duration::from_millis(400);
 
 pub(crate) fn url() -> &'static str {
-    shared(Kind::Redis)
+    shared(Kind::Redis.of_generation())
 }
 
 pub(crate) async fn broker() -> Redis {
@@ -38,7 +38,7 @@ pub(crate) async fn connect(url: &str) -> Result<Redis> {
 
 /// Starts a separate server for one test.
 pub(crate) async fn server() -> Server {
-    blocking(|| Server::start(Kind::Redis)).await
+    blocking(|| Server::start(Kind::Redis.of_generation())).await
 }
 
 /// Runs a blocking operation beside the code under test.

@@ -5,6 +5,8 @@
 //! user-supplied one. The scripts in `tests/testbed` do the work.
 #![allow(dead_code, unused_imports, reason = "every test target uses its own part")]
 
+mod cluster;
+mod disk;
 mod jaeger;
 mod kind;
 pub(crate) mod orders;
@@ -15,6 +17,8 @@ mod server;
 
 use std::sync::OnceLock;
 
+pub(crate) use cluster::Cluster;
+pub(crate) use disk::Disk;
 pub(crate) use jaeger::Jaeger;
 pub(crate) use kind::Kind;
 pub(crate) use server::{Server, send_signal};
@@ -28,8 +32,9 @@ pub(crate) use server::{Server, send_signal};
 /// # Panics
 /// If the server cannot be started; every later call then panics at once with the same message.
 pub(crate) fn shared(kind: Kind) -> &'static str {
-    static SHARED: [Shared; Kind::BROKERS.len()] = [const { Shared::new() }; Kind::BROKERS.len()];
-    let index = Kind::BROKERS.iter().position(|broker| *broker == kind);
+    const COUNT: usize = Kind::BROKERS.len() + Kind::GENERATIONS.len();
+    static SHARED: [Shared; COUNT] = [const { Shared::new() }; COUNT];
+    let index = Kind::BROKERS.iter().chain(&Kind::GENERATIONS).position(|broker| *broker == kind);
     let cell = &SHARED[index.unwrap_or_else(|| panic!("{kind:?} is no broker"))];
     match cell.get_or_init(|| Address::find(kind)) {
         Address::Given(url) | Address::Started(url, _) => url,

@@ -30,8 +30,8 @@ pub(super) fn new_directory(kind: Kind) -> io::Result<TempDir> {
     Ok(directory)
 }
 
-/// Removes the folders whose owner is gone. Their names contain its process id:
-/// `redis-1234-a1b2c3`.
+/// Removes the folders whose owner is gone. Their names contain its process id before the last
+/// hyphen: `redis-8-1234-a1b2c3`.
 fn sweep(parent: &Path) {
     if !Path::new("/proc/self").exists() {
         return;
@@ -39,7 +39,7 @@ fn sweep(parent: &Path) {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     for folder in entries.map(|entry| entry.path()) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let owner = name.split('-').nth(1).unwrap_or_default();
+        let owner = name.rsplit('-').nth(1).unwrap_or_default();
         if !owner.is_empty() && !Path::new("/proc").join(owner).exists() {
             // A folder that another process also sweeps may already be gone.
             let _gone = fs::remove_dir_all(&folder);

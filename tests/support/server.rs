@@ -65,7 +65,12 @@ impl Server {
         free_ports(kind.ports())
     }
 
-    fn try_start_at(kind: Kind, port: u16, environment: Vec<(&'static str, String)>) -> Result<Self, String> {
+    /// Like [`start_at`](Self::start_at), but returns the failure as text.
+    pub(crate) fn try_start_at(
+        kind: Kind,
+        port: u16,
+        environment: Vec<(&'static str, String)>,
+    ) -> Result<Self, String> {
         let installed = kind.script("install").status().map_err(|e| format!("{kind:?}: cannot run its script: {e}"))?;
         if !installed.success() {
             return Err(format!("{kind:?}: not installed, the script says why on standard error"));
@@ -83,6 +88,11 @@ impl Server {
     /// Returns the address to connect to, such as `kafka://127.0.0.1:12345`.
     pub(crate) fn url(&self) -> String {
         format!("{}://127.0.0.1:{}", self.kind.scheme(), self.port)
+    }
+
+    /// Returns the kind of this server.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Returns the port, which is the first one if its kind has several.
@@ -145,6 +155,29 @@ impl Server {
     /// Sends SIGCONT.
     pub(crate) fn resume(&self) {
         self.signal("CONT");
+    }
+
+    /// Calls the command of RabbitMQ's operators and returns its output.
+    ///
+    /// # Errors
+    /// Its output, if it fails.
+    pub(crate) fn rabbitmqctl(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(self.directory().join("rabbitmqctl"));
+        let output = command.args(arguments).stdin(Stdio::null()).output().map_err(|e| format!("rabbitmqctl: {e}"))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if !output.status.success() {
+            return Err(format!("rabbitmqctl {arguments:?}: {} {}", text(&output.stdout), text(&output.stderr)));
+        }
+        Ok(text(&output.stdout))
+    }
+
+    /// Returns a call of one of Kafka's operator commands, by the name of its class.
+    pub(crate) fn kafka_tool(&self, class: &str) -> Command {
+        let libraries = fs::read_to_string(self.directory().join("libs")).unwrap_or_default();
+        let mut command = Command::new("java");
+        command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]);
+        command.arg(format!("{}/*", libraries.trim())).arg(class).stdin(Stdio::null());
+        command
     }
 
     fn keeper(&self) -> MutexGuard<'_, Child> {

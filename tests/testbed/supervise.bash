@@ -11,6 +11,7 @@ supervise() {
     trap end_children EXIT
     cat >/dev/null <&0 &
     owner=$!
+    fake_clock "$directory"
     start_child "$directory" "$@"
     server=$child
     printf '%s\n' "$server" >"$directory/pid.part"
@@ -22,6 +23,26 @@ supervise() {
         wait "$server" || status=$?
         fail "the server ended by itself with status $status; log: $directory/log"
     fi
+}
+
+# fake_clock DIR: if TESTBED_CLOCK is set, the server's clock follows the file DIR/clock from now on.
+# Its contents are an offset, such as `+3600`. The monotonic clock is left alone, as by a real step.
+fake_clock() {
+    if [[ ! ${TESTBED_CLOCK-} ]]; then return; fi
+    local library
+    library=$(faketime_library)
+    if [[ ! $library ]]; then debian_package libfaketime && library=$(faketime_library); fi
+    [[ -e $1/clock ]] || printf '+0\n' >"$1/clock"
+    # The C library comes next, because the allocator of Redis asks for the time before libfaketime is
+    # ready to tell it.
+    export LD_PRELOAD=$library:libc.so.6 FAKETIME_TIMESTAMP_FILE=$1/clock FAKETIME_CACHE_DURATION=1
+    export FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_DONT_RESET=1
+}
+
+# Prints the path of libfaketime for programs with threads; nothing if it is not installed.
+faketime_library() {
+    local -a found=(/usr/lib/*/faketime/libfaketimeMT.so.1)
+    if [[ -e ${found[0]} ]]; then printf '%s' "${found[0]}"; fi
 }
 
 # start_child DIR COMMAND…: runs COMMAND in the background and sets `child` to its process id. If
@@ -65,4 +86,13 @@ free_port() {
             return
         fi
     done
+}
+
+# Prints this node's port for the other nodes of its cluster; nothing if it is not in a cluster. A
+# cluster is described by CLUSTER_NODE, the number of this node from 1 on, CLUSTER_PORTS, the ports
+# for clients, and CLUSTER_PEERS, the ports for other nodes, both separated by spaces.
+cluster_peer() {
+    local -a peers
+    read -r -a peers <<<"${CLUSTER_PEERS-}"
+    printf '%s' "${peers[${CLUSTER_NODE:-1} - 1]-}"
 }

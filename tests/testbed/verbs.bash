@@ -14,6 +14,7 @@ run_verb() {
         3:serve)
             install
             mkdir -p "$2"
+            enter_disk "$@"
             serve "$(cd "$2" && pwd)" "$3"
             ;;
         2:ready) ready "$2" ;;
@@ -26,6 +27,19 @@ USAGE
             exit 2
             ;;
     esac
+}
+
+# enter_disk serve DIR PORT: if TESTBED_DISK names a process and a mount point in its mount namespace,
+# makes that the folder DIR/data, and runs this script again in the namespace.
+enter_disk() {
+    local keeper mount
+    read -r keeper mount <<<"${TESTBED_DISK-}"
+    if [[ ! $keeper ]]; then return; fi
+    ln -sfn "$mount" "$2/data"
+    unset TESTBED_DISK
+    local -a options=(--mount)
+    if ((EUID != 0)); then options+=(--user --preserve-credentials); fi
+    exec nsenter --target "$keeper" "${options[@]}" -- "$testbed/$name" "$1" "$(cd "$2" && pwd)" "$3"
 }
 
 say() {
@@ -44,7 +58,7 @@ cached() {
     local target=$cache/$1 fetch=$2
     if [[ -d $target ]]; then return; fi
     mkdir -p "$cache"
-    exec 9>"$cache/$name.lock"
+    exec 9>"$target.lock"
     flock 9
     if [[ ! -d $target ]]; then
         say "fetching $1 (once, into $cache)"

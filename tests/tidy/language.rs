@@ -17,7 +17,7 @@ const COLUMNS: usize = 100;
 const README_WORDS: usize = 900;
 
 /// Folders with Rust sources.
-const RUST: [&str; 5] = ["src", "adapters", "tests", "examples", "benches"];
+const RUST: [&str; 6] = ["src", "adapters", "tests", "examples", "benches", "models"];
 
 /// Folders with pages, beside the root.
 const PAGES: [&str; 4] = ["", "docs", "deploy", "examples"];

@@ -7,7 +7,7 @@ use crate::modules::{Import, Name, imports};
 /// The folders and files of `src`, lowest first. A module imports from its own folder and from
 /// lower rows only.
 const LAYERS: [&[&str]; 8] = [
-    &["names", "error", "headers"],
+    &["names", "error", "headers", "sync"],
     &["context"],
     &["message"],
     &["driver"],
@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 8] = [
 
 /// Modules beside the layers, with all that they import.
 const BESIDE: [(&str, &[&str]); 2] =
-    [("verify", &["names"]), ("adapters", &["names", "error", "headers", "context", "message", "driver"])];
+    [("verify", &["names"]), ("adapters", &["names", "error", "headers", "sync", "context", "message", "driver"])];
 
 /// The modules beside the layers that these may import: the dispatch names the adapters, tests run
 /// on the embedded broker, and what judges exported spans needs their reader.

@@ -12,6 +12,7 @@ mod language;
 mod layers;
 mod modules;
 mod options;
+mod servers;
 
 const CLIENTS: [&str; 4] = ["rdkafka", "lapin", "async_nats", "redis::"];
 /// A file of more lines than this is more than one subject.

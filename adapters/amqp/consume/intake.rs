@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::retry::RetryTarget;
 use super::settle::Settler;
+use crate::driver::{DeliveryHandle, Disposition};
 
 /// A message that was fetched, and the time at which it was seen first.
 pub(crate) struct Fetched {
@@ -78,9 +79,10 @@ impl Intake {
         }
     }
 
-    /// Stops the deliveries, and returns to the broker the messages that were fetched. The channel
-    /// stays open until the last delivery that was handed out is settled or dropped.
-    pub(crate) fn stop(&self) {
+    /// Stops the deliveries, and returns to the broker the messages that were fetched, behind those
+    /// that are held. The channel stays open until the last delivery that was handed out is settled
+    /// or dropped.
+    pub(crate) fn stop(&self, held: Vec<Box<dyn DeliveryHandle>>) {
         let (consumer, mut fetched) = {
             let mut state = self.state.lock();
             state.is_stopped = true;
@@ -96,6 +98,10 @@ impl Intake {
             // Without a consumer, its replacement is under way, and ends it.
             if let Some(mut consumer) = consumer {
                 fetched.extend(cancelled(&settler, &mut consumer).await);
+            }
+            for handle in held {
+                // An error means that the broker has the message already.
+                drop(handle.settle(Disposition::GiveBack));
             }
             for Fetched { delivery, .. } in fetched {
                 retry_target.give_back_fetched(&settler, delivery);
@@ -292,7 +298,7 @@ impl State {
 
 impl Drop for Intake {
     fn drop(&mut self) {
-        self.stop();
+        self.stop(Vec::new());
     }
 }
 
@@ -312,16 +318,16 @@ impl CurrentIntake {
         let mut current = self.0.lock();
         current.intake = Arc::downgrade(intake);
         if current.is_stopped {
-            intake.stop();
+            intake.stop(Vec::new());
         }
     }
 
-    /// Stops the intake for good.
-    pub(crate) fn stop(&self) {
+    /// Stops the intake for good, and returns what is held.
+    pub(crate) fn stop(&self, held: Vec<Box<dyn DeliveryHandle>>) {
         let mut current = self.0.lock();
         current.is_stopped = true;
         if let Some(intake) = current.intake.upgrade() {
-            intake.stop();
+            intake.stop(held);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Consuming: one channel per subscription, replaced when it ends.
 
 pub(crate) mod delivery;
+pub(crate) mod held;
 pub(crate) mod intake;
 pub(crate) mod looks;
 pub(crate) mod retry;
@@ -14,6 +15,7 @@ use lapin::types::ShortString;
 use parking_lot::Mutex;
 use tokio_util::sync::DropGuard;
 
+use self::held::Held;
 use self::intake::{CurrentIntake, Intake};
 use self::retry::RetryTarget;
 use self::settle::Settler;
@@ -24,6 +26,7 @@ use super::connection::link::{Link, Pauses, closed};
 use super::error::During;
 use super::publish::Publisher;
 use super::topology::bindings::Bindings;
+use super::trials::Logs;
 use crate::driver::{Destination, Topology};
 use crate::error::Result;
 use crate::message::Subscription;
@@ -59,17 +62,25 @@ pub(super) struct Plan {
     pub(super) settlers: Arc<Settlers>,
     pub(super) subscription: Subscription,
     pub(super) intake: CurrentIntake,
+    pub(super) logs: Arc<Logs>,
+    pub(super) held: Held,
     /// Keeps the connection up while the subscription lives.
     pub(super) _life: Arc<DropGuard>,
 }
 
 impl Plan {
+    /// Stops the deliveries for good.
+    pub(super) fn stop(&self) {
+        self.intake.stop(self.held.take());
+    }
+
     /// Declares exchange and queue, or only checks them, and starts to consume.
     pub(super) async fn start(&self, live: Arc<Live>) -> Result<Arc<Intake>> {
         let prefetch = u16::try_from(self.subscription.prefetch_limit()).unwrap_or(u16::MAX);
         let channel = live.channel(During::Consume).await?;
         let bindings = Bindings::of(&self.subscription, self.settings.topology);
         let queue = bindings.declare(&live, &channel).await?;
+        self.publisher.bind_again(&live, self.subscription.topic(), &queue).await;
         let retry_target = Arc::new(self.retry_target(&live, queue.clone()));
         let settler = Settler::start(live, channel, prefetch);
         let consumer = settler.consume(&queue, prefetch).await?;

@@ -20,7 +20,7 @@ use super::super::headers::incoming::{Decoded, delivery_count};
 use super::super::publish::Publisher;
 use super::super::topology::waiting::{Target, is_for_delays};
 use super::settle::{Settler, settlement_lost};
-use crate::driver::Confirmation;
+use crate::driver::{Confirmation, Inbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Receipt;
 
@@ -61,6 +61,9 @@ pub(crate) struct Arrived {
     /// `true` if a copy is to take the message's place before it is handed out: the broker would
     /// drop it if the connection ended.
     pub(crate) is_worn_out: bool,
+    /// `true` if the message may be the one that ends the process of its handler. Of a queue that
+    /// does not count deliveries, any message may be that was delivered before.
+    pub(crate) is_suspect: bool,
 }
 
 impl RetryTarget {
@@ -80,7 +83,7 @@ impl RetryTarget {
     /// Reads a message and its counts.
     pub(crate) fn read(&self, delivery: Delivery) -> Arrived {
         let returned = self.returned(&delivery);
-        let Delivery { exchange, properties, data, .. } = delivery;
+        let Delivery { exchange, properties, data, redelivered, .. } = delivery;
         let is_straight = exchange.as_str().is_empty() && delivery.routing_key == self.queue;
         let is_ours = (is_straight || is_for_delays(exchange.as_str())) && self.publisher.is_by_our_user(&properties);
         let mut decoded = Decoded::read(&properties, &self.label, is_ours);
@@ -96,7 +99,9 @@ impl RetryTarget {
         let original = Original { properties, routing_key, payload, attempt, failed: None, deliveries: known, is_last };
         let deliveries = returned.map(|returned| returned.saturating_add(earlier)).filter(|_| !self.is_temporary);
         let is_worn_out = is_last && can_be_copied && returned.is_some_and(|returned| returned > 0);
-        Arrived { decoded, original, deliveries, is_worn_out }
+        let suspicious = |deliveries| Inbound::is_suspicious(attempt, deliveries);
+        let is_suspect = !self.is_temporary && deliveries.map_or(redelivered, suspicious);
+        Arrived { decoded, original, deliveries, is_worn_out, is_suspect }
     }
 
     /// Returns the number of times that the message was returned to the queue, as far as it counts

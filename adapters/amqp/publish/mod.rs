@@ -75,6 +75,17 @@ impl Publisher {
         self.refusals.forget(topic);
     }
 
+    /// Binds exchange and queue of a subscription to the delay queues, if messages were delayed for
+    /// them: an operator may have deleted them, and their bindings with them.
+    pub(super) async fn bind_again(&self, live: &Live, topic: &str, queue: &ShortString) {
+        let Ok(lane) = self.lane() else { return };
+        for target in [Target::Queue(queue.to_string()), Target::Topic(topic.to_owned())] {
+            if let Err(error) = lane.waits.restore(live, self.settings.topology, &target).await {
+                tracing::warn!(%target, %error, "delayed messages may not reach their target");
+            }
+        }
+    }
+
     /// Enqueues a message, in call order.
     pub(super) fn publish(self: &Arc<Self>, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
         match message.deliver_at {

@@ -3,6 +3,7 @@
 pub(crate) mod bindings;
 pub(crate) mod delay;
 pub(crate) mod names;
+pub(crate) mod notes;
 pub(crate) mod waiting;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};

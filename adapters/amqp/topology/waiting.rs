@@ -12,8 +12,9 @@
 //! queue of the topic takes it. A message for a missing target goes to a separate queue.
 
 use crate::names::header;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -31,7 +32,7 @@ use crate::error::{Error, Result};
 const PREFIX: &str = "traced-broker.delay";
 
 /// The destination of a message after its delay.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Target {
     Topic(String),
     Queue(String),
@@ -83,11 +84,18 @@ fn behind(level: usize) -> Result<ShortString> {
     level.checked_sub(1).map_or_else(out, exchange)
 }
 
+/// Time for which a target counts as declared. If an operator deletes an exchange or queue, its
+/// binding goes with it, and the program that makes it again may be another one. Nothing tells a
+/// publisher, because the broker takes the message into the first delay queue all the same.
+const LEASE: Duration = Duration::from_secs(5);
+
 /// The delay queues and targets declared since the publishing channel was opened. Holds at most 105
 /// waits, and the targets in use.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     seen: Mutex<HashSet<String>>,
+    /// The targets, with the times at which they were declared.
+    targets: Mutex<HashMap<Target, Instant>>,
     /// Held during a declaration, so that each is made once.
     declaring: tokio::sync::Mutex<()>,
 }
@@ -96,12 +104,29 @@ impl Seen {
     /// Returns `true` if everything that a message with this delay and target needs was declared.
     pub(crate) fn all(&self, delay: Delay, target: &Target) -> bool {
         let seen = self.seen.lock();
-        seen.contains(&target.to_string()) && waits(delay).all(|wait| seen.contains(&key(wait)))
+        self.is_bound(target) && waits(delay).all(|wait| seen.contains(&key(wait)))
+    }
+
+    fn is_bound(&self, target: &Target) -> bool {
+        self.targets.lock().get(target).is_some_and(|declared| declared.elapsed() < LEASE)
     }
 
     /// Forgets all declarations, because an exchange or queue is missing.
     pub(crate) fn forget(&self) {
         self.seen.lock().clear();
+        self.targets.lock().clear();
+    }
+
+    /// Binds a target that was made again, if messages may be on their way to it.
+    pub(crate) async fn restore(&self, live: &Live, topology: Topology, target: &Target) -> Result<()> {
+        let _once = self.declaring.lock().await;
+        if !self.targets.lock().contains_key(target) {
+            return Ok(());
+        }
+        let declaring = Declaring { live, channel: live.channel(During::Declare).await?, topology };
+        declaring.target(target).await?;
+        self.targets.lock().insert(target.clone(), Instant::now());
+        Ok(())
     }
 
     /// Declares everything that the message needs on its way, or only checks it, depending on
@@ -118,9 +143,9 @@ impl Seen {
             declaring.queue(wait).await?;
             self.seen.lock().insert(key(wait));
         }
-        if is_new(&target.to_string()) {
+        if !self.is_bound(target) {
             declaring.target(target).await?;
-            self.seen.lock().insert(target.to_string());
+            self.targets.lock().insert(target.clone(), Instant::now());
         }
         Ok(())
     }

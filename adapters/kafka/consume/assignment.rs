@@ -1,13 +1,15 @@
 //! The messages that a consumer has taken and not settled, per partition and assignment.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
-
-use super::offsets::{Mark, Offsets};
+use super::notes::Notes;
+use super::offsets::{Mark, Offsets, Past};
 use super::window::Window;
-use crate::driver::Tenure;
+use crate::driver::{Confirmation, Tenure};
+use crate::error::{Error, ErrorKind};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Maximum size of a commit's metadata in bytes. Brokers accept 4096 unless configured otherwise
 /// (`offset.metadata.max.bytes`).
@@ -25,6 +27,10 @@ pub(crate) struct Assignment {
     /// The partitions, indexed by their number.
     partitions: Mutex<Vec<Option<Arc<Partition>>>>,
     pub(crate) window: Arc<Window>,
+    pub(crate) notes: Arc<Notes>,
+    /// The trials that were noted in partitions which ended, by their number and offset. This
+    /// process lives, so they are not lost.
+    outlived: Mutex<BTreeMap<i32, BTreeSet<i64>>>,
     metadata_limit: AtomicUsize,
 }
 
@@ -33,7 +39,21 @@ impl Assignment {
     /// all.
     pub(crate) fn new(limit: usize) -> Self {
         let window = Arc::new(Window::new(limit));
-        Self { partitions: Mutex::default(), window, metadata_limit: AtomicUsize::new(METADATA) }
+        Self {
+            partitions: Mutex::default(),
+            window,
+            notes: Arc::default(),
+            outlived: Mutex::default(),
+            metadata_limit: AtomicUsize::new(METADATA),
+        }
+    }
+
+    /// Starts the assignment of a partition like [`grant`](Self::grant), in which trials are noted.
+    /// The partition ends at `end` now.
+    pub(crate) fn grant_with_trials(&self, partition: i32, mut offsets: Offsets, end: Option<i64>) {
+        let own = self.outlived.lock().remove(&partition).unwrap_or_default();
+        offsets.note_trials(self.window.limit(), &own, end);
+        self.grant(partition, offsets);
     }
 
     /// Starts the assignment of a partition, which continues with `offsets`.
@@ -45,10 +65,12 @@ impl Assignment {
         }
         partitions[index] = Some(Arc::new(Partition {
             number: partition,
+            is_untold: AtomicBool::new(offsets.notes_trials()),
             tenure: Tenure::new(),
             state: Mutex::new(State { offsets, told: None, in_hand: 0, aside: 0, gives_up: false }),
             is_ahead: AtomicBool::new(false),
             window: Arc::clone(&self.window),
+            notes: Arc::clone(&self.notes),
         }));
     }
 
@@ -63,6 +85,10 @@ impl Assignment {
     pub(crate) fn revoke(&self, partition: i32) -> Option<Mark> {
         let index = usize::try_from(partition).ok()?;
         let revoked = self.partitions.lock().get_mut(index)?.take()?;
+        let tried = revoked.state.lock().offsets.tried();
+        if !tried.is_empty() {
+            self.outlived.lock().insert(partition, tried);
+        }
         revoked.end(self.metadata_limit())
     }
 
@@ -141,7 +167,10 @@ pub(crate) struct Partition {
     state: Mutex<State>,
     /// `true` while too much is settled beyond what a commit can tell.
     is_ahead: AtomicBool,
+    /// `true` until a commit is asked for that tells of this assignment, if trials are noted in it.
+    is_untold: AtomicBool,
     window: Arc<Window>,
+    notes: Arc<Notes>,
 }
 
 #[derive(Debug)]
@@ -158,12 +187,11 @@ struct State {
 }
 
 impl Partition {
-    /// Takes the message at `offset`, to be settled. Returns the number of its failed attempts, or
-    /// `None` if it was settled before.
-    pub(crate) fn take(&self, offset: i64) -> Option<u32> {
-        let attempts = self.state.lock().offsets.take(offset)?;
+    /// Takes the message at `offset`, to be settled. Returns `None` if it was settled before.
+    pub(crate) fn take(&self, offset: i64) -> Option<Past> {
+        let past = self.state.lock().offsets.take(offset)?;
         self.window.occupy();
-        Some(attempts)
+        Some(past)
     }
 
     /// Takes the message at `offset` as settled. It occupies the window until [`Window::release`]
@@ -224,6 +252,9 @@ impl Partition {
         if self.is_ended() {
             return false;
         }
+        if state.offsets.end_trial(offset) {
+            self.hurry();
+        }
         match (state.offsets.settle(offset), is_aside) {
             (true, true) => state.aside -= 1,
             (true, false) => self.window.release(),
@@ -235,6 +266,46 @@ impl Partition {
     /// Notes that the message at `offset` failed for the number of times.
     pub(crate) fn fail(&self, offset: i64, attempts: u32) {
         self.state.lock().offsets.fail(offset, attempts);
+    }
+
+    /// Notes that a handler begins on the suspect at `offset`. Confirmed once it is committed.
+    pub(crate) fn begin_trial(&self, offset: i64) -> Confirmation<()> {
+        let mut state = self.state.lock();
+        if self.is_ended() || state.gives_up {
+            let message = "the partition is no longer assigned to this consumer, or about to be revoked";
+            return Confirmation::ready(Err(Error::new(ErrorKind::SettlementLost, message)));
+        }
+        state.offsets.begin_trial(offset);
+        drop(state);
+        let committed = self.notes.await_commit();
+        self.window.wake();
+        committed
+    }
+
+    /// Withdraws the note of a trial, if there is one.
+    pub(crate) fn end_trial(&self, offset: i64) {
+        if self.state.lock().offsets.end_trial(offset) {
+            self.hurry();
+        }
+    }
+
+    /// Asks for a commit now: a process that ends soon for another reason would leave a note that
+    /// is withdrawn.
+    fn hurry(&self) {
+        self.notes.hurry();
+        self.window.wake();
+    }
+
+    /// Returns `true` if it is not told yet that this assignment is open.
+    pub(crate) fn is_untold(&self) -> bool {
+        self.is_untold.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the next commit tells how far this assignment has taken messages. After one that
+    /// was left open, each batch is told.
+    pub(crate) fn tell(&self) {
+        let is_suspicious = self.state.lock().offsets.are_suspicious();
+        self.is_untold.store(is_suspicious, Ordering::Relaxed);
     }
 
     /// Returns `true` if the partition was revoked, or its subscription ended.
@@ -281,6 +352,7 @@ impl Partition {
 
     fn end(&self, limit: usize) -> Option<Mark> {
         let mut state = self.state.lock();
+        state.offsets.end();
         let mark = state.offsets.mark(limit);
         // Set under the lock, so that concurrent settlement happens either before or after.
         self.tenure.end();

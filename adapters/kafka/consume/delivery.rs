@@ -11,6 +11,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 
 use super::super::headers;
 use super::assignment::Partition;
+use super::offsets::Past;
 use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::headers::Headers;
@@ -29,8 +30,7 @@ pub(crate) struct Taken {
     timestamp: Option<Timestamp>,
     offset: i64,
     pub(crate) partition: Arc<Partition>,
-    /// The number of times that a handler failed on the message.
-    failed: u32,
+    past: Past,
     /// `true` if the message was committed before and needs no settlement.
     pub(crate) settled: bool,
 }
@@ -45,12 +45,14 @@ impl Taken {
         settled: bool,
         bodies: &mut BytesMut,
     ) -> Option<Self> {
-        let failed =
-            if settled { partition.pass(message.offset()).then_some(0) } else { partition.take(message.offset()) }?;
+        let past = match settled {
+            true => partition.pass(message.offset()).then(Past::default),
+            false => partition.take(message.offset()),
+        }?;
         let (payload, key) = copy_body(message.payload(), message.key(), bodies);
         let (headers, unreadable_headers) = headers::from_native(&mut message);
         let (timestamp, offset) = (timestamp(message.timestamp()), message.offset());
-        Some(Self { payload, key, headers, unreadable_headers, timestamp, offset, partition, failed, settled })
+        Some(Self { payload, key, headers, unreadable_headers, timestamp, offset, partition, past, settled })
     }
 
     /// Creates a message that was committed before.
@@ -58,7 +60,8 @@ impl Taken {
     pub(crate) fn example(partition: Arc<Partition>, offset: i64) -> Self {
         let headers = Headers::new();
         let (payload, key, timestamp) = (None, None, None);
-        Self { payload, key, headers, unreadable_headers: 0, timestamp, offset, partition, failed: 0, settled: true }
+        let past = Past::default();
+        Self { payload, key, headers, unreadable_headers: 0, timestamp, offset, partition, past, settled: true }
     }
 
     /// Returns `true` if the message may no longer be handed out, because its partition is revoked.
@@ -80,6 +83,7 @@ impl Taken {
             key: self.key.clone(),
             tombstone: self.payload.is_none(),
             settled: self.settled,
+            is_suspect: self.past.lost_trials.is_some(),
             is_aside: AtomicBool::new(false),
         };
         Inbound {
@@ -88,8 +92,9 @@ impl Taken {
             id: self.headers.get_str(header::MESSAGE_ID).map(str::to_owned),
             headers: self.headers,
             unreadable_headers: self.unreadable_headers,
-            attempt: self.failed.saturating_add(1),
+            attempt: self.past.failed.saturating_add(1),
             deliveries: None,
+            lost_trials: self.past.lost_trials,
             timestamp: self.timestamp,
             partition: Some(partition),
             offset: Some(self.offset),
@@ -143,6 +148,7 @@ struct Handle {
     key: Option<Bytes>,
     tombstone: bool,
     settled: bool,
+    is_suspect: bool,
     /// `true` if it takes up no place of the window any more.
     is_aside: AtomicBool,
 }
@@ -166,6 +172,16 @@ impl DeliveryHandle for Handle {
 
     fn failed(&self, attempts: u32) {
         self.partition.fail(self.offset, attempts);
+        if self.is_suspect {
+            self.partition.end_trial(self.offset);
+        }
+    }
+
+    fn begin_trial(&self) -> Confirmation<()> {
+        match self.is_suspect {
+            true => self.partition.begin_trial(self.offset),
+            false => Confirmation::ready(Ok(())),
+        }
     }
 
     fn set_aside(&self) -> bool {
@@ -188,6 +204,9 @@ impl DeliveryHandle for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if self.is_suspect {
+            self.partition.end_trial(self.offset);
+        }
         if !self.settled {
             self.partition.hand_back();
         }

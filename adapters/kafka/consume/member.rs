@@ -109,6 +109,7 @@ impl Member {
     /// Notes the broker's answer to a commit, or that none was sent.
     pub(crate) fn end_commit(&self, result: KafkaResult<()>) {
         self.committing.store(false, Ordering::Relaxed);
+        self.assignment.notes.end(|| result.clone().map_err(error::from_client));
         let Err(error) = result else { return self.failing.store(false, Ordering::Relaxed) };
         // Committed again at the next interval. A failure that remains at the end of the
         // subscription is reported then.
@@ -159,10 +160,19 @@ impl Member {
             tracing::debug!(%error, "kafka: the progress beyond the position is not known");
             Vec::new()
         });
+        let deadline = Instant::now() + BEGIN;
         for number in numbers {
             let known = resumed.iter().position(|(partition, _)| *partition == number);
-            let offsets = known.map(|index| resumed.swap_remove(index).1);
-            self.assignment.grant(number, offsets.unwrap_or_default());
+            let offsets = known.map(|index| resumed.swap_remove(index).1).unwrap_or_default();
+            if !self.commits {
+                self.assignment.grant(number, offsets);
+                continue;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let is_asked = offsets.were_left_open() && !left.is_zero();
+            let asked = is_asked.then(|| consumer.fetch_watermarks(topic, number, left));
+            let end = asked.and_then(|answer| Some(answer.ok()?.1));
+            self.assignment.grant_with_trials(number, offsets, end);
         }
     }
 
@@ -205,6 +215,7 @@ impl Member {
     fn give_up(&self, consumer: &BaseConsumer<Self>, partitions: &[Arc<Partition>]) {
         partitions.iter().for_each(|partition| partition.give_up());
         self.queue.purge();
+        self.assignment.notes.refuse();
         let deadline = Instant::now() + self.patience;
         let in_hand = || partitions.iter().any(|partition| partition.in_hand() > 0);
         while in_hand() && !self.control.is_ending() && !consumer.assignment_lost() {

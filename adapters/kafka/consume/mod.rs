@@ -7,12 +7,15 @@ pub(crate) mod control;
 pub(crate) mod delivery;
 pub(crate) mod flow;
 pub(crate) mod member;
+pub(crate) mod notes;
 pub(crate) mod offsets;
+pub(crate) mod opening;
 pub(crate) mod partitions;
 pub(crate) mod poller;
 pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod start;
+pub(crate) mod suspects;
 pub(crate) mod window;
 
 use std::collections::VecDeque;
@@ -46,6 +49,7 @@ pub(super) fn open(
     client: &Client<impl ClientContext>,
     settings: &KafkaBuilder,
     subscription: &Subscription,
+    destination: Destination,
 ) -> Result<(Source, Arc<Control>)> {
     let partitions = topology::ensure(client, settings, subscription.topic())?;
     let assignment = Arc::new(Assignment::new(subscription.prefetch_limit()));
@@ -75,7 +79,7 @@ pub(super) fn open(
         .start(answer)?;
     let ending = Ending(Arc::clone(&control));
     let deliveries = Deliveries { queue: ours, batch: VecDeque::new(), window, ending };
-    Ok((Source::new(Destination::new(), deliveries).on_stop(move || stop.stop()), control))
+    Ok((Source::new(destination, deliveries).on_stop(move || stop.stop()), control))
 }
 
 /// Moves the position of the subscription's group. Blocks.

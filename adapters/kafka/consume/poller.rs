@@ -20,6 +20,7 @@ use super::commit;
 use super::control::Control;
 use super::delivery::{Item, Taken};
 use super::member::Member;
+use super::opening::Opening;
 use super::partitions::{list, note};
 use super::queue::{Closing, Queue};
 use crate::error::{Error, ErrorKind, Result};
@@ -55,6 +56,8 @@ pub(crate) struct Poller {
     control: Arc<Control>,
     queue: Arc<Queue>,
     topic: Arc<str>,
+    /// The messages that are not handed over yet.
+    opening: Opening,
     /// `true` if messages are committed before they are handed out.
     commits_ahead: bool,
     /// `true` if messages need no settlement.
@@ -90,6 +93,7 @@ impl Poller {
             control,
             queue,
             topic: subscription.topic().into(),
+            opening: Opening::default(),
             commits_ahead: at_most_once && subscription.group_name().is_some(),
             at_most_once,
             commit_interval,
@@ -115,6 +119,7 @@ impl Poller {
 
     fn run(mut self) -> Result<()> {
         let closing = Closing(Arc::clone(&self.queue));
+        self.assignment.window.attend();
         while !self.control.is_ending() {
             match self.assignment.window.room() {
                 _ if self.control.is_stopping() => self.idle(),
@@ -127,6 +132,9 @@ impl Poller {
                 }
             }
             self.look_after_positions();
+            if self.opening.is_waiting() {
+                self.hand_over(Vec::new());
+            }
         }
         // The stream ends here, no matter what the broker does.
         drop(closing);
@@ -158,10 +166,11 @@ impl Poller {
         batch
     }
 
-    fn hand_over(&self, mut batch: Vec<Item>) {
+    fn hand_over(&mut self, mut batch: Vec<Item>) {
         if self.commits_ahead {
             self.commit_ahead(&mut batch);
         } else {
+            batch = self.opening.pass(batch, &self.assignment.notes);
             // Their places in the window are free already.
             batch.retain(|item| !item.as_ref().is_ok_and(Taken::is_given_up));
         }
@@ -200,7 +209,9 @@ impl Poller {
         let since = *self.full_since.get_or_insert_with(Instant::now);
         if !self.consumer.context().flow.is_held() {
             self.assignment.window.wait(ROOM);
-            if since.elapsed() > PATIENCE && self.assignment.window.room() == 0 {
+            // Answers to commits come with polls.
+            let is_urgent = self.assignment.notes.is_waited_for();
+            if (is_urgent || since.elapsed() > PATIENCE) && self.assignment.window.room() == 0 {
                 self.hold(true);
             }
             return;
@@ -242,6 +253,9 @@ impl Poller {
 
     /// Commits positions at their interval, and keeps the state of fetching.
     fn look_after_positions(&mut self) {
+        if self.assignment.notes.is_due() && !self.consumer.context().is_committing() {
+            self.commit_moved();
+        }
         if self.surveyed.elapsed() < SURVEY {
             return;
         }
@@ -267,8 +281,11 @@ impl Poller {
             return;
         }
         self.committed = Instant::now();
+        self.assignment.notes.begin();
         let moved = self.assignment.moved();
         if moved.is_empty() {
+            // The partition of a trial is revoked, or its note and its withdrawal have met.
+            self.assignment.notes.end(|| Ok(()));
             return;
         }
         context.begin_commit();
@@ -286,6 +303,8 @@ impl Poller {
             context.leave_with(last);
         }
         let committed = self.commit_last();
+        self.assignment.notes.begin();
+        self.assignment.notes.end(|| Ok(()));
         // Blocks while it leaves the group, and calls back; therefore it is done here.
         drop(self.consumer);
         committed

@@ -12,10 +12,23 @@ pub(crate) struct Progress {
     pub(crate) settled: Vec<Range<i64>>,
     /// The attempts of unsettled messages that failed, by their offset.
     pub(crate) attempts: BTreeMap<i64, u32>,
+    /// The trials of unsettled messages that are noted and not withdrawn, by their offset.
+    pub(crate) trials: BTreeMap<i64, u32>,
+    /// The assignments in a row that have not ended in order, with the one that writes this.
+    pub(crate) open: Open,
+}
+
+/// Assignments in a row that have not ended in order.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Open {
+    /// Their number.
+    pub(crate) number: u32,
+    /// The offset after the last message that they took.
+    pub(crate) reached: i64,
 }
 
 /// The beginning of the metadata. Other clients write other texts, which are ignored.
-const PREFIX: &str = "traced-broker:1:";
+const PREFIX: &str = "traced-broker:2:";
 
 /// The digits of a number, least significant first: five bits each, and one that says that another
 /// digit follows.
@@ -25,20 +38,22 @@ impl Progress {
     /// Returns the metadata for a commit of `position`, of at most `limit` bytes, and the number of
     /// settled offsets that did not fit. It is empty if there is no progress.
     ///
-    /// The text holds the position, then offset and attempts of each failed message, then distance
-    /// and length of each range.
+    /// The text holds the position, then the number of open assignments and how far they reached,
+    /// then offset and attempts of each failed message, then offset and trials of each suspect,
+    /// then distance and length of each range.
     pub(crate) fn encode(&self, position: i64, limit: usize) -> (String, u64) {
         let mut text = PREFIX.to_owned();
         put(&mut text, position.unsigned_abs());
         text.push('.');
-        let empty = text.len() + 1;
-        let mut before = position;
-        for (offset, attempts) in &self.attempts {
-            // The settled ranges have at least half of the room.
-            if !put_pair(&mut text, offset.abs_diff(before), (*attempts).into(), limit / 2) {
-                break;
-            }
-            before = *offset;
+        let empty = text.len() + 3;
+        if self.open.number > 0 {
+            put(&mut text, self.open.number.into());
+            put(&mut text, self.open.reached.abs_diff(position));
+        }
+        // The settled ranges have at least half of the room.
+        for (counts, limit) in [(&self.attempts, limit / 4), (&self.trials, limit / 2)] {
+            text.push('.');
+            put_counts(&mut text, position, counts, limit);
         }
         text.push('.');
         let (mut before, mut left_out) = (position, 0);
@@ -64,12 +79,16 @@ impl Progress {
         if get(&mut numbers()?)? != position.unsigned_abs() {
             return None;
         }
-        let (mut progress, mut before) = (Self::default(), position);
-        let mut failed = numbers()?;
-        while failed.len() > 0 {
-            before = before.checked_add_unsigned(get(&mut failed)?)?;
-            progress.attempts.insert(before, u32::try_from(get(&mut failed)?).ok()?);
-        }
+        let mut open = numbers()?;
+        let open = match open.len() {
+            0 => Open::default(),
+            _ => Open {
+                number: u32::try_from(get(&mut open)?).ok()?,
+                reached: position.checked_add_unsigned(get(&mut open)?)?,
+            },
+        };
+        let (attempts, trials) = (get_counts(numbers()?, position)?, get_counts(numbers()?, position)?);
+        let mut progress = Self { settled: Vec::new(), attempts, trials, open };
         let (mut before, mut ranges) = (position, numbers()?);
         while ranges.len() > 0 {
             let start = before.checked_add_unsigned(get(&mut ranges)?)?;
@@ -78,6 +97,26 @@ impl Progress {
         }
         Some(progress)
     }
+}
+
+/// Appends numbers by their offset, as far as they fit.
+fn put_counts(text: &mut String, position: i64, counts: &BTreeMap<i64, u32>, limit: usize) {
+    let mut before = position;
+    for (offset, count) in counts {
+        if !put_pair(text, offset.abs_diff(before), (*count).into(), limit) {
+            break;
+        }
+        before = *offset;
+    }
+}
+
+fn get_counts(mut digits: slice::Iter<'_, u8>, position: i64) -> Option<BTreeMap<i64, u32>> {
+    let (mut counts, mut before) = (BTreeMap::new(), position);
+    while digits.len() > 0 {
+        before = before.checked_add_unsigned(get(&mut digits)?)?;
+        counts.insert(before, u32::try_from(get(&mut digits)?).ok()?);
+    }
+    Some(counts)
 }
 
 /// Appends two numbers, unless the text would be longer than `limit`.
@@ -126,7 +165,12 @@ mod tests {
     use super::*;
 
     fn progress(settled: impl IntoIterator<Item = Range<i64>>, attempts: &[(i64, u32)]) -> Progress {
-        Progress { settled: settled.into_iter().collect(), attempts: attempts.iter().copied().collect() }
+        let (settled, attempts) = (settled.into_iter().collect(), attempts.iter().copied().collect());
+        Progress { settled, attempts, ..Progress::default() }
+    }
+
+    fn suspicious(open: Open, trials: &[(i64, u32)]) -> Progress {
+        Progress { open, trials: trials.iter().copied().collect(), ..progress([9..11], &[(8, 1)]) }
     }
 
     #[test]
@@ -137,6 +181,9 @@ mod tests {
             (0, progress([1..2], &[])),
             (7, progress([8..50_000, 50_001..50_002], &[(7, 3)])),
             (7, progress([], &[(7, 1), (9, 2), (1_000_000, u32::MAX)])),
+            (7, suspicious(Open { number: 3, reached: 7 }, &[])),
+            (7, suspicious(Open::default(), &[(7, 2), (12, 1)])),
+            (0, suspicious(Open { number: u32::MAX, reached: i64::MAX }, &[(i64::MAX - 1, u32::MAX)])),
             (far, progress([far + 1..far + 3], &[(far, 31), (far + 3, 32)])),
         ] {
             let (text, left_out) = progress.encode(position, 4000);
@@ -181,7 +228,7 @@ mod tests {
         }
         let endless = format!("{PREFIX}D..A{}", "_".repeat(40));
         let beyond = format!("{PREFIX}D..A{}P", "_".repeat(12));
-        for other in [b"".as_slice(), b"{}", b"\xff\xfe", b"traced-broker:1:", endless.as_bytes(), beyond.as_bytes()] {
+        for other in [b"".as_slice(), b"{}", b"\xff\xfe", b"traced-broker:2:", endless.as_bytes(), beyond.as_bytes()] {
             assert_eq!(Progress::decode(other, 3), None);
         }
     }

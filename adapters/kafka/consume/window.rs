@@ -1,9 +1,10 @@
 //! The bound of unsettled deliveries, and the thread that waits for room.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::{self, Thread};
 use std::time::Duration;
+
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::thread::{self, Thread};
 
 /// The number of unsettled deliveries of one subscription, and the thread that waits while there
 /// are too many.
@@ -20,6 +21,12 @@ impl Window {
         Self { limit, occupied: AtomicUsize::new(0), waiting: AtomicBool::new(false), waiter: OnceLock::new() }
     }
 
+    /// Makes the current thread the one that waits and is woken. Called before it first looks for
+    /// work, so that it misses no wake-up after a look.
+    pub(crate) fn attend(&self) {
+        self.waiter.get_or_init(thread::current);
+    }
+
     /// Returns how many more messages may be taken.
     pub(crate) fn room(&self) -> usize {
         self.limit.saturating_sub(self.occupied.load(Ordering::SeqCst))
@@ -30,9 +37,8 @@ impl Window {
         self.limit
     }
 
-    /// Waits until half of the window is free, or for `limit`. Called by one thread only.
+    /// Waits until half of the window is free, or for `limit`.
     pub(crate) fn wait(&self, limit: Duration) {
-        self.waiter.get_or_init(thread::current);
         self.waiting.store(true, Ordering::SeqCst);
         if self.occupied.load(Ordering::SeqCst) > self.limit / 2 {
             thread::park_timeout(limit);
@@ -40,9 +46,8 @@ impl Window {
         self.waiting.store(false, Ordering::SeqCst);
     }
 
-    /// Waits until woken, or for `limit`. Called only by the thread that waits for room.
+    /// Waits until woken, or for `limit`.
     pub(crate) fn sleep(&self, limit: Duration) {
-        self.waiter.get_or_init(thread::current);
         thread::park_timeout(limit);
     }
 
@@ -78,6 +83,7 @@ mod tests {
     fn waited_for(window: &Arc<Window>) -> thread::JoinHandle<Duration> {
         let waiting = Arc::clone(window);
         let waiter = thread::spawn(move || {
+            waiting.attend();
             let begun = Instant::now();
             waiting.wait(Duration::from_secs(20));
             begun.elapsed()
@@ -101,7 +107,7 @@ mod tests {
     #[test]
     fn a_wake_before_the_sleep_counts() {
         let window = Window::new(2);
-        window.sleep(Duration::from_millis(1));
+        window.attend();
         window.wake();
         let begun = Instant::now();
         window.sleep(Duration::from_secs(20));

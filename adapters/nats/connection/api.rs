@@ -111,6 +111,12 @@ pub(crate) fn forget_message(link: &Link, stream: &str, sequence: u64) {
     let _ = link.tell(format!("{API}.STREAM.MSG.DELETE.{stream}").into(), request.to_string().into());
 }
 
+/// Deletes a message of a stream. Fails if it is no longer there.
+pub(crate) async fn delete_message(link: &Link, stream: &str, sequence: u64) -> Result<()> {
+    let request = object([("seq", sequence.into()), ("no_erase", true.into())]);
+    call(link, &format!("STREAM.MSG.DELETE.{stream}"), request).await.map(drop)
+}
+
 /// Deletes the messages at these subjects of a stream.
 pub(crate) async fn purge(link: &Link, stream: &str, subjects: &str) -> Result<()> {
     call(link, &format!("STREAM.PURGE.{stream}"), object([("filter", subjects.into())])).await.map(drop)

@@ -32,6 +32,7 @@ pub(crate) fn capabilities(mode: Mode, acknowledge: Acknowledge, level: u64, max
         // A server works on requests for messages beside what it gets back.
         keeps_places: false,
         sets_aside: true,
+        notes_trials: true,
         max_payload: Some(max_payload),
     };
     match mode {
@@ -40,6 +41,7 @@ pub(crate) fn capabilities(mode: Mode, acknowledge: Acknowledge, level: u64, max
             confirm: Confirm::Never,
             at_least_once: false,
             sets_aside: false,
+            notes_trials: false,
             backlog: false,
             retry: Redelivery::Unsupported,
             attempts: Attempts::Never,

@@ -33,8 +33,8 @@ pub(crate) struct Link {
     replies: Arc<Replies>,
     unconfirmed: AtomicU64,
     background: Arc<Background>,
-    /// Retries whose failed attempt is being written down.
-    retries: TaskTracker,
+    /// Retries whose failed attempt is being written down, and notes of trials.
+    records: TaskTracker,
     patience: Duration,
     _reader: AbortOnDropHandle<()>,
 }
@@ -53,8 +53,8 @@ impl Link {
         let health = Arc::new(Health::of(client.clone()));
         let reading = replies::read(Arc::clone(&replies), subscriber, Arc::clone(&health), notices);
         let _reader = background.spawn(reading);
-        let (background, retries, unconfirmed) = (Arc::clone(background), TaskTracker::new(), AtomicU64::new(0));
-        Ok(Self { client, health, replies, unconfirmed, background, retries, patience: timeout, _reader })
+        let (background, records, unconfirmed) = (Arc::clone(background), TaskTracker::new(), AtomicU64::new(0));
+        Ok(Self { client, health, replies, unconfirmed, background, records, patience: timeout, _reader })
     }
 
     /// Returns the thread on which this connection runs.
@@ -62,16 +62,16 @@ impl Link {
         &self.background
     }
 
-    /// Runs a retry, for which [`retried`](Self::retried) waits.
-    pub(crate) fn retry(&self, retry: impl Future<Output = ()> + Send + 'static) {
-        drop(self.retries.spawn_on(retry, self.background.runtime()));
+    /// Runs what writes to the records of messages, for which [`recorded`](Self::recorded) waits.
+    pub(crate) fn record(&self, writing: impl Future<Output = ()> + Send + 'static) {
+        drop(self.records.spawn_on(writing, self.background.runtime()));
     }
 
-    /// Waits until all retries have been sent, or the time is over. Messages whose retry is not
-    /// sent are redelivered after `ack_wait`.
-    pub(crate) async fn retried(&self, patience: Duration) {
-        self.retries.close();
-        let _ = timeout(patience, self.retries.wait()).await;
+    /// Waits until all records are written and all retries have been sent, or the time is over.
+    /// Messages whose retry is not sent are redelivered after `ack_wait`.
+    pub(crate) async fn recorded(&self, patience: Duration) {
+        self.records.close();
+        let _ = timeout(patience, self.records.wait()).await;
     }
 
     pub(crate) fn client(&self) -> &Client {

@@ -147,6 +147,7 @@ fn inbound(message: Message, tenure: Tenure) -> Inbound {
         unreadable_headers: unreadable,
         attempt: 1,
         deliveries: None,
+        lost_trials: None,
         timestamp: None,
         partition: None,
         offset: None,

@@ -1,13 +1,16 @@
 //! Consuming: the stream of deliveries of a subscription, and the handles to settle them.
 
 pub(crate) mod attempts;
+pub(crate) mod consumer;
 pub(crate) mod core;
 pub(crate) mod keeper;
 pub(crate) mod place;
 pub(crate) mod position;
 pub(crate) mod reader;
+pub(crate) mod sent_back;
 pub(crate) mod session;
 pub(crate) mod state;
+pub(crate) mod trial;
 pub(crate) mod unreadable;
 pub(crate) mod window;
 
@@ -20,15 +23,18 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Timestamp};
 use crate::error::Result;
 use crate::message::TimestampSource;
 
+use self::attempts::Past;
 use self::reader::Reader;
 use self::session::{HandedOut, Session};
 use self::state::{Arrived, Body, Lost};
+use self::trial::Trial;
 use super::headers::reply_subject::Tokens;
 use super::headers::{self, Contents};
 
@@ -184,7 +190,8 @@ impl fmt::Debug for Deliveries {
 }
 
 fn inbound(session: Arc<Session>, arrived: Arrived) -> Inbound {
-    let Arrived { body, slot, tenure, attempt } = arrived;
+    let Arrived { body, slot, tenure, past } = arrived;
+    let Past { attempt, lost_trials } = past.unwrap_or(Past::here(1));
     let (payload, contents, tokens, deliveries) = match body {
         Body::Delivered(message, tokens) => {
             session.consumer.warn_if_last(&tokens);
@@ -200,7 +207,7 @@ fn inbound(session: Arc<Session>, arrived: Arrived) -> Inbound {
             (message.payload.clone(), headers::read_raw(&message.headers), tokens, None)
         }
     };
-    let delivery = HandedOut { slot, tokens, attempt: attempt.unwrap_or(1) };
+    let delivery = HandedOut { slot, tokens, attempt };
     let Contents { headers, key, id, unreadable } = contents;
     Inbound {
         payload: Some(payload),
@@ -208,14 +215,15 @@ fn inbound(session: Arc<Session>, arrived: Arrived) -> Inbound {
         id,
         headers,
         unreadable_headers: unreadable,
-        attempt: delivery.attempt,
+        attempt,
         deliveries,
+        lost_trials,
         timestamp: tokens.published.map(|time| Timestamp { time, source: TimestampSource::Broker }),
         partition: None,
         offset: i64::try_from(tokens.stream_sequence).ok(),
         native: None,
         tenure,
-        handle: Box::new(Settling { session, delivery, settled: false }),
+        handle: Box::new(Settling { session, delivery, settled: false, trial: Mutex::new(None) }),
     }
 }
 
@@ -225,12 +233,31 @@ struct Settling {
     session: Arc<Session>,
     delivery: HandedOut,
     settled: bool,
+    /// The trial under way, of a suspect.
+    trial: Mutex<Option<Trial>>,
 }
 
 impl DeliveryHandle for Settling {
     fn settle(mut self: Box<Self>, disposition: Disposition) -> Confirmation<()> {
         self.settled = true;
-        self.session.settle(self.delivery, disposition)
+        let trial = self.trial.get_mut().take();
+        self.session.settle(self.delivery, disposition, trial)
+    }
+
+    fn failed(&self, _: u32) {
+        // Its drop withdraws the note. The attempts count when a retry is asked for.
+        drop(self.trial.lock().take());
+    }
+
+    fn begin_trial(&self) -> Confirmation<()> {
+        let mut trial = self.trial.lock();
+        if trial.is_some() {
+            return Confirmation::ready(Ok(()));
+        }
+        let Session { link, attempts, .. } = &*self.session;
+        let (begun, confirmation) = Trial::begin(link, attempts, self.delivery.tokens.stream_sequence);
+        *trial = Some(begun);
+        confirmation
     }
 
     fn set_aside(&self) -> bool {
@@ -250,7 +277,8 @@ impl Drop for Settling {
     fn drop(&mut self) {
         if !self.settled {
             // Otherwise its deadline would be extended for as long as the session lasts.
-            drop(self.session.settle(self.delivery, Disposition::GiveBack));
+            let trial = self.trial.get_mut().take();
+            drop(self.session.settle(self.delivery, Disposition::GiveBack, trial));
         }
     }
 }

@@ -18,8 +18,9 @@ use super::super::connection::info::{ConsumerInfo, StreamInfo};
 use super::super::connection::link::Link;
 use super::super::topology::{Begin, Wanted};
 use super::attempts::{AllAttempts, Attempts};
+use super::consumer::Consumer;
 use super::place::Place;
-use super::session::{Consumer, Opening, Session};
+use super::session::{Opening, Session};
 use crate::adapters::nats::connection::api;
 use crate::adapters::nats::consume::{keeper, unreadable};
 use crate::adapters::nats::topology::names;
@@ -235,22 +236,6 @@ impl Drop for Reader {
             && let Some(stream) = self.state.get_mut().stream.take()
         {
             api::forget_consumer(&self.link, &stream, &self.name);
-        }
-    }
-}
-
-impl From<ConsumerInfo> for Consumer {
-    fn from(info: ConsumerInfo) -> Self {
-        let config = &info.config;
-        Self {
-            next: api::next_of(&info.stream, &info.name),
-            ack_wait: config.ack_wait(),
-            max_batch: config.limit("max_batch").and_then(|most| usize::try_from(most).ok()),
-            max_expires: Some(config.duration("max_expires")).filter(|longest| !longest.is_zero()),
-            max_deliver: config.limit("max_deliver"),
-            stream: info.stream,
-            name: info.name,
-            created: info.created,
         }
     }
 }

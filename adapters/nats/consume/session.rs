@@ -20,8 +20,10 @@ use super::super::connection::health::Health;
 use super::super::connection::link::{Link, send};
 use super::super::error;
 use super::super::headers::reply_subject::{self, Tokens};
-use super::attempts::Attempts;
+use super::attempts::{Attempts, Past};
+use super::consumer::Consumer;
 use super::state::{Arrived, Body, Lost, State};
+use super::trial::Trial;
 use super::unreadable::Quarantined;
 use super::window::{Unsettled, Window};
 
@@ -38,33 +40,6 @@ const AT_A_TIME: usize = 32;
 /// Number of the server's notices that may be among these messages.
 const NOTICES: u64 = 8;
 
-/// The consumer from which messages are requested and to which they are acknowledged.
-#[derive(Debug, Clone)]
-pub(crate) struct Consumer {
-    pub(crate) stream: String,
-    pub(crate) name: String,
-    pub(crate) next: Subject,
-    pub(crate) ack_wait: Duration,
-    /// Maximum size and, in the next field, maximum lifetime of a request, if the consumer is so
-    /// configured.
-    pub(crate) max_batch: Option<usize>,
-    pub(crate) max_expires: Option<Duration>,
-    /// Maximum number of deliveries of a message, if an operator has set one.
-    pub(crate) max_deliver: Option<u64>,
-    /// The time of creation.
-    pub(crate) created: String,
-}
-
-impl Consumer {
-    /// Warns that the server does not deliver a message again, whatever becomes of it.
-    pub(crate) fn warn_if_last(&self, tokens: &Tokens) {
-        if self.max_deliver.is_some_and(|most| u64::from(tokens.delivered) >= most) {
-            let (consumer, sequence) = (self.name.as_str(), tokens.stream_sequence);
-            tracing::warn!(consumer, sequence, "the last delivery that max_deliver of the consumer allows");
-        }
-    }
-}
-
 /// The session. Handles of deliveries hold it, and can settle as long as it is the current one.
 pub(crate) struct Session {
     pub(crate) link: Arc<Link>,
@@ -77,7 +52,7 @@ pub(crate) struct Session {
     pub(crate) since: Instant,
     found: bool,
     state: Arc<Mutex<State>>,
-    attempts: Arc<Attempts>,
+    pub(crate) attempts: Arc<Attempts>,
     /// Held while the session leaves: a second call waits for what the first one gives back.
     leaving: tokio::sync::Mutex<()>,
 }
@@ -113,9 +88,9 @@ impl Session {
         let mut window = Window::new(limit, found);
         let ready = quarantined.into_iter().map(|message| {
             let reply = reply_subject::acknowledge(&consumer.stream, &consumer.name, message.sequence);
-            let (message, tenure, attempt) = (Arc::new(message), window.tenure(), Some(1));
+            let (message, tenure, past) = (Arc::new(message), window.tenure(), Some(Past::here(1)));
             let slot = window.open(reply.into(), Some(Arc::clone(&message)));
-            Arrived { body: Body::Quarantined(message), slot, tenure, attempt }
+            Arrived { body: Body::Quarantined(message), slot, tenure, past }
         });
         let ready: VecDeque<Arrived> = ready.collect();
         let replies = window.replies();
@@ -171,8 +146,13 @@ impl Session {
         self.found || self.state.lock().seen.is_some()
     }
 
-    /// Settles a delivery.
-    pub(crate) fn settle(self: &Arc<Self>, delivery: HandedOut, disposition: Disposition) -> Confirmation<()> {
+    /// Settles a delivery. If it was tried, the note is withdrawn, also if the delivery is lost.
+    pub(crate) fn settle(
+        self: &Arc<Self>,
+        delivery: HandedOut,
+        disposition: Disposition,
+        trial: Option<Trial>,
+    ) -> Confirmation<()> {
         let HandedOut { slot, tokens, attempt } = delivery;
         let mut state = self.state.lock();
         if !self.health.is_same(self.epoch) {
@@ -191,15 +171,21 @@ impl Session {
         let Some(out) = out.filter(|out| !out.is_over(self.consumer.ack_wait)) else {
             return Confirmation::ready(Err(error::settlement_lost()));
         };
-        if let Disposition::Retry(_) = disposition
-            && self.attempts.fail(&tokens, attempt)
-        {
-            return self.retry(delivery, out.reply, payload(disposition));
+        if let Disposition::Retry(delay) = disposition {
+            self.comes_again(&tokens, delay);
+        } else if disposition == Disposition::GiveBack {
+            self.comes_again(&tokens, Duration::ZERO);
+        }
+        let is_retry = matches!(disposition, Disposition::Retry(_));
+        let failed = (is_retry && self.attempts.fail(&tokens, attempt)).then_some(attempt);
+        if failed.is_some() || (trial.is_some() && disposition == Disposition::GiveBack) {
+            return self.send_back(&tokens, failed, trial, out.reply, payload(disposition));
         }
         let confirmation = self.tell(out.reply, payload(disposition));
         // A message that comes for the first time has no failures to forget.
         if tokens.delivered > 1 && matches!(disposition, Disposition::Ack | Disposition::Discard) {
             self.attempts.settle(&self.link, tokens.stream_sequence);
+            trial.into_iter().for_each(Trial::settle);
         }
         confirmation
     }
@@ -224,14 +210,25 @@ impl Session {
         }
     }
 
-    /// Writes down that the attempt has failed, and asks for the next one only then: the member
-    /// that gets the message reads it. If this process ends in between, the message is redelivered
-    /// after `ack_wait`, with its failure counted.
-    fn retry(self: &Arc<Self>, delivery: HandedOut, reply: Subject, payload: Bytes) -> Confirmation<()> {
+    /// Writes down that an attempt has failed and its trial is over, and sends the message back
+    /// only then: the member that gets it reads this. If this process ends in between, the message
+    /// is redelivered after `ack_wait`, with its failure counted.
+    fn send_back(
+        self: &Arc<Self>,
+        tokens: &Tokens,
+        failed: Option<u32>,
+        trial: Option<Trial>,
+        reply: Subject,
+        payload: Bytes,
+    ) -> Confirmation<()> {
         let (confirmer, confirmation) = Confirmation::pending();
-        let session = Arc::clone(self);
-        self.link.retry(async move {
-            session.attempts.keep(&session.link, &delivery.tokens, delivery.attempt).await;
+        let (session, sequence) = (Arc::clone(self), tokens.stream_sequence);
+        self.link.record(async move {
+            match (trial, failed) {
+                (Some(trial), failed) => trial.end(failed).await,
+                (None, Some(failed)) => session.attempts.keep(&session.link, sequence, failed).await,
+                (None, None) => {}
+            }
             let settled = match session.health.is_same(session.epoch) {
                 true => session.tell(reply, payload).await,
                 false => Err(error::settlement_lost()),
@@ -251,8 +248,8 @@ impl Session {
             let (attempts, link) = (&attempts, &link);
             let find = |(slot, tokens)| async move { (slot, attempts.find(link, &tokens).await) };
             let mut found = stream::iter(uncounted).map(find).buffered(AT_A_TIME);
-            while let Some((slot, attempt)) = found.next().await {
-                state.lock().count(slot, attempt);
+            while let Some((slot, past)) = found.next().await {
+                state.lock().count(slot, past);
             }
         });
     }
@@ -274,8 +271,8 @@ impl Session {
         // If the session was closed in the meantime, the server redelivers the message to the next
         // reader.
         if state.subscriber.is_some() && state.window.renew(slot, &message) {
-            let (tenure, attempt) = (state.window.tenure(), Some(message.attempt));
-            state.ready.push_back(Arrived { body: Body::Quarantined(message), slot, tenure, attempt });
+            let (tenure, past) = (state.window.tenure(), Some(Past::here(message.attempt)));
+            state.ready.push_back(Arrived { body: Body::Quarantined(message), slot, tenure, past });
             state.wake();
         }
     }
@@ -371,6 +368,7 @@ impl Session {
     /// stale.
     ///
     /// Returns the first sequence in the stream that is not settled, if the session learned any.
+    /// Messages that were sent back count as not settled until they come again.
     pub(crate) fn end(&self) -> Option<u64> {
         let (out, seen) = {
             let mut state = self.state.lock();
@@ -381,7 +379,9 @@ impl Session {
         let unsettled =
             out.iter().filter_map(|out| Tokens::read(&out.reply)).map(|tokens| tokens.stream_sequence).min();
         self.give_back(out);
-        unsettled.or(seen.map(|seen| seen.saturating_add(1)))
+        let sent_back = self.attempts.sent_back.lock().first();
+        let first = unsettled.into_iter().chain(sent_back).min();
+        first.or(seen.map(|seen| seen.saturating_add(1)))
     }
 
     /// Tells the server to redeliver. This is sent after the end of the subscription on the same
@@ -391,6 +391,7 @@ impl Session {
         // Messages that the client cannot read are not given back; the server redelivers them after
         // `ack_wait`.
         for out in unsettled.into_iter().filter(|out| out.quarantined.is_none()) {
+            Tokens::read(&out.reply).inspect(|tokens| self.comes_again(tokens, Duration::ZERO));
             let message =
                 OutboundMessage { subject: out.reply.clone(), payload: again.clone(), reply: None, headers: None };
             if send(&self.client, message).is_err() {
@@ -398,6 +399,13 @@ impl Session {
                 let _ = self.link.tell(out.reply, again.clone());
             }
         }
+    }
+
+    /// Notes that the server redelivers a message: after this delay, or if the request for it is
+    /// lost, after `ack_wait`.
+    fn comes_again(&self, tokens: &Tokens, delay: Duration) {
+        let within = delay.saturating_add(self.consumer.ack_wait.saturating_mul(2));
+        self.attempts.sent_back.lock().add(tokens.stream_sequence, within);
     }
 
     fn ask_for(&self, messages: Option<usize>) {

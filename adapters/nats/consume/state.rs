@@ -12,7 +12,7 @@ use crate::driver::Tenure;
 use crate::error::{Error, ErrorKind};
 
 use super::super::headers::reply_subject::Tokens;
-use super::attempts::Attempts;
+use super::attempts::{Attempts, Past};
 use super::unreadable::Quarantined;
 use super::window::{Unsettled, Window};
 
@@ -45,8 +45,8 @@ pub(crate) struct Arrived {
     pub(crate) body: Body,
     pub(crate) slot: usize,
     pub(crate) tenure: Tenure,
-    /// The attempt; `None` until it is known.
-    pub(crate) attempt: Option<u32>,
+    /// The attempt and the lost trials; `None` until they are known.
+    pub(crate) past: Option<Past>,
 }
 
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl State {
         }
         loop {
             // Messages keep their order: one whose attempts are looked up holds up those behind it.
-            let next = self.ready.front().map(|arrived| arrived.attempt.is_some());
+            let next = self.ready.front().map(|arrived| arrived.past.is_some());
             if next == Some(true)
                 && let Some(arrived) = self.ready.pop_front()
             {
@@ -137,14 +137,17 @@ impl State {
         match message.reply.as_deref().and_then(Tokens::read).zip(message.reply.take()) {
             Some((tokens, reply)) => {
                 self.seen = self.seen.max(Some(tokens.stream_sequence));
+                if tokens.delivered > 1 {
+                    self.attempts.sent_back.lock().came(tokens.stream_sequence);
+                }
                 self.window.arrived();
                 let tenure = self.window.tenure();
                 let slot = self.window.open(reply, None);
-                let attempt = self.attempts.known(&tokens);
-                if attempt.is_none() {
+                let past = self.attempts.known(&tokens);
+                if past.is_none() {
                     self.uncounted.push((slot, tokens));
                 }
-                self.ready.push_back(Arrived { body: Body::Delivered(message, tokens), slot, tenure, attempt });
+                self.ready.push_back(Arrived { body: Body::Delivered(message, tokens), slot, tenure, past });
             }
             None => self.take_notice(&message),
         }
@@ -193,11 +196,11 @@ impl State {
         }
     }
 
-    /// Sets the attempt of a message that waits for it.
-    pub(crate) fn count(&mut self, slot: usize, attempt: u32) {
-        let waiting = |arrived: &&mut Arrived| arrived.slot == slot && arrived.attempt.is_none();
+    /// Sets the past of a message that waits for it.
+    pub(crate) fn count(&mut self, slot: usize, past: Past) {
+        let waiting = |arrived: &&mut Arrived| arrived.slot == slot && arrived.past.is_none();
         if let Some(arrived) = self.ready.iter_mut().find(waiting) {
-            arrived.attempt = Some(attempt);
+            arrived.past = Some(past);
             self.wake();
         }
     }

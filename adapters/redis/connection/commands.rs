@@ -9,8 +9,8 @@ use super::entry::EntryId;
 /// Maximum number of entries that one command lists or renews.
 pub(crate) const PAGE: usize = 500;
 
-/// Seconds for which the failed attempts of a group are kept after the last failure, so that a
-/// group that is gone leaves none.
+/// Seconds for which the failed attempts and trials of a group are kept after the last of them, so
+/// that a group that is gone leaves none.
 const KEPT: u64 = 7 * 24 * 60 * 60;
 
 /// The consumer to which entries are given back. Members look at it often, which costs the server
@@ -162,8 +162,9 @@ impl Member {
         command
     }
 
-    /// Returns the key of the group's failed attempts: a hash of entry ids and numbers. A server of
-    /// a cluster keeps it where the stream is, because the tag in braces is the stream's name.
+    /// Returns the key of the group's failed attempts and trials: a hash of numbers. The entry's id
+    /// is the field of its failed attempts, and another one has its trials. A server of a cluster
+    /// keeps it where the stream is, because the tag in braces is the stream's name.
     fn attempts(&self) -> String {
         format!("{{{}}}:{}:attempts", self.stream, self.group)
     }
@@ -178,30 +179,41 @@ impl Member {
         command
     }
 
-    /// Keeps the failed attempts for a while.
+    /// Notes one trial of an entry more, or one less. Each change is one by itself: another member
+    /// may have taken the entry over, and note its own trial.
+    pub(crate) fn note_trial(&self, id: EntryId, more: bool) -> Cmd {
+        let mut command = cmd("HINCRBY");
+        command.arg(self.attempts()).arg(trials_field(id)).arg(if more { 1 } else { -1 });
+        command
+    }
+
+    /// Keeps the failed attempts and trials for a while.
     pub(crate) fn keep_attempts(&self) -> Cmd {
         let mut command = cmd("EXPIRE");
         command.arg(self.attempts()).arg(KEPT);
         command
     }
 
-    /// Reads numbers of failed attempts.
+    /// Reads numbers of failed attempts and of trials, two for each entry.
     pub(crate) fn read_attempts(&self, ids: &[EntryId]) -> Cmd {
-        let mut command = cmd("HMGET");
-        command.arg(self.attempts());
-        ids.iter().for_each(|id| command.write_arg_fmt(id));
-        command
+        self.with_fields_of("HMGET", ids)
     }
 
-    /// Removes the failed attempts of entries that are done with.
+    /// Removes the failed attempts and trials of entries that are done with.
     pub(crate) fn forget_attempts(&self, ids: &[EntryId]) -> Cmd {
-        let mut command = cmd("HDEL");
+        self.with_fields_of("HDEL", ids)
+    }
+
+    fn with_fields_of(&self, name: &str, ids: &[EntryId]) -> Cmd {
+        let mut command = cmd(name);
         command.arg(self.attempts());
-        ids.iter().for_each(|id| command.write_arg_fmt(id));
+        for id in ids {
+            command.arg(id.to_text()).arg(trials_field(*id));
+        }
         command
     }
 
-    /// Lists a page of the entries with failed attempts.
+    /// Lists a page of the failed attempts and trials.
     pub(crate) fn list_attempts(&self, cursor: u64) -> Cmd {
         let mut command = cmd("HSCAN");
         command.arg(self.attempts()).arg(cursor).arg("COUNT").arg(PAGE);
@@ -244,6 +256,18 @@ pub(crate) fn read_after(stream: &str, after: EntryId, count: usize, wait: Durat
     command.arg("COUNT").arg(count).arg("BLOCK").arg(milliseconds(wait).max(1));
     command.arg("STREAMS").arg(stream).arg(after.to_string());
     command
+}
+
+/// The end of the name of a field that has the trials of an entry; its id comes before.
+const TRIALS: &str = "/trials";
+
+fn trials_field(id: EntryId) -> String {
+    id.to_text() + TRIALS
+}
+
+/// Returns the entry that a field of the group's failed attempts and trials belongs to.
+pub(crate) fn entry_of_field(field: &[u8]) -> Option<EntryId> {
+    EntryId::parse(field.strip_suffix(TRIALS.as_bytes()).unwrap_or(field))
 }
 
 fn milliseconds(duration: Duration) -> u64 {

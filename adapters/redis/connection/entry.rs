@@ -99,12 +99,14 @@ pub(crate) struct Entry {
     pub(crate) deliveries: u32,
     /// Number of attempts that failed before.
     pub(crate) failed: u32,
+    /// Number of trials that are noted.
+    pub(crate) trials: u32,
 }
 
 impl Entry {
     /// Returns an entry that is delivered for the first time.
     fn new(id: EntryId, fields: Fields) -> Self {
-        Self { id, fields, deliveries: 1, failed: 0 }
+        Self { id, fields, deliveries: 1, failed: 0, trials: 0 }
     }
 }
 

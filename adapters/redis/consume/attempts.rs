@@ -1,4 +1,4 @@
-//! Failed attempts, which a hash beside the group keeps for the next member.
+//! Failed attempts and noted trials, which a hash beside the group keeps for the next member.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,11 @@ use ::redis::{Pipeline, RedisError, Value};
 
 use crate::error::Result;
 
-use super::super::connection::commands::Member;
-use super::super::connection::entry::{EntryId, Pending, id, list};
+use super::super::connection::commands::{Member, entry_of_field};
+use super::super::connection::entry::{EntryId, Pending, list};
 use super::super::connection::{Connection, answered};
 use super::super::error::command_failed;
+use super::trials::Change;
 
 /// Stores numbers of failed attempts. A server that refuses them costs the next member the count,
 /// which is logged.
@@ -28,15 +29,57 @@ pub(super) async fn store(connection: &mut Connection, member: &Member, counts: 
     Ok(())
 }
 
-/// Reads the numbers of failed attempts of these entries from an answer. Without permission to read
-/// them there are none.
-pub(super) fn counts_of(ids: &[EntryId], answer: Value) -> HashMap<EntryId, u32> {
+/// Notes trials and withdraws notes. Those that the server has answered are taken out; `refused`
+/// learns of each note that it does not take.
+///
+/// After an error it is unknown which of them it has carried out. A note that is then withdrawn
+/// twice is better than a lost trial that was none.
+pub(super) async fn note(
+    connection: &mut Connection,
+    member: &Member,
+    changes: &mut Vec<Change>,
+    mut refused: impl FnMut(EntryId),
+) -> Result<()> {
+    let mut commands = Pipeline::with_capacity(changes.len() + 1);
+    for change in &*changes {
+        commands.add_command(member.note_trial(change.id, change.begins));
+    }
+    commands.add_command(member.keep_attempts());
+    let failed = |error| command_failed("note trials", error);
+    let answers = connection.call_all(&commands).await.map_err(failed)?;
+    for (Change { id, begins, confirmer }, answer) in changes.drain(..).zip(answers) {
+        let noted = answered(answer).map(drop).map_err(failed);
+        if noted.is_err() && begins {
+            refused(id);
+        }
+        if let Some(confirmer) = confirmer {
+            confirmer.confirm(noted);
+        }
+    }
+    Ok(())
+}
+
+/// The numbers that are kept of an entry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) failed: u32,
+    pub(super) trials: u32,
+}
+
+/// Reads the numbers of failed attempts and trials of these entries from an answer. Without
+/// permission to read them there are none.
+pub(super) fn counts_of(ids: &[EntryId], answer: Value) -> HashMap<EntryId, Counts> {
     let Ok(Value::Array(counts)) = answered(answer) else { return HashMap::new() };
-    let number = |value: Value| match value {
-        Value::BulkString(text) => std::str::from_utf8(&text).ok()?.parse().ok(),
-        _ => None,
+    let number = |value: &Value| -> Option<i64> {
+        match value {
+            Value::BulkString(text) => std::str::from_utf8(text).ok()?.parse().ok(),
+            _ => None,
+        }
     };
-    ids.iter().zip(counts).filter_map(|(id, value)| Some((*id, number(value)?))).collect()
+    // A note that was withdrawn twice leaves a number below zero.
+    let count = |value: Option<&Value>| value.and_then(number).map_or(0, |number| u32::try_from(number).unwrap_or(0));
+    let pairs = counts.chunks(2).map(|pair| Counts { failed: count(pair.first()), trials: count(pair.get(1)) });
+    ids.iter().copied().zip(pairs).filter(|(_, counts)| *counts != Counts::default()).collect()
 }
 
 /// A walk through the failed attempts of a group, a page at a time.
@@ -94,7 +137,14 @@ fn page(answer: Value) -> Option<(u64, Vec<EntryId>)> {
     let Some(Value::BulkString(cursor)) = parts.next() else { return None };
     let cursor = std::str::from_utf8(&cursor).ok()?.parse().ok()?;
     let fields = list(parts.next()?).ok()?;
-    Some((cursor, fields.iter().step_by(2).filter_map(id).collect()))
+    let mut ids: Vec<EntryId> = fields.iter().step_by(2).filter_map(entry).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    Some((cursor, ids))
+}
+
+fn entry(field: &Value) -> Option<EntryId> {
+    if let Value::BulkString(text) = field { entry_of_field(text) } else { None }
 }
 
 #[cfg(test)]
@@ -111,15 +161,18 @@ mod tests {
 
     #[test]
     fn reads_counts_and_passes_over_anything_else() {
-        let ids = [id(1), id(2), id(3)];
-        let counts = counts_of(&ids, parse("*3 $1 2 $-1 $1 x "));
-        assert_eq!(counts, HashMap::from([(id(1), 2)]));
+        let ids = [id(1), id(2), id(3), id(4)];
+        let counts = counts_of(&ids, parse("*8 $1 2 $-1 $-1 $1 3 $1 x $2 -1 $-1 $-1 "));
+        let (failed, tried) = (Counts { failed: 2, trials: 0 }, Counts { failed: 0, trials: 3 });
+        assert_eq!(counts, HashMap::from([(id(1), failed), (id(2), tried)]));
         assert!(counts_of(&ids, parse("-NOPERM ")).is_empty());
     }
 
     #[test]
     fn reads_a_page() {
         assert_eq!(page(parse("*2 $2 17 *4 $3 1-0 $1 2 $1 x $1 3 ")), Some((17, vec![id(1)])));
+        let trials = "*2 $1 0 *6 $10 2-0/trials $1 1 $3 1-0 $1 2 $10 1-0/trials $1 1 ";
+        assert_eq!(page(parse(trials)), Some((0, vec![id(1), id(2)])));
         assert_eq!(page(parse("*2 $1 0 *0 ")), Some((0, vec![])));
         assert_eq!(page(parse("*1 $1 x ")), None);
     }

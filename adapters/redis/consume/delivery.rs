@@ -2,6 +2,7 @@
 
 use crate::names::attribute;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -115,11 +116,13 @@ pub(super) struct Owned {
     tenure: Tenure,
     /// `None` once it is settled or given back.
     place: Option<Place>,
+    /// `true` while a trial is noted.
+    is_tried: AtomicBool,
 }
 
 impl Owned {
     pub(super) fn new(membership: Arc<Membership>, claim: Claim, tenure: Tenure, place: Place) -> Self {
-        Self { membership, claim, tenure, place: Some(place) }
+        Self { membership, claim, tenure, place: Some(place), is_tried: AtomicBool::new(false) }
     }
 
     fn acknowledge(self) -> Confirmation<()> {
@@ -134,7 +137,26 @@ impl Owned {
         confirmation
     }
 
+    fn begin_trial(&self) -> Confirmation<()> {
+        if self.is_tried.swap(true, Ordering::Relaxed) {
+            return Confirmation::ready(Ok(()));
+        }
+        let (confirmer, confirmation) = Confirmation::pending();
+        if let Some(confirmer) = self.membership.holdings.begin_trial(self.claim, confirmer) {
+            confirmer.confirm(Err(lost()));
+        }
+        confirmation
+    }
+
+    fn withdraw_trial(&self) {
+        // Nearly no delivery is tried, and a look is cheaper than a swap.
+        if self.is_tried.load(Ordering::Relaxed) && self.is_tried.swap(false, Ordering::Relaxed) {
+            self.membership.holdings.withdraw_trial(self.claim.id);
+        }
+    }
+
     fn give_back(mut self) -> Confirmation<()> {
+        self.withdraw_trial();
         let (confirmer, confirmation) = Confirmation::pending();
         let place = self.place.take();
         let refused = self.membership.holdings.give_back(self.claim, false, place, Some(confirmer));
@@ -147,6 +169,8 @@ impl Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
+        // Before the entry is given back: its next owner must not find the note.
+        self.withdraw_trial();
         if let Some(place) = self.place.take() {
             self.membership.holdings.give_back(self.claim, true, Some(place), None);
         }
@@ -168,7 +192,15 @@ impl DeliveryHandle for Held {
 
     fn failed(&self, attempts: u32) {
         if let Self::Owned(owned) = self {
+            owned.withdraw_trial();
             owned.membership.holdings.fail(owned.claim, attempts);
+        }
+    }
+
+    fn begin_trial(&self) -> Confirmation<()> {
+        match self {
+            Self::Free { .. } => Confirmation::ready(Ok(())),
+            Self::Owned(owned) => owned.begin_trial(),
         }
     }
 

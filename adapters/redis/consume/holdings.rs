@@ -9,9 +9,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::driver::{Confirmer, Tenure};
+use crate::driver::{Confirmer, Inbound, Tenure};
 
 use super::super::connection::entry::{Entry, EntryId, Pending};
+use super::trials::{Change, Trials};
 use super::window::Window;
 
 /// The entries of one member. They outlive a connection: the server counts them as the member's
@@ -19,7 +20,7 @@ use super::window::Window;
 #[derive(Default)]
 pub(super) struct Holdings {
     state: Mutex<State>,
-    /// Notified when there are counts to store or entries to give back.
+    /// Notified when there are counts to store, trials to note or entries to give back.
     chores: Notify,
 }
 
@@ -29,6 +30,7 @@ struct State {
     epoch: u64,
     /// Entries whose number of failed attempts is not stored yet.
     unstored: HashSet<EntryId>,
+    trials: Trials,
     returns: Vec<Return>,
 }
 
@@ -39,6 +41,10 @@ struct Slot {
     tenure: Tenure,
     deliveries: u32,
     failed: u32,
+    /// The number of lost trials when the entry was read.
+    trials: u32,
+    /// `true` if a trial was noted here.
+    is_tried: bool,
     /// The time at which the server was last known to count the entry as this member's.
     since: Instant,
 }
@@ -101,6 +107,7 @@ pub(super) struct HandOut {
     pub(super) tenure: Tenure,
     pub(super) failed: u32,
     pub(super) deliveries: u32,
+    pub(super) lost_trials: Option<u32>,
 }
 
 impl Holdings {
@@ -110,12 +117,13 @@ impl Holdings {
         let mut state = self.state.lock();
         state.epoch += 1;
         let epoch = state.epoch;
-        for Entry { id, deliveries, failed, .. } in entries {
+        for Entry { id, deliveries, failed, trials, .. } in entries {
             // A handle of an earlier reading shares the tenure: either one settles the entry.
-            let earlier = state.slots.get(id).map(|slot| (slot.tenure.clone(), slot.failed));
-            let (tenure, before) = earlier.unwrap_or_default();
+            let earlier = state.slots.get(id).map(|slot| (slot.tenure.clone(), slot.failed, slot.is_tried));
+            let (tenure, before, is_tried) = earlier.unwrap_or_default();
             let (deliveries, failed) = (*deliveries, before.max(*failed));
-            let slot = Slot { epoch, stage: Stage::Waiting, tenure, deliveries, failed, since };
+            let trials = if *trials > 0 { state.trials.lost(*id, *trials) } else { 0 };
+            let slot = Slot { epoch, stage: Stage::Waiting, tenure, deliveries, failed, trials, is_tried, since };
             state.slots.insert(*id, slot);
         }
         epoch
@@ -126,7 +134,10 @@ impl Holdings {
         let mut state = self.state.lock();
         let slot = state.slot(claim).filter(|slot| slot.stage == Stage::Waiting)?;
         slot.stage = Stage::Out;
-        Some(HandOut { tenure: slot.tenure.clone(), failed: slot.failed, deliveries: slot.deliveries })
+        let Slot { failed, deliveries, trials, .. } = *slot;
+        let is_suspect = trials > 0 || Inbound::is_suspicious(failed.saturating_add(1), deliveries);
+        let lost_trials = is_suspect.then_some(trials);
+        Some(HandOut { tenure: slot.tenure.clone(), failed, deliveries, lost_trials })
     }
 
     /// Records the number of failed attempts of an entry, to be stored at the server.
@@ -137,6 +148,38 @@ impl Holdings {
         state.unstored.insert(claim.id);
         drop(state);
         self.chores.notify_one();
+    }
+
+    /// Notes a trial of an entry. Returns the confirmer if the entry is no longer held.
+    pub(super) fn begin_trial(&self, claim: Claim, confirmer: Confirmer<()>) -> Option<Confirmer<()>> {
+        let mut state = self.state.lock();
+        let Some(slot) = state.slot(claim) else { return Some(confirmer) };
+        slot.is_tried = true;
+        state.trials.begin(claim.id, confirmer);
+        drop(state);
+        self.chores.notify_one();
+        None
+    }
+
+    /// Withdraws the note of a trial, also of an entry that is no longer held.
+    pub(super) fn withdraw_trial(&self, id: EntryId) {
+        self.state.lock().trials.withdraw(id);
+        self.chores.notify_one();
+    }
+
+    /// Withdraws the notes of all trials.
+    pub(super) fn withdraw_trials(&self) {
+        self.state.lock().trials.withdraw_all();
+    }
+
+    /// Takes the notes to write and to withdraw.
+    pub(super) fn take_trials(&self) -> Vec<Change> {
+        self.state.lock().trials.take_changes()
+    }
+
+    /// Forgets a note that the server has refused.
+    pub(super) fn refuse_trial(&self, id: EntryId) {
+        self.state.lock().trials.refused(id);
     }
 
     /// Gives back an entry that was handed out, together with its place in the window. Its hand-out
@@ -197,7 +240,7 @@ impl Holdings {
         waiting
     }
 
-    /// Completes when there are counts to store or entries to give back.
+    /// Completes when there are counts to store, trials to note or entries to give back.
     pub(super) async fn chores(&self) {
         self.chores.notified().await;
     }
@@ -227,17 +270,23 @@ impl Holdings {
         returns
     }
 
-    /// Returns those of the entries, about to be settled, that have failed attempts to be removed.
+    /// Returns those of the entries, about to be settled, that have failed attempts or trials to be
+    /// removed.
     pub(super) fn settling(&self, ids: impl Iterator<Item = EntryId>) -> Vec<EntryId> {
         let mut state = self.state.lock();
-        let mut failed = Vec::new();
+        let mut counted = Vec::new();
         for id in ids {
-            if state.slots.get(&id).is_some_and(|slot| slot.failed > 0) {
-                state.unstored.remove(&id);
-                failed.push(id);
+            let Some(slot) = state.slots.get(&id).filter(|slot| slot.failed > 0 || slot.trials > 0 || slot.is_tried)
+            else {
+                continue;
+            };
+            if slot.is_tried {
+                state.trials.settle(id);
             }
+            state.unstored.remove(&id);
+            counted.push(id);
         }
-        failed
+        counted
     }
 
     /// Returns those of the entries of which it is not known that the server counted them as this

@@ -10,6 +10,7 @@ mod reader;
 mod settle;
 mod source;
 mod thread;
+mod trials;
 mod window;
 
 use crate::names::attribute;

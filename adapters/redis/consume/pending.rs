@@ -16,7 +16,7 @@ use super::super::connection::{Connection, answered};
 use super::super::consume::{CONSUMER_PREFIX, TIDY_AFTER};
 use super::super::error::{command_failed, unexpected_reply};
 use super::super::topology::tidy;
-use super::attempts::{Scan, counts_of};
+use super::attempts::{Counts, Scan, counts_of};
 use super::channel::EntryChannel;
 use super::delivery::Membership;
 
@@ -150,8 +150,8 @@ impl<'a> PendingEntries<'a> {
         self.receive(connection, commands, listed, 1).await
     }
 
-    /// Sends commands that read listed entries, and hands these over: with their failed attempts,
-    /// and with so many `more` hand-outs than listed.
+    /// Sends commands that read listed entries, and hands these over: with their failed attempts
+    /// and trials, and with so many `more` hand-outs than listed.
     async fn receive(
         &self,
         connection: &mut Connection,
@@ -175,7 +175,8 @@ impl<'a> PendingEntries<'a> {
         for entry in &mut entries {
             let before = facts.get(&entry.id).map_or(0, |pending| pending.deliveries);
             entry.deliveries = before.saturating_add(more).max(1);
-            entry.failed = counts.get(&entry.id).copied().unwrap_or(0);
+            let Counts { failed, trials } = counts.get(&entry.id).copied().unwrap_or_default();
+            (entry.failed, entry.trials) = (failed, trials);
         }
         let came: Vec<EntryId> = entries.iter().map(|entry| entry.id).collect();
         let absent = ids.into_iter().filter(|id| !came.contains(id)).collect();

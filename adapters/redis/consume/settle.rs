@@ -20,6 +20,7 @@ use super::channel::EntryChannel;
 use super::delivery::{Membership, Settlement, lost};
 use super::holdings::{Claim, Return};
 use super::pending::{ROUNDS, carry_out, list_own, report_missing};
+use super::trials::Change;
 
 /// Signals from reading to settling.
 #[derive(Default)]
@@ -46,11 +47,13 @@ pub(super) struct Unsettled {
     /// The requests of each pipeline in flight, the oldest first.
     flights: VecDeque<Flight>,
     returns: Vec<Return>,
+    /// Trials to note or to withdraw.
+    trials: Vec<Change>,
 }
 
 impl Unsettled {
     pub(super) fn new(requests: mpsc::Receiver<Settlement>) -> Self {
-        Self { requests, batch: Vec::new(), flights: VecDeque::new(), returns: Vec::new() }
+        Self { requests, batch: Vec::new(), flights: VecDeque::new(), returns: Vec::new(), trials: Vec::new() }
     }
 }
 
@@ -81,6 +84,8 @@ impl Settler<'_> {
         // The server may have carried them out, and other members may have the entries.
         let holdings = &self.membership.holdings;
         self.unsettled.returns.retain(|entry| holdings.holds(entry.claim));
+        // A note whose answer was lost may be at the server. It is not written twice.
+        self.unsettled.trials.retain(|change| !change.begins);
         self.do_chores().await
     }
 
@@ -107,6 +112,8 @@ impl Settler<'_> {
                 answers = self.connection.landed() => self.land(answers.map_err(failed)?)?,
             }
         }
+        // What is still out is given back. This process lives, so its trials are not lost ones.
+        self.membership.holdings.withdraw_trials();
         self.do_chores().await
     }
 
@@ -151,9 +158,10 @@ impl Settler<'_> {
         for settlement in &batch {
             pipeline.add_command(self.member.acknowledge(std::iter::once(settlement.claim().id)));
         }
-        let failed = self.membership.holdings.settling(batch.iter().map(|settlement| settlement.claim().id));
-        if !failed.is_empty() {
-            pipeline.add_command(self.member.forget_attempts(&failed));
+        let counted = self.membership.holdings.settling(batch.iter().map(|settlement| settlement.claim().id));
+        if !counted.is_empty() {
+            pipeline.add_command(self.member.forget_attempts(&counted));
+            self.unsettled.trials.retain(|change| !counted.contains(&change.id));
         }
         self.connection.send(&pipeline).await;
         self.unsettled.flights.push_back(Flight::Acknowledge(batch));
@@ -256,7 +264,7 @@ impl Settler<'_> {
         Ok(())
     }
 
-    /// Stores failed attempts and gives entries back.
+    /// Stores failed attempts, notes trials and gives entries back.
     async fn do_chores(&mut self) -> Result<()> {
         self.land_all().await?;
         let holdings = &self.membership.holdings;
@@ -264,6 +272,11 @@ impl Settler<'_> {
         if !failed.is_empty() {
             attempts::store(self.connection, self.member, &failed).await?;
             holdings.stored(&failed);
+        }
+        self.unsettled.trials.extend(holdings.take_trials());
+        if !self.unsettled.trials.is_empty() {
+            let refused = |id| holdings.refuse_trial(id);
+            attempts::note(self.connection, self.member, &mut self.unsettled.trials, refused).await?;
         }
         self.unsettled.returns.extend(holdings.take_returns());
         if self.unsettled.returns.is_empty() {

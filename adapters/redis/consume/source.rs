@@ -52,10 +52,10 @@ impl Batch {
                 return Some(inbound(&entry, Tenure::new(), None, Held::Free { id: entry.id, place }));
             };
             let claim = Claim { id: entry.id, epoch: *epoch };
-            if let Some(HandOut { tenure, failed, deliveries }) = membership.holdings.hand_out(claim) {
+            if let Some(HandOut { tenure, failed, deliveries, lost_trials }) = membership.holdings.hand_out(claim) {
                 let owned = Owned::new(Arc::clone(membership), claim, tenure.clone(), place);
                 let inbound = inbound(&entry, tenure, Some(deliveries), Held::Owned(owned));
-                return Some(Inbound { attempt: failed.saturating_add(1), ..inbound });
+                return Some(Inbound { attempt: failed.saturating_add(1), lost_trials, ..inbound });
             }
         }
     }
@@ -71,6 +71,7 @@ fn inbound(entry: &Entry, tenure: Tenure, deliveries: Option<u32>, handle: Held)
         unreadable_headers: fields.unreadable,
         attempt: 1,
         deliveries,
+        lost_trials: None,
         timestamp: entry.id.timestamp(),
         partition: None,
         offset: None,

@@ -122,6 +122,7 @@ impl Reading {
             unreadable_headers: stored.unreadable_headers,
             attempt: handed.attempt,
             deliveries: Some(handed.deliveries),
+            lost_trials: None,
             timestamp: stored.time.map(|time| Timestamp { time, source: TimestampSource::Broker }),
             partition: None,
             offset: i64::try_from(handed.number).ok(),

@@ -103,6 +103,7 @@ fn inbound(Outbound { payload, key, id, headers, .. }: Outbound) -> Inbound {
         unreadable_headers,
         attempt,
         deliveries,
+        lost_trials: None,
         timestamp,
         partition,
         offset,

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use super::slot::{Answer, Slot};
 use super::{Flights, closed};
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind};
+use crate::sync::time::timeout;
 
 /// The sender's side of one publish. Dropping it leaves the queue; a message that the driver has
 /// keeps its place.

@@ -12,14 +12,8 @@ mod slot;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
-
-use parking_lot::Mutex;
-use tokio::runtime::Handle;
-use tokio::sync::Notify;
-use tokio::time::timeout;
 
 use self::drain::Drain;
 use self::overdue::Overdue;
@@ -27,6 +21,9 @@ use self::slot::{Clock, Slot};
 use crate::driver::{Confirmer, Driver, Outbound, Place};
 use crate::error::{Error, ErrorKind};
 use crate::message::{Receipt, Topic};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::time::timeout;
+use crate::sync::{Handle, Mutex, Notify};
 
 pub(in crate::broker) use self::flight::Flight;
 pub(in crate::broker) use self::slot::Answer;
@@ -114,7 +111,7 @@ impl Flights {
                 return Flight::Refused(Some(closed()));
             }
             if state & QUEUED != 0 || state / ONE >= self.limit {
-                return self.wait(driver, topic, message);
+                return self.wait(driver, topic, message, accepted);
             }
             match self.state.compare_exchange_weak(state, state + ONE, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => break,
@@ -127,14 +124,18 @@ impl Flights {
         Flight::Waiting { slot: Some(slot), queued: None }
     }
 
-    fn wait<D: Driver>(self: &Arc<Self>, driver: &Arc<D>, topic: &Topic, message: Outbound) -> Flight {
+    fn wait<D: Driver>(self: &Arc<Self>, driver: &Arc<D>, topic: &Topic, message: Outbound, accepted: bool) -> Flight {
         let slot = self.slot();
         let number = {
             let mut queue = self.queue.lock();
+            // Closing may have begun meanwhile, and even ended: it waits for this flag.
+            let join = |state| (accepted || state & CLOSING == 0).then_some(state | QUEUED);
+            if self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, join).is_err() {
+                return Flight::Refused(Some(closed()));
+            }
             let number = queue.next;
             queue.next += 1;
             queue.waiting.insert(number, Queued { topic: topic.clone(), message, slot: Arc::clone(&slot) });
-            self.state.fetch_or(QUEUED, Ordering::AcqRel);
             number
         };
         self.drain(driver);
@@ -208,8 +209,11 @@ impl Flights {
     }
 
     /// Returns `true` if the driver has no publish.
+    ///
+    /// Written, not only read: a publish that begins either is seen here, or sees all that was
+    /// written before this call. A plain read may pass such a write.
     fn is_idle(&self) -> bool {
-        self.state.load(Ordering::Acquire) < ONE
+        self.state.fetch_or(0, Ordering::AcqRel) < ONE
     }
 
     fn free(&self) {

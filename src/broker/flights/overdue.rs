@@ -5,16 +5,14 @@
 //! publishes in flight from time to time, because a timer for each would cost more than the rest of
 //! its way through this layer.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-
-use parking_lot::Mutex;
-use tokio::runtime::Handle;
 
 use super::Flights;
 use super::slot::Slot;
 use crate::error::{Error, ErrorKind};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Handle, Mutex, time};
 
 /// Longest interval between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -112,7 +110,7 @@ impl Watch {
         let flights = Arc::clone(&self.flights);
         let overdue = flights.overdue();
         loop {
-            tokio::time::sleep(overdue.look).await;
+            time::sleep(overdue.look).await;
             overdue.look();
             if !flights.is_idle() {
                 continue;

@@ -1,15 +1,14 @@
 //! The answer to one publish, and its receiver.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
-
-use parking_lot::Mutex;
 
 use super::Flights;
 use crate::driver::{Outbound, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Receipt;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The answer to one publish, and the task that waits for it.
 pub(crate) struct Slot {
@@ -49,24 +48,26 @@ impl Clock {
 
 impl Slot {
     pub(super) fn tell(&self, answer: Answer) {
-        let waker = {
-            let mut state = self.state.lock();
-            state.answer = Some(answer);
-            state.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.tell_unless(|_| false, answer);
     }
-}
 
-impl Slot {
     /// Tells the sender that no answer came in time. The driver may still answer, and the place
     /// stays taken until then.
     pub(crate) fn give_up(&self, error: Error) {
-        if self.state.lock().answer.is_none() {
-            self.tell(Answer { result: Err(error), message: None, was_sent: true });
-        }
+        let late = Answer { result: Err(error), message: None, was_sent: true };
+        self.tell_unless(|state| state.answer.is_some(), late);
+    }
+
+    fn tell_unless(&self, is_told: impl FnOnce(&SlotState) -> bool, answer: Answer) {
+        let waker = {
+            let mut state = self.state.lock();
+            if is_told(&state) {
+                return;
+            }
+            state.answer = Some(answer);
+            state.waker.take()
+        };
+        waker.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -44,6 +44,8 @@ crate::conformance::case::cases! { Runtime:
         "The time in the queue is measured once for a message that is retried, and the wait in the process for every attempt.";
     makes_again_what_is_deleted_in_use [AtLeastOnce]
         "A topic and its dead-letter topic that are deleted in use are made again: publishers, the consumer and dead letters go on.";
+    keeps_retries_of_a_group_that_is_deleted [AtLeastOnce]
+        "A message that waits for its retry when its group is deleted comes again, and so does one that fails afterwards.";
     tells_what_was_handled_and_not_settled [AtLeastOnce]
         "A handler that succeeded is not reported as cancelled when the settlement outlasts the drain.";
 }
@@ -313,6 +315,51 @@ async fn delete_in_use(case: &CaseContext, broker: &Broker, journal: &Journal, d
         buried = buried => buried.map_err(|failure| failure.during("a dead letter that is written afterwards")),
         () = publishing("bad after") => Ok(()),
     }
+}
+
+async fn keeps_retries_of_a_group_that_is_deleted(case: &CaseContext) -> Checked {
+    let (broker, publisher, journal) = (case.broker().await?, case.broker().await?, Journal::default());
+    let handler = async |message: Received| {
+        let payload = text(message.payload());
+        let is_first = !journal.set().contains(&payload);
+        journal.write(payload);
+        if is_first { Err(HandlerError::retry("not yet")) } else { Ok(()) }
+    };
+    let retry = Retry::fixed(9, 3 * case.harness.quiet());
+    let consumer = broker.consume(case.group("g"), handler).retry(retry).subscribed().await?;
+    let mut done = Ok(());
+    consumer.run_until(async { done = delete_group_in_use(case, &publisher, &journal).await }).await?;
+    done
+}
+
+/// Deletes the group while a message waits for its retry, and waits until all that failed once
+/// comes again.
+async fn delete_group_in_use(case: &CaseContext, broker: &Broker, journal: &Journal) -> Checked {
+    publish(case, broker, &["before"]).await?;
+    journal.has(case, 1).await;
+    sleep(case.harness.quiet()).await;
+    if !case.harness.delete_group(&case.topic, &case.group_name("g")).await? {
+        return case.lacks(Need::GroupDeletion);
+    }
+    let publishing = async {
+        for number in 0.. {
+            // Some may be lost with the group.
+            let _ = broker.publish(&case.topic, Message::new(format!("after {number}"))).await;
+            sleep(case.harness.quiet() / 4).await;
+        }
+    };
+    tokio::select! {
+        () = journal.reaches(case, |lines| lines.iter().any(|line| line.starts_with("after"))) => {}
+        () = publishing => {}
+    }
+    let once = |lines: &[String]| -> Vec<String> {
+        let times = |line: &String| lines.iter().filter(|other| *other == line).count();
+        lines.iter().filter(|line| times(line) == 1).cloned().collect()
+    };
+    journal.reaches(case, |lines| once(lines).is_empty()).await;
+    check_eq!(once(&journal.lines()), Vec::<String>::new(), "messages that failed once and never came again");
+    check!(journal.set().iter().any(|line| line.starts_with("after")), "the group goes on");
+    Ok(())
 }
 
 async fn tells_what_was_handled_and_not_settled(case: &CaseContext) -> Checked {

@@ -7,6 +7,7 @@ mod delivery;
 mod deploys;
 mod driver;
 mod failures;
+mod fatal;
 mod forms;
 mod hostile;
 mod lifecycle;
@@ -53,6 +54,7 @@ pub fn cases() -> &'static [Case] {
             restart::CASES,
             failures::killed::CASES,
             deploys::killed::CASES,
+            fatal::CASES,
             &driver::killing_cases(),
             traces::killed::CASES,
             // Last, because they run alone.

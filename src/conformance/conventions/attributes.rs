@@ -189,6 +189,7 @@ pub(super) const ATTRIBUTES: &[Attribute] = &[
     attribute("network.peer.port", Integer).on(ALL & !CREATE & !PROCESS),
     attribute(attribute::ERROR_TYPE, Text).on(ALL | JOB).one_of(ERRORS),
     // Kafka.
+    attribute(attribute::KAFKA_CLUSTER_ID, Text).of("kafka"),
     attribute(attribute::KAFKA_MESSAGE_KEY, Text).of("kafka").single(),
     attribute(attribute::KAFKA_TOMBSTONE, Flag).of("kafka").one_of(&["true"]).single(),
     attribute(attribute::KAFKA_OFFSET, Integer).of("kafka").required_if_settled(PROCESS | SETTLE).single(),

@@ -147,14 +147,18 @@ pub struct Capabilities {
     /// aside](crate::driver::DeliveryHandle::set_aside), so that others pass any number of failing
     /// messages; `false` if those take up the prefetch.
     pub sets_aside: bool,
+    /// `true` if a message that ends the process of its handler is found out: the driver [notes
+    /// trials](crate::driver::DeliveryHandle::begin_trial) of suspects where the notes outlive the
+    /// process. `false` if such a message comes again and again, or is forgotten.
+    pub notes_trials: bool,
     /// The largest payload in bytes, if the client knows it.
     pub max_payload: Option<usize>,
 }
 
 impl Capabilities {
     /// Creates the base from which adapters declare their differences: the capabilities of the
-    /// embedded memory broker, except delays, start positions by time or offset, moves, and setting
-    /// deliveries aside, which are declared explicitly.
+    /// embedded memory broker, except delays, start positions by time or offset, moves, setting
+    /// deliveries aside, and noting trials, which are declared explicitly.
     pub const fn new() -> Self {
         Self {
             confirm: Confirm::Process,
@@ -177,6 +181,7 @@ impl Capabilities {
             keeps_delays: true,
             keeps_places: true,
             sets_aside: false,
+            notes_trials: false,
             max_payload: None,
         }
     }

@@ -63,6 +63,7 @@ impl<'a, B: TracedBroker + ?Sized> Copier<'a, B> {
     /// has arrived.
     pub(super) async fn finished(&self) {
         tokio::select! {
+            biased;
             () = self.closed.cancelled() => {}
             () = self.enough.cancelled() => {}
         }

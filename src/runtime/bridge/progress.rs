@@ -149,6 +149,7 @@ impl Watch<'_> {
         let mut last = Progress::default();
         loop {
             tokio::select! {
+                biased;
                 output = &mut work => {
                     report(counts.progress());
                     return output;

@@ -1,5 +1,6 @@
 //! Batches of messages: one handler call for many, and an outcome for each.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, pending};
 use std::pin::pin;
@@ -191,10 +192,11 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
         let mut deliveries = self.broker.subscribe(self.subscription.clone()).await?;
         let mut shutdown = pin!(shutdown);
         let mut report = Report::default();
-        let mut batch = Vec::new();
+        let (mut batch, mut alone) = (Vec::new(), VecDeque::new());
         let mut failure = None;
         loop {
-            let open = match select(&mut shutdown, pin!(self.collect(&mut deliveries, &mut batch, &mut report))).await {
+            let collecting = self.collect(&mut deliveries, &mut batch, &mut alone, &mut report);
+            let open = match select(&mut shutdown, pin!(collecting)).await {
                 Either::Left(_) => break,
                 Either::Right((open, _)) => open,
             };
@@ -211,6 +213,7 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
                 break;
             }
         }
+        batch.extend(alone);
         report.abandoned += batch.len() as u64;
         drop(deliveries);
         batch.into_iter().for_each(Delivery::give_back);
@@ -221,10 +224,20 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
     }
 
     /// Fills `batch` until it is full or the linger time ends; returns `false` when the
-    /// subscription has ended.
-    async fn collect(&self, deliveries: &mut Deliveries, batch: &mut Vec<Delivery>, report: &mut Report) -> bool {
+    /// subscription has ended. A message that is to be tried `alone` is a batch of its own, later.
+    async fn collect(
+        &self,
+        deliveries: &mut Deliveries,
+        batch: &mut Vec<Delivery>,
+        alone: &mut VecDeque<Delivery>,
+        report: &mut Report,
+    ) -> bool {
+        if let Some(next) = alone.pop_front() {
+            batch.push(next);
+            return true;
+        }
         let mut until = None;
-        while batch.len() < self.settings.size {
+        while batch.len() + alone.len() < self.settings.size {
             let next = match until {
                 None => deliveries.next().await,
                 Some(until) => match timeout_at(until, deliveries.next()).await {
@@ -234,7 +247,10 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
             };
             match next {
                 Some(Ok(delivery)) => {
-                    batch.push(delivery);
+                    match delivery.runs_alone() {
+                        true => alone.push_back(delivery),
+                        false => batch.push(delivery),
+                    }
                     until.get_or_insert_with(|| due_after(self.linger));
                 }
                 Some(Err(error)) => {
@@ -257,6 +273,7 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
         F: Future<Output = Result<Vec<Failed>, HandlerError>>,
     {
         let batch = self.sift(batch, report).await?;
+        join_all(batch.iter().filter(|delivery| delivery.is_suspect()).map(Delivery::begin_trial)).await;
         let Some(mut span) = Delivery::start_batch_span(&batch) else { return Ok(()) };
         // Count as abandoned until they are settled, in case the drain time runs out.
         report.abandoned += batch.len() as u64;
@@ -312,8 +329,8 @@ impl<'a, B: TracedBroker + ?Sized, H> ConsumeBatch<'a, B, H> {
             if !delivery.may_begin() {
                 delivery.let_go();
                 report.lost += 1;
-            } else if let Some(remembered) = delivery.recall() {
-                let settled = self.settled(delivery.apply(remembered).await).await?;
+            } else if let Some(verdict) = delivery.recall().or_else(|| delivery.condemned()) {
+                let settled = self.settled(delivery.apply(verdict).await).await?;
                 report.count(&settled);
             } else {
                 left.push(delivery);

@@ -25,6 +25,14 @@
 //! unsettled; if the process ends, it is redelivered at once. [`Crowded`] says what becomes of a
 //! failed message once too many wait.
 //!
+//! # Messages that end the process
+//! A message that was handed out twice without being heard of may have ended these processes. From
+//! its third delivery on, each run of its handler is noted where the note outlives the process, on
+//! brokers that [can](crate::Capabilities::notes_trials). After two runs that were not heard of
+//! again, its handler runs alone in the consumer; after the third, the message goes to the dead
+//! letters without another run, with the error type `process_lost`. Being brought back by lost
+//! connections, deploys and rebalances makes no such dead letter.
+//!
 //! # Stopping
 //! A consumer that is told to stop takes no more messages, lets running handlers finish for up to
 //! the [drain time](Consume::drain_time), settles their messages, and returns a [`Report`].
@@ -39,6 +47,7 @@ mod report;
 mod retry;
 mod runner;
 mod settings;
+mod solo;
 mod subscribed;
 mod tasks;
 mod work;
@@ -60,6 +69,8 @@ pub use mode::{HandlerMode, InTask, OwnTasks};
 pub use report::Report;
 pub use retry::{DEFAULT_ATTEMPTS, DEFAULT_FIRST_DELAY, DEFAULT_LONGEST_DELAY, Retry};
 pub use settings::{Crowded, Unburied};
+#[doc(hidden)]
+pub use solo::isolate_thread;
 
 pub use subscribed::Subscribed;
 

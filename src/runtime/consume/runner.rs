@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::delayed::Delayed;
 use super::lanes::{Lane, Lanes};
 use super::report::Report;
+use super::solo::{AGAIN, Solo};
 use super::tasks::Tasks;
 use super::work::{End, Fate, Handled};
 use crate::broker::{Deliveries, Delivery};
@@ -43,6 +44,10 @@ pub(super) struct Runner<S, F, C, G> {
     ready: VecDeque<(Delivery, Lane)>,
     /// Deliveries to be tried again later; their lanes are occupied.
     delayed: Delayed,
+    /// The delivery whose handler runs alone.
+    solo: Solo,
+    /// The conclusions of messages whose handlers ran alone.
+    concluding_alone: Tasks<G>,
     /// The numbers of messages that wait in `delayed` and in `lanes`.
     waiting: [WaitingGauge; 2],
     report: Report,
@@ -70,6 +75,8 @@ where
             lanes,
             ready: VecDeque::new(),
             delayed: Delayed::default(),
+            solo: Solo::None,
+            concluding_alone: Tasks::new(),
             waiting,
             report: Report::default(),
             failure: None,
@@ -97,6 +104,7 @@ where
         let stopped = self.deliveries.stop();
         let mut unbegun: Vec<Delivery> = self.ready.drain(..).map(|(delivery, _)| delivery).collect();
         unbegun.extend(self.lanes.clear());
+        unbegun.extend(self.solo.take().map(|(delivery, _)| delivery));
         unbegun.extend(self.delayed.take_all());
         self.report.abandoned += unbegun.len() as u64;
         // A source that goes on would hand the returned messages to this consumer again.
@@ -108,16 +116,16 @@ where
             cancel.cancel();
             let _ = timeout_at(Instant::now() + CANCELLING, poll_fn(|cx| self.poll_cancelled(cx))).await;
         }
-        let Self { handling, concluding, deliveries, mut report, failure, .. } = self;
+        let Self { handling, concluding, concluding_alone, deliveries, mut report, failure, .. } = self;
         report.abandoned += handling.len() as u64;
-        report.unsettled += concluding.len() as u64;
+        report.unsettled += (concluding.len() + concluding_alone.len()) as u64;
         // Cancels the unfinished handlers: their spans end, and their messages go back. Dropping
         // them runs code of the application.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(handling))) {
             let panic = crate::message::describe_panic(&*panic);
             tracing::warn!(panic, "a handler panicked when it was cancelled");
         }
-        drop(concluding);
+        drop((concluding, concluding_alone));
         // Ends the subscription first, so that it does not get the returned messages again.
         drop(deliveries);
         unbegun.into_iter().for_each(Delivery::give_back);
@@ -138,7 +146,18 @@ where
             if self.handling.len() >= self.concurrency {
                 return Poll::Pending;
             }
-            match self.poll_startable(cx) {
+            if self.solo.holds_up(self.handling.len(), self.concluding_alone.len()) {
+                match self.solo.poll_impatient(cx) {
+                    Poll::Ready(Some((delivery, lane, delay))) => self.put_off(delivery, lane, delay),
+                    Poll::Ready(None) => {}
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            let next = match self.solo.take() {
+                Some(next) => Poll::Ready(Some(next)),
+                None => self.poll_startable(cx),
+            };
+            match next {
                 Poll::Ready(Some((delivery, lane))) => self.begin(delivery, lane, cx),
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
@@ -161,13 +180,18 @@ where
                 }
             }
         }
-        loop {
-            match self.concluding.poll_next(cx) {
-                Poll::Ready(Some((lane, end))) => self.finish(lane, end),
-                Poll::Ready(None) if idle => return Poll::Ready(()),
-                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
-            }
+        while let Some((lane, end)) = self.next_concluded(cx) {
+            self.finish(lane, end);
         }
+        if idle && self.concluding.len() + self.concluding_alone.len() == 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn next_concluded(&mut self, cx: &mut Context<'_>) -> Option<(Lane, End)> {
+        let tasks = [&mut self.concluding_alone, &mut self.concluding];
+        tasks.into_iter().find_map(|tasks| match tasks.poll_next(cx) {
+            Poll::Ready(concluded) => concluded,
+            Poll::Pending => None,
+        })
     }
 
     /// Waits for handlers that were cancelled; ready when none is running.
@@ -208,7 +232,23 @@ where
         lane.tell(self.lanes.waiting());
     }
 
+    /// Lets a delivery wait in its lane.
+    fn put_off(&mut self, delivery: Delivery, lane: Lane, delay: Duration) {
+        let lane = self.lanes.occupy(lane);
+        self.delayed.insert(delivery, lane, delay);
+    }
+
     fn begin(&mut self, delivery: Delivery, lane: Lane, cx: &mut Context<'_>) {
+        if delivery.runs_alone() {
+            if self.handling.len() > 0 {
+                self.solo = Solo::wait(delivery, lane);
+                return;
+            }
+            match Solo::begin() {
+                Some(running) => self.solo = running,
+                None => return self.put_off(delivery, lane, AGAIN),
+            }
+        }
         let work = (self.start)(delivery);
         if let Some((lane, handled)) = self.handling.begin(work, lane, &mut self.lanes, cx) {
             self.conclude(lane, handled, cx);
@@ -216,12 +256,14 @@ where
     }
 
     fn conclude(&mut self, lane: Lane, Handled(fate): Handled, cx: &mut Context<'_>) {
+        let ran_alone = self.solo.settle();
         match fate {
             Fate::Lost => self.report.lost += 1,
             Fate::Cancelled => self.report.abandoned += 1,
             fate => {
                 let work = (self.conclude)(fate);
-                if let Some((lane, end)) = self.concluding.begin(work, lane, &mut self.lanes, cx) {
+                let concluding = if ran_alone { &mut self.concluding_alone } else { &mut self.concluding };
+                if let Some((lane, end)) = concluding.begin(work, lane, &mut self.lanes, cx) {
                     self.finish(lane, end);
                 }
                 return;
@@ -236,9 +278,7 @@ where
             End::Skipped => self.report.skipped += 1,
             End::Again(delivery, delay) => {
                 self.report.retried += 1;
-                let lane = self.lanes.occupy(lane);
-                self.delayed.insert(*delivery, lane, delay);
-                return;
+                return self.put_off(*delivery, lane, delay);
             }
             End::Stop(delivery, decision, error) => {
                 tracing::error!(

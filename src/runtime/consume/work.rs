@@ -85,8 +85,16 @@ where
         delivery.let_go();
         return Fate::Lost;
     }
-    if let Some(remembered) = delivery.recall() {
-        return Fate::Recalled(delivery, remembered);
+    if let Some(verdict) = delivery.recall().or_else(|| delivery.condemned()) {
+        return Fate::Recalled(delivery, verdict);
+    }
+    if delivery.is_suspect() {
+        delivery.begin_trial().await;
+        // That may have taken a while.
+        if !delivery.may_begin() {
+            delivery.let_go();
+            return Fate::Lost;
+        }
     }
     let attempt = match is_wanted(job.wanted.as_deref(), delivery.message()) {
         Ok(true) => delivery.attempt(&job.handler, job.settings.time_limit).await,

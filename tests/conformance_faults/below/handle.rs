@@ -90,6 +90,10 @@ impl DeliveryHandle for Handle {
         settled
     }
 
+    fn begin_trial(&self) -> Confirmation<()> {
+        self.shared.lock().as_ref().map_or(Confirmation::ready(Ok(())), |handle| handle.begin_trial())
+    }
+
     fn set_aside(&self) -> bool {
         if self.fault() == DriverFault::SetsAsideInWordsOnly {
             return true;

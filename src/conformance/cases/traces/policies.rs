@@ -84,8 +84,10 @@ async fn b09_a_dead_letter_is_what_its_consumer_makes_of_it(case: &CaseContext) 
     Ok(())
 }
 
+/// Returns a message that is delayed for long enough that its time cannot have come when it is
+/// published, even on a busy machine.
 fn delayed(payload: &'static str) -> Message {
-    Message::new(payload).delay(Duration::from_millis(400))
+    Message::new(payload).delay(Duration::from_millis(1_500))
 }
 
 async fn b10_a_delayed_message_is_linked(case: &CaseContext) -> Checked {

@@ -1,0 +1,4 @@
+//! The positions of a Kafka subscription, and their models.
+
+mod consume;
+pub mod models;

@@ -1,0 +1,3 @@
+#![no_main]
+
+traced_broker_fuzz::target!(traced_broker_fuzz::nats::fuzz::headers, PARSED);

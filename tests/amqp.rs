@@ -25,6 +25,8 @@ mod limits;
 mod losing;
 #[path = "amqp/publishing.rs"]
 mod publishing;
+#[path = "amqp/refusing.rs"]
+mod refusing;
 #[path = "amqp/retrying.rs"]
 mod retrying;
 #[path = "amqp/trials.rs"]

@@ -156,25 +156,25 @@
 //! The queues hand messages on at least once. A group that is deleted and made again gets its
 //! waiting retries. A message whose delay ends while its group or topic is missing is kept in the
 //! queue `traced-broker.delay.lost`; look there and empty it. The queue
-//! `traced-broker.delay.nothing` takes a copy of each message for a topic and keeps none, so that
-//! there always is a queue to confirm. A group that refuses messages, under a length limit with
-//! `reject-publish` for example, holds up others that wait in the same queue.
+//! `traced-broker.delay.nothing` confirms each message for a topic and keeps none. A group that
+//! refuses messages, by `reject-publish` for example, holds up others that wait in the same queue.
 //!
 //! ## Threads
-//! Each driver has a thread of its own for sockets, timers, heartbeats and acknowledgements, and
-//! the client adds one for each of the two connections. Handlers that block the application's
-//! runtime do not starve heartbeats, and a driver may be used from another one.
+//! Each driver has a thread for sockets and timers, and the client one per connection. Handlers
+//! that block the application's runtime starve no heartbeats, and another runtime may use a driver.
 //!
 //! ## Reconnection
 //! Publishing and consuming use a connection each, so that neither holds back the other. Both are
-//! restored without end, with pauses of up to three seconds. Subscriptions continue by themselves:
-//! exchange and queue are declared again, and unsettled messages are redelivered. Settling an old
-//! delivery is [`ErrorKind::SettlementLost`].
+//! restored without end, with pauses of up to three seconds. Subscriptions declare exchange and
+//! queue again, and unsettled messages are redelivered. Settling an old delivery is
+//! [`ErrorKind::SettlementLost`]. A channel on which the broker refuses messages is replaced,
+//! with pauses of up to 30 seconds, because one that was opened while a quorum queue had no leader
+//! refuses all messages for it. The order of messages stays the same.
 //!
 //! ## Bounds
 //! | in memory | bound |
 //! |---|---|
-//! | unconfirmed messages | `max_in_flight`, copied once into the client's buffers |
+//! | unconfirmed messages | `max_in_flight`, copied once |
 //! | copies for retries | the prefetches of the subscriptions |
 //! | fetched messages | the prefetch of the subscription; a consumer is replaced once a quarter of it [waits](crate::Subscription::waiting) |
 //! | frames | four buffers of 4 MiB per driver |

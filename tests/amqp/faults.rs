@@ -21,14 +21,14 @@ use crate::support::{Kind, Server};
 const RECOVERY: Duration = Duration::from_secs(60);
 /// RabbitMQ enters a new queue in a register that it writes to disk only every five seconds. If the
 /// server is killed before that, the queue comes back without its messages.
-const REGISTRATION: Duration = Duration::from_secs(6);
+pub(crate) const REGISTRATION: Duration = Duration::from_secs(6);
 
-async fn start() -> Arc<Server> {
+pub(crate) async fn start() -> Arc<Server> {
     spawn_blocking(|| Arc::new(Server::start(Kind::RabbitMq.of_generation()))).await.unwrap()
 }
 
 /// Runs an operation on a server that blocks until it is done.
-async fn with(server: &Arc<Server>, act: impl FnOnce(&Server) + Send + 'static) {
+pub(crate) async fn with(server: &Arc<Server>, act: impl FnOnce(&Server) + Send + 'static) {
     let server = Arc::clone(server);
     spawn_blocking(move || act(&server)).await.unwrap();
 }

@@ -38,14 +38,6 @@ pub(crate) const KNOWN: &[Known] = &[
         why: "after a restart of the server, a subscription may stay silent",
     },
     Known {
-        scenario: Scenario::Cluster,
-        broker: Broker::Amqp,
-        invariant: Invariant::I10,
-        finding: "new-1",
-        is_rare: true,
-        why: "after the death of a queue's leader, nothing may be confirmed or delivered for twenty seconds",
-    },
-    Known {
         scenario: Scenario::Restart,
         broker: Broker::Nats,
         invariant: Invariant::I6,

@@ -13,7 +13,7 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation as Confirm, ErrorKind as ClientErrorKind, ExchangeKind};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
 use super::super::config::{Settings, Unroutable};
@@ -40,8 +40,10 @@ pub(crate) struct PublishChannel {
     pub(crate) frame_max: usize,
     /// The connection, to open further channels on.
     live: Weak<Live>,
+    /// Notified when the broker has refused a message.
+    pub(crate) refused: Notify,
     /// The delay queues and targets declared so far.
-    pub(crate) waits: Seen,
+    pub(crate) waits: Arc<Seen>,
     /// The record of returned messages.
     returned: Arc<Returned>,
     /// Maximum time to wait for a confirm.
@@ -74,13 +76,20 @@ impl PublishChannel {
             frame_max: live.connection.configuration().frame_max() as usize,
             channel,
             live: Arc::downgrade(live),
-            waits: Seen::default(),
+            refused: Notify::new(),
+            waits: Arc::default(),
             returned: Arc::clone(&live.returned),
             patience: settings.delivery_timeout,
             tombstones: Arc::new(Semaphore::new(MAX_TOMBSTONES)),
             mandatory: settings.unroutable == Unroutable::Reject,
             declared: Mutex::new((settings.topology == Topology::Create).then(HashSet::new)),
         })
+    }
+
+    /// Takes over what was declared on another channel of the same connection.
+    pub(crate) fn knowing(self, other: &Self) -> Self {
+        let declared = Mutex::new(other.declared.lock().clone());
+        Self { waits: Arc::clone(&other.waits), declared, ..self }
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -141,9 +150,9 @@ impl PublishChannel {
         target: Target,
     ) -> Result<()> {
         let live = self.live.upgrade().ok_or_else(|| disconnected(ErrorKind::Unavailable))?;
-        let lane = Arc::clone(self);
+        let channel = Arc::clone(self);
         // Spawned: callers queued behind it would hang if this future were never polled.
-        let declared = tokio::spawn(async move { lane.waits.declare(&live, topology, delay, &target).await });
+        let declared = tokio::spawn(async move { channel.waits.declare(&live, topology, delay, &target).await });
         declared.await.unwrap_or_else(|error| {
             Err(Error::new(ErrorKind::Unexpected, "the delay queues could not be declared").with_source(error))
         })
@@ -226,8 +235,11 @@ impl PublishChannel {
             }
             Confirm::Ack(_) => return Ok(Receipt::confirmed()),
             // One queue of several may have taken the message.
-            Confirm::Nack(_) => Error::new(ErrorKind::Rejected, "the broker refused the message: a queue may be full")
-                .with_unknown_outcome(),
+            Confirm::Nack(_) => {
+                self.refused.notify_one();
+                Error::new(ErrorKind::Rejected, "the broker refused the message: a queue may be full")
+                    .with_unknown_outcome()
+            }
             Confirm::NotRequested => {
                 Error::new(ErrorKind::Unexpected, "the channel does not confirm").with_unknown_outcome()
             }
@@ -266,6 +278,9 @@ fn is_about_another(error: &lapin::Error, exchange: &str, size: usize) -> bool {
 
 impl fmt::Debug for PublishChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lane").field("channel", &self.channel.id()).field("frame_max", &self.frame_max).finish()
+        f.debug_struct("PublishChannel")
+            .field("channel", &self.channel.id())
+            .field("frame_max", &self.frame_max)
+            .finish()
     }
 }

@@ -36,9 +36,9 @@ impl Publisher {
     ) -> Result<Receipt> {
         Delay::of(delay)?;
         let user = self.user();
-        let encode = |lane: &PublishChannel, delay, number| {
+        let encode = |channel: &PublishChannel, delay, number| {
             let copied = Copied { way: Way::Delayed(delay), target, attempts, number, user };
-            Ok((original.encode(copied, lane.frame_max)?, original.routing_key.clone()))
+            Ok((original.encode(copied, channel.frame_max)?, original.routing_key.clone()))
         };
         let place = self.copies.take()?;
         self.keep(target, Instant::now() + delay, original.payload.clone(), place, encode).await
@@ -53,12 +53,12 @@ impl Publisher {
         original: &Original,
         attempts: u32,
     ) -> Result<Receipt> {
-        let lane = self.lane()?;
+        let channel = self.current.get()?;
         self.refusals.check(DEFAULT_EXCHANGE)?;
         let place = self.copies.take()?;
-        let number = lane.number_of_mandatory();
+        let number = channel.number_of_mandatory();
         let copied = Copied { way: Way::Straight, target, attempts, number, user: self.user() };
-        let properties = original.encode(copied, lane.frame_max)?;
+        let properties = original.encode(copied, channel.frame_max)?;
         let payload = original.payload.clone();
         let publication = Publication { routing_key: queue.clone(), properties, payload, number: Some(number), place };
         let (noting, refusals) = (self.noting(), Arc::clone(&self.refusals));
@@ -66,7 +66,7 @@ impl Publisher {
             noting(error);
             refusals.note(error);
         };
-        lane.enqueue_at(ShortString::default(), publication, refused).await
+        channel.enqueue_at(ShortString::default(), publication, refused).await
     }
 
     /// Returns `true` if the broker has just refused to let this user publish straight to queues.

@@ -2,7 +2,9 @@
 
 pub(crate) mod channel;
 mod copies;
+mod current;
 pub(crate) mod in_flight;
+mod keeping;
 pub(crate) mod refusals;
 
 use std::sync::Arc;
@@ -12,16 +14,16 @@ use std::time::{Duration, SystemTime};
 use ::bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::ShortString;
-use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use self::channel::{Publication, PublishChannel};
+use self::current::CurrentChannel;
 use self::in_flight::{InFlight, Permit};
 use self::refusals::Refusals;
 use super::SYSTEM;
 use super::config::Settings;
 use super::connection::Live;
-use super::connection::link::{Link, Pauses, closed, disconnected};
+use super::connection::link::{Link, closed};
 use super::headers::outgoing::{Envelope, Waiting};
 use super::topology::delay::Delay;
 use super::topology::waiting::{Target, exchange};
@@ -29,17 +31,13 @@ use crate::driver::{Confirmation, Confirmer, Native, Outbound};
 use crate::error::{Error, ErrorKind, PublishOutcome, Result};
 use crate::message::{Receipt, Topic};
 
-/// Interval of checks of the channel while the connection reports no event.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// Publishes on the current [`PublishChannel`] and replaces it when it ends.
+/// Publishes on the current [`PublishChannel`], and replaces it when it ends.
 #[derive(Debug)]
 pub(super) struct Publisher {
     settings: Arc<Settings>,
     /// `true` if no more messages are accepted. Accepted messages go on.
     closing: AtomicBool,
-    /// The channel, or the kind of the error if there is none.
-    lane: Mutex<Result<Arc<PublishChannel>, ErrorKind>>,
+    current: CurrentChannel,
     places: Arc<InFlight>,
     /// The places of copies for delayed retries. Each copy stands for an unsettled delivery, so the
     /// prefetches of the subscriptions bound their number.
@@ -54,18 +52,18 @@ impl Publisher {
     /// Opens the channel, and keeps a channel open until `link` is closed.
     pub(super) async fn start(settings: &Arc<Settings>, link: Arc<Link>) -> Result<Arc<Self>> {
         let live = link.current()?;
-        let lane = Arc::new(PublishChannel::open(&live, settings).await?);
+        let channel = Arc::new(PublishChannel::open(&live, settings).await?);
         let publisher = Arc::new(Self {
             settings: Arc::clone(settings),
             closing: AtomicBool::new(false),
-            lane: Mutex::new(Ok(Arc::clone(&lane))),
+            current: CurrentChannel::new(Arc::clone(&channel), settings.max_in_flight),
             places: InFlight::new(settings.max_in_flight),
             copies: InFlight::new(usize::MAX),
             unsigned: Arc::default(),
             refusals: Arc::default(),
         });
         let closed = link.closed().clone();
-        let keep_open = Arc::clone(&publisher).keep_open(link, live, lane);
+        let keep_open = Arc::clone(&publisher).keep_open(link, live, channel);
         tokio::spawn(async move { closed.run_until_cancelled(keep_open).await });
         Ok(publisher)
     }
@@ -78,9 +76,9 @@ impl Publisher {
     /// Binds exchange and queue of a subscription to the delay queues, if messages were delayed for
     /// them: an operator may have deleted them, and their bindings with them.
     pub(super) async fn bind_again(&self, live: &Live, topic: &str, queue: &ShortString) {
-        let Ok(lane) = self.lane() else { return };
+        let Ok(channel) = self.current.get() else { return };
         for target in [Target::Queue(queue.to_string()), Target::Topic(topic.to_owned())] {
-            if let Err(error) = lane.waits.restore(live, self.settings.topology, &target).await {
+            if let Err(error) = channel.waits.restore(live, self.settings.topology, &target).await {
                 tracing::warn!(%target, %error, "delayed messages may not reach their target");
             }
         }
@@ -90,28 +88,41 @@ impl Publisher {
     pub(super) fn publish(self: &Arc<Self>, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
         match message.deliver_at {
             Some(time) => self.publish_later(topic, message, time, confirmer),
-            None => match self.prepare(topic, message) {
-                Ok((lane, publication)) => {
-                    let refusals = Arc::clone(&self.refusals);
-                    lane.enqueue(topic, publication, move |error| refusals.note(error), confirmer);
-                }
+            None => match self.check_open() {
+                Ok(()) => self.current.publish(topic, message, confirmer, |channel, topic, message, confirmer| {
+                    self.publish_on(&channel, topic, message, confirmer);
+                }),
                 Err(error) => confirmer.confirm(Err(error)),
             },
         }
     }
 
-    fn prepare(&self, topic: &Topic, message: Outbound) -> Result<(Arc<PublishChannel>, Publication)> {
-        self.check_open()?;
+    fn publish_on(
+        &self,
+        channel: &Arc<PublishChannel>,
+        topic: &Topic,
+        message: Outbound,
+        confirmer: Confirmer<Receipt>,
+    ) {
+        match self.prepare(channel, topic, message) {
+            Ok(publication) => {
+                let refusals = Arc::clone(&self.refusals);
+                channel.enqueue(topic, publication, move |error| refusals.note(error), confirmer);
+            }
+            Err(error) => confirmer.confirm(Err(error)),
+        }
+    }
+
+    fn prepare(&self, channel: &PublishChannel, topic: &Topic, message: Outbound) -> Result<Publication> {
         let payload = self.check(message.payload.as_ref())?;
-        let lane = self.lane()?;
         self.refusals.check(topic)?;
         let place = self.places.take()?;
-        let number = if message.is_mandatory { Some(lane.number_of_mandatory()) } else { lane.number() };
+        let number = if message.is_mandatory { Some(channel.number_of_mandatory()) } else { channel.number() };
         let (headers, key) = (&message.headers, message.key.as_ref());
         let original = original(message.native.as_ref());
         let envelope = Envelope { headers, key, id: message.id, original, number, wait: None };
-        let (properties, routing_key) = envelope.encode(self.settings.routing_key, lane.frame_max)?;
-        Ok((lane, Publication { routing_key, properties, payload, number, place }))
+        let (properties, routing_key) = envelope.encode(self.settings.routing_key, channel.frame_max)?;
+        Ok(Publication { routing_key, properties, payload, number, place })
     }
 
     /// Publishes a message to be delivered at that time. It is enqueued before this returns, if its
@@ -138,12 +149,12 @@ impl Publisher {
         let (publisher, target) = (Arc::clone(self), Target::Topic(topic.as_str().to_owned()));
         let kept = Confirmation::running(async move {
             let routing = publisher.settings.routing_key;
-            let encode = |lane: &PublishChannel, delay, number| {
+            let encode = |channel: &PublishChannel, delay, number| {
                 let wait = Some(Waiting { until, delay, target: &target });
                 let (headers, key) = (&message.headers, message.key.as_ref());
                 let original = original(message.native.as_ref());
                 let envelope = Envelope { headers, key, id: message.id, original, number: Some(number), wait };
-                envelope.encode(routing, lane.frame_max)
+                envelope.encode(routing, channel.frame_max)
             };
             publisher.keep(&target, Instant::now() + delay, payload, place, encode).await
         });
@@ -170,23 +181,23 @@ impl Publisher {
     ) -> Result<Receipt> {
         // The remaining delay depends on how long the declarations take, and so do the queues to
         // declare. Each round declares at least one, and their number is small.
-        let (lane, delay) = loop {
-            let lane = self.lane()?;
+        let (channel, delay) = loop {
+            let channel = self.current.get()?;
             let delay = Delay::of(due.saturating_duration_since(Instant::now()))?;
-            if lane.waits.all(delay, target) {
-                break (lane, delay);
+            if channel.waits.all(delay, target) {
+                break (channel, delay);
             }
-            lane.declare_waits(self.settings.topology, delay, target.clone()).await?;
+            channel.declare_waits(self.settings.topology, delay, target.clone()).await?;
         };
-        let number = lane.number_of_mandatory();
-        let (properties, routing_key) = encode(&lane, delay, number)?;
+        let number = channel.number_of_mandatory();
+        let (properties, routing_key) = encode(&channel, delay, number)?;
         let publication = Publication { routing_key, properties, payload, number: Some(number), place };
-        let kept = lane.enqueue_at(exchange(delay.first_level())?, publication, self.noting()).await;
+        let kept = channel.enqueue_at(exchange(delay.first_level())?, publication, self.noting()).await;
         kept.map_err(|error| {
             if error.kind() != ErrorKind::Rejected || error.publish_outcome() == PublishOutcome::Unknown {
                 return error;
             }
-            lane.waits.forget();
+            channel.waits.forget();
             let message = "the delay queue for the message is gone; the next delayed message checks for it again";
             Error::new(ErrorKind::Rejected, message).with_context("delay", format_args!("{delay:?}"))
         })
@@ -194,10 +205,6 @@ impl Publisher {
 
     fn check_open(&self) -> Result<()> {
         if self.closing.load(Ordering::Relaxed) { Err(closed()) } else { Ok(()) }
-    }
-
-    fn lane(&self) -> Result<Arc<PublishChannel>> {
-        self.lane.lock().clone().map_err(disconnected)
     }
 
     fn check(&self, payload: Option<&Bytes>) -> Result<Bytes> {
@@ -219,56 +226,13 @@ impl Publisher {
         self.closing.store(true, Ordering::Relaxed);
         let message = "messages were unconfirmed when the broker was closed";
         let all = async {
+            self.current.unheld().await;
             self.places.all_free().await;
             self.copies.all_free().await;
         };
         let finished = timeout(patience, all).await.map_err(|_| Error::new(ErrorKind::Timeout, message));
-        *self.lane.lock() = Err(ErrorKind::Closed);
+        self.current.close();
         finished
-    }
-
-    async fn keep_open(self: Arc<Self>, link: Arc<Link>, live: Arc<Live>, lane: Arc<PublishChannel>) {
-        let mut current = (live, lane);
-        loop {
-            let (live, lane) = &current;
-            loop {
-                let changed = live.changed.notified();
-                if !lane.is_open() {
-                    break;
-                }
-                let _ = timeout(LOOK, changed).await;
-            }
-            if !self.set_lane(Err(ErrorKind::Unavailable)) {
-                return;
-            }
-            let Ok(opened) = self.reopen(&link).await else { return };
-            current = opened;
-            if !self.set_lane(Ok(Arc::clone(&current.1))) {
-                return;
-            }
-        }
-    }
-
-    /// Replaces the channel unless the publisher was closed.
-    fn set_lane(&self, new: Result<Arc<PublishChannel>, ErrorKind>) -> bool {
-        let mut lane = self.lane.lock();
-        let open = !matches!(*lane, Err(ErrorKind::Closed));
-        if open {
-            *lane = new;
-        }
-        open
-    }
-
-    async fn reopen(&self, link: &Link) -> Result<(Arc<Live>, Arc<PublishChannel>)> {
-        let mut pauses = Pauses::default();
-        loop {
-            let live = link.restored().await?;
-            match PublishChannel::open(&live, &self.settings).await {
-                Ok(lane) => return Ok((live, Arc::new(lane))),
-                Err(error) => tracing::warn!(%error, "no channel to publish on"),
-            }
-            pauses.next().await;
-        }
     }
 }
 

@@ -173,7 +173,9 @@ impl Declaring<'_> {
         self.declare_queue(lost()?, &[("x-queue-type", text("quorum"))]).await?;
         self.bind_queue(lost()?, lost()?, FieldTable::default()).await?;
         self.declare_exchange(out()?, ExchangeKind::Headers, lost_and_found).await?;
-        self.declare_queue(nothing()?, &[("x-max-length", AMQPValue::LongInt(0))]).await?;
+        // A classic queue would be gone with its server, and with it all delays of a cluster.
+        let (quorum, none) = (("x-queue-type", text("quorum")), ("x-max-length", AMQPValue::LongInt(0)));
+        self.declare_queue(nothing()?, &[quorum, none]).await?;
         for (level, header) in header::DELAY_DIGITS.into_iter().enumerate() {
             self.declare_exchange(exchange(level)?, ExchangeKind::Headers, FieldTable::default()).await?;
             self.bind_exchange(behind(level)?, exchange(level)?, matching(header, DIGITS[0])).await?;

@@ -1,0 +1,127 @@
+//! Keeps a channel open, and replaces one on which the broker refuses messages.
+//!
+//! RabbitMQ remembers for each channel who leads a queue. A channel that first publishes to a
+//! quorum queue while it has no leader, in the moment after its server died, refuses every message
+//! for that queue until that server is back, although the queue has a new leader long before
+//! (`rabbit_fifo_client` of RabbitMQ 3.10). A new channel asks again. The client cannot tell this
+//! from a queue that is full, so it pauses longer each time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::select;
+use tokio::time::{Instant, timeout};
+
+use super::super::connection::Live;
+use super::super::connection::link::{Link, Pauses};
+use super::Publisher;
+use super::channel::PublishChannel;
+use crate::error::{ErrorKind, Result};
+
+/// Interval of checks of the channel while the connection reports no event.
+const LOOK: Duration = Duration::from_secs(1);
+/// Maximum time for which messages are held until all confirms of the old channel are there.
+const HOLD: Duration = Duration::from_secs(1);
+/// The shortest and the longest time between two replacements.
+const REPLACEMENTS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// The times of replacements: twice as far apart each time, until none was needed for longer than
+/// the longest pause.
+struct Pace {
+    last: Option<Instant>,
+    pause: Duration,
+}
+
+impl Pace {
+    /// Returns `true` if the channel may be replaced now.
+    fn allows(&mut self, now: Instant) -> bool {
+        let (shortest, longest) = REPLACEMENTS;
+        let since = self.last.map(|last| now.duration_since(last));
+        self.pause = match since {
+            Some(since) if since < self.pause => return false,
+            Some(since) if since < 2 * longest => longest.min(2 * self.pause),
+            _ => shortest,
+        };
+        self.last = Some(now);
+        true
+    }
+}
+
+enum Event {
+    Ended,
+    Refused,
+}
+
+impl Publisher {
+    pub(super) async fn keep_open(self: Arc<Self>, link: Arc<Link>, live: Arc<Live>, channel: Arc<PublishChannel>) {
+        let mut current = (live, channel);
+        let mut pace = Pace { last: None, pause: REPLACEMENTS.0 };
+        loop {
+            match next_event(&current.0, &current.1).await {
+                Event::Refused if !pace.allows(Instant::now()) => {}
+                Event::Refused => {
+                    if let Some(new) = self.replace(&current.0, &current.1).await {
+                        current.1 = new;
+                    }
+                }
+                Event::Ended => {
+                    if !self.current.set(Err(ErrorKind::Unavailable)) {
+                        return;
+                    }
+                    let Ok(opened) = self.reopen(&link).await else { return };
+                    current = opened;
+                    if !self.current.set(Ok(Arc::clone(&current.1))) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Changes to a new channel of the same connection. The old one ends with its last confirm.
+    async fn replace(&self, live: &Arc<Live>, old: &Arc<PublishChannel>) -> Option<Arc<PublishChannel>> {
+        tracing::debug!("the broker refuses messages, publishing goes on over another channel");
+        let new = match PublishChannel::open(live, &self.settings).await {
+            Ok(new) => Arc::new(new.knowing(old)),
+            Err(error) => {
+                tracing::warn!(%error, "no other channel to publish on");
+                return None;
+            }
+        };
+        self.current.hold();
+        // The order of messages is worth more than a new channel.
+        let is_quiet = timeout(HOLD, self.places.all_free()).await.is_ok();
+        let next = if is_quiet { new } else { Arc::clone(old) };
+        self.current.release(&next, |channel, topic, message, confirmer| {
+            self.publish_on(&channel, topic, message, confirmer);
+        });
+        is_quiet.then_some(next)
+    }
+
+    async fn reopen(&self, link: &Link) -> Result<(Arc<Live>, Arc<PublishChannel>)> {
+        let mut pauses = Pauses::default();
+        loop {
+            let live = link.restored().await?;
+            match PublishChannel::open(&live, &self.settings).await {
+                Ok(channel) => return Ok((live, Arc::new(channel))),
+                Err(error) => tracing::warn!(%error, "no channel to publish on"),
+            }
+            pauses.next().await;
+        }
+    }
+}
+
+/// Waits until the channel has ended or the broker has refused a message on it.
+async fn next_event(live: &Live, channel: &PublishChannel) -> Event {
+    loop {
+        let changed = live.changed.notified();
+        if !channel.is_open() {
+            return Event::Ended;
+        }
+        select! {
+            biased;
+            () = channel.refused.notified() => return Event::Refused,
+            _ = timeout(LOOK, changed) => {}
+        }
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use traced_broker::BrokerUrl;
 
 /// The password in the inputs.
@@ -42,7 +42,9 @@ fn has_secret(text: &str) -> bool {
         // Not also in a part that may be shown.
         !user.contains(SECRET) && password.contains(SECRET)
     });
-    in_password && !after.contains(SECRET) && text.matches(SECRET).count() == 1
+    // Scheme and host are shown in small letters, and decoded.
+    let shown = percent_decode_str(text).decode_utf8_lossy().to_ascii_lowercase();
+    in_password && !after.contains(SECRET) && shown.matches(SECRET).count() == 1
 }
 
 /// Writes the URL again, without its options.

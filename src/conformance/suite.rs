@@ -30,11 +30,11 @@ pub const RESULTS: &str = "TRACED_BROKER_CONFORMANCE_RESULTS";
 
 /// Number of cases of one round that run at a time, unless `--test-threads` sets another. Most
 /// cases spend most of their time waiting.
-const AT_A_TIME: usize = 8;
+const AT_A_TIME: usize = 16;
 
 /// Number of cases with a broker of their own that run at a time on each harness. Many servers at
 /// once would start so slowly that cases time out.
-const OWN_BROKERS: usize = 4;
+const OWN_BROKERS: usize = 6;
 
 /// Runs the kit as the `main` of a test target with `harness = false`. Accepts the arguments of
 /// test targets, such as a part of a name, `--skip`, `--exact`, `--list` and `--test-threads`.

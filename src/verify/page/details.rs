@@ -12,6 +12,9 @@ use crate::verify::text::printable;
 
 /// Maximum number of characters kept of a text.
 const LONGEST: usize = 4_096;
+/// Maximum number of findings and of links from elsewhere that one row shows. Rows that claim to be
+/// the same span share theirs, so the page would grow with the product of both.
+const MOST: usize = 100;
 
 impl Section<'_, '_> {
     /// Returns the details of a row; `null` for a note, because the span above has them.
@@ -39,7 +42,8 @@ impl Section<'_, '_> {
             to["attributes"] = attributes(&link.attributes);
             to
         });
-        let findings = self.laid.findings(span).iter();
+        let (findings, more_findings) = first(self.laid.findings(span));
+        let (linked_from, more_linked_from) = first(self.laid.incoming(span));
         json!({
             "name": shown(&span.name),
             "service": shown(&span.service),
@@ -53,12 +57,14 @@ impl Section<'_, '_> {
             "offset": self.since_start(span.start).to_string(),
             "duration": work.time(),
             "status": status,
-            "findings": findings.map(|finding| shown(&finding.message)).collect::<Vec<_>>(),
+            "findings": findings.iter().map(|finding| shown(&finding.message)).collect::<Vec<_>>(),
+            "more_findings": more_findings,
             "attributes": attributes(&span.attributes),
             "events": events.collect::<Vec<_>>(),
             "links": links.collect::<Vec<_>>(),
             "dropped_links": span.dropped_links,
-            "linked_from": self.laid.incoming(span).iter().map(|from| self.reference(from.reference())).collect::<Vec<_>>(),
+            "linked_from": linked_from.iter().map(|from| self.reference(from.reference())).collect::<Vec<_>>(),
+            "more_linked_from": more_linked_from,
         })
     }
 
@@ -80,6 +86,12 @@ impl Section<'_, '_> {
         let name = self.laid.resolve(target).map(|span| format!("{} ({})", shown(&span.name), shown(&span.service)));
         json!({ "trace": target.trace_id.to_string(), "span": target.span_id.to_string(), "name": name })
     }
+}
+
+/// Returns the first of some details, and the number of the others.
+fn first<T>(all: &[T]) -> (&[T], usize) {
+    let (first, others) = all.split_at(all.len().min(MOST));
+    (first, others.len())
 }
 
 fn attributes(attributes: &Attributes) -> Value {

@@ -1,5 +1,6 @@
 //! A trace for the browser.
 
+mod data;
 mod details;
 mod row;
 mod section;

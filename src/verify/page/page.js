@@ -138,6 +138,7 @@ function showDetails(i) {
   panel.append(element('small', it.service + ' · ' + it.kind + (it.attempt ? ' · attempt ' + it.attempt : '')));
   if (it.status) panel.append(element('p', '✗ ' + it.status, { className: 'bad' }));
   for (const finding of it.findings) panel.append(element('p', '✗ ' + finding, { className: 'bad' }));
+  if (it.more_findings) panel.append(element('p', it.more_findings + ' more are not shown', { className: 'bad' }));
   list(panel, '', [['took', it.duration], ['began', it.offset === '0' ? 'at the start' : it.offset + ' after the start'], ['at', date(it.start)],
     ['parent', it.parent && reference(it.parent)], ['span', it.span]]);
   const links = (title, all) => {
@@ -155,6 +156,7 @@ function showDetails(i) {
   links('Links to', it.links);
   if (it.dropped_links) panel.append(element('p', it.dropped_links + ' more were dropped by the SDK', { className: 'bad' }));
   links('Linked from', it.linked_from);
+  if (it.more_linked_from) panel.append(element('p', it.more_linked_from + ' more are not shown'));
   list(panel, 'Attributes', Object.entries(it.attributes));
   for (const event of it.events) list(panel, 'Event ' + event.name + ' at ' + event.at, Object.entries(event.attributes));
 }

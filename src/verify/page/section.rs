@@ -3,8 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde_json::Value;
-
+use super::data::Details;
 use super::row;
 use crate::verify::latency::HumanDuration;
 use crate::verify::layout::{self, Axis, Layout};
@@ -24,7 +23,7 @@ pub(super) struct Section<'l, 'a> {
 
 impl Section<'_, '_> {
     /// Adds the trace to the document, and the details of its rows.
-    pub(super) fn write(&self, html: &mut String, details: &mut Vec<Value>, is_first: bool) {
+    pub(super) fn write(&self, html: &mut String, details: &mut Details, is_first: bool) {
         let id = self.laid.trace.id();
         let length = self.axis.length();
         let _ = writeln!(html, "<section id=\"t-{id}\" data-length=\"{length}\">");
@@ -37,8 +36,8 @@ impl Section<'_, '_> {
         for rows in self.laid.rows.chunks(CHUNK) {
             let _ = writeln!(html, "<div class=\"chunk\" role=\"rowgroup\" style=\"--rows:{}\">", rows.len());
             for row in rows {
-                row::write(self, html, row, details.len());
-                details.push(self.details(row));
+                row::write(self, html, row, details.rows());
+                details.push(&self.details(row));
             }
             html.push_str("</div>\n");
         }

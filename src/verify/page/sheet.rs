@@ -2,8 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
-
+use super::data::Details;
 use super::section::Section;
 use crate::verify::check::Finding;
 use crate::verify::latency::HumanDuration;
@@ -39,7 +38,7 @@ impl<'p, 'a> Sheet<'p, 'a> {
     }
 
     pub(super) fn write(&self) -> String {
-        let (mut sections, mut details) = (String::new(), Vec::new());
+        let (mut sections, mut details) = (String::new(), Details::default());
         for (position, laid) in self.layout.sections.iter().enumerate() {
             let section = Section { layout: &self.layout, laid, axis: laid.axis() };
             section.write(&mut sections, &mut details, position == 0);
@@ -56,7 +55,7 @@ impl<'p, 'a> Sheet<'p, 'a> {
             html,
             "<main>\n{sections}</main>\n<aside id=\"details\" aria-label=\"Details\" tabindex=\"-1\"></aside>\n{HELP}\
              <script type=\"application/json\" id=\"data\">{}</script>\n<script>{SCRIPT}</script>\n</body>\n</html>\n",
-            embedded(&Value::Array(details))
+            details
         );
         html
     }
@@ -115,25 +114,7 @@ fn write_findings(html: &mut String, findings: &[Finding]) {
     html.push_str("</ul>\n");
 }
 
-/// Formats JSON for a script element: characters that could end the element or begin a comment are
-/// escaped.
-fn embedded(json: &Value) -> String {
-    json.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
-}
-
 /// Returns `true` if one trace links to the other.
 fn link(from: &Trace, to: &Trace) -> bool {
     from.spans().iter().flat_map(|span| &span.links).any(|link| link.target.trace_id == to.id())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_in_a_value_ends_the_script() {
-        let json = embedded(&Value::from("</script><!--&\u{2028}\""));
-        assert_eq!(json, "\"\\u003c/script\\u003e\\u003c!--\\u0026\u{2028}\\\"\"");
-        assert_eq!(serde_json::from_str::<Value>(&json).unwrap_or_default(), "</script><!--&\u{2028}\"");
-    }
 }

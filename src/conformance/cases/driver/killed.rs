@@ -5,13 +5,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+
 use super::super::restart::killable;
 use super::{Member, check_passing, check_untried, payload, settle};
 use crate::conformance::case_context::{CaseContext, numbers};
 use crate::conformance::failure::{Checked, Failure, check, check_eq};
 use crate::conformance::harness::Killable;
 use crate::driver::capability::{Attempts, Redelivery};
-use crate::driver::{Disposition, Driver, Inbound};
+use crate::driver::{Disposition, Driver, DriverExt as _, Inbound, Outbound};
 use crate::error::{ErrorKind, PublishOutcome, Result};
 use crate::message::{Subscription, Topic};
 
@@ -229,16 +231,23 @@ async fn answers_while_the_broker_is_away(case: &CaseContext) -> Checked {
     member.drain(&["before".to_owned()], "what is published arrives").await?;
     let leaving = killable.connect().await?;
     killable.kill().await?;
-    let mut not_sent = BTreeSet::new();
-    for number in numbers(3) {
-        let error = away("publishing", member.publish_one(number.clone())).await?;
-        if error.publish_outcome() == PublishOutcome::NotSent {
-            not_sent.insert(number);
-        }
+    // All at once: a client may take half a minute for each answer.
+    let (driver, own) = (&member.driver, &member.topic);
+    let publishing = numbers(3).into_iter().map(|number| async move {
+        let error = away("publishing", driver.enqueue(own, Outbound::new(number.clone()))).await?;
+        Checked::Ok((error.publish_outcome() == PublishOutcome::NotSent).then_some(number))
+    });
+    let (topic, other) = (Topic::new(&case.topic("other"))?, case.group("other"));
+    let (published, pinged, declared, subscribed) = tokio::join!(
+        join_all(publishing),
+        away("a ping", driver.ping()),
+        away("declaring", driver.declare(&topic)),
+        away("subscribing", driver.subscribe(&other)),
+    );
+    for answered in [pinged, declared, subscribed] {
+        answered?;
     }
-    away("a ping", member.driver.ping()).await?;
-    away("declaring", member.driver.declare(&Topic::new(&case.topic("other"))?)).await?;
-    away("subscribing", member.driver.subscribe(&case.group("other"))).await?;
+    let not_sent: Vec<String> = published.into_iter().filter_map(Checked::transpose).collect::<Checked<_>>()?;
     let _ = end(&leaving).await?;
     killable.restart().await?;
     member.publish_once_it_can("after").await?;

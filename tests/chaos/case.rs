@@ -100,7 +100,7 @@ impl Case {
         match (self.scenario, self.broker) {
             // The servers elect a leader within nine seconds. Publishes that had none have no
             // answer, and keep their places in flight, until `confirm_timeout`.
-            (Scenario::Cluster, Broker::Nats) => Duration::from_secs(20),
+            (Scenario::Cluster | Scenario::Split, Broker::Nats) => Duration::from_secs(20),
             // The server looks at its disk every ten seconds.
             (Scenario::Disk, Broker::Amqp) => Duration::from_secs(20),
             _ => self.broker.recovery(),
@@ -123,7 +123,9 @@ impl Case {
         let plan = Plan::draw(self.scenario, self.broker, self.seed, self.length);
         let site = Site::start(self.broker, self.scenario, self.seed, recorder).await?;
         let stage = Stage { case: self, plan, site: &site, recorder, workers: Vec::new(), lives: 0, victim: 0 };
-        let before = if self.is_alone { Some(resources::before(&site.url).await) } else { None };
+        // The proxies between servers belong to this process, and so do their descriptors.
+        let is_counted = self.is_alone && self.scenario != Scenario::Split;
+        let before = if is_counted { Some(resources::before(&site.url).await) } else { None };
         let ended = stage.play().await;
         if let Some(before) = before {
             resources::after("the run", before, recorder).await;

@@ -19,7 +19,7 @@ pub(crate) async fn find(broker: Broker, site: &Site, topic: &str, group: &str) 
     let found = match broker {
         Broker::Kafka => of_partition(operator, topic.to_owned()).await,
         Broker::Nats => of_stream(operator, site, topic).await,
-        Broker::Amqp => of_queue(site.server(0)?, site, queue(topic, group)).await,
+        Broker::Amqp => of_queue(site, queue(topic, group)).await,
         Broker::Redis => Ok(1),
         Broker::Memory => Err("the embedded broker has no servers".into()),
     };
@@ -44,10 +44,15 @@ async fn of_stream(operator: Operator, site: &Site, topic: &str) -> Done<usize> 
     named(site, &cluster.and_then(|cluster| cluster.leader).ok_or("it has no leader")?)
 }
 
-async fn of_queue(server: Arc<Server>, site: &Site, queue: String) -> Done<usize> {
-    let listed = blocking(move || server.rabbitmqctl(&["list_queues", "name", "leader"])).await??;
+/// Asks the servers in turn, because one that was cut off needs a while to work again.
+async fn of_queue(site: &Site, queue: String) -> Done<usize> {
+    let servers: Vec<Arc<Server>> = site.servers().to_vec();
+    let ask = |server: &Arc<Server>| server.rabbitmqctl(&["list_queues", "name", "leader"]);
+    let listed = blocking(move || servers.iter().find_map(|server| ask(server).ok())).await?;
+    let listed = listed.ok_or("no server lists its queues")?;
     let line = listed.lines().find_map(|line| line.strip_prefix(&queue)?.strip_prefix('\t'));
-    named(site, line.ok_or("it is not listed")?.trim_end_matches("@localhost"))
+    let node = line.ok_or("it is not listed")?;
+    named(site, node.split_once('@').map_or(node, |(name, _)| name))
 }
 
 /// Returns the number of the server with this name, which ends with its port.

@@ -29,6 +29,10 @@ pub(crate) enum Act {
     Kill,
     /// Kills the server of a cluster that leads the topic; of Redis, the replica.
     KillLeader,
+    /// Cuts the server of a cluster that leads the topic off from the others.
+    CutOff,
+    /// Joins the servers of a cluster again.
+    Join,
     /// Starts a server that was killed.
     Start,
     /// Stops the server in order and starts it again.
@@ -54,9 +58,11 @@ impl Act {
     /// Returns `true` if there has to be progress after it.
     pub(crate) fn heals(&self) -> bool {
         match self {
-            Self::Kill | Self::KillLeader | Self::Freeze | Self::FillDisk | Self::Revoke | Self::KillWorker(_) => false,
+            Self::Kill | Self::KillLeader | Self::CutOff | Self::Freeze => false,
+            Self::FillDisk | Self::Revoke | Self::KillWorker(_) => false,
             Self::Air(air) => *air == Air::Clear,
-            Self::Start | Self::Restart | Self::Thaw | Self::FreeDisk | Self::Restore | Self::Jump(_) => true,
+            Self::Join | Self::Start | Self::Restart | Self::Thaw | Self::FreeDisk | Self::Restore => true,
+            Self::Jump(_) => true,
             Self::StartWorker(_) | Self::DeleteTopic | Self::DeleteGroups => true,
         }
     }
@@ -200,6 +206,10 @@ impl Draw {
             Scenario::Cluster => {
                 let away = self.by_length(4.0..6.0, 6.0..12.0, 6.0..40.0);
                 self.pairs(Act::KillLeader, away, Act::Start)
+            }
+            Scenario::Split => {
+                let away = self.by_length(4.0..6.0, 8.0..16.0, 8.0..60.0);
+                self.pairs(Act::CutOff, away, Act::Join)
             }
             Scenario::Disk => {
                 let full = self.by_length(3.0..5.0, 4.0..10.0, 10.0..40.0);

@@ -28,9 +28,9 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Starts to listen at `port` for connections to `server`; both are on this machine.
-    pub(crate) async fn start(port: u16, server: u16, seed: u64, recorder: Recorder) -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    /// Starts to listen at `address` for connections to the port `server` of 127.0.0.1.
+    pub(crate) async fn start(address: SocketAddr, server: u16, seed: u64, recorder: Recorder) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let (air, state) = watch::channel(Air::Clear);
         let mut connections = JoinSet::new();
         connections.spawn(async move {

@@ -37,6 +37,9 @@ pub(crate) enum Scenario {
     /// A server of a cluster is killed and started again: the leader of the topic; on Redis, the
     /// replica.
     Cluster,
+    /// The server of a cluster that leads the topic is cut off from the others for a while. Clients
+    /// reach all of them.
+    Split,
     /// The disk of the server is full for a while.
     Disk,
     /// The user of the clients loses its rights for a while.
@@ -59,7 +62,9 @@ impl Scenario {
             Broker::Kafka => !matches!(self, Self::DeleteGroup | Self::Clock),
             // Its server is a static program, which libfaketime cannot give another clock.
             Broker::Nats => self != Self::Clock,
-            Broker::Amqp | Broker::Redis => true,
+            // A replica that is cut off from its primary has no clients.
+            Broker::Redis => self != Self::Split,
+            Broker::Amqp => true,
         }
     }
 

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::credentials;
 use crate::plan::Air;
 use crate::proxy::Proxy;
 use crate::recorder::Recorder;
 use crate::scenario::{Broker, Scenario};
 use crate::secrets;
-use crate::support::{Cluster, Disk, Kind, Server};
+use crate::support::{Cluster, Disk, Kind, Ports, Server};
 
 impl Broker {
     /// Returns the kind of its server; `None` for the embedded broker.
@@ -36,6 +38,8 @@ pub(crate) struct Site {
     cluster: Option<Cluster>,
     disk: Option<Arc<Disk>>,
     proxy: Option<Proxy>,
+    /// Those between the servers of a cluster, with the numbers of both.
+    between: Vec<(usize, usize, Proxy)>,
     /// The address for clients.
     pub(crate) url: String,
     /// The address for operators, who do not pass through the proxy.
@@ -60,6 +64,7 @@ impl Site {
         };
         match scenario {
             Scenario::Cluster => Self::of_cluster(blocking(move || Cluster::try_start(kind)).await??),
+            Scenario::Split => Self::of_parts(kind, seed, recorder).await,
             Scenario::Disk => blocking(move || Self::on_disk(kind)).await?,
             Scenario::Credentials => {
                 let (server, url) = blocking(move || credentials::start(kind)).await??;
@@ -98,6 +103,24 @@ impl Site {
         Ok(Self { servers, cluster: Some(cluster), url, direct, ..Self::default() })
     }
 
+    /// Starts a cluster whose servers reach each other through proxies.
+    async fn of_parts(kind: Kind, seed: u64, recorder: &Recorder) -> Result<Self, String> {
+        let (recorder, runtime) = (recorder.clone(), Handle::current());
+        let started = blocking(move || {
+            let (ports, mut between) = (Ports::free(kind), Vec::new());
+            let open = |number| {
+                for (from, to, address, port) in ports.between().into_iter().filter(|(_, to, ..)| *to == number) {
+                    let proxy = runtime.block_on(Proxy::start(address, port, seed, recorder.clone()));
+                    between.push((from, to, proxy.map_err(|error| format!("no proxy at {address}: {error}"))?));
+                }
+                Ok(())
+            };
+            Cluster::try_start_apart(ports, open).map(|cluster| (cluster, between))
+        });
+        let (cluster, between) = started.await??;
+        Ok(Self { between, ..Self::of_cluster(cluster)? })
+    }
+
     async fn behind_proxy(kind: Kind, seed: u64, recorder: &Recorder) -> Result<Self, String> {
         let port = blocking(move || Server::free_port(kind)).await?;
         // Kafka's clients connect to the address that the server tells them.
@@ -107,7 +130,8 @@ impl Site {
             Server::start_at(kind, own, vec![("KAFKA_PROPERTIES", advertised)])
         });
         let server = server.await?;
-        let proxy = Proxy::start(port, server.port(), seed, recorder.clone()).await;
+        let address = ([127, 0, 0, 1], port).into();
+        let proxy = Proxy::start(address, server.port(), seed, recorder.clone()).await;
         let proxy = proxy.map_err(|error| format!("the proxy does not start: {error}"))?;
         let direct = server.url();
         let url = direct.replace(&server.port().to_string(), &port.to_string());
@@ -120,6 +144,11 @@ impl Site {
     /// There is none.
     pub(crate) fn server(&self, number: usize) -> Result<Arc<Server>, String> {
         self.servers.get(number).cloned().ok_or_else(|| format!("there is no server {number}"))
+    }
+
+    /// Returns all servers.
+    pub(crate) fn servers(&self) -> &[Arc<Server>] {
+        &self.servers
     }
 
     /// Returns the number of the server at this port.
@@ -164,9 +193,20 @@ impl Site {
         }
     }
 
+    /// Cuts a server of a cluster off from the others.
+    pub(crate) fn cut_off(&self, number: usize) {
+        let ways = self.between.iter().filter(|(from, to, _)| [*from, *to].contains(&number));
+        ways.for_each(|(_, _, proxy)| proxy.set(Air::Hole));
+    }
+
+    /// Joins the servers of a cluster again.
+    pub(crate) fn join(&self) {
+        self.between.iter().for_each(|(_, _, proxy)| proxy.set(Air::Clear));
+    }
+
     /// Ends the servers.
     pub(crate) async fn end(self) {
-        drop(self.proxy);
+        drop((self.proxy, self.between));
         let _ended = blocking(move || drop((self.servers, self.cluster, self.disk))).await;
     }
 }

@@ -137,6 +137,12 @@ impl Stage<'_> {
                 self.site.on_server(self.victim, Server::kill).await?;
             }
             Act::KillLeader => self.kill_leader().await?,
+            Act::CutOff => {
+                self.victim = leader::find(self.case.broker, self.site, TOPIC, PLAIN).await?;
+                self.fault(&format!("server {} is cut off", self.victim + 1));
+                self.site.cut_off(self.victim);
+            }
+            Act::Join => self.site.join(),
             Act::Start => self.start_again().await?,
             Act::Restart => {
                 self.fault("restart");

@@ -27,7 +27,7 @@ async fn proxied() -> (Proxy, u16, Recorder) {
     });
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let recorder = Recorder::in_memory();
-    (Proxy::start(free, server, 7, recorder.clone()).await.unwrap(), free, recorder)
+    (Proxy::start(([127, 0, 0, 1], free).into(), server, 7, recorder.clone()).await.unwrap(), free, recorder)
 }
 
 /// Sends bytes and returns the number of bytes that come back unchanged before the connection ends.

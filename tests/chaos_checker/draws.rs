@@ -32,6 +32,7 @@ fn every_fault_ends() {
         let plan = Plan::draw(scenario, broker, 7, Length::Long);
         let count = |wanted: fn(&Act) -> bool| plan.steps.iter().filter(|step| wanted(&step.act)).count();
         assert_eq!(count(|act| *act == Act::Freeze), count(|act| *act == Act::Thaw));
+        assert_eq!(count(|act| *act == Act::CutOff), count(|act| *act == Act::Join));
         let starts = count(|act| *act == Act::Start);
         let kills = count(|act| matches!(act, Act::Kill | Act::KillLeader));
         assert_eq!(kills + usize::from(scenario == Scenario::Absent), starts);

@@ -17,7 +17,7 @@ mod server;
 
 use std::sync::OnceLock;
 
-pub(crate) use cluster::Cluster;
+pub(crate) use cluster::{Cluster, Ports};
 pub(crate) use disk::Disk;
 pub(crate) use jaeger::Jaeger;
 pub(crate) use kind::Kind;

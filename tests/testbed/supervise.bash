@@ -96,3 +96,14 @@ cluster_peer() {
     read -r -a peers <<<"${CLUSTER_PEERS-}"
     printf '%s' "${peers[${CLUSTER_NODE:-1} - 1]-}"
 }
+
+# peer_host NUMBER: prints the address at which this node reaches that node of its cluster. If
+# CLUSTER_APART is set, each node has an address of its own for each other node, so that a proxy there
+# can part any two of them.
+peer_host() {
+    if [[ ${CLUSTER_APART-} && $1 != "$CLUSTER_NODE" ]]; then
+        printf '127.0.%s.%s' $((10 + CLUSTER_NODE)) "$1"
+    else
+        printf '127.0.0.1'
+    fi
+}

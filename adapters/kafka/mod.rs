@@ -34,7 +34,8 @@
 //! A confirmed message is stored by all in-sync replicas (`acks=all`). It is written once and in
 //! order, however often the client had to send it (idempotent producer). It survives the death of a
 //! broker process, but a power failure only with replicas. A publish that fails says whether bytes
-//! may have left.
+//! may have left. One that the broker takes for a repetition has an unknown outcome: its first
+//! attempt was stored and the answer lost, or refused by the leader of a new partition.
 //!
 //! ## Keys and order
 //! The key chooses the partition as Java clients do (murmur2). Order is kept per partition, and so

@@ -226,13 +226,7 @@ impl ProducerContext for Listener {
 
     fn delivery(&self, report: &DeliveryResult<'_>, confirmer: Self::DeliveryOpaque) {
         match report {
-            Ok(message) => {
-                let receipt = Receipt::confirmed().with_partition(message.partition());
-                // Negative if the broker had stored the message at an earlier attempt whose answer
-                // was lost.
-                let receipt = if message.offset() >= 0 { receipt.with_offset(message.offset()) } else { receipt };
-                confirmer.confirm(Ok(receipt));
-            }
+            Ok(message) => confirmer.confirm(stored(message)),
             Err((error, message)) => {
                 let may_be_stored = native::may_be_stored(message);
                 let error = undelivered(error, may_be_stored);
@@ -243,6 +237,21 @@ impl ProducerContext for Listener {
             }
         }
     }
+}
+
+/// Returns the receipt of a message that the broker has answered.
+///
+/// # Errors
+/// The broker took it for a repetition, and librdkafka reports it as stored, without an offset. It
+/// is, if the answer to the first attempt was lost. It is not, if the leader of a new partition
+/// refused the first batch and took the second one: a partition without messages of a producer
+/// begins with any of them, and the broker then takes the first one for an old one.
+fn stored(message: &BorrowedMessage<'_>) -> Result<Receipt> {
+    if message.offset() < 0 {
+        let text = "the broker takes the message for a repetition, and may not have stored it";
+        return Err(Error::new(ErrorKind::Unavailable, text).with_unknown_outcome());
+    }
+    Ok(Receipt::confirmed().with_partition(message.partition()).with_offset(message.offset()))
 }
 
 /// Returns the message of a failed delivery, as it was published. Its id is among its headers.

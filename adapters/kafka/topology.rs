@@ -49,6 +49,7 @@ pub(super) fn ensure(client: &Client<impl ClientContext>, settings: &KafkaBuilde
     loop {
         // The broker that answers may not know the new topic yet.
         if let Some(partitions) = look_up(client, topic, deadline)? {
+            await_leaders(client, topic, partitions, deadline);
             return Ok(partitions);
         }
         if Instant::now() > deadline {
@@ -87,6 +88,26 @@ fn look_up(client: &Client<impl ClientContext>, topic: &str, deadline: Instant) 
             (_, code) => {
                 return Err(error::from_code(code.unwrap_or(Code::LeaderNotAvailable)).with_context("topic", topic));
             }
+        }
+    }
+}
+
+/// Waits until the leader of each partition of a new topic serves it. A leader that does not serve
+/// it yet refuses the first batch of messages, and may take the second one, which is sent at once.
+fn await_leaders(client: &Client<impl ClientContext>, topic: &str, partitions: i32, deadline: Instant) {
+    for partition in 0..partitions {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).max(PAUSE);
+            let answer = client.fetch_watermarks(topic, partition, left);
+            let code = answer.err().and_then(|error| error.rdkafka_error_code());
+            let is_early = matches!(
+                code,
+                Some(Code::UnknownTopicOrPartition | Code::NotLeaderForPartition | Code::LeaderNotAvailable)
+            );
+            if !is_early || Instant::now() > deadline {
+                break;
+            }
+            thread::sleep(PAUSE);
         }
     }
 }

@@ -34,7 +34,7 @@ const AT_A_TIME: usize = 16;
 
 /// Number of cases with a broker of their own that run at a time on each harness. Many servers at
 /// once would start so slowly that cases time out.
-const OWN_BROKERS: usize = 6;
+const OWN_BROKERS: usize = 4;
 
 /// Runs the kit as the `main` of a test target with `harness = false`. Accepts the arguments of
 /// test targets, such as a part of a name, `--skip`, `--exact`, `--list` and `--test-threads`.

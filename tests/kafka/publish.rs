@@ -168,6 +168,20 @@ async fn a_producer_that_cannot_go_on_is_made_anew() {
     kafka.close().await.unwrap();
 }
 
+/// The broker may say so of a message that it has never stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_takes_for_a_repetition_is_not_confirmed() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("again", 1, 1).unwrap();
+    let kafka = connect(&format!("kafka://{}", cluster.bootstrap_servers())).await.unwrap();
+    let topic = Topic::new("again").unwrap();
+    cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER]);
+    let error = kafka.enqueue(&topic, outbound("x")).await.unwrap_err();
+    assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::Unknown), "{error}");
+    publish_numbers(&kafka, &topic, 0..10).await;
+    kafka.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_is_deleted_in_use_is_made_again_by_its_publisher() {
     let broker = Traced::new(connect(&url_with("partitions=1")).await.unwrap());

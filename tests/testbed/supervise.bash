@@ -74,13 +74,14 @@ end_children() {
     done
 }
 
-# Prints a free port. It is below the range from which the kernel picks the local ports of
-# connections (32768 and up), so a client that keeps trying to connect cannot be given the port that
-# a server needs after a restart.
+# free_port [TAKEN]…: prints a free port other than these, at which nothing listens yet. It is below
+# the range from which the kernel picks the local ports of connections (32768 and up), so a client
+# that keeps trying to connect cannot be given the port that a server needs after a restart.
 free_port() {
     local port
     while true; do
         port=$((10000 + RANDOM % 20000))
+        if [[ " $* " == *" $port "* ]]; then continue; fi
         if ! (exec 4<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
             printf '%s\n' "$port"
             return

@@ -25,8 +25,8 @@ const HOLD: Duration = Duration::from_secs(1);
 /// The shortest and the longest time between two replacements.
 const REPLACEMENTS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
-/// The times of replacements: twice as far apart each time, until none was needed for longer than
-/// the longest pause.
+/// The times of replacements: twice as far apart each time, until none was needed for twice the
+/// longest pause.
 struct Pace {
     last: Option<Instant>,
     pause: Duration,

@@ -262,6 +262,31 @@ fn progress_that_comes_late_or_never() {
     silent.breaks(Invariant::I10, None);
 }
 
+/// Publishes messages, and delivers them one by one after a fault, before one that is new.
+fn backlog_with_a_silence_of(silence: Duration) -> Run {
+    let mut run = Run::clean();
+    (8..32).for_each(|number| run.publish(number));
+    run.note(Event::Fault { name: "cuts".to_owned() });
+    run.note(Event::Healed);
+    run.publish(32);
+    for number in 8..=32 {
+        run.wait(if number == 20 { silence } else { Duration::from_millis(500) });
+        run.deliver("ordered", number, Verdict::Ack);
+        run.deliver("plain", number, Verdict::Ack);
+    }
+    run.note(Event::TrafficEnded);
+    run
+}
+
+#[test]
+fn a_backlog_that_is_worked_off_is_progress() {
+    let run = backlog_with_a_silence_of(Duration::from_millis(500));
+    assert_eq!(run.findings(), []);
+    assert!(recoveries(&run.records, &rules())[0].unwrap() < Duration::from_secs(1));
+    // A silence in the midst of it is not.
+    backlog_with_a_silence_of(Duration::from_secs(6)).breaks(Invariant::I10, None);
+}
+
 #[test]
 fn a_panic_or_a_hang() {
     let mut run = Run::clean();

@@ -6,11 +6,15 @@ use super::ledger::{Answer, Ledger};
 use super::{Finding, Invariant, Rules};
 use crate::history::Event;
 
+/// Time without a new message after which a group that still has some to come counts as silent.
+const SILENCE: u64 = 1_000_000;
+
 /// The end of a fault.
 #[derive(Debug)]
 pub(super) struct Healing {
-    /// Time until every group got a message that was published after it; `None` if that was not
-    /// seen before the next fault or the end of the traffic.
+    /// Time after which every group got one new message after the other, until one that was
+    /// published after the healing; `None` if that was not seen before the next fault or the end of
+    /// the traffic. Working off what a long fault left behind is progress.
     pub(super) took: Option<Duration>,
     /// Time from the healing to the next fault or the end of the traffic.
     watched: Duration,
@@ -23,7 +27,7 @@ pub(super) fn measure(ledger: &Ledger<'_>, rules: &Rules) -> Vec<Healing> {
     let last = ledger.deliveries.last().map_or(0, |delivery| delivery.at);
     let healings = healed.iter().map(|at| {
         let until = ends.iter().copied().find(|end| end > at).unwrap_or(last);
-        let took = rules.groups.iter().map(|group| first_fresh(ledger, group, *at));
+        let took = rules.groups.iter().map(|group| resumed(ledger, group, *at));
         // All of the groups, or none.
         let took = took.collect::<Option<Vec<u64>>>().and_then(|times| times.into_iter().max());
         let took = took.map(|time| Duration::from_micros(time - at));
@@ -54,14 +58,29 @@ pub(super) fn check(ledger: &Ledger<'_>, rules: &Rules) -> Vec<Finding> {
         .collect()
 }
 
-/// Returns the time at which a group first got a message that was published after this time.
-fn first_fresh(ledger: &Ledger<'_>, group: &str, after: u64) -> Option<u64> {
-    let is_fresh = |delivery: &&super::ledger::Delivery<'_>| {
-        let publish = delivery.what.id.and_then(|id| ledger.publishes.get(&id));
-        let is_new = publish.is_some_and(|publish| publish.at > after && publish.answer == Some(Answer::Confirmed));
-        delivery.what.group == group && delivery.at > after && is_new
-    };
-    ledger.deliveries.iter().find(is_fresh).map(|delivery| delivery.at)
+/// Returns the end of the last silence of a group before it first got a message that was published
+/// after this time; `None` if it got none.
+fn resumed(ledger: &Ledger<'_>, group: &str, after: u64) -> Option<u64> {
+    let mut last = after;
+    let mut resumed = None;
+    for (index, delivery) in ledger.deliveries.iter().enumerate() {
+        let Some(id) = delivery.what.id.filter(|_| delivery.what.group == group && delivery.at > after) else {
+            continue;
+        };
+        // A message that only comes again shows no progress.
+        if ledger.of_message.get(&(group, id)).and_then(|all| all.first()) != Some(&index) {
+            continue;
+        }
+        if resumed.is_none() || delivery.at - last > SILENCE {
+            resumed = Some(delivery.at);
+        }
+        last = delivery.at;
+        let publish = ledger.publishes.get(&id);
+        if publish.is_some_and(|publish| publish.at > after && publish.answer == Some(Answer::Confirmed)) {
+            return resumed;
+        }
+    }
+    None
 }
 
 fn times(ledger: &Ledger<'_>, wanted: impl Fn(&Event) -> bool) -> Vec<u64> {

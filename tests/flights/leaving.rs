@@ -1,3 +1,4 @@
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData};
@@ -74,6 +75,19 @@ fn waiting_publishes_outlive_the_runtime_of_another() {
         timeout(SOON, third).await.expect("another task took over").unwrap().unwrap();
     });
     assert_eq!(driver.given(), ["1", "2", "3"]);
+}
+
+#[test]
+fn a_publish_that_would_wait_outside_a_runtime_is_refused() {
+    let driver = Manual::new(1);
+    let broker = Traced::new(driver.clone());
+    let _first = begin(&broker, "1");
+    let mut second = broker.publish("orders", Message::new("2"));
+    let Poll::Ready(Err(refused)) = poll(&mut second) else { panic!("it has a place, or waits") };
+    assert_eq!(refused.kind(), ErrorKind::Busy);
+    assert_eq!(refused.publish_outcome(), PublishOutcome::NotSent);
+    driver.confirm();
+    assert_eq!(driver.given(), ["1"], "it left the queue");
 }
 
 #[tokio::test]

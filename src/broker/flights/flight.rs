@@ -10,6 +10,7 @@ use super::slot::{Answer, Slot};
 use super::{Flights, closed};
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind};
+use crate::sync::Handle;
 use crate::sync::time::timeout;
 
 /// The sender's side of one publish. Dropping it leaves the queue; a message that the driver has
@@ -51,6 +52,10 @@ impl Flight {
         driver: &Arc<D>,
         limit: Duration,
     ) -> Answer {
+        // Outside a runtime there is no time, so the limit of the wait would not be kept.
+        if Handle::try_current().is_err() && flights.leave(number) {
+            return Answer { result: Err(no_runtime()), message: None, was_sent: false };
+        }
         let queued = timeout(limit, InQueue { flight: self, flights, driver });
         match queued.await {
             Ok(answer) => answer,
@@ -116,6 +121,11 @@ impl<D: Driver> Future for InQueue<'_, D> {
         }
         answer
     }
+}
+
+fn no_runtime() -> Error {
+    let message = "the maximum number of publishes is in flight, and only within a tokio runtime can a publish wait";
+    Error::new(ErrorKind::Busy, message)
 }
 
 fn no_place(limit: Duration) -> Error {

@@ -6,8 +6,9 @@ use super::ledger::{Answer, Ledger};
 use super::{Finding, Invariant, Rules};
 use crate::history::Event;
 
-/// Time without a new message after which a group that still has some to come counts as silent.
-const SILENCE: u64 = 1_000_000;
+/// Time without a new message, in microseconds, after which a group counts as silent. A group of
+/// dead letters has few messages, and waits a second or two for each on a busy machine.
+const SILENCE: u64 = 5_000_000;
 
 /// The end of a fault.
 #[derive(Debug)]

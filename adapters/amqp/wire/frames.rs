@@ -88,11 +88,12 @@ impl FrameFilter {
         while written < out.len() {
             let input = &self.input[self.done..self.end];
             match self.current {
-                Current::Undecided => {
-                    if !self.next_frame()? {
-                        break;
-                    }
-                }
+                Current::Undecided => match self.next_frame() {
+                    Ok(true) => {}
+                    // The frames before it are passed on first; the next call fails.
+                    Err(error) if written == 0 => return Err(error),
+                    Ok(false) | Err(_) => break,
+                },
                 Current::Rewritten(original) => {
                     let moved = copy(&self.output[self.handed..], &mut out[written..]);
                     self.handed += moved;

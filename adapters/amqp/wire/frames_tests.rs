@@ -131,6 +131,19 @@ fn a_header_beyond_all_bounds_is_given_up_and_skipped() {
 }
 
 #[test]
+fn frames_before_what_is_not_the_protocol_are_passed_on() {
+    let ack = frame(METHOD, 1, &[0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+    let bytes = [&ack[..], b"HTTP/1.1 400"].concat();
+    let (mut filter, _) = filter();
+    filter.room(bytes.len()).copy_from_slice(&bytes);
+    filter.filled(bytes.len());
+    let mut piece = [0; 4096];
+    assert_eq!(filter.take(&mut piece).unwrap(), ack.len());
+    assert_eq!(piece[..ack.len()], ack);
+    assert_eq!(filter.take(&mut piece).unwrap_err().kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
 fn what_is_not_the_protocol_is_an_error() {
     for stream in [&b"HTTP/1.1 400 Bad Request"[..], &frame(HEADER, 1, b"\0\x3c"), &[METHOD, 0, 0, 0xff, 0, 0, 0]] {
         assert!(run(&mut filter().0, stream, 4096, 4096).is_err(), "{stream:?}");

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -101,7 +102,7 @@ impl Telemetry {
     /// [`ErrorKind::Unavailable`] if the Collector did not accept all of it.
     pub async fn flush(&self) -> Result<()> {
         let Some(sdk) = self.sdk.clone() else { return Ok(()) };
-        apart(move || sdk.flush()).await
+        apart(None, move || sdk.flush()).await
     }
 
     /// Exports the rest and stops, within ten seconds, without blocking the thread. A second call
@@ -137,7 +138,7 @@ impl Telemetry {
             let sdk = sdk.clone();
             // An earlier call that was cancelled or failed has already started the exports.
             let again = self.ending.swap(true, Ordering::AcqRel);
-            apart(move || if again { sdk.end(SHUTDOWN) } else { sdk.finish() }).await
+            apart(Some(SHUTDOWN), move || if again { sdk.end(SHUTDOWN) } else { sdk.finish() }).await
         };
         self.ended.get_or_try_init(end).await.copied()
     }
@@ -175,21 +176,39 @@ fn or_before(result: OTelSdkResult) -> OTelSdkResult {
     }
 }
 
-/// Runs blocking work on its own thread, whatever the runtime.
-async fn apart(work: impl FnOnce() -> OTelSdkResult + Send + 'static) -> Result<()> {
+/// Runs blocking work on its own thread, whatever the runtime, and waits for at most `limit`.
+async fn apart(limit: Option<Duration>, work: impl FnOnce() -> OTelSdkResult + Send + 'static) -> Result<()> {
     let (done, result) = oneshot::channel();
     let work = move || {
+        let result = match limit {
+            Some(limit) => bounded(limit, work),
+            None => work(),
+        };
         // The caller may have been cancelled.
-        let _cancelled = done.send(work());
+        let _cancelled = done.send(result);
     };
-    let started = thread::Builder::new().name("otlp-flush".to_owned()).spawn(work);
-    started.map_err(|error| Error::new(ErrorKind::Unexpected, "the export thread did not start").with_source(error))?;
     let not_taken = || Error::new(ErrorKind::Unavailable, "not all telemetry could be exported");
+    start(work).map_err(|error| not_taken().with_source(error))?;
     match result.await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(not_taken().with_source(error)),
         Err(ended) => Err(not_taken().with_source(ended)),
     }
+}
+
+/// Runs work for at most this time: the SDK ends exports by limits of its own, one after the other.
+/// Work that takes longer goes on, and its result is lost.
+fn bounded(limit: Duration, work: impl FnOnce() -> OTelSdkResult + Send + 'static) -> OTelSdkResult {
+    let (done, result) = mpsc::sync_channel(1);
+    start(move || {
+        let _given_up = done.send(work());
+    })?;
+    result.recv_timeout(limit).unwrap_or(Err(OTelSdkError::Timeout(limit)))
+}
+
+fn start(work: impl FnOnce() + Send + 'static) -> OTelSdkResult {
+    let refused = |error| OTelSdkError::InternalFailure(format!("the export thread did not start: {error}"));
+    thread::Builder::new().name("otlp-flush".to_owned()).spawn(work).map(drop).map_err(refused)
 }
 
 impl Drop for Telemetry {
@@ -199,7 +218,7 @@ impl Drop for Telemetry {
             return;
         }
         tracing::warn!("telemetry was dropped without a shutdown: exporting the rest, for at most two seconds");
-        if let Err(error) = sdk.end(DROPPED) {
+        if let Err(error) = bounded(DROPPED, move || sdk.end(DROPPED)) {
             tracing::warn!(%error, "telemetry was lost");
         }
     }
@@ -218,7 +237,11 @@ impl fmt::Debug for Telemetry {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use opentelemetry::metrics::MeterProvider as _;
     use opentelemetry::trace::{Tracer as _, TracerProvider as _};
+    use opentelemetry_sdk::metrics::Temporality;
+    use opentelemetry_sdk::metrics::data::ResourceMetrics;
+    use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
     use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanExporter};
 
     use super::*;
@@ -327,6 +350,58 @@ mod tests {
         ended.shutdown().await.unwrap();
         assert!(!logged_by_dropping(ended).contains("without a shutdown"));
         assert!(!logged_by_dropping(Telemetry::disabled(Propagators::default())).contains("without a shutdown"));
+    }
+
+    /// An exporter that waits for an answer which does not come.
+    #[derive(Debug)]
+    struct Silent;
+
+    impl SpanExporter for Silent {
+        async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+            thread::sleep(Duration::from_secs(60));
+            Ok(())
+        }
+    }
+
+    impl PushMetricExporter for Silent {
+        async fn export(&self, _: &ResourceMetrics) -> OTelSdkResult {
+            thread::sleep(Duration::from_secs(60));
+            Ok(())
+        }
+
+        fn force_flush(&self) -> OTelSdkResult {
+            Ok(())
+        }
+
+        fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+            thread::sleep(Duration::from_secs(60));
+            Ok(())
+        }
+
+        fn temporality(&self) -> Temporality {
+            Temporality::Cumulative
+        }
+    }
+
+    fn unanswered() -> Telemetry {
+        let tracers = SdkTracerProvider::builder().with_span_processor(BatchSpanProcessor::builder(Silent).build());
+        let meters = SdkMeterProvider::builder().with_periodic_exporter(Silent).build();
+        let telemetry = Telemetry::running(tracers.build(), meters, Propagators::default());
+        drop(telemetry.tracer_provider().unwrap().tracer("test").start("work"));
+        telemetry.meter_provider().unwrap().meter("test").u64_counter("work").build().add(1, &[]);
+        telemetry
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_collector_that_is_silent_holds_the_end_up_no_longer_than_documented() {
+        let began = Instant::now();
+        let error = unanswered().shutdown().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(began.elapsed() < SHUTDOWN + Duration::from_secs(2), "{:?}", began.elapsed());
+
+        let began = Instant::now();
+        assert!(logged_by_dropping(unanswered()).contains("telemetry was lost"));
+        assert!(began.elapsed() < DROPPED + Duration::from_secs(2), "{:?}", began.elapsed());
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -9,6 +9,8 @@ mod driving;
 mod positions;
 #[path = "support/readme.rs"]
 mod readme;
+#[path = "memory/room.rs"]
+mod room;
 
 use std::time::Duration;
 

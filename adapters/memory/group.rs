@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use super::delayed::after;
 use crate::driver::{Disposition, Inbound, Tenure};
@@ -28,19 +29,22 @@ pub(super) struct HandedOut {
     pub(super) tenure: Tenure,
 }
 
-/// The position of a group: a window over the messages from the oldest unsettled to the newest
-/// delivered one.
+/// The position of a group: the first message that was never delivered, and those before it that
+/// are not settled.
 #[derive(Debug)]
 pub(super) struct Group {
-    low: u64,
+    next: u64,
     /// Number of times the position was moved.
     moves: u64,
-    window: VecDeque<Slot>,
+    unsettled: BTreeMap<u64, Slot>,
     /// Messages to redeliver at once.
     again: VecDeque<u64>,
     /// Messages to redeliver at a later time.
     later: BinaryHeap<Reverse<(Instant, u64)>>,
-    waiting: VecDeque<(u64, Waker)>,
+    waiting: Vec<(u64, Waker)>,
+    members: usize,
+    /// The time since which there is no member.
+    alone_since: Instant,
     /// The tenures of the deliveries that are out, by connection.
     tenures: BTreeMap<u64, Tenure>,
 }
@@ -62,7 +66,6 @@ enum SlotState {
     Out(u64),
     /// Waits in `again` or `later`.
     Back,
-    Settled,
 }
 
 /// The answer of a group to a member that asks for a message.
@@ -74,25 +77,56 @@ pub(super) enum Pull {
 impl Group {
     pub(super) fn new(position: u64) -> Self {
         Self {
-            low: position,
+            next: position,
             moves: 0,
-            window: VecDeque::new(),
+            unsettled: BTreeMap::new(),
             again: VecDeque::new(),
             later: BinaryHeap::new(),
-            waiting: VecDeque::new(),
+            waiting: Vec::new(),
+            members: 0,
+            alone_since: Instant::now(),
             tenures: BTreeMap::new(),
         }
     }
 
-    /// Returns the oldest message that is not settled.
-    pub(super) fn low_water(&self) -> u64 {
-        self.low
+    /// Returns the first message that was never delivered.
+    pub(super) fn next(&self) -> u64 {
+        self.next
     }
 
-    /// Returns the number of unsettled messages before `end`.
-    pub(super) fn unsettled(&self, end: u64) -> usize {
-        let settled = self.window.iter().filter(|slot| slot.state == SlotState::Settled).count();
-        usize::try_from(end.saturating_sub(self.low)).unwrap_or(usize::MAX).saturating_sub(settled)
+    /// Returns the oldest message that is not settled.
+    pub(super) fn low_water(&self) -> u64 {
+        self.unsettled.keys().next().copied().unwrap_or(self.next)
+    }
+
+    /// Returns the number of messages that were delivered and are not settled.
+    pub(super) fn unsettled(&self) -> usize {
+        self.unsettled.len()
+    }
+
+    /// Returns `true` if the group has settled the message, or passes it over.
+    pub(super) fn is_settled(&self, sequence: u64) -> bool {
+        sequence < self.next && !self.unsettled.contains_key(&sequence)
+    }
+
+    /// Counts in a member.
+    pub(super) fn join(&mut self) {
+        self.members += 1;
+    }
+
+    /// Counts out a member that is gone.
+    pub(super) fn leave(&mut self, member: u64) {
+        self.stop_waiting(member);
+        self.members = self.members.saturating_sub(1);
+        self.alone_since = Instant::now();
+    }
+
+    /// Returns the time at which the group counts as abandoned; `None` while it has a member, or a
+    /// delivery of one that is gone.
+    pub(super) fn abandoned_at(&self, patience: Duration) -> Option<Instant> {
+        let is_out = |slot: &Slot| matches!(slot.state, SlotState::Out(_));
+        let is_in_use = self.members > 0 || self.unsettled.values().any(is_out);
+        (!is_in_use).then(|| self.alone_since.checked_add(patience)).flatten()
     }
 
     /// Returns the number of times the position was moved.
@@ -105,12 +139,13 @@ impl Group {
     pub(super) fn reposition(&mut self, position: u64) -> Vec<Waker> {
         let woken = self.wake_all();
         self.end_tenures();
-        *self = Self { moves: self.moves + 1, ..Self::new(position) };
+        *self = Self { moves: self.moves + 1, members: self.members, ..Self::new(position) };
         woken
     }
 
-    /// Takes the next message before `end` for a connection; redeliveries come first.
-    pub(super) fn pull(&mut self, connection: u64, end: u64) -> Pull {
+    /// Takes the next message for a connection: one to redeliver, or the first one that was never
+    /// delivered, which is `new`.
+    pub(super) fn pull(&mut self, connection: u64, new: Option<u64>) -> Pull {
         let mut due = None;
         if let Some(Reverse((when, sequence))) = self.later.peek().copied() {
             if when <= Instant::now() {
@@ -120,16 +155,18 @@ impl Group {
                 due = Some(when);
             }
         }
-        let sequence = match self.again.pop_front() {
-            Some(sequence) => sequence,
-            None if self.low + (self.window.len() as u64) < end => {
-                self.window.push_back(Slot { deliveries: 0, retries: 0, trials: 0, state: SlotState::Back });
-                self.low + self.window.len() as u64 - 1
+        let sequence = match (self.again.pop_front(), new) {
+            (Some(sequence), _) => sequence,
+            (None, Some(sequence)) => {
+                self.next = sequence + 1;
+                let slot = Slot { deliveries: 0, retries: 0, trials: 0, state: SlotState::Back };
+                self.unsettled.insert(sequence, slot);
+                sequence
             }
-            None => return Pull::Nothing(due),
+            (None, None) => return Pull::Nothing(due),
         };
         let tenure = self.tenures.entry(connection).or_default().clone();
-        match self.slot(sequence) {
+        match self.unsettled.get_mut(&sequence) {
             Some(slot) => {
                 slot.deliveries = slot.deliveries.saturating_add(1);
                 slot.state = SlotState::Out(connection);
@@ -148,24 +185,20 @@ impl Group {
         if ticket.moves != self.moves {
             return None;
         }
-        let slot = self.slot(ticket.sequence)?;
+        let slot = self.unsettled.get_mut(&ticket.sequence)?;
         if slot.state != SlotState::Out(ticket.connection) || slot.deliveries != ticket.deliveries {
             return None;
         }
         match disposition {
             Disposition::Ack | Disposition::Discard => {
-                slot.state = SlotState::Settled;
-                while self.window.front().is_some_and(|slot| slot.state == SlotState::Settled) {
-                    self.window.pop_front();
-                    self.low += 1;
-                }
+                self.unsettled.remove(&ticket.sequence);
                 Some(Vec::new())
             }
             Disposition::GiveBack => {
                 slot.state = SlotState::Back;
                 let place = self.again.partition_point(|waiting| *waiting < ticket.sequence);
                 self.again.insert(place, ticket.sequence);
-                Some(self.wake_one().into_iter().collect())
+                Some(self.wake_all())
             }
             Disposition::Retry(delay) => {
                 slot.state = SlotState::Back;
@@ -175,7 +208,7 @@ impl Group {
                 } else {
                     self.later.push(Reverse((after(delay), ticket.sequence)));
                 }
-                Some(self.wake_one().into_iter().collect())
+                Some(self.wake_all())
             }
         }
     }
@@ -184,7 +217,7 @@ impl Group {
     /// The broker ends with its process, so a connection stands for a process here.
     pub(super) fn note_trial(&mut self, ticket: Ticket, begins: bool) {
         if ticket.moves == self.moves
-            && let Some(slot) = self.slot(ticket.sequence)
+            && let Some(slot) = self.unsettled.get_mut(&ticket.sequence)
         {
             slot.trials = if begins { slot.trials.saturating_add(1) } else { slot.trials.saturating_sub(1) };
         }
@@ -194,10 +227,10 @@ impl Group {
     pub(super) fn release(&mut self, connection: u64) -> Vec<Waker> {
         self.tenures.remove(&connection).inspect(Tenure::end);
         let mut released = VecDeque::new();
-        for (index, slot) in self.window.iter_mut().enumerate() {
+        for (sequence, slot) in &mut self.unsettled {
             if slot.state == SlotState::Out(connection) {
                 slot.state = SlotState::Back;
-                released.push_back(self.low + index as u64);
+                released.push_back(*sequence);
             }
         }
         released.append(&mut self.again);
@@ -209,20 +242,13 @@ impl Group {
     pub(super) fn wait(&mut self, member: u64, cx: &Context<'_>) {
         match self.waiting.iter_mut().find(|(waiting, _)| *waiting == member) {
             Some((_, waker)) => waker.clone_from(cx.waker()),
-            None => self.waiting.push_back((member, cx.waker().clone())),
+            None => self.waiting.push((member, cx.waker().clone())),
         }
     }
 
-    /// Removes a member that has a message, so that the next one wakes another member: this one may
-    /// have no room for it, or be busy.
+    /// Removes a member that takes no more messages.
     pub(super) fn stop_waiting(&mut self, member: u64) {
         self.waiting.retain(|(waiting, _)| *waiting != member);
-    }
-
-    /// Removes a member that is gone; its turn, if it had one, passes to another member.
-    pub(super) fn forget(&mut self, member: u64) -> Vec<Waker> {
-        self.stop_waiting(member);
-        self.wake_one().into_iter().collect()
     }
 
     /// Ends the tenures of all deliveries: none of them can be settled any more.
@@ -230,16 +256,9 @@ impl Group {
         std::mem::take(&mut self.tenures).into_values().for_each(|tenure| tenure.end());
     }
 
-    pub(super) fn wake_one(&mut self) -> Option<Waker> {
-        self.waiting.pop_front().map(|(_, waker)| waker)
-    }
-
+    /// Returns the wakers of all members that wait. One of them would do for one message, but it may
+    /// be busy with something else, and then another one must take its place.
     pub(super) fn wake_all(&mut self) -> Vec<Waker> {
         self.waiting.drain(..).map(|(_, waker)| waker).collect()
-    }
-
-    fn slot(&mut self, sequence: u64) -> Option<&mut Slot> {
-        let index = usize::try_from(sequence.checked_sub(self.low)?).ok()?;
-        self.window.get_mut(index)
     }
 }

@@ -3,56 +3,55 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, LazyLock, Weak};
+use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::DEFAULT_CAPACITY;
+use super::log::Bounds;
 use super::topic::TopicLog;
 use super::unfinished::{Changes, Unfinished};
-use crate::error::{Error, ErrorKind, Result};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock};
 
 /// The brokers that URLs reach; an entry ends with the last connection to its broker.
 static SHARED: LazyLock<Mutex<HashMap<String, Weak<Hub>>>> = LazyLock::new(Mutex::default);
 
+/// The settings that all connections to a broker share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Settings {
+    /// The bounds of each topic.
+    pub(super) bounds: Bounds,
+    /// Time without a member after which a group may end if its topic is full.
+    pub(super) group_expiry: Duration,
+}
+
 /// An embedded broker.
 #[derive(Debug)]
 pub(super) struct Hub {
-    capacity: usize,
+    settings: Settings,
     topics: RwLock<HashMap<Box<str>, Arc<TopicLog>>>,
     changes: Arc<Changes>,
 }
 
 impl Hub {
-    pub(super) fn private(capacity: usize) -> Arc<Self> {
-        Arc::new(Self { capacity, topics: RwLock::default(), changes: Arc::default() })
+    pub(super) fn private(settings: Settings) -> Arc<Self> {
+        Arc::new(Self { settings, topics: RwLock::default(), changes: Arc::default() })
     }
 
-    /// Returns the broker with this name; creates it with this capacity if it is missing.
-    pub(super) fn named(name: &str, capacity: usize) -> Arc<Self> {
+    /// Returns the broker with this name; creates it with these settings if it is missing.
+    pub(super) fn named(name: &str, settings: Settings) -> Arc<Self> {
         let mut shared = SHARED.lock();
         shared.retain(|_, hub| hub.strong_count() > 0);
         if let Some(hub) = shared.get(name).and_then(Weak::upgrade) {
             return hub;
         }
-        let hub = Self::private(capacity);
+        let hub = Self::private(settings);
         shared.insert(name.to_owned(), Arc::downgrade(&hub));
         hub
     }
 
-    /// Returns the broker with this name, created if it is missing. Fails if it exists with a
-    /// capacity other than the given one.
-    pub(super) fn shared(name: &str, capacity: Option<usize>) -> Result<Arc<Self>> {
-        let hub = Self::named(name, capacity.unwrap_or(DEFAULT_CAPACITY));
-        match capacity {
-            Some(capacity) if capacity != hub.capacity => {
-                Err(Error::new(ErrorKind::Conflict, "the broker of that name has another capacity")
-                    .with_context("name", name)
-                    .with_context("capacity", hub.capacity))
-            }
-            _ => Ok(hub),
-        }
+    pub(super) fn settings(&self) -> Settings {
+        self.settings
     }
 
     /// Returns the pending messages, by topic.
@@ -77,11 +76,11 @@ impl Hub {
             return topic;
         }
         let mut topics = self.topics.write();
-        Arc::clone(
-            topics
-                .entry(name.into())
-                .or_insert_with(|| Arc::new(TopicLog::new(self.capacity, Arc::clone(&self.changes)))),
-        )
+        Arc::clone(topics.entry(name.into()).or_insert_with(|| Arc::new(self.new_topic())))
+    }
+
+    fn new_topic(&self) -> TopicLog {
+        TopicLog::new(self.settings.bounds, self.settings.group_expiry, Arc::clone(&self.changes))
     }
 
     fn topics(&self) -> Vec<Arc<TopicLog>> {

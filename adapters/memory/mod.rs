@@ -12,6 +12,8 @@
 //! | `max_in_flight` | publishes that may wait for room at the same time | 1024 |
 //! | `delivery_timeout` | maximum time that a publish waits for room, in ms | 30000 |
 //! | `topology` | `create` missing topics, or only `check` | `create` |
+//! | `max_bytes` | bytes of the messages that a topic keeps | 268435456 |
+//! | `group_expiry` | time without a member after which a group may end if its topic is full, in ms | 600000 |
 //!
 //! # Delivery semantics
 //!
@@ -51,10 +53,17 @@
 //! again.
 //!
 //! ## Back-pressure
-//! A topic keeps its last `capacity` messages, delayed messages included. A delayed message, and
-//! one that some group has not settled, is never dropped: publishing waits for room instead, which
-//! is the back-pressure of this broker. It fails after `delivery_timeout`, certainly not sent. A
-//! topic that no group reads drops its oldest message.
+//! A topic keeps up to `capacity` messages of up to `max_bytes`, delayed messages included. To make
+//! room it drops the oldest message that every group has settled, also from between others, so that
+//! one that is held takes up one place. A delayed message, and one that some group has not settled,
+//! is not dropped: publishing waits for room instead, which is the back-pressure of this broker. It
+//! fails after `delivery_timeout`, certainly not sent. A topic that no group reads drops its oldest
+//! message.
+//!
+//! A group without a member keeps its messages while there is room. If the topic is full, it ends
+//! once it has had no member for `group_expiry`, which a warning says, and **the messages that only
+//! this group has not settled are dropped**: otherwise a group that was renamed would block all
+//! publishers for ever. A member that comes later begins as in a new group.
 //!
 //! # Headers
 //! Names and values are carried unchanged.
@@ -69,6 +78,7 @@
 mod delayed;
 mod group;
 mod hub;
+mod log;
 mod source;
 mod topic;
 mod unfinished;
@@ -84,7 +94,8 @@ use crate::driver::{BrokerUrl, Confirmer, Destination, Driver, Identity, Outboun
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start, Subscription, Topic};
 
-use hub::{Connection, Hub};
+use hub::{Connection, Hub, Settings};
+use log::Bounds;
 use source::MemorySource;
 use topic::TopicLog;
 
@@ -92,6 +103,17 @@ pub use unfinished::{Pending, Unfinished};
 
 /// Default number of messages that a topic keeps.
 pub const DEFAULT_CAPACITY: usize = 65_536;
+
+/// Default number of bytes that the messages of a topic may have.
+pub const DEFAULT_MAX_BYTES: usize = 256 * 1024 * 1024;
+
+/// Default time without a member after which a group may end if its topic is full.
+pub const DEFAULT_GROUP_EXPIRY: Duration = Duration::from_secs(600);
+
+const DEFAULTS: Settings = Settings {
+    bounds: Bounds { messages: DEFAULT_CAPACITY, bytes: DEFAULT_MAX_BYTES },
+    group_expiry: DEFAULT_GROUP_EXPIRY,
+};
 
 /// A connection to an embedded broker; see the [module](self).
 ///
@@ -127,30 +149,32 @@ pub struct Memory {
 impl Memory {
     /// Creates a broker with default options that no URL reaches.
     pub fn new() -> Self {
-        Self::over(Hub::private(DEFAULT_CAPACITY), Identity::new("memory"), Topology::Create)
+        Self::over(Hub::private(DEFAULTS), Identity::new("memory"), Topology::Create)
     }
 
     /// Connects to the broker of `memory://name`; creates it with default options if it is missing.
     pub fn named(name: &str) -> Self {
-        Self::over(Hub::named(name, DEFAULT_CAPACITY), Identity::new("memory"), Topology::Create)
+        Self::over(Hub::named(name, DEFAULTS), Identity::new("memory"), Topology::Create)
     }
 
     /// Connects to the broker that the URL names; creates it if it is missing.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for an unknown or invalid option; [`ErrorKind::Conflict`] if
-    /// the broker exists with another capacity.
+    /// the broker exists with another capacity, other bounds or another expiry of groups.
     pub fn connect(url: &BrokerUrl) -> Result<Self> {
         let mut options = url.options();
         let capacity = options.take::<usize>("capacity")?;
         let max_in_flight = options.take::<usize>("max_in_flight")?;
         let delivery_timeout = options.take("delivery_timeout")?.map(Duration::from_millis);
         let topology = options.take("topology")?.unwrap_or_default();
+        let max_bytes = options.take::<usize>("max_bytes")?;
+        let group_expiry = options.take("group_expiry")?.map(Duration::from_millis);
         options.finish()?;
-        if capacity == Some(0) {
-            return Err(Error::new(ErrorKind::InvalidConfig, "the capacity of a topic is at least 1"));
+        if capacity == Some(0) || max_bytes == Some(0) {
+            return Err(Error::new(ErrorKind::InvalidConfig, "capacity and max_bytes of a topic are at least 1"));
         }
-        let hub = Hub::shared(url.name().unwrap_or("default"), capacity)?;
+        let hub = shared(url.name().unwrap_or("default"), capacity, max_bytes, group_expiry)?;
         let mut identity = Identity::new("memory");
         identity = identity.with_max_in_flight(max_in_flight.unwrap_or(Identity::DEFAULT_MAX_IN_FLIGHT));
         identity = identity.with_delivery_timeout(delivery_timeout.unwrap_or(Identity::DEFAULT_DELIVERY_TIMEOUT));
@@ -207,6 +231,34 @@ impl Memory {
             Error::new(ErrorKind::NotFound, message)
         })
     }
+}
+
+/// Returns the broker with this name, created if it is missing. Fails if it exists with settings
+/// other than the given ones.
+fn shared(
+    name: &str,
+    capacity: Option<usize>,
+    max_bytes: Option<usize>,
+    group_expiry: Option<Duration>,
+) -> Result<Arc<Hub>> {
+    let over = |settings: Settings| Settings {
+        bounds: Bounds {
+            messages: capacity.unwrap_or(settings.bounds.messages),
+            bytes: max_bytes.unwrap_or(settings.bounds.bytes),
+        },
+        group_expiry: group_expiry.unwrap_or(settings.group_expiry),
+    };
+    let hub = Hub::named(name, over(DEFAULTS));
+    let settings = hub.settings();
+    if over(settings) == settings {
+        return Ok(hub);
+    }
+    let message = "the broker of that name exists with another capacity, other max_bytes or another group_expiry";
+    Err(Error::new(ErrorKind::Conflict, message)
+        .with_context("name", name)
+        .with_context("capacity", settings.bounds.messages)
+        .with_context("max_bytes", settings.bounds.bytes)
+        .with_context("group_expiry", settings.group_expiry.as_millis()))
 }
 
 impl Default for Memory {

@@ -11,7 +11,8 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::group::{HandedOut, Ticket};
 use super::hub::Connection;
-use super::topic::{Next, Stored, TopicLog};
+use super::log::Stored;
+use super::topic::{Next, TopicLog};
 use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Timestamp};
 use crate::error::Result;
 use crate::message::{Subscription, TimestampSource};
@@ -59,7 +60,7 @@ impl MemorySource {
     /// Returns the action that takes the member out of its group's turns. Nothing is fetched ahead.
     pub(super) fn stop(&self) -> impl FnOnce() + Send + use<> {
         let (topic, group, member) = (Arc::clone(&self.topic), self.group, self.member.id);
-        move || topic.forget(group, member)
+        move || topic.stop(group, member)
     }
 
     fn inbound(&self, stored: &Stored, handed_out: HandedOut) -> Inbound {
@@ -128,9 +129,9 @@ impl Stream for MemorySource {
 impl Drop for MemorySource {
     fn drop(&mut self) {
         if self.ephemeral {
-            self.topic.leave(self.group);
+            self.topic.end(self.group);
         } else {
-            self.topic.forget(self.group, self.member.id);
+            self.topic.leave(self.group, self.member.id);
         }
     }
 }

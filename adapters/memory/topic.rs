@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::delayed::{Delayed, after};
 use super::group::{Group, HandedOut, Pull, Ticket};
+use super::log::{Bounds, Log, Stored, size};
 use super::unfinished::{Changes, Pending, Unfinished};
 use crate::driver::{Confirmer, Disposition, Outbound};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,20 +15,12 @@ use crate::message::{Receipt, Start};
 use crate::sync::time::{self, Instant};
 use crate::sync::{Handle, Mutex, Notify};
 
-/// A stored message, shared by the groups that have yet to read it.
-#[derive(Debug)]
-pub(super) struct Stored {
-    pub(super) message: Outbound,
-    pub(super) sequence: u64,
-    /// The time at which it became visible.
-    pub(super) time: SystemTime,
-}
-
 /// A publish that waits for room.
 #[derive(Debug)]
 struct Waiting {
     connection: u64,
     message: Outbound,
+    bytes: usize,
     confirmer: Confirmer<Receipt>,
     /// The time at which it fails.
     until: Instant,
@@ -48,8 +41,8 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct TopicLog {
     state: Mutex<State>,
-    /// Notified when a delayed message was added, so that the task that watches publishes waiting
-    /// for room looks again sooner, and when none waits any more, so that it ends.
+    /// Notified when a delayed message was added or a member has left, so that the task that watches
+    /// publishes waiting for room looks again sooner, and when none waits any more, so that it ends.
     delayed: Notify,
     /// The changes of the whole broker.
     changes: Arc<Changes>,
@@ -57,10 +50,9 @@ pub(super) struct TopicLog {
 
 #[derive(Debug)]
 struct State {
-    capacity: usize,
-    /// The messages kept; the first has the sequence number `first`.
-    log: VecDeque<Arc<Stored>>,
-    first: u64,
+    log: Log,
+    /// Time without a member after which a group of a full topic counts as abandoned.
+    group_expiry: Duration,
     delayed: Delayed,
     groups: BTreeMap<u64, Group>,
     names: BTreeMap<Arc<str>, u64>,
@@ -74,11 +66,10 @@ struct State {
 }
 
 impl TopicLog {
-    pub(super) fn new(capacity: usize, changes: Arc<Changes>) -> Self {
+    pub(super) fn new(bounds: Bounds, group_expiry: Duration, changes: Arc<Changes>) -> Self {
         let state = State {
-            capacity,
-            log: VecDeque::new(),
-            first: 0,
+            log: Log::new(bounds),
+            group_expiry,
             delayed: Delayed::default(),
             groups: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -105,11 +96,15 @@ impl TopicLog {
             if is_closed() {
                 return Err((confirmer, Err(Error::new(ErrorKind::Closed, "the connection is closed"))));
             }
-            if state.waiting.is_empty() && state.make_room() {
+            let bytes = size(&message);
+            if bytes > state.log.bounds().bytes {
+                return Err((confirmer, Err(too_large(bytes, state.log.bounds()))));
+            }
+            if state.waiting.is_empty() && state.take_room(bytes) {
                 let receipt = state.store(message, wakers);
                 return Err((confirmer, Ok(receipt)));
             }
-            state.waiting.push_back(Waiting { connection, message, confirmer, until: after(patience) });
+            state.waiting.push_back(Waiting { connection, message, bytes, confirmer, until: after(patience) });
             Ok(!std::mem::replace(&mut state.is_watched, true))
         });
         match waits {
@@ -127,11 +122,14 @@ impl TopicLog {
         }
     }
 
-    /// Returns the group with this name, created if it is missing; without a name, a new group.
+    /// Adds a member to the group with this name, created if it is missing; without a name, to a new
+    /// group.
     pub(super) fn join(&self, name: Option<&str>, start: Start) -> u64 {
-        self.look(|state, _| match name.and_then(|name| state.names.get(name)) {
-            Some(id) => *id,
-            None => state.add_group(name, start),
+        self.look(|state, _| {
+            let known = name.and_then(|name| state.names.get(name)).copied();
+            let id = known.unwrap_or_else(|| state.add_group(name, start));
+            state.groups.get_mut(&id).into_iter().for_each(Group::join);
+            id
         })
     }
 
@@ -141,7 +139,11 @@ impl TopicLog {
         self.look(|state, wakers| {
             let position = state.position(start);
             match state.names.get(name).and_then(|id| state.groups.get_mut(id)) {
-                Some(group) => wakers.extend(group.reposition(position)),
+                Some(group) => {
+                    state.log.remove_group(group);
+                    wakers.extend(group.reposition(position));
+                    state.log.add_group(group);
+                }
                 None => {
                     state.add_group(Some(name), start);
                 }
@@ -151,12 +153,9 @@ impl TopicLog {
     }
 
     /// Ends a group without a name.
-    pub(super) fn leave(&self, group: u64) {
+    pub(super) fn end(&self, group: u64) {
         self.look(|state, wakers| {
-            if let Some(mut group) = state.groups.remove(&group) {
-                group.end_tenures();
-                state.read = state.read.max(group.low_water());
-            }
+            state.remove_group(group);
             state.admit(wakers);
         });
     }
@@ -175,18 +174,16 @@ impl TopicLog {
             if is_closed() {
                 return Next::Wait(None);
             }
-            let end = state.end();
             let delayed = state.delayed.next_due();
             let Some(reading) = state.groups.get_mut(&group) else {
                 return Next::Wait(None);
             };
-            match reading.pull(connection, end) {
+            let new = state.log.from(reading.next()).map(|stored| stored.sequence);
+            match reading.pull(connection, new) {
                 Pull::Message { sequence, attempt, deliveries, lost_trials, tenure } => {
-                    reading.stop_waiting(member);
                     let ticket = Ticket { group, moves: reading.moves(), connection, sequence, deliveries };
                     let handed = HandedOut { ticket, attempt, lost_trials, tenure };
-                    let index = usize::try_from(sequence - state.first).ok();
-                    let stored = index.and_then(|index| state.log.get(index)).cloned();
+                    let stored = state.log.get(sequence).cloned();
                     stored.map_or(Next::Wait(None), |stored| Next::Message(stored, handed))
                 }
                 Pull::Nothing(due) => {
@@ -197,11 +194,20 @@ impl TopicLog {
         })
     }
 
-    /// Forgets the waker of a member that is gone, and wakes another member in its place.
-    pub(super) fn forget(&self, group: u64, member: u64) {
-        self.look(|state, wakers| {
-            wakers.extend(state.groups.get_mut(&group).map(|group| group.forget(member)).unwrap_or_default());
+    /// Takes a member out of its group's turns.
+    pub(super) fn stop(&self, group: u64, member: u64) {
+        self.look(|state, _| {
+            state.groups.get_mut(&group).into_iter().for_each(|group| group.stop_waiting(member));
         });
+    }
+
+    /// Removes a member from its group, which stays.
+    pub(super) fn leave(&self, group: u64, member: u64) {
+        self.look(|state, _| {
+            state.groups.get_mut(&group).into_iter().for_each(|group| group.leave(member));
+        });
+        // The group may be abandoned before any of the times that are waited for.
+        self.delayed.notify_waiters();
     }
 
     /// Settles a delivery.
@@ -217,6 +223,9 @@ impl TopicLog {
                 return Err(Error::new(ErrorKind::SettlementLost, message));
             };
             wakers.extend(woken);
+            if matches!(disposition, Disposition::Ack | Disposition::Discard) {
+                state.log.settle(ticket.sequence);
+            }
             state.admit(wakers);
             Ok(())
         })
@@ -247,7 +256,7 @@ impl TopicLog {
 
     /// Returns the messages that are kept and visible, oldest first.
     pub(super) fn messages(&self) -> Vec<Outbound> {
-        self.look_quietly(|state, _| state.log.iter().map(|stored| stored.message.clone()).collect())
+        self.look_quietly(|state, _| state.log.messages().map(|stored| stored.message.clone()).collect())
     }
 
     /// Returns the pending messages.
@@ -287,15 +296,16 @@ struct Watch {
 
 impl Watch {
     /// Ends the publishes that have waited for too long. Looks again when a delayed message is due,
-    /// because that one can then be dropped, and makes room.
+    /// or a group counts as abandoned, because messages can then be dropped, which makes room.
     async fn admit(mut self) {
         loop {
             let delayed = self.topic.delayed.notified();
-            let next = self.topic.look_quietly(|state, _| {
+            let next = self.topic.look_quietly(|state, wakers| {
+                state.admit(wakers);
                 state.refuse_late();
                 state.is_watched = !state.waiting.is_empty();
                 let late = state.waiting.iter().map(|publish| publish.until).min();
-                late.map(|late| state.delayed.next_due().map_or(late, |due| due.min(late)))
+                late.map(|late| state.next_room().map_or(late, |room| room.min(late)))
             });
             let Some(next) = next else { break };
             tokio::select! {
@@ -317,22 +327,17 @@ impl Drop for Watch {
 }
 
 impl State {
-    fn end(&self) -> u64 {
-        self.first + self.log.len() as u64
-    }
-
     fn unfinished(&self, topic: &str) -> Vec<Unfinished> {
         let left = |pending, messages| Unfinished { topic: topic.to_owned(), pending, messages };
-        let read = self.read.max(self.first);
-        let unread = if self.groups.is_empty() { self.end().saturating_sub(read) } else { 0 };
+        let unread = if self.groups.is_empty() { self.log.count_from(self.read) } else { 0 };
         let mut all = vec![
             left(Pending::Room, self.waiting.len()),
             left(Pending::Time, self.delayed.len()),
-            left(Pending::Unread, usize::try_from(unread).unwrap_or(usize::MAX)),
+            left(Pending::Unread, unread),
         ];
         for (id, group) in &self.groups {
             let name = self.names.iter().find(|(_, named)| *named == id).map(|(name, _)| Arc::clone(name));
-            all.push(left(Pending::Group(name), group.unsettled(self.end())));
+            all.push(left(Pending::Group(name), group.unsettled() + self.log.count_from(group.next())));
         }
         all.retain(|left| left.messages > 0);
         all
@@ -342,12 +347,12 @@ impl State {
     /// waited for.
     fn position(&self, start: Start) -> u64 {
         match start {
-            Start::Earliest => self.first,
-            Start::Latest => self.end(),
-            Start::Offset(offset) => offset.max(self.first),
+            Start::Earliest => self.log.first(),
+            Start::Latest => self.log.end(),
+            Start::Offset(offset) => offset.max(self.log.first()),
             Start::Time(time) => {
-                let earlier = self.log.iter().take_while(|stored| stored.time < time).count();
-                self.first + earlier as u64
+                let first = self.log.messages().find(|stored| stored.time >= time);
+                first.map_or(self.log.end(), |stored| stored.sequence)
             }
         }
     }
@@ -355,25 +360,48 @@ impl State {
     fn add_group(&mut self, name: Option<&str>, start: Start) -> u64 {
         let id = self.next_group;
         self.next_group += 1;
-        self.groups.insert(id, Group::new(self.position(start)));
+        let group = Group::new(self.position(start));
+        self.log.add_group(&group);
+        self.groups.insert(id, group);
         if let Some(name) = name {
             self.names.insert(name.into(), id);
         }
         id
     }
 
-    /// Drops the oldest message if the topic is full and every group has settled it. Returns
-    /// `false` if the topic stays full.
-    fn make_room(&mut self) -> bool {
-        if self.log.len() + self.delayed.len() < self.capacity {
-            return true;
+    fn remove_group(&mut self, id: u64) {
+        if let Some(mut group) = self.groups.remove(&id) {
+            group.end_tenures();
+            self.log.remove_group(&group);
+            self.read = self.read.max(group.low_water());
+            self.names.retain(|_, named| *named != id);
         }
-        if self.log.is_empty() || self.groups.values().any(|group| group.low_water() <= self.first) {
-            return false;
+    }
+
+    /// Takes up the room of a message. If the topic is full of messages that only abandoned groups
+    /// have not settled, these groups end. Returns `false` if the topic stays full.
+    fn take_room(&mut self, bytes: usize) -> bool {
+        self.log.take_room(bytes, self.delayed.len())
+            || (self.give_up_abandoned() && self.log.take_room(bytes, self.delayed.len()))
+    }
+
+    /// Ends the groups that were without a member for too long. Returns `true` if there were any.
+    fn give_up_abandoned(&mut self) -> bool {
+        let now = Instant::now();
+        let is_over = |group: &Group| group.abandoned_at(self.group_expiry).is_some_and(|at| at <= now);
+        let over: Vec<u64> = self.groups.iter().filter(|(_, group)| is_over(group)).map(|(id, _)| *id).collect();
+        for id in &over {
+            let name = self.names.iter().find(|(_, named)| *named == id).map(|(name, _)| &**name);
+            tracing::warn!(group = name, "a group without members ends: its unsettled messages fill the topic");
+            self.remove_group(*id);
         }
-        self.log.pop_front();
-        self.first += 1;
-        true
+        !over.is_empty()
+    }
+
+    /// Returns the time at which there may be room, without a settlement.
+    fn next_room(&self) -> Option<Instant> {
+        let abandoned = self.groups.values().filter_map(|group| group.abandoned_at(self.group_expiry));
+        abandoned.chain(self.delayed.next_due()).min()
     }
 
     /// Stores a message: visible with an offset, or delayed without one.
@@ -386,16 +414,15 @@ impl State {
             self.groups.values_mut().for_each(|group| wakers.extend(group.wake_all()));
             return Receipt::confirmed();
         }
-        let sequence = self.append(message, now);
-        // One member of each group is enough for a message.
-        wakers.extend(self.groups.values_mut().filter_map(Group::wake_one));
+        let sequence = self.log.push(message, now, self.unsettled_by());
+        self.groups.values_mut().for_each(|group| wakers.extend(group.wake_all()));
         Receipt::confirmed().with_offset(i64::try_from(sequence).unwrap_or(i64::MAX))
     }
 
-    fn append(&mut self, message: Outbound, time: SystemTime) -> u64 {
-        let sequence = self.end();
-        self.log.push_back(Arc::new(Stored { message, sequence, time }));
-        sequence
+    /// Returns the number of groups that will have to settle the next message: an offset in the future
+    /// passes it over.
+    fn unsettled_by(&self) -> usize {
+        self.groups.values().filter(|group| !group.is_settled(self.log.end())).count()
     }
 
     /// Makes the delayed messages that are due visible.
@@ -403,11 +430,11 @@ impl State {
         if self.delayed.len() == 0 {
             return;
         }
-        let end = self.end();
+        let end = self.log.end();
         while let Some((message, time)) = self.delayed.pop() {
-            self.append(message, time);
+            self.log.push(message, time, self.unsettled_by());
         }
-        if self.end() > end {
+        if self.log.end() > end {
             self.groups.values_mut().for_each(|group| wakers.extend(group.wake_all()));
             self.admit(wakers);
         }
@@ -428,10 +455,17 @@ impl State {
 
     /// Stores the publishes that wait, as far as there is room now.
     fn admit(&mut self, wakers: &mut Vec<Waker>) {
-        while !self.waiting.is_empty() && self.make_room() {
+        while let Some(bytes) = self.waiting.front().map(|publish| publish.bytes)
+            && self.take_room(bytes)
+        {
             if let Some(Waiting { message, confirmer, .. }) = self.waiting.pop_front() {
                 confirmer.confirm(Ok(self.store(message, wakers)));
             }
         }
     }
+}
+
+fn too_large(bytes: usize, bounds: Bounds) -> Error {
+    let message = "the message is larger than all that its topic keeps: raise max_bytes";
+    Error::new(ErrorKind::TooLarge, message).with_context("size", bytes).with_context("limit", bounds.bytes)
 }

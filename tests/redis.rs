@@ -19,12 +19,20 @@ mod consume;
 mod groups;
 #[path = "redis/hostile.rs"]
 mod hostile;
+#[path = "redis/idle.rs"]
+mod idle;
+#[path = "redis/pages.rs"]
+mod pages;
 #[path = "redis/position.rs"]
 mod position;
 #[path = "redis/publish.rs"]
 mod publish;
+#[path = "redis/repair.rs"]
+mod repair;
 #[path = "redis/restart.rs"]
 mod restart;
+#[path = "redis/retention.rs"]
+mod retention;
 #[path = "redis/settle.rs"]
 mod settle;
 #[path = "redis/stop.rs"]

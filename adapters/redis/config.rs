@@ -1,21 +1,25 @@
 //! Configuration of a connection: from the URL, the builder, or the user's own client.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::redis::io::tcp::socket2::TcpKeepalive;
 use ::redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
 use crate::driver::{BrokerUrl, Secret, Topology};
 use crate::error::{Error, ErrorKind, Result};
 
+use super::consume::ROUNDS;
 use super::error::SYSTEM;
+use super::headers::Trim;
 use crate::adapters::redis::{DEFAULT_PORT, Redis};
 
 /// Default of `connect_timeout`: maximum duration of connecting.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Default of `response_timeout`: maximum time for the server's answer to a command.
-pub const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+pub const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Default of `claim_idle`: maximum silence of a member of a group about a message before other
 /// members take it over.
@@ -23,6 +27,68 @@ pub const DEFAULT_CLAIM_IDLE: Duration = Duration::from_secs(20);
 
 /// The shortest `claim_idle`; with less, a busy machine could not renew in time.
 pub const MIN_CLAIM_IDLE: Duration = Duration::from_millis(100);
+
+/// Maximum silence on a connection, after which it is kept alive by a `PING`. Servers and proxies
+/// that close silent connections allow for more.
+const LONGEST_SILENCE: Duration = Duration::from_secs(10);
+
+/// Silence after which the operating system asks whether the other side of a socket still exists,
+/// and the time between its questions. It asks five times.
+const PROBE_AFTER: Duration = Duration::from_secs(5);
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+const PROBES: u32 = 5;
+
+/// Maximum time for which the other side of a socket acknowledges nothing that was sent.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
+/// Time for which messages stay in a stream although every group has handled them: for readers
+/// without a group, and for groups that are new or moved back.
+pub const HANDLED_FOR: Duration = Duration::from_secs(60);
+
+/// The streams from which messages are removed that every group has handled.
+///
+/// ```
+/// use traced_broker::ErrorKind;
+/// use traced_broker::adapters::redis::Retention;
+///
+/// assert_eq!("handled".parse::<Retention>().unwrap(), Retention::Handled);
+/// assert_eq!("some".parse::<Retention>().unwrap_err().kind(), ErrorKind::InvalidConfig);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Retention {
+    /// Those that this library has created; the URL option `retention=created`.
+    #[default]
+    Created,
+    /// All of them; the URL option `retention=handled`.
+    Handled,
+    /// None: messages stay in the stream; the URL option `retention=all`.
+    All,
+}
+
+impl Retention {
+    /// Returns `true` if any stream is trimmed, `false` for those that were created here, and `None`
+    /// for none.
+    pub(super) fn trims_any(self) -> Option<bool> {
+        match self {
+            Self::Created => Some(false),
+            Self::Handled => Some(true),
+            Self::All => None,
+        }
+    }
+}
+
+impl FromStr for Retention {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "created" => Ok(Self::Created),
+            "handled" => Ok(Self::Handled),
+            "all" => Ok(Self::All),
+            _ => Err(invalid("the option retention is created, handled or all")),
+        }
+    }
+}
 
 /// Settings that all connections of one broker share.
 #[derive(Debug, Clone)]
@@ -32,6 +98,8 @@ pub(super) struct Config {
     pub(super) response_timeout: Duration,
     pub(super) topology: Topology,
     pub(super) max_len: Option<u64>,
+    pub(super) max_age: Option<Duration>,
+    pub(super) retention: Retention,
     pub(super) claim_idle: Duration,
 }
 
@@ -51,6 +119,8 @@ impl Config {
         config.response_timeout = milliseconds(options.take("response_timeout")?, config.response_timeout);
         config.claim_idle = milliseconds(options.take("claim_idle")?, config.claim_idle);
         config.max_len = options.take("maxlen")?;
+        config.max_age = options.take("max_age")?.map(Duration::from_millis);
+        config.retention = options.take("retention")?.unwrap_or_default();
         options.finish()?;
         Ok(config)
     }
@@ -62,6 +132,8 @@ impl Config {
             response_timeout: DEFAULT_RESPONSE_TIMEOUT,
             topology: Topology::default(),
             max_len: None,
+            max_age: None,
+            retention: Retention::default(),
             claim_idle: DEFAULT_CLAIM_IDLE,
         }
     }
@@ -76,7 +148,20 @@ impl Config {
         if self.max_len == Some(0) {
             return Err(invalid("maxlen must be at least 1: a stream of length 0 loses every message"));
         }
+        if self.max_age.is_some_and(|age| age.is_zero() || self.max_len.is_some()) {
+            return Err(invalid("max_age must be at least 1 ms, and cannot be combined with maxlen"));
+        }
         Ok(())
+    }
+
+    /// Returns the trimming that goes with a publish.
+    pub(super) fn trim(&self) -> Option<Trim> {
+        self.max_len.map(Trim::Length).or_else(|| self.max_age.map(Trim::Age))
+    }
+
+    /// Returns the silence after which a connection is kept alive.
+    pub(super) fn keep_alive(&self) -> Duration {
+        LONGEST_SILENCE.min(self.claim_idle / ROUNDS)
     }
 
     /// Returns the address of the server, for errors: `host:port`, or the path of a socket file.
@@ -120,7 +205,7 @@ impl Config {
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it connects"]
 pub struct RedisBuilder {
-    config: Result<Config>,
+    pub(super) config: Result<Config>,
 }
 
 impl RedisBuilder {
@@ -133,10 +218,7 @@ impl RedisBuilder {
     }
 
     pub(super) fn from_client(client: Client) -> Self {
-        // Without it, a small command waits for the answer to the previous one.
-        let info = client.get_connection_info().clone();
-        let settings = info.tcp_settings().clone().set_nodelay(true);
-        let info = info.set_tcp_settings(settings);
+        let info = attentive(client.get_connection_info().clone());
         Self { config: Ok(Config::over(Client::open(watched(info)).unwrap_or(client))) }
     }
 
@@ -170,7 +252,8 @@ impl RedisBuilder {
     }
 
     /// Sets the maximum time for the server's answer, after which the connection counts as lost.
-    /// Default: 30 s.
+    /// Default: 10 s, which is less than the default of `claim_idle`: a member learns that its
+    /// server is gone before others take over its messages.
     pub fn response_timeout(self, timeout: Duration) -> Self {
         self.with(|config| config.response_timeout = timeout)
     }
@@ -188,6 +271,18 @@ impl RedisBuilder {
     /// not**. Default: no trimming.
     pub fn max_len(self, entries: u64) -> Self {
         self.with(|config| config.max_len = Some(entries))
+    }
+
+    /// Trims a stream at every publish of messages older than this, **whether they were handled or
+    /// not**. Default: no trimming. Cannot be combined with [`max_len`](Self::max_len).
+    pub fn max_age(self, age: Duration) -> Self {
+        self.with(|config| config.max_age = Some(age))
+    }
+
+    /// Sets the streams from which messages are removed that every group has handled, a minute after
+    /// they were stored at the earliest. Default: [`Retention::Created`].
+    pub fn retention(self, retention: Retention) -> Self {
+        self.with(|config| config.retention = retention)
     }
 
     /// Connects to the server.
@@ -219,7 +314,7 @@ fn client_for(url: &BrokerUrl) -> Result<Client> {
         settings = settings.set_password(password.expose());
     }
     let info = ConnectionAddr::Tcp(address.0, address.1).into_connection_info();
-    info.and_then(|info| Client::open(info.set_redis_settings(settings)))
+    info.and_then(|info| Client::open(attentive(info.set_redis_settings(settings))))
         .map_err(|error| invalid("the client rejected the Redis URL").with_source(error))
 }
 
@@ -230,6 +325,21 @@ fn database(path: &str) -> Result<i64> {
     }
     let parsed = number.parse().ok().filter(|number| *number >= 0);
     parsed.ok_or_else(|| invalid("the path of a Redis URL must be a database number").with_context("path", path))
+}
+
+/// Completes the options of sockets: small commands do not wait for the answers to previous ones, and
+/// a server that is gone without a word is noticed. What the user has set is kept.
+fn attentive(info: ConnectionInfo) -> ConnectionInfo {
+    let mut settings = info.tcp_settings().clone().set_nodelay(true);
+    if settings.keepalive().is_none() {
+        let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(PROBES);
+        settings = settings.set_keepalive(probes);
+    }
+    #[cfg(target_os = "linux")]
+    if settings.user_timeout().is_none() {
+        settings = settings.set_user_timeout(UNACKNOWLEDGED);
+    }
+    info.set_tcp_settings(settings)
 }
 
 /// Switches to RESP3 over TLS or a socket file. There the client owns the connection, and with

@@ -30,7 +30,11 @@ pub(super) fn command_failed(what: &str, error: RedisError) -> Error {
 pub(super) fn kind_of(error: &RedisError) -> ErrorKind {
     if let Some(code) = error.code() {
         return match code {
-            "LOADING" | "MASTERDOWN" | "READONLY" | "NOREPLICAS" => ErrorKind::Unavailable,
+            "LOADING" | "MASTERDOWN" | "READONLY" | "NOREPLICAS" | "MISCONF" => ErrorKind::Unavailable,
+            // It has no code of its own.
+            "ERR" if error.detail().is_some_and(|detail| detail.starts_with("max number of clients")) => {
+                ErrorKind::Unavailable
+            }
             "OOM" | "BUSY" => ErrorKind::Busy,
             "NOAUTH" | "WRONGPASS" => ErrorKind::Unauthenticated,
             "NOPERM" => ErrorKind::PermissionDenied,
@@ -74,7 +78,8 @@ mod tests {
         assert_eq!(kind(b"-WRONGTYPE Operation against a key\r\n"), ErrorKind::Conflict);
         assert_eq!(kind(b"-NOGROUP No such key\r\n"), ErrorKind::NotFound);
         assert_eq!(kind(b"-MOVED 3999 127.0.0.1:6381\r\n"), ErrorKind::Unsupported);
-        assert_eq!(kind(b"-MISCONF Redis is configured to save RDB snapshots\r\n"), ErrorKind::Rejected);
+        assert_eq!(kind(b"-MISCONF Redis is configured to save RDB snapshots\r\n"), ErrorKind::Unavailable);
+        assert_eq!(kind(b"-ERR max number of clients reached\r\n"), ErrorKind::Unavailable);
         assert_eq!(kind(b"-ERR anything\r\n"), ErrorKind::Rejected);
     }
 

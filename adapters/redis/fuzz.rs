@@ -61,7 +61,7 @@ fn fields(fields: &Fields) {
     let Content { payload, key, id, headers, unreadable } = headers::read(fields);
     assert!(headers.len() + unreadable as usize <= fields.iter().count() + 1);
     let message = Outbound { payload, key, id, headers, ..Outbound::default() };
-    let command = headers::append("orders", Append { max_len: None, must_exist: false }, &message);
+    let command = headers::append("orders", Append { trim: None, must_exist: false }, &message);
     let written = command.args_iter().skip(3).map(|argument| match argument {
         ::redis::Arg::Simple(bytes) => Value::BulkString(bytes.to_vec()),
         _ => Value::Nil,

@@ -1,5 +1,7 @@
 //! The form of a message in a stream entry: written and read.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use crate::names::header;
 use ::redis::{Cmd, RedisWrite};
 use bytes::Bytes;
@@ -9,11 +11,20 @@ use crate::headers::Headers;
 
 use super::connection::fields::Fields;
 
+/// The trimming of a stream with every message.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Trim {
+    /// To about this many entries.
+    Length(u64),
+    /// Of entries that are older, about.
+    Age(Duration),
+}
+
 /// The options of an `XADD`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Append {
-    /// Trims the stream to about this many entries.
-    pub(super) max_len: Option<u64>,
+    /// The trimming of the stream.
+    pub(super) trim: Option<Trim>,
     /// Does not create a missing stream.
     pub(super) must_exist: bool,
 }
@@ -32,8 +43,16 @@ pub(super) fn append(stream: &str, how: Append, message: &Outbound) -> Cmd {
     if how.must_exist {
         command.write_arg(b"NOMKSTREAM");
     }
-    if let Some(entries) = how.max_len {
-        command.arg("MAXLEN").arg("~").arg(entries);
+    match how.trim {
+        Some(Trim::Length(entries)) => {
+            command.arg("MAXLEN").arg("~").arg(entries);
+        }
+        Some(Trim::Age(age)) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let oldest = u64::try_from(now.saturating_sub(age).as_millis()).unwrap_or(u64::MAX);
+            command.arg("MINID").arg("~").arg(oldest);
+        }
+        None => {}
     }
     command.write_arg(b"*");
     put(&mut command, header::REDIS_PAYLOAD.as_bytes(), payload);
@@ -128,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    const PLAIN: Append = Append { max_len: None, must_exist: false };
+    const PLAIN: Append = Append { trim: None, must_exist: false };
 
     fn arguments(command: &Cmd) -> Vec<Vec<u8>> {
         let arguments = command.args_iter().map(|argument| match argument {
@@ -152,7 +171,7 @@ mod tests {
     fn writes_headers_under_their_own_names() {
         let mut message = message(&[("traceparent", b"00-ab"), ("payload", b"p"), ("header:a", b""), ("Key", b"k")]);
         message.key = Some(Bytes::from_static(b"\xff"));
-        let how = Append { max_len: Some(9), must_exist: true };
+        let how = Append { trim: Some(Trim::Length(9)), must_exist: true };
         let words = arguments(&append("orders", how, &message));
         let expected: [&[u8]; 18] = [
             b"XADD",

@@ -10,9 +10,11 @@
 //! |---|---|---|
 //! | `topology` | `create` missing streams and groups, or only `check` | `create` |
 //! | `connect_timeout` | milliseconds for connecting, and for which publishes wait for a lost connection | 10000 |
-//! | `response_timeout` | milliseconds until a server that does not answer counts as lost | 30000 |
+//! | `response_timeout` | milliseconds until a server that does not answer counts as lost | 10000 |
 //! | `claim_idle` | milliseconds of silence after which a member's messages go to others, at least 100 | 20000 |
 //! | `maxlen` | trim a stream to about this many entries with every publish, **handled or not** | no trimming |
+//! | `max_age` | trim a stream of entries older than so many milliseconds with every publish, **handled or not** | no trimming |
+//! | `retention` | remove what all groups have handled: `created` from streams that are created here, `handled` from all, `all` keeps everything | `created` |
 //!
 //! [`Redis::builder`] has the same options, and takes credentials apart from the URL. TLS is not
 //! built in: pass your own client.
@@ -21,10 +23,18 @@
 //!
 //! ## Topics
 //! A topic is a stream under the key of the same name, in the order in which the server stored the
-//! messages. It is created with its first message or its first group. Redis keeps acknowledged
-//! messages: a stream grows until `maxlen`, or you, trim it. Messages that are trimmed before they
-//! were handled are lost. A member that finds such a message reports it as an error item
-//! ([`ErrorKind::NotFound`]) of its subscription.
+//! messages. It is created with its first message or its first group.
+//!
+//! Redis keeps acknowledged messages. Four times in every `claim_idle`, each member removes from its
+//! stream what all its groups have acknowledged, [`HANDLED_FOR`] (one minute) after it was stored at
+//! the earliest. By default this concerns streams that this library has created, which the key
+//! `{<topic>}:created` tells. A group that nobody works for any more keeps everything behind its
+//! position: destroy it. **A reader without a group, a new group and one that is moved back find
+//! only what is left**; keep more with `retention=all`, and bound it with `maxlen` or `max_age`.
+//!
+//! Messages that are trimmed by these two, or by you, before they were handled are lost. A member
+//! that finds such a message reports it as an error item ([`ErrorKind::NotFound`]) of its
+//! subscription. A server whose `maxmemory-policy` evicts whole streams is warned of at connecting.
 //!
 //! ## Confirms
 //! A confirmed message is in the server's memory. The settings of the server decide what it
@@ -47,9 +57,11 @@
 //! ## Groups
 //! A group is a Redis consumer group of the same name. Each subscription is a consumer in it with
 //! its own name, `traced-broker-<process id>-<random>`, for as long as it lives. A new group begins
-//! at the oldest message in the stream. A group that is gone, for example after a flush, is created
-//! again and begins where it first began, so that no message in the stream is passed over. A
-//! delivered message stays pending until it is acknowledged (`XACK`); discarding is the same here.
+//! at the oldest message in the stream. A group that is gone, for example after a failover, is
+//! created again and begins at the first message that was not acknowledged when a member last looked,
+//! four times in every `claim_idle`: later ones come again. It begins where it first began if the
+//! stream was made anew, or the program is. A delivered message stays pending until it is
+//! acknowledged (`XACK`); discarding is the same here.
 //!
 //! - A member renews its messages four times in every `claim_idle`, however long a handler takes or
 //!   a retry waits. It does so on a thread of the broker's, so that handlers that block their
@@ -76,6 +88,10 @@
 //! An at-most-once member reads with `NOACK`: its messages are not pending and not redelivered.
 //!
 //! ## Reconnection
+//! Connections on which nothing happens are kept alive: by a `PING` after ten seconds, or a quarter
+//! of `claim_idle` if that is less, and by the operating system. A server that is gone without a
+//! word is noticed within about `response_timeout` after that.
+//!
 //! A member that lost its connection keeps its name and its messages. Deliveries that are out can
 //! be settled over the next connection, which the settlement waits for, unless another member
 //! claimed the message in the meantime. An acknowledgement whose answer was lost is sent again if
@@ -119,7 +135,8 @@
 //! | messages of a subscription that are unsettled or wait to be delivered | its prefetch, and [what waits](crate::Subscription::waiting) |
 //! | acknowledgements of a subscription on their way or waiting for a connection | the same |
 //! | reports of trouble that wait | 16; further ones are only logged |
-//! | messages of one read, kept together until the last is delivered | 256 |
+//! | messages of one read, kept together until the last is delivered | 256, and about 8 MiB |
+//! | one answer of the server, over plain TCP | 1 GiB |
 //! | size of a field | 512 MiB ([`MAX_FIELD`]) |
 //! | connections | one to publish, two for each member of a group, one for any other reader |
 //! | threads | one for all members of groups, started with the first |
@@ -155,14 +172,14 @@
 //! name in the group.
 //!
 //! # Permissions and settings at the server
-//! The keys are the names of the topics, and `{<topic>}:<group>:attempts` for failed attempts and
-//! noted trials.
+//! The keys are the names of the topics, `{<topic>}:<group>:attempts` for failed attempts and noted
+//! trials, and `{<topic>}:created`.
 //! These rules of the ACL suffice for a user with the topics `orders` and `orders.…` in database 0,
-//! without the last three commands of the table:
+//! without the last three rows of the table:
 //!
 //! ```text
 //! ACL SETUSER shop on >PASSWORD ~orders ~orders.* ~{orders}:* ~{orders.*
-//!     +@stream +type +ping +client|id +hset +hincrby +hmget +hdel +hscan +expire
+//!     +@stream +type +ping +client|id +hset +hincrby +hmget +hdel +hscan +expire +set +exists +eval
 //! ```
 //!
 //! | command | needed for |
@@ -170,17 +187,20 @@
 //! | `PING` | connecting and health checks |
 //! | `SELECT` | a database other than 0 |
 //! | `TYPE`, `XADD` | publishing |
-//! | `XINFO STREAM` | starting at the latest message; subscribing with `topology=check` |
+//! | `XINFO STREAM` | starting at the latest message, creating a group, subscribing with `topology=check` |
 //! | `XREAD` | reading without a group |
 //! | `CLIENT ID`, `XREADGROUP`, `XPENDING`, `XCLAIM`, `XACK`, `XRANGE` | groups |
 //! | `HSET`, `HMGET`, `HDEL`, `HSCAN`, `EXPIRE` | failed attempts that the next member knows of; without the permission it does not |
 //! | `HINCRBY` | noting trials, with the commands before; without the permission, a message that ends its process is handed out for ever |
+//! | `XINFO GROUPS` | a group that is lost begins where it was; without the permission, where it first began |
 //! | `XGROUP CREATE` | groups with `topology=create` |
 //! | `XGROUP CREATECONSUMER` | being listed before the first message; optional |
 //! | `XGROUP SETID`, `XPENDING`, `XACK` | moving a group |
+//! | `SET`, and `EVAL` with `EXISTS`, `XINFO GROUPS`, `XPENDING` and `XTRIM` in the script | removing what is handled; without the permission it stays, which a warning says |
 //! | `EVAL`, with `XINFO CONSUMERS` and `XGROUP DELCONSUMER` in the script | removing consumers that are gone and have no pending messages; without the permission they stay |
 //! | `CLIENT UNBLOCK` | closing; without the permission it takes up to five seconds longer |
 //! | `CLIENT SETINFO` | the name of the library in the server's list of clients; optional |
+//! | `INFO` | warning of a server that evicts streams; optional |
 //!
 //! The settings `appendonly` and `appendfsync` decide what [confirms](#confirms) mean, and
 //! `proto-max-bulk-len` limits the size of a field.
@@ -209,7 +229,10 @@ use crate::driver::{BrokerUrl, Confirmer, Destination, Driver, Identity, Outboun
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start, Subscription, Topic};
 
-pub use config::{DEFAULT_CLAIM_IDLE, DEFAULT_CONNECT_TIMEOUT, DEFAULT_RESPONSE_TIMEOUT, MIN_CLAIM_IDLE, RedisBuilder};
+pub use config::{
+    DEFAULT_CLAIM_IDLE, DEFAULT_CONNECT_TIMEOUT, DEFAULT_RESPONSE_TIMEOUT, HANDLED_FOR, MIN_CLAIM_IDLE, RedisBuilder,
+    Retention,
+};
 pub use publish::MAX_FIELD;
 
 use config::Config;
@@ -275,7 +298,8 @@ impl Redis {
     /// Returns a builder over your own client: for TLS, socket files, or anything else that the
     /// client crate can do.
     ///
-    /// `TCP_NODELAY` is switched on. Over anything except plain TCP, the protocol is RESP3, which
+    /// `TCP_NODELAY` is switched on, and keep-alive and the time limit of unacknowledged bytes are set
+    /// unless the client has its own. Over anything except plain TCP, the protocol is RESP3, which
     /// tells when a connection is lost.
     ///
     /// ```no_run
@@ -297,7 +321,8 @@ impl Redis {
     }
 
     async fn start(config: Arc<Config>) -> Result<Self> {
-        let connection = Connection::open(&config, Duration::ZERO).await?;
+        let mut connection = Connection::open(&config, Duration::ZERO).await?;
+        topology::warn_of_eviction(&mut connection, &config).await?;
         let closing = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (publisher, writer) = Publisher::new(Arc::clone(&config), connection, closing.clone());
@@ -369,7 +394,7 @@ impl Driver for Redis {
 
     async fn declare(&self, topic: &Topic) -> Result<Destination> {
         self.check_open()?;
-        topology::declare(&self.publisher, self.config.topology, topic).await?;
+        topology::declare(&self.publisher, &self.config, topic).await?;
         Ok(Destination::new())
     }
 

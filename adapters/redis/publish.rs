@@ -247,7 +247,7 @@ impl Writer {
     }
 
     fn append(&self) -> Append {
-        Append { max_len: self.config.max_len, must_exist: self.config.topology == Topology::Check }
+        Append { trim: self.config.trim(), must_exist: self.config.topology == Topology::Check }
     }
 
     /// Connects again, until it works or the broker is closed. Meanwhile publishes wait, for as

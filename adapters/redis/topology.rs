@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ::redis::{RedisError, Value, cmd};
+use ::redis::{Pipeline, RedisError, Value, cmd};
 
 use crate::driver::Topology;
 use crate::error::{Error, ErrorKind, Result};
@@ -10,19 +10,23 @@ use crate::message::{Start, Topic};
 
 use super::config::Config;
 use super::connection::Connection;
-use super::connection::commands::{Member, PAGE};
+use super::connection::commands::{Member, PAGE, look_up_stream, mark_created};
 use super::connection::entry::{EntryId, Pending, id, named};
 use super::error::{SYSTEM, command_failed, kind_of, unexpected_reply};
 use super::publish::Publisher;
 
 /// Checks that the key is a stream, or free to become one with its first message.
-pub(super) async fn declare(publisher: &Publisher, topology: Topology, topic: &Topic) -> Result<()> {
+pub(super) async fn declare(publisher: &Publisher, config: &Config, topic: &Topic) -> Result<()> {
     let mut question = cmd("TYPE");
     question.arg(topic.as_str());
     match publisher.command(question).await? {
         Value::SimpleString(kind) if kind == "stream" => Ok(()),
-        Value::SimpleString(kind) if kind == "none" => match topology {
-            Topology::Create => Ok(()),
+        Value::SimpleString(kind) if kind == "none" => match config.topology {
+            Topology::Create => {
+                // Without the permission, the stream is not trimmed, which the members say.
+                let marked = publisher.command(mark_created(topic)).await;
+                marked.map(drop).or_else(|error| if error.kind().is_retryable() { Err(error) } else { Ok(()) })
+            }
             Topology::Check => Err(missing(topic)),
         },
         Value::SimpleString(kind) => {
@@ -31,6 +35,30 @@ pub(super) async fn declare(publisher: &Publisher, topology: Topology, topic: &T
         }
         _ => Err(unexpected_reply("look up the stream")),
     }
+}
+
+/// Warns of a server that evicts whole streams, with their groups, when it is full. A server that
+/// does not tell is not known to.
+pub(super) async fn warn_of_eviction(connection: &mut Connection, config: &Config) -> Result<()> {
+    let mut question = cmd("INFO");
+    question.arg("memory");
+    let told = match connection.call(&question).await {
+        Ok(Value::BulkString(text)) => String::from_utf8_lossy(&text).into_owned(),
+        Ok(Value::VerbatimString { text, .. }) => text,
+        Ok(_) => return Ok(()),
+        Err(error) if error.code().is_some() => return Ok(()),
+        Err(error) => return Err(command_failed("ask for the server's memory", error)),
+    };
+    let policy = told.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")).unwrap_or_default();
+    if policy.starts_with("allkeys-") {
+        let server = config.address();
+        tracing::warn!(
+            server,
+            policy,
+            "the server evicts whole streams when it is full: set its maxmemory-policy to noeviction"
+        );
+    }
+    Ok(())
 }
 
 /// Returns the entry after which a reader without a position begins.
@@ -44,18 +72,23 @@ pub(super) async fn start(
     if let (Some(known), Topology::Create) = (known, topology) {
         return Ok(known);
     }
-    let mut question = cmd("XINFO");
-    question.arg("STREAM").arg(stream);
-    match (connection.call(&question).await, known) {
-        (Ok(_), Some(known)) => Ok(known),
-        (Ok(answer), None) => {
-            named(&answer, "last-generated-id").and_then(id).ok_or_else(|| unexpected_reply("look up the stream"))
+    match (last_entry(connection, stream).await?, known, topology) {
+        (Some(_), Some(known), _) => Ok(known),
+        (Some(last), None, _) => Ok(last),
+        (None, _, Topology::Create) => Ok(EntryId::ZERO),
+        (None, _, Topology::Check) => Err(missing(stream)),
+    }
+}
+
+/// Returns the id of the last entry that the stream ever had; `None` if there is no stream.
+async fn last_entry(connection: &mut Connection, stream: &str) -> Result<Option<EntryId>> {
+    match connection.call(&look_up_stream(stream)).await {
+        Ok(answer) => {
+            let last = named(&answer, "last-generated-id").and_then(id);
+            last.map(Some).ok_or_else(|| unexpected_reply("look up the stream"))
         }
-        (Err(error), _) if error.detail().is_some_and(|detail| detail.contains("no such key")) => match topology {
-            Topology::Create => Ok(EntryId::ZERO),
-            Topology::Check => Err(missing(stream)),
-        },
-        (Err(error), _) => Err(command_failed("look up the stream", error)),
+        Err(error) if error.detail().is_some_and(|detail| detail.contains("no such key")) => Ok(None),
+        Err(error) => Err(command_failed("look up the stream", error)),
     }
 }
 
@@ -109,25 +142,77 @@ fn is_there_already(error: &Error) -> bool {
     source.is_some_and(|source| source.code() == Some("BUSYGROUP"))
 }
 
-/// Makes sure that the group exists.
+/// The position at which a group begins if it is missing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begin {
+    /// The position of a new group.
+    pub(super) start: EntryId,
+    /// The position that the group was seen at before it was lost.
+    pub(super) seen: Option<EntryId>,
+}
+
+impl Begin {
+    /// Returns the position of a group that a stream with this last entry is to have.
+    fn after(self, last: EntryId) -> EntryId {
+        // A stream that has not come as far was made anew, and may have any ids.
+        self.seen.filter(|seen| *seen <= last).unwrap_or(self.start)
+    }
+}
+
+/// Makes sure that the group exists. One that exists is joined without a write, which a server
+/// without memory refuses.
 pub(super) async fn ensure_group(
     connection: &mut Connection,
     topology: Topology,
     member: &Member,
-    start: EntryId,
+    begin: Begin,
 ) -> Result<()> {
-    let command = match topology {
-        Topology::Create => member.create_group(start),
-        Topology::Check => member.look_up_group(),
-    };
-    match connection.call(&command).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
-        Err(error) if kind_of(&error) == ErrorKind::NotFound => {
-            Err(missing(&member.stream).with_context("group", &member.group).with_source(error))
+    let failed = |error| command_failed("look up the consumer group", error);
+    match connection.call(&member.look_up_group()).await {
+        Ok(_) => return Ok(()),
+        Err(error) if kind_of(&error) == ErrorKind::NotFound && topology == Topology::Check => {
+            return Err(missing(&member.stream).with_context("group", &member.group).with_source(error));
         }
-        Err(error) => Err(command_failed("look up the consumer group", error)),
+        Err(error) if kind_of(&error) == ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
     }
+    let after = match last_entry(connection, &member.stream).await? {
+        Some(last) => begin.after(last),
+        None => {
+            // Without the permission, the stream is not trimmed, which the members say.
+            match connection.call(&mark_created(&member.stream)).await {
+                Err(error) if error.code().is_none() => return Err(failed(error)),
+                _ => begin.start,
+            }
+        }
+    };
+    match connection.call(&member.create_group(after)).await {
+        Err(error) if error.code() != Some("BUSYGROUP") => Err(failed(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the position at which the group would have to begin if it were lost now: everything
+/// before it is settled. `None` if the server does not tell.
+pub(super) async fn position(connection: &mut Connection, member: &Member) -> Result<Option<EntryId>> {
+    let mut commands = Pipeline::with_capacity(2);
+    // In this order: what becomes pending in between is behind the position.
+    commands.add_command(member.list_groups());
+    commands.add_command(member.look_up_group());
+    let answers = connection.call_all(&commands).await;
+    let answers = answers.map_err(|error| command_failed("look up the consumer group", error))?;
+    let [groups, pending] = answers.as_slice() else { return Err(unexpected_reply("look up the consumer group")) };
+    Ok(position_in(&member.group, groups, pending))
+}
+
+fn position_in(name: &str, groups: &Value, pending: &Value) -> Option<EntryId> {
+    let Value::Array(groups) = groups else { return None };
+    let is_meant =
+        |group: &&Value| matches!(named(group, "name"), Some(Value::BulkString(it)) if it == name.as_bytes());
+    let delivered = groups.iter().find(is_meant).and_then(|group| named(group, "last-delivered-id")).and_then(id)?;
+    let Value::Array(summary) = pending else { return None };
+    let oldest = summary.get(1)?;
+    Some(id(oldest).map_or(delivered, |oldest| oldest.before().min(delivered)))
 }
 
 /// Makes the consumer visible in the group. A server that does not allow that creates it with its

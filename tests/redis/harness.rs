@@ -70,6 +70,11 @@ impl Raw {
         command.query_async(&mut self.0).await.unwrap()
     }
 
+    /// Runs commands together.
+    pub(crate) async fn run_all<T: FromRedisValue>(&mut self, commands: &::redis::Pipeline) -> T {
+        commands.query_async(&mut self.0).await.unwrap()
+    }
+
     /// Returns the unacknowledged entries, as `XPENDING` lists them: id, consumer, idle time,
     /// deliveries.
     pub(crate) async fn pending(&mut self, topic: &Topic, group: &str) -> Vec<(String, String, u64, u32)> {

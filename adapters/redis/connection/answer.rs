@@ -6,6 +6,12 @@ use ::redis::{ErrorKind, RedisError, RedisResult, Value};
 /// Maximum depth of lists within lists. The answers of streams have four levels.
 const DEEPEST: usize = 16;
 
+/// Maximum length of an answer, in bytes: it has room for the largest field that Redis takes.
+pub(crate) const LONGEST: usize = 1024 * 1024 * 1024;
+
+/// Maximum length of the line at the start of a value, which is a number, a short text or a refusal.
+const LONGEST_LINE: usize = 64 * 1024;
+
 /// The progress through an answer that is arriving, so that complete values are not examined again.
 #[derive(Debug)]
 pub(crate) struct Outline {
@@ -13,24 +19,32 @@ pub(crate) struct Outline {
     at: usize,
     /// The number of values still to come.
     missing: usize,
+    /// The length of the part of the next value's line that has no end of a line in it.
+    searched: usize,
     /// The length of input needed for the next value, as far as it is known.
     wanted: usize,
 }
 
 impl Outline {
     pub(crate) fn new() -> Self {
-        Self { at: 0, missing: 1, wanted: 0 }
+        Self { at: 0, missing: 1, searched: 0, wanted: 0 }
     }
 
     /// Returns the length of the answer at the start of `input`, once it is complete.
     pub(crate) fn complete(&mut self, input: &[u8]) -> RedisResult<Option<usize>> {
         while self.missing > 0 {
+            if !self.find_line(&input[self.at..])? {
+                return Ok(None);
+            }
             let Some((head, rest)) = head(&input[self.at..])? else { return Ok(None) };
             let mut end = input.len() - rest.len();
             let mut more = 0;
             match head {
                 Head::Text(Some(length)) => {
                     end = end.checked_add(length).and_then(|end| end.checked_add(2)).ok_or_else(unreadable)?;
+                    if end > LONGEST {
+                        return Err(too_long());
+                    }
                     if end > input.len() {
                         self.wanted = end;
                         return Ok(None);
@@ -39,10 +53,26 @@ impl Outline {
                 Head::List(Some(count)) => more = count,
                 _ => {}
             }
+            if end > LONGEST {
+                return Err(too_long());
+            }
             self.at = end;
+            self.searched = 0;
             self.missing = (self.missing - 1).checked_add(more).ok_or_else(unreadable)?;
         }
         Ok(Some(self.at))
+    }
+
+    /// Returns `true` if the line at the start of the next value is complete. No byte is searched
+    /// twice, however small the pieces are in which the line comes.
+    fn find_line(&mut self, value: &[u8]) -> RedisResult<bool> {
+        let end = value[self.searched..].iter().position(|byte| *byte == b'\n');
+        let length = end.map_or(value.len(), |end| self.searched + end);
+        if length > LONGEST_LINE {
+            return Err(unreadable());
+        }
+        self.searched = length;
+        Ok(end.is_some())
     }
 
     /// Returns the minimum number of bytes that are missing.
@@ -184,6 +214,18 @@ pub(crate) fn unreadable() -> RedisError {
     RedisError::from((ErrorKind::Parse, "the server's answer is not in the Redis protocol"))
 }
 
+/// Returns the error for an answer that would take too much memory.
+pub(crate) fn too_long() -> RedisError {
+    RedisError::from((ErrorKind::Parse, TOO_LONG))
+}
+
+/// Returns `true` for the error of an answer that would take too much memory.
+pub(crate) fn is_too_long(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Parse && error.to_string().contains(TOO_LONG)
+}
+
+const TOO_LONG: &str = "the server's answer is longer than 1 GiB";
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -275,6 +317,26 @@ mod tests {
         let input = b"$1000000\r\nab";
         assert_eq!(outline.complete(input).unwrap(), None);
         assert_eq!(outline.lacking(input), 1_000_000);
+    }
+
+    #[test]
+    fn bounds_lines_and_answers_before_they_came() {
+        let line = [b"+".as_slice(), &vec![b'x'; LONGEST_LINE - 2], b"\r\n"].concat();
+        assert_eq!(complete(&line, 1).unwrap(), Some(line.len()));
+        assert!(complete(&[b'x'; LONGEST_LINE + 2], 1000).is_err(), "a line without an end");
+        assert!(is_too_long(&complete(b"$1073741824\r\n", 99).unwrap_err()));
+        assert!(complete(b"*3\r\n$1073741000\r\n", 99).unwrap().is_none());
+    }
+
+    /// A line that comes byte by byte is not searched from its start for each of them.
+    #[test]
+    fn searches_a_line_once() {
+        let line = [b"+".as_slice(), &vec![b'x'; LONGEST_LINE - 2]].concat();
+        let mut outline = Outline::new();
+        for end in 1..=line.len() {
+            assert_eq!(outline.complete(&line[..end]).unwrap(), None);
+            assert_eq!(outline.searched, end, "the next search begins here");
+        }
     }
 
     #[test]

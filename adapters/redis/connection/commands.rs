@@ -29,6 +29,28 @@ for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   end
 end";
 
+/// A script that removes from a stream what each of its groups has settled: the entries before the
+/// oldest that is pending, or up to the position of a group without any, but none from the time in
+/// the first argument on. It does so if the second argument is `1`, or the second key exists.
+const TRIM: &str = "\
+if ARGV[2] ~= '1' and redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
+local function number(text) return string.rep('0', 20 - #text) .. text end
+local function order(id)
+  local milliseconds, sequence = string.match(id, '^(%d+)-(%d+)$')
+  return number(milliseconds) .. number(sequence)
+end
+local least = ARGV[1] .. '-0'
+local groups = redis.call('XINFO', 'GROUPS', KEYS[1])
+if #groups == 0 then return 0 end
+for _, group in ipairs(groups) do
+  local is = {}
+  for at = 1, #group, 2 do is[group[at]] = group[at + 1] end
+  local id = is['last-delivered-id']
+  if is.pending > 0 then id = redis.call('XPENDING', KEYS[1], is.name)[2] end
+  if order(id) < order(least) then least = id end
+end
+return redis.call('XTRIM', KEYS[1], 'MINID', '~', least, 'LIMIT', 100000)";
+
 /// A member of a consumer group: the stream, the group, and a name that no other member has.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
@@ -57,6 +79,21 @@ impl Member {
     pub(crate) fn look_up_group(&self) -> Cmd {
         let mut command = cmd("XPENDING");
         command.arg(&self.stream).arg(&self.group);
+        command
+    }
+
+    /// Lists the groups of the stream.
+    pub(crate) fn list_groups(&self) -> Cmd {
+        let mut command = cmd("XINFO");
+        command.arg("GROUPS").arg(&self.stream);
+        command
+    }
+
+    /// Removes what all groups have settled, if it was stored before `until`, in milliseconds: from a
+    /// stream that was created here, or from `any`.
+    pub(crate) fn trim(&self, until: u64, any: bool) -> Cmd {
+        let mut command = cmd("EVAL");
+        command.arg(TRIM).arg(2).arg(&self.stream).arg(mark(&self.stream)).arg(until).arg(u8::from(any));
         command
     }
 
@@ -241,6 +278,25 @@ impl Member {
         command.arg(TIDY).arg(1).arg(&self.stream).arg(&self.group).arg(names).arg(milliseconds(idle));
         command
     }
+}
+
+/// Looks up the stream.
+pub(crate) fn look_up_stream(stream: &str) -> Cmd {
+    let mut command = cmd("XINFO");
+    command.arg("STREAM").arg(stream);
+    command
+}
+
+/// Marks the stream as one that is created here.
+pub(crate) fn mark_created(stream: &str) -> Cmd {
+    let mut command = cmd("SET");
+    command.arg(mark(stream)).arg(1);
+    command
+}
+
+/// Returns the key that tells that a stream was created here.
+fn mark(stream: &str) -> String {
+    format!("{{{stream}}}:created")
 }
 
 /// Ends a blocking read on another connection.

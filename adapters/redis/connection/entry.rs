@@ -32,6 +32,15 @@ impl EntryId {
         milliseconds.checked_sub(1).map_or(Self::ZERO, |milliseconds| Self { milliseconds, sequence: u64::MAX })
     }
 
+    /// Returns the last possible id before this one.
+    pub(crate) fn before(self) -> Self {
+        match (self.sequence.checked_sub(1), self.milliseconds.checked_sub(1)) {
+            (Some(sequence), _) => Self { sequence, ..self },
+            (None, Some(milliseconds)) => Self { milliseconds, sequence: u64::MAX },
+            (None, None) => Self::ZERO,
+        }
+    }
+
     /// Maximum length of an id as text, in bytes: two numbers of 20 digits, and a dash.
     pub(crate) const LENGTH: usize = 41;
 
@@ -104,6 +113,11 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Returns the size of its fields, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.fields.size()
+    }
+
     /// Returns an entry that is delivered for the first time.
     fn new(id: EntryId, fields: Fields) -> Self {
         Self { id, fields, deliveries: 1, failed: 0, trials: 0 }
@@ -248,6 +262,8 @@ mod tests {
         for id in [id, largest, EntryId::ZERO] {
             assert_eq!(id.write(&mut [0; EntryId::LENGTH]), id.to_string().as_bytes());
         }
+        assert_eq!(EntryId { milliseconds: 2, sequence: 0 }.before().to_text(), format!("1-{}", u64::MAX));
+        assert_eq!((id.before().sequence, EntryId::ZERO.before()), (6, EntryId::ZERO));
         let _no_panic = largest.timestamp();
         for wrong in [&b""[..], b"-", b"1", b"1-", b"-1", b"1-x", b"\xff-1", b"1-1-1", b"18446744073709551616-0"] {
             assert_eq!(EntryId::parse(wrong), None);

@@ -25,6 +25,14 @@ impl Fields {
         }
     }
 
+    /// Returns their size in bytes, about.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Values(_) => self.iter().flatten().map(|(name, value)| name.len() + value.len()).sum(),
+            Self::Wire(bytes, _) => bytes.len(),
+        }
+    }
+
     /// Returns `true` if the last name has no value.
     pub(crate) fn is_uneven(&self) -> bool {
         match self {

@@ -16,6 +16,8 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use ::redis::aio::MultiplexedConnection;
+use ::redis::io::tcp::TcpSettings;
+use ::redis::io::tcp::socket2::SockRef;
 use ::redis::{
     AsyncConnectionConfig, Cmd, ConnectionAddr, ErrorKind as ClientErrorKind, Pipeline, ProtocolVersion, PushInfo,
     PushKind, RedisConnectionInfo, RedisError, RedisResult, Value, cmd,
@@ -44,9 +46,19 @@ const WRITE_BUFFER: usize = 64 * 1024;
 /// This saves two thread hops for each batch, and the end of the connection is noticed at once even
 /// while no request is in flight. Over any other transport the client moves the bytes, and tells
 /// when the connection is lost.
+///
+/// A connection on which nothing is in flight is kept alive by a `PING` once in a while, so that
+/// neither a server nor a proxy takes it for forgotten, and a server that is gone is found out. This
+/// happens while [`landed`](Self::landed) is awaited.
 pub(super) struct Connection {
     link: Link,
     answer_within: Duration,
+    /// Duration of silence after which the connection is kept alive.
+    keep_alive: Duration,
+    /// The time of the latest request.
+    used: Instant,
+    /// `true` while the oldest request in flight is one to keep the connection alive.
+    is_pinging: bool,
 }
 
 /// The transport, and the unanswered requests on it, in order.
@@ -88,10 +100,19 @@ impl Connection {
         }
     }
 
+    fn over(link: Link, answer_within: Duration, keep_alive: Duration) -> Self {
+        Self { link, answer_within, keep_alive, used: Instant::now(), is_pinging: false }
+    }
+
     /// Sends a command and waits for its answer. No other request may be in flight. A caller that
     /// drops the future must drop the connection as well.
     pub(super) async fn call(&mut self, command: &Cmd) -> RedisResult<Value> {
-        let deadline = Instant::now() + self.answer_within;
+        self.push(command).await;
+        answered(self.landed().await?.pop().unwrap_or_default())
+    }
+
+    async fn push(&mut self, command: &Cmd) {
+        let deadline = self.use_until();
         match &mut self.link {
             Link::Wire { wire, flights } => {
                 wire.send(&command.get_packed_command());
@@ -103,11 +124,21 @@ impl Connection {
                 flights.push_back(begun(Box::pin(answer)).await);
             }
         }
-        answered(self.landed().await?.pop().unwrap_or_default())
+    }
+
+    /// Records that a request begins, and returns the time until which it may take.
+    fn use_until(&mut self) -> Instant {
+        self.used = Instant::now();
+        self.used + self.answer_within
     }
 
     /// Works like [`call`](Self::call), for a command that reads entries.
     pub(super) async fn read(&mut self, command: &Cmd) -> RedisResult<Entries> {
+        if self.is_pinging {
+            self.landed_flight().await?;
+            self.is_pinging = false;
+        }
+        self.use_until();
         let Link::Wire { wire, .. } = &mut self.link else {
             return Entries::of_read(self.call(command).await?).map_err(|_| unreadable());
         };
@@ -130,7 +161,7 @@ impl Connection {
     /// Sends commands together, behind those in flight, without waiting for an answer.
     pub(super) async fn send(&mut self, pipeline: &Pipeline) {
         let expected = pipeline.len();
-        let deadline = Instant::now() + self.answer_within;
+        let deadline = self.use_until();
         match &mut self.link {
             Link::Wire { wire, flights } => {
                 wire.send(&pipeline.get_packed_pipeline());
@@ -148,6 +179,26 @@ impl Connection {
     /// lost. While no request is in flight, it only waits for the loss. It may be dropped and
     /// called again.
     pub(super) async fn landed(&mut self) -> RedisResult<Vec<Value>> {
+        loop {
+            if self.link.is_silent() {
+                let due = self.used + self.keep_alive;
+                match tokio::time::timeout_at(due, self.landed_flight()).await {
+                    Ok(lost) => return lost,
+                    Err(_) => {
+                        self.is_pinging = true;
+                        self.push(&cmd("PING")).await;
+                    }
+                }
+            }
+            let answers = self.landed_flight().await?;
+            // A refusal is a sign of life, too.
+            if !std::mem::take(&mut self.is_pinging) {
+                return Ok(answers);
+            }
+        }
+    }
+
+    async fn landed_flight(&mut self) -> RedisResult<Vec<Value>> {
         let Self { link, .. } = self;
         let deadline = match link {
             Link::Wire { flights, .. } => flights.front().map(|flight| flight.deadline),
@@ -165,6 +216,14 @@ impl Connection {
 }
 
 impl Link {
+    /// Returns `true` if nothing is in flight.
+    fn is_silent(&self) -> bool {
+        match self {
+            Self::Wire { flights, .. } => flights.is_empty(),
+            Self::Client { flights, .. } => flights.is_empty(),
+        }
+    }
+
     fn poll_landed(&mut self, cx: &mut Context<'_>) -> Poll<RedisResult<Vec<Value>>> {
         match self {
             Self::Wire { wire, flights } => {
@@ -213,17 +272,29 @@ async fn connect(config: &Config, answer_within: Duration) -> RedisResult<Connec
     match info.addr() {
         ConnectionAddr::Tcp(host, port) if settings.protocol() == ProtocolVersion::RESP2 => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
-            stream.set_nodelay(true)?;
+            apply(info.tcp_settings(), &stream)?;
             let link = Link::Wire { wire: Wire::new(stream), flights: VecDeque::new() };
-            let mut connection = Connection { link, answer_within };
+            let mut connection = Connection::over(link, answer_within, config.keep_alive());
             introduce(&mut connection, settings).await?;
             Ok(connection)
         }
         _ => {
             let link = through_client(config, answer_within).await?;
-            Ok(Connection { link, answer_within })
+            Ok(Connection::over(link, answer_within, config.keep_alive()))
         }
     }
+}
+
+/// Sets the options of a socket, as the client does for its own.
+fn apply(settings: &TcpSettings, stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(settings.nodelay())?;
+    if let Some(keep_alive) = settings.keepalive() {
+        socket.set_tcp_keepalive(keep_alive)?;
+    }
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(settings.user_timeout())?;
+    Ok(())
 }
 
 /// Authenticates, selects the database, and names the program for the server's list of clients.
@@ -296,5 +367,49 @@ fn unreachable(config: &Config) -> Error {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Connection")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::redis::Client;
+    use ::redis::io::tcp::socket2::TcpKeepalive;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Returns what the socket of a connection has: keep-alive after this silence, and the limit for
+    /// unacknowledged bytes.
+    async fn options_of(settings: TcpSettings) -> (Duration, Option<Duration>, bool) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let info = Client::open(url).unwrap().get_connection_info().clone().set_tcp_settings(settings);
+        let builder = crate::adapters::redis::Redis::from_client(Client::open(info).unwrap());
+        let config = builder.config.unwrap();
+        let mut opening = Box::pin(connect(&config, Duration::from_secs(1)));
+        let accepting = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            std::future::poll_fn(|cx| stream.poll_read_ready(cx)).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut { stream }, b"+OK\r\n+OK\r\n").await.unwrap();
+        };
+        let (opened, ()) = tokio::join!(&mut opening, accepting);
+        let Link::Wire { wire, .. } = opened.unwrap().link else { panic!("over plain TCP") };
+        let socket = SockRef::from(wire.stream());
+        (
+            socket.tcp_keepalive_time().unwrap(),
+            socket.tcp_user_timeout().unwrap(),
+            socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap(),
+        )
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn sockets_notice_a_dead_peer_and_have_the_options_of_the_users_client() {
+        let seconds = Duration::from_secs;
+        let (time, unacknowledged, is_on) = options_of(TcpSettings::default()).await;
+        assert!(time <= seconds(10) && unacknowledged.unwrap() <= seconds(10) && is_on, "{time:?} {unacknowledged:?}");
+        let own = TcpKeepalive::new().with_time(seconds(77));
+        let settings = TcpSettings::default().set_keepalive(own).set_user_timeout(seconds(99));
+        assert_eq!(options_of(settings).await, (seconds(77), Some(seconds(99)), true));
     }
 }

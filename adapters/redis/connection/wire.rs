@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use ::redis::{RedisResult, Value};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
+use tokio::task::coop::poll_proceed;
 
 use super::answer::{self, Outline};
 
@@ -32,6 +33,11 @@ pub(crate) struct Wire {
 impl Wire {
     pub(crate) fn new(stream: TcpStream) -> Self {
         Self { stream, output: BytesMut::new(), input: BytesMut::new(), outline: Outline::new() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
     }
 
     /// Writes as much as the socket takes; polling for an answer writes the rest.
@@ -78,7 +84,10 @@ impl Wire {
                 self.outline = Outline::new();
                 return Poll::Ready(Ok(length));
             }
+            // A long answer lets other tasks and time limits have their turn.
+            let budget = ready!(poll_proceed(cx));
             ready!(self.poll_read(cx))?;
+            budget.made_progress();
         }
     }
 
@@ -109,6 +118,54 @@ impl Wire {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.stream.poll_read_ready(cx))?,
                 Err(error) => return Poll::Ready(Err(error)),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Returns a wire, and the other end of its connection.
+    async fn pair() -> (Wire, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Wire::new(here), listener.accept().await.unwrap().0)
+    }
+
+    /// An answer that is all there is still not read without a pause if the task has had its share.
+    #[tokio::test]
+    async fn lets_other_tasks_run_while_it_reads() {
+        let (mut wire, server) = pair().await;
+        let answer = [b"$4000000\r\n".as_slice(), &[b'x'; 4_000_000], b"\r\n"].concat();
+        let writing = tokio::spawn(async move {
+            let mut server = server;
+            tokio::io::AsyncWriteExt::write_all(&mut server, &answer).await.unwrap();
+            server
+        });
+        // The first piece is there, and more of them than the task may read.
+        wire.stream.readable().await.unwrap();
+        let first = poll_fn(|cx| {
+            while let Poll::Ready(spent) = poll_proceed(cx) {
+                spent.made_progress();
+            }
+            Poll::Ready(wire.poll_read_some(cx))
+        });
+        assert_eq!(first.await, 0, "nothing is read by a task that should yield");
+        let answer = poll_fn(|cx| wire.poll_raw(cx)).await.unwrap();
+        assert_eq!(answer.len(), 4_000_012);
+        drop(writing.await.unwrap());
+    }
+
+    impl Wire {
+        /// Polls for an answer, and returns how many bytes came.
+        fn poll_read_some(&mut self, cx: &mut Context<'_>) -> usize {
+            let _ = self.poll_raw(cx).map(drop);
+            self.input.len()
         }
     }
 }

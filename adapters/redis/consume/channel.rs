@@ -7,11 +7,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, ErrorKind};
+use ::redis::RedisResult;
 
+use crate::error::{Error, ErrorKind, Result};
+
+use super::super::connection::answer::is_too_long;
 use super::super::connection::backoff::Backoff;
-use super::super::connection::entry::{Entry, EntryId};
-use super::super::error::SYSTEM;
+use super::super::connection::entry::{Entries, Entry, EntryId};
+use super::super::error::{SYSTEM, command_failed};
 use super::delivery::Membership;
 use super::source::{Batch, Event};
 use super::window::Window;
@@ -88,10 +91,22 @@ impl EntryChannel {
         self.events.closed().await;
     }
 
+    /// Returns the entries that were read. If they were too many for one answer, fewer are read over
+    /// the next connection.
+    pub(super) fn read(&self, answer: RedisResult<Entries>) -> Result<Entries> {
+        answer.map_err(|error| {
+            if is_too_long(&error) {
+                self.window.read_too_much();
+            }
+            command_failed("read the stream", error)
+        })
+    }
+
     /// Hands entries over, which `member` holds if they are to be acknowledged. There is room for
     /// as many batches as the window has places, so this does not wait.
     pub(super) async fn hand_over(&self, member: Option<&Arc<Membership>>, entries: Vec<Entry>) {
         if !entries.is_empty() {
+            self.window.measure(entries.len(), entries.iter().map(Entry::size).sum());
             let batch = Batch::new(Arc::clone(&self.window), member.cloned(), entries);
             // An error means that the stream is gone; the batch then gives back its places.
             let _ = self.events.send(Event::Batch(batch)).await;

@@ -19,13 +19,25 @@ use super::holdings::{Claim, Holdings, Place};
 /// The state shared by the deliveries of one member of a group, over all its connections.
 pub(super) struct Membership {
     pub(super) holdings: Holdings,
+    /// The position of the group when it was last looked up.
+    seen: Mutex<Option<EntryId>>,
     /// The queue to the task that acknowledges.
     settlements: mpsc::Sender<Settlement>,
 }
 
 impl Membership {
     pub(super) fn new(settlements: mpsc::Sender<Settlement>) -> Self {
-        Self { holdings: Holdings::default(), settlements }
+        Self { holdings: Holdings::default(), seen: Mutex::default(), settlements }
+    }
+
+    /// Returns the position at which the group has to begin if it was lost.
+    pub(super) fn seen(&self) -> Option<EntryId> {
+        *self.seen.lock()
+    }
+
+    /// Records the position of the group; `None` if it is not known any more.
+    pub(super) fn see(&self, position: Option<EntryId>) {
+        *self.seen.lock() = position;
     }
 }
 
@@ -55,8 +67,10 @@ impl Memberships {
 pub(crate) struct Read(Vec<(u64, Arc<Membership>)>);
 
 impl Read {
-    /// Takes from the members what they have not handed out of it, and returns it.
+    /// Takes from the members what they have not handed out of it, and returns it. What they know of
+    /// the group's position is over.
     pub(crate) fn take_waiting(self) -> Vec<EntryId> {
+        self.0.iter().for_each(|(_, one)| one.see(None));
         self.0.iter().flat_map(|(until, one)| one.holdings.take_waiting(*until)).collect()
     }
 }

@@ -16,7 +16,7 @@ use super::super::connection::commands::Member;
 use super::super::connection::entry::{Entries, EntryId};
 use super::super::consume::{LONGEST_WAIT, window::Window};
 use super::super::error::{command_failed, unexpected_reply};
-use super::super::topology::{ensure_group, join};
+use super::super::topology::{Begin, ensure_group, join};
 use super::channel::{EntryChannel, Outage};
 use super::delivery::{Membership, Memberships};
 use super::pending::{PendingEntries, leave};
@@ -74,7 +74,7 @@ impl GroupTask {
         let mut outage = Outage::none();
         while let Err(error) = self.serve(links, &membership, &mut unsettled).await {
             membership.holdings.forget_waiting();
-            match self.restore(&mut outage, error).await {
+            match self.restore(&membership, &mut outage, error).await {
                 Some(restored) => links = restored,
                 None => return,
             }
@@ -99,7 +99,7 @@ impl GroupTask {
         settling.begin().await?;
         let receiving = Receiver {
             task: self,
-            pending_entries: PendingEntries::new(&self.member, &self.channel, membership, claim_idle),
+            pending_entries: PendingEntries::new(&self.config, &self.member, &self.channel, membership),
             membership,
             signals: &signals,
         };
@@ -108,9 +108,9 @@ impl GroupTask {
         leave(&mut settler, &self.member, claim_idle).await
     }
 
-    async fn restore(&self, outage: &mut Outage, mut error: Error) -> Option<Links> {
+    async fn restore(&self, membership: &Membership, outage: &mut Outage, mut error: Error) -> Option<Links> {
         while outage.pause(&self.channel, error).await {
-            match self.reopen().await {
+            match self.reopen(membership.seen()).await {
                 Ok(links) => {
                     outage.over();
                     return Some(links);
@@ -121,9 +121,10 @@ impl GroupTask {
         None
     }
 
-    async fn reopen(&self) -> Result<Links> {
+    async fn reopen(&self, seen: Option<EntryId>) -> Result<Links> {
         let mut reader = Connection::open(&self.config, LONGEST_WAIT).await?;
-        ensure_group(&mut reader, self.config.topology, &self.member, self.start).await?;
+        let begin = Begin { start: self.start, seen };
+        ensure_group(&mut reader, self.config.topology, &self.member, begin).await?;
         self.complete(reader).await
     }
 }
@@ -151,7 +152,7 @@ impl Receiver<'_> {
             self.pending_entries.take(reader).await?;
             let until = self.pending_entries.next();
             match self.window().worth_reading() {
-                0 => self.wait(until).await,
+                0 => self.wait(reader, until).await?,
                 room => {
                     let entries = self.read_new(reader, room, until).await?;
                     self.channel().hand_over(Some(self.membership), entries.present).await;
@@ -172,13 +173,18 @@ impl Receiver<'_> {
         self.task.channel.window()
     }
 
-    /// Waits until there may be room, it is time to take entries, or the subscription stops.
-    async fn wait(&self, until: Instant) {
+    /// Waits until there may be room, it is time to take entries, or the subscription stops, and
+    /// keeps the connection alive.
+    async fn wait(&self, reader: &mut Connection, until: Instant) -> Result<()> {
         tokio::select! {
             () = self.window().changed() => {}
             () = self.channel().stopped() => {}
             () = tokio::time::sleep_until(until) => {}
+            lost = reader.landed() => {
+                lost.map_err(|error| command_failed("read the stream", error))?;
+            }
         }
+        Ok(())
     }
 
     /// Waits until the broker is closed, or the stream is dropped and everything is settled.
@@ -214,6 +220,6 @@ impl Receiver<'_> {
                 }
             },
         };
-        answer.map_err(|error| command_failed("read the stream", error))
+        self.channel().read(answer)
     }
 }

@@ -29,7 +29,7 @@ use super::config::Config;
 use super::connection::Connection;
 use super::connection::backoff::random;
 use super::connection::commands::Member;
-use super::topology;
+use super::topology::{self, Begin};
 
 use channel::EntryChannel;
 use group::GroupTask;
@@ -38,6 +38,7 @@ use source::Deliveries;
 use window::Window;
 
 pub(super) use delivery::Memberships;
+pub(super) use pending::ROUNDS;
 pub(super) use thread::MemberThread;
 
 /// The prefix of the names of this library's consumers. No name is the prefix of another: all end
@@ -80,7 +81,8 @@ pub(super) async fn subscribe(
         }
         Some(group) => {
             let member = Member { stream: stream.to_owned(), group: group.to_owned(), consumer: consumer_name() };
-            topology::ensure_group(&mut reader, config.topology, &member, start).await?;
+            let begin = Begin { start, seen: None };
+            topology::ensure_group(&mut reader, config.topology, &member, begin).await?;
             let destination = Destination::new().with_attribute(attribute::REDIS_CONSUMER_NAME, &*member.consumer);
             topology::tidy(&mut reader, &member, CONSUMER_PREFIX, config.claim_idle * TIDY_AFTER).await?;
             if renews(&subscription) {

@@ -3,36 +3,40 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::redis::{Pipeline, Value};
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 
+use super::super::config::{Config, HANDLED_FOR};
 use super::super::connection::commands::{Member, PAGE};
 use super::super::connection::entry::{Entries, Entry, EntryId, Pending};
 use super::super::connection::{Connection, answered};
 use super::super::consume::{CONSUMER_PREFIX, TIDY_AFTER};
 use super::super::error::{command_failed, unexpected_reply};
-use super::super::topology::tidy;
+use super::super::topology::{position, tidy};
 use super::attempts::{Counts, Scan, counts_of};
 use super::channel::EntryChannel;
 use super::delivery::Membership;
 
 /// Number of times in one `claim_idle` that a member renews its entries and looks for those that
 /// other members left.
-pub(super) const ROUNDS: u32 = 4;
+pub(in super::super) const ROUNDS: u32 = 4;
 
 /// Maximum time between two looks for entries that were given back.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The pending entries that a member may take, over one connection.
 pub(super) struct PendingEntries<'a> {
+    config: &'a Config,
     member: &'a Member,
     channel: &'a EntryChannel,
     membership: &'a Arc<Membership>,
     claim_idle: Duration,
+    /// `true` once it was said that the stream cannot be trimmed.
+    is_kept: bool,
     /// The entry after which this member's own ones are still to be read again.
     own: Option<EntryId>,
     next_look: Instant,
@@ -43,15 +47,16 @@ pub(super) struct PendingEntries<'a> {
 
 impl<'a> PendingEntries<'a> {
     pub(super) fn new(
+        config: &'a Config,
         member: &'a Member,
         channel: &'a EntryChannel,
         membership: &'a Arc<Membership>,
-        claim_idle: Duration,
     ) -> Self {
-        let now = Instant::now();
+        let (now, claim_idle) = (Instant::now(), config.claim_idle);
         let (next_look, next_claim, next_tidy) = (now, now, now + claim_idle * TIDY_AFTER);
         let (own, scan) = (Some(EntryId::ZERO), Scan::default());
-        Self { member, channel, membership, claim_idle, own, next_look, next_claim, next_tidy, scan }
+        let is_kept = false;
+        Self { config, member, channel, membership, claim_idle, is_kept, own, next_look, next_claim, next_tidy, scan }
     }
 
     /// Returns the time at which to take entries again.
@@ -77,13 +82,16 @@ impl<'a> PendingEntries<'a> {
         if now >= self.next_claim {
             let due = std::mem::replace(&mut self.next_claim, now + round);
             self.claim_abandoned(connection, due).await?;
+            self.membership.see(position(connection, self.member).await?);
+            self.trim(connection).await?;
             self.tidy(connection, now).await?;
         }
         Ok(())
     }
 
     fn room(&self) -> usize {
-        self.channel.window().room().min(PAGE)
+        let window = self.channel.window();
+        window.room().min(window.most_read()).min(PAGE)
     }
 
     async fn list(&self, connection: &mut Connection, command: ::redis::Cmd) -> Result<Vec<Pending>> {
@@ -182,6 +190,22 @@ impl<'a> PendingEntries<'a> {
         let absent = ids.into_iter().filter(|id| !came.contains(id)).collect();
         report_missing(connection, self.member, self.channel, absent).await?;
         self.channel.hand_over(Some(self.membership), entries).await;
+        Ok(())
+    }
+
+    /// Removes from the stream what all its groups have settled.
+    async fn trim(&mut self, connection: &mut Connection) -> Result<()> {
+        let Some(any) = self.config.retention.trims_any() else { return Ok(()) };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let until = u64::try_from(now.saturating_sub(HANDLED_FOR).as_millis()).unwrap_or(u64::MAX);
+        match connection.call(&self.member.trim(until, any)).await {
+            Err(error) if error.code().is_none() => return Err(command_failed("trim the stream", error)),
+            Err(error) if !std::mem::replace(&mut self.is_kept, true) => {
+                let stream = &self.member.stream;
+                tracing::warn!(stream, %error, "messages that are handled stay in the stream: it cannot be trimmed");
+            }
+            _ => {}
+        }
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use super::super::connection::Connection;
 use super::super::connection::commands::{Member, read_after};
 use super::super::connection::entry::{Entries, EntryId};
 use super::super::error::command_failed;
-use super::super::topology::{ensure_group, tidy};
+use super::super::topology::{Begin, ensure_group, tidy};
 use super::LONGEST_WAIT;
 use super::channel::{EntryChannel, Outage};
 
@@ -21,7 +21,7 @@ pub(super) enum Position {
     /// After an entry that the reader remembers, so that no entry between two reads is missed.
     After { stream: String, last: EntryId },
     /// At the position of the group, which the server keeps.
-    Group { member: Member, start: EntryId },
+    Group { member: Member, begin: Begin },
 }
 
 impl Position {
@@ -30,7 +30,7 @@ impl Position {
     }
 
     pub(super) fn of_group(member: Member, start: EntryId) -> Self {
-        Self::Group { member, start }
+        Self::Group { member, begin: Begin { start, seen: None } }
     }
 
     fn read(&self, count: usize) -> Cmd {
@@ -41,8 +41,10 @@ impl Position {
     }
 
     fn advance(&mut self, entries: &Entries) {
-        if let (Self::After { last, .. }, Some(entry)) = (self, entries.present.last()) {
-            *last = entry.id;
+        let Some(entry) = entries.present.last() else { return };
+        match self {
+            Self::After { last, .. } => *last = entry.id,
+            Self::Group { begin, .. } => begin.seen = Some(entry.id),
         }
     }
 }
@@ -88,13 +90,17 @@ impl ReaderTask {
                 tokio::select! {
                     () = self.channel.stopped() => return Ok(()),
                     () = self.channel.window().changed() => continue,
+                    // Kept alive meanwhile.
+                    lost = connection.landed() => {
+                        lost.map_err(|error| command_failed("read the stream", error))?;
+                    }
                 }
             }
             let command = self.position.read(room);
             // A read that is given up leaves no pending entries that would have to be settled.
             let entries = tokio::select! {
                 () = self.channel.stopped() => return Ok(()),
-                entries = connection.read(&command) => entries.map_err(|error| command_failed("read the stream", error))?,
+                entries = connection.read(&command) => self.channel.read(entries)?,
             };
             self.position.advance(&entries);
             self.channel.hand_over(None, entries.present).await;
@@ -116,8 +122,8 @@ impl ReaderTask {
 
     async fn reopen(&self) -> Result<Connection> {
         let mut connection = Connection::open(&self.config, LONGEST_WAIT).await?;
-        if let Position::Group { member, start } = &self.position {
-            ensure_group(&mut connection, self.config.topology, member, *start).await?;
+        if let Position::Group { member, begin } = &self.position {
+            ensure_group(&mut connection, self.config.topology, member, *begin).await?;
         }
         Ok(connection)
     }

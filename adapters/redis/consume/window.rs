@@ -9,6 +9,13 @@ use tokio::sync::futures::Notified;
 /// acknowledgements wait.
 const MAX_READ: usize = 256;
 
+/// Number of bytes that one read is to bring, about: more than a few messages, and little enough to
+/// be kept several times in memory.
+const READ_BYTES: usize = 8 * 1024 * 1024;
+
+/// Number of entries in the first read, before their size is known.
+const FIRST_READ: usize = 32;
+
 /// A counter of entries that were read and are not settled, up to the subscription's prefetch.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -20,13 +27,16 @@ pub(super) struct Window {
     /// Entries that are unsettled and were set aside; they are not among the others.
     aside: AtomicUsize,
     most_aside: usize,
+    /// Maximum number of entries in the next read, by the size of those of the last one.
+    most_read: AtomicUsize,
     changed: Notify,
 }
 
 impl Window {
     pub(super) fn new(limit: usize, most_aside: usize) -> Self {
         let (unsettled, waiting, aside) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { limit, unsettled, waiting, aside, most_aside, changed: Notify::new() }
+        let most_read = AtomicUsize::new(FIRST_READ);
+        Self { limit, unsettled, waiting, aside, most_aside, most_read, changed: Notify::new() }
     }
 
     /// Returns the maximum number of unsettled entries.
@@ -45,7 +55,24 @@ impl Window {
     pub(super) fn worth_reading(&self) -> usize {
         let room = self.room();
         let enough = room * 2 >= self.limit || self.waiting.load(Ordering::Acquire) == 0;
-        if enough { room.min(MAX_READ) } else { 0 }
+        if enough { room.min(self.most_read()) } else { 0 }
+    }
+
+    /// Returns the maximum number of entries to ask for at a time.
+    pub(super) fn most_read(&self) -> usize {
+        self.most_read.load(Ordering::Relaxed)
+    }
+
+    /// Records the size of entries that were read: the next ones are probably as large. The number of
+    /// entries grows slowly, in case they are not.
+    pub(super) fn measure(&self, entries: usize, bytes: usize) {
+        let fit = READ_BYTES / (bytes / entries.max(1)).max(1);
+        self.most_read.store(fit.clamp(1, (self.most_read() * 4).min(MAX_READ)), Ordering::Relaxed);
+    }
+
+    /// Records that a read brought more than there is room for.
+    pub(super) fn read_too_much(&self) {
+        self.most_read.store(1, Ordering::Relaxed);
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -124,6 +151,23 @@ mod tests {
         assert!(!window.is_idle());
         window.release_aside();
         assert!(window.is_idle() && window.room() == 10);
+    }
+
+    #[test]
+    fn reads_as_many_as_fit() {
+        let window = Window::new(1000, 0);
+        assert_eq!(window.worth_reading(), FIRST_READ);
+        window.measure(32, 3200);
+        assert_eq!(window.worth_reading(), 128);
+        window.measure(100, 100);
+        assert_eq!(window.worth_reading(), MAX_READ);
+        window.measure(256, 256 * 1024 * 1024);
+        assert_eq!(window.worth_reading(), 8);
+        window.measure(1, usize::MAX);
+        assert_eq!(window.worth_reading(), 1);
+        window.measure(0, 0);
+        window.read_too_much();
+        assert_eq!(window.worth_reading(), 1);
     }
 
     #[tokio::test]

@@ -256,8 +256,8 @@ impl Group {
         std::mem::take(&mut self.tenures).into_values().for_each(|tenure| tenure.end());
     }
 
-    /// Returns the wakers of all members that wait. One of them would do for one message, but it may
-    /// be busy with something else, and then another one must take its place.
+    /// Returns the wakers of all members that wait. One of them would do for one message, but it
+    /// may be busy with something else, and then another one must take its place.
     pub(super) fn wake_all(&mut self) -> Vec<Waker> {
         self.waiting.drain(..).map(|(_, waker)| waker).collect()
     }

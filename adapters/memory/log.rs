@@ -95,8 +95,8 @@ impl Log {
         }
     }
 
-    /// Takes up the room of a message, if it fits in beside so many delayed ones: messages that every
-    /// group has settled are dropped for it, the oldest first.
+    /// Takes up the room of a message, if it fits in beside so many delayed ones: messages that
+    /// every group has settled are dropped for it, the oldest first.
     pub(super) fn take_room(&mut self, bytes: usize, delayed: usize) -> bool {
         while self.kept.len() + delayed >= self.bounds.messages || self.bytes + bytes > self.bounds.bytes {
             let Some(Reverse(sequence)) = self.settled.pop() else { return false };

@@ -41,8 +41,9 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct TopicLog {
     state: Mutex<State>,
-    /// Notified when a delayed message was added or a member has left, so that the task that watches
-    /// publishes waiting for room looks again sooner, and when none waits any more, so that it ends.
+    /// Notified when a delayed message was added or a member has left, so that the task that
+    /// watches publishes waiting for room looks again sooner, and when none waits any more, so that
+    /// it ends.
     delayed: Notify,
     /// The changes of the whole broker.
     changes: Arc<Changes>,
@@ -122,8 +123,8 @@ impl TopicLog {
         }
     }
 
-    /// Adds a member to the group with this name, created if it is missing; without a name, to a new
-    /// group.
+    /// Adds a member to the group with this name, created if it is missing; without a name, to a
+    /// new group.
     pub(super) fn join(&self, name: Option<&str>, start: Start) -> u64 {
         self.look(|state, _| {
             let known = name.and_then(|name| state.names.get(name)).copied();
@@ -419,8 +420,8 @@ impl State {
         Receipt::confirmed().with_offset(i64::try_from(sequence).unwrap_or(i64::MAX))
     }
 
-    /// Returns the number of groups that will have to settle the next message: an offset in the future
-    /// passes it over.
+    /// Returns the number of groups that will have to settle the next message: an offset in the
+    /// future passes it over.
     fn unsettled_by(&self) -> usize {
         self.groups.values().filter(|group| !group.is_settled(self.log.end())).count()
     }

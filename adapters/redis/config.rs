@@ -10,9 +10,7 @@ use ::redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Protoc
 use crate::driver::{BrokerUrl, Secret, Topology};
 use crate::error::{Error, ErrorKind, Result};
 
-use super::consume::ROUNDS;
 use super::error::SYSTEM;
-use super::headers::Trim;
 use crate::adapters::redis::{DEFAULT_PORT, Redis};
 
 /// Default of `connect_timeout`: maximum duration of connecting.
@@ -66,8 +64,8 @@ pub enum Retention {
 }
 
 impl Retention {
-    /// Returns `true` if any stream is trimmed, `false` for those that were created here, and `None`
-    /// for none.
+    /// Returns `true` if any stream is trimmed, `false` for those that were created here, and
+    /// `None` for none.
     pub(super) fn trims_any(self) -> Option<bool> {
         match self {
             Self::Created => Some(false),
@@ -88,6 +86,19 @@ impl FromStr for Retention {
             _ => Err(invalid("the option retention is created, handled or all")),
         }
     }
+}
+
+/// Number of times in one `claim_idle` that a member renews its entries and looks for those that
+/// other members left.
+pub(super) const ROUNDS: u32 = 4;
+
+/// The trimming of a stream with every message.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Trim {
+    /// To about this many entries.
+    Length(u64),
+    /// Of entries that are older, about.
+    Age(Duration),
 }
 
 /// Settings that all connections of one broker share.
@@ -279,8 +290,8 @@ impl RedisBuilder {
         self.with(|config| config.max_age = Some(age))
     }
 
-    /// Sets the streams from which messages are removed that every group has handled, a minute after
-    /// they were stored at the earliest. Default: [`Retention::Created`].
+    /// Sets the streams from which messages are removed that every group has handled, a minute
+    /// after they were stored at the earliest. Default: [`Retention::Created`].
     pub fn retention(self, retention: Retention) -> Self {
         self.with(|config| config.retention = retention)
     }
@@ -327,8 +338,8 @@ fn database(path: &str) -> Result<i64> {
     parsed.ok_or_else(|| invalid("the path of a Redis URL must be a database number").with_context("path", path))
 }
 
-/// Completes the options of sockets: small commands do not wait for the answers to previous ones, and
-/// a server that is gone without a word is noticed. What the user has set is kept.
+/// Completes the options of sockets: small commands do not wait for the answers to previous ones,
+/// and a server that is gone without a word is noticed. What the user has set is kept.
 fn attentive(info: ConnectionInfo) -> ConnectionInfo {
     let mut settings = info.tcp_settings().clone().set_nodelay(true);
     if settings.keepalive().is_none() {

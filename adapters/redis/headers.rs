@@ -1,6 +1,6 @@
 //! The form of a message in a stream entry: written and read.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::names::header;
 use ::redis::{Cmd, RedisWrite};
@@ -9,16 +9,8 @@ use bytes::Bytes;
 use crate::driver::Outbound;
 use crate::headers::Headers;
 
+use super::config::Trim;
 use super::connection::fields::Fields;
-
-/// The trimming of a stream with every message.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Trim {
-    /// To about this many entries.
-    Length(u64),
-    /// Of entries that are older, about.
-    Age(Duration),
-}
 
 /// The options of an `XADD`.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,5 @@
-//! Redis Streams, through the client crate [`redis`](https://docs.rs/redis/1). Redis 7.0 or later, or
-//! Valkey; one server, not a cluster.
+//! Redis Streams, through the client crate [`redis`](https://docs.rs/redis/1). Redis 7.0 or later,
+//! or Valkey; one server, not a cluster.
 //!
 //! # URLs
 //! `redis://user:password@host:6379/2`: one host, the port (6379 by default), user and password of
@@ -25,12 +25,13 @@
 //! A topic is a stream under the key of the same name, in the order in which the server stored the
 //! messages. It is created with its first message or its first group.
 //!
-//! Redis keeps acknowledged messages. Four times in every `claim_idle`, each member removes from its
-//! stream what all its groups have acknowledged, [`HANDLED_FOR`] (one minute) after it was stored at
-//! the earliest. By default this concerns streams that this library has created, which the key
-//! `{<topic>}:created` tells. A group that nobody works for any more keeps everything behind its
-//! position: destroy it. **A reader without a group, a new group and one that is moved back find
-//! only what is left**; keep more with `retention=all`, and bound it with `maxlen` or `max_age`.
+//! Redis keeps acknowledged messages. Four times in every `claim_idle`, each member removes from
+//! its stream what all its groups have acknowledged, [`HANDLED_FOR`] (one minute) after it was
+//! stored at the earliest. By default this concerns streams that this library has created, which
+//! the key `{<topic>}:created` tells. A group that nobody works for any more keeps everything
+//! behind its position: destroy it. **A reader without a group, a new group and one that is moved
+//! back find only what is left**; keep more with `retention=all`, and bound it with `maxlen` or
+//! `max_age`.
 //!
 //! Messages that are trimmed by these two, or by you, before they were handled are lost. A member
 //! that finds such a message reports it as an error item ([`ErrorKind::NotFound`]) of its
@@ -58,9 +59,9 @@
 //! A group is a Redis consumer group of the same name. Each subscription is a consumer in it with
 //! its own name, `traced-broker-<process id>-<random>`, for as long as it lives. A new group begins
 //! at the oldest message in the stream. A group that is gone, for example after a failover, is
-//! created again and begins at the first message that was not acknowledged when a member last looked,
-//! four times in every `claim_idle`: later ones come again. It begins where it first began if the
-//! stream was made anew, or the program is. A delivered message stays pending until it is
+//! created again and begins at the first message that was not acknowledged when a member last
+//! looked, four times in every `claim_idle`: later ones come again. It begins where it first began
+//! if the stream was made anew, or the program is. A delivered message stays pending until it is
 //! acknowledged (`XACK`); discarding is the same here.
 //!
 //! - A member renews its messages four times in every `claim_idle`, however long a handler takes or
@@ -179,7 +180,8 @@
 //!
 //! ```text
 //! ACL SETUSER shop on >PASSWORD ~orders ~orders.* ~{orders}:* ~{orders.*
-//!     +@stream +type +ping +client|id +hset +hincrby +hmget +hdel +hscan +expire +set +exists +eval
+//!     +@stream +type +ping +client|id +set +exists +eval
+//!     +hset +hincrby +hmget +hdel +hscan +expire
 //! ```
 //!
 //! | command | needed for |
@@ -298,9 +300,9 @@ impl Redis {
     /// Returns a builder over your own client: for TLS, socket files, or anything else that the
     /// client crate can do.
     ///
-    /// `TCP_NODELAY` is switched on, and keep-alive and the time limit of unacknowledged bytes are set
-    /// unless the client has its own. Over anything except plain TCP, the protocol is RESP3, which
-    /// tells when a connection is lost.
+    /// `TCP_NODELAY` is switched on, and keep-alive and the time limit of unacknowledged bytes are
+    /// set unless the client has its own. Over anything except plain TCP, the protocol is RESP3,
+    /// which tells when a connection is lost.
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {

@@ -9,7 +9,8 @@ const DEEPEST: usize = 16;
 /// Maximum length of an answer, in bytes: it has room for the largest field that Redis takes.
 pub(crate) const LONGEST: usize = 1024 * 1024 * 1024;
 
-/// Maximum length of the line at the start of a value, which is a number, a short text or a refusal.
+/// Maximum length of the line at the start of a value, which is a number, a short text or a
+/// refusal.
 const LONGEST_LINE: usize = 64 * 1024;
 
 /// The progress through an answer that is arriving, so that complete values are not examined again.

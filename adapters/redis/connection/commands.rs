@@ -89,8 +89,8 @@ impl Member {
         command
     }
 
-    /// Removes what all groups have settled, if it was stored before `until`, in milliseconds: from a
-    /// stream that was created here, or from `any`.
+    /// Removes what all groups have settled, if it was stored before `until`, in milliseconds: from
+    /// a stream that was created here, or from `any`.
     pub(crate) fn trim(&self, until: u64, any: bool) -> Cmd {
         let mut command = cmd("EVAL");
         command.arg(TRIM).arg(2).arg(&self.stream).arg(mark(&self.stream)).arg(until).arg(u8::from(any));

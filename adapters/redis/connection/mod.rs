@@ -48,8 +48,8 @@ const WRITE_BUFFER: usize = 64 * 1024;
 /// when the connection is lost.
 ///
 /// A connection on which nothing is in flight is kept alive by a `PING` once in a while, so that
-/// neither a server nor a proxy takes it for forgotten, and a server that is gone is found out. This
-/// happens while [`landed`](Self::landed) is awaited.
+/// neither a server nor a proxy takes it for forgotten, and a server that is gone is found out.
+/// This happens while [`landed`](Self::landed) is awaited.
 pub(super) struct Connection {
     link: Link,
     answer_within: Duration,
@@ -378,8 +378,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns what the socket of a connection has: keep-alive after this silence, and the limit for
-    /// unacknowledged bytes.
+    /// Returns what the socket of a connection has: keep-alive after this silence, and the limit
+    /// for unacknowledged bytes.
     async fn options_of(settings: TcpSettings) -> (Duration, Option<Duration>, bool) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());

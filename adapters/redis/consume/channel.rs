@@ -91,8 +91,8 @@ impl EntryChannel {
         self.events.closed().await;
     }
 
-    /// Returns the entries that were read. If they were too many for one answer, fewer are read over
-    /// the next connection.
+    /// Returns the entries that were read. If they were too many for one answer, fewer are read
+    /// over the next connection.
     pub(super) fn read(&self, answer: RedisResult<Entries>) -> Result<Entries> {
         answer.map_err(|error| {
             if is_too_long(&error) {

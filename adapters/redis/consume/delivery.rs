@@ -67,8 +67,8 @@ impl Memberships {
 pub(crate) struct Read(Vec<(u64, Arc<Membership>)>);
 
 impl Read {
-    /// Takes from the members what they have not handed out of it, and returns it. What they know of
-    /// the group's position is over.
+    /// Takes from the members what they have not handed out of it, and returns it. What they know
+    /// of the group's position is over.
     pub(crate) fn take_waiting(self) -> Vec<EntryId> {
         self.0.iter().for_each(|(_, one)| one.see(None));
         self.0.iter().flat_map(|(until, one)| one.holdings.take_waiting(*until)).collect()

@@ -38,7 +38,6 @@ use source::Deliveries;
 use window::Window;
 
 pub(super) use delivery::Memberships;
-pub(super) use pending::ROUNDS;
 pub(super) use thread::MemberThread;
 
 /// The prefix of the names of this library's consumers. No name is the prefix of another: all end

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 
-use super::super::config::{Config, HANDLED_FOR};
+use super::super::config::{Config, HANDLED_FOR, ROUNDS};
 use super::super::connection::commands::{Member, PAGE};
 use super::super::connection::entry::{Entries, Entry, EntryId, Pending};
 use super::super::connection::{Connection, answered};
@@ -20,10 +20,6 @@ use super::super::topology::{position, tidy};
 use super::attempts::{Counts, Scan, counts_of};
 use super::channel::EntryChannel;
 use super::delivery::Membership;
-
-/// Number of times in one `claim_idle` that a member renews its entries and looks for those that
-/// other members left.
-pub(in super::super) const ROUNDS: u32 = 4;
 
 /// Maximum time between two looks for entries that were given back.
 const LOOK: Duration = Duration::from_secs(1);

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
 
+use super::super::config::ROUNDS;
 use super::super::connection::commands::{Member, PAGE, unblock};
 use super::super::connection::entry::{EntryId, Pending, list};
 use super::super::connection::{Connection, answered};
@@ -19,7 +20,7 @@ use super::attempts;
 use super::channel::EntryChannel;
 use super::delivery::{Membership, Settlement, lost};
 use super::holdings::{Claim, Return};
-use super::pending::{ROUNDS, carry_out, list_own, report_missing};
+use super::pending::{carry_out, list_own, report_missing};
 use super::trials::Change;
 
 /// Signals from reading to settling.

@@ -63,8 +63,8 @@ impl Window {
         self.most_read.load(Ordering::Relaxed)
     }
 
-    /// Records the size of entries that were read: the next ones are probably as large. The number of
-    /// entries grows slowly, in case they are not.
+    /// Records the size of entries that were read: the next ones are probably as large. The number
+    /// of entries grows slowly, in case they are not.
     pub(super) fn measure(&self, entries: usize, bytes: usize) {
         let fit = READ_BYTES / (bytes / entries.max(1)).max(1);
         self.most_read.store(fit.clamp(1, (self.most_read() * 4).min(MAX_READ)), Ordering::Relaxed);

@@ -193,7 +193,7 @@ pub(super) async fn ensure_group(
 }
 
 /// Returns the position at which the group would have to begin if it were lost now: everything
-/// before it is settled. `None` if the server does not tell.
+/// before it is settled. `None` if the server does not tell, or it is lost.
 pub(super) async fn position(connection: &mut Connection, member: &Member) -> Result<Option<EntryId>> {
     let mut commands = Pipeline::with_capacity(2);
     // In this order: what becomes pending in between is behind the position.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use traced_broker::Subscription;
-use traced_broker::driver::Driver;
+use traced_broker::driver::{Driver, DriverExt};
 
 use crate::harness::*;
 
@@ -65,5 +65,31 @@ async fn the_loss_of_one_connection_leaves_the_deliveries_good() {
         }
         ack(held).await.unwrap();
     }
+    broker.close().await.unwrap();
+}
+
+/// A server that stands still is noticed while nothing is published: the next message is not sent
+/// into a connection that gives no answer, but waits for the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_gone_is_noticed_while_nothing_happens() {
+    let server = server().await;
+    let broker = connect(&format!("{}?claim_idle=400&response_timeout=500", server.url())).await.unwrap();
+    let topic = topic("gone");
+    publish(&broker, &topic, message("before")).await.unwrap();
+    let server = blocking(move || {
+        server.pause();
+        server
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let waiting = broker.enqueue(&topic, message("waits"));
+    let server = blocking(move || {
+        std::thread::sleep(Duration::from_secs(2));
+        server.resume();
+        server
+    })
+    .await;
+    tokio::time::timeout(SOON, waiting).await.expect("an answer").unwrap();
+    assert_eq!(Raw::at(&server.url()).await.run::<usize>(&["XLEN", &topic]).await, 2);
     broker.close().await.unwrap();
 }

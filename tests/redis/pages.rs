@@ -12,7 +12,7 @@ async fn a_long_list_of_others_costs_few_round_trips() {
     let server = server().await;
     let (mut raw, topic) = (Raw::at(&server.url()).await, topic("long"));
     let broker = connect(&format!("{}?claim_idle=8000", server.url())).await.unwrap();
-    drop(subscribe(&broker, &topic, "g").await);
+    let _: () = raw.run(&["XGROUP", "CREATE", &topic, "g", "0", "MKSTREAM"]).await;
     for first in (0..20_000).step_by(1000) {
         publish_numbers(&broker, &topic, first..first + 1000).await;
     }

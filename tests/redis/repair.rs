@@ -29,6 +29,8 @@ async fn a_group_that_was_lost_begins_where_it_was() {
     for group in ["g", "once"] {
         let _: i64 = raw.run(&["XGROUP", "DESTROY", &topic, group]).await;
     }
+    // Also a member that looks after its group without reading it knows where it was.
+    some_rounds().await;
     publish_numbers(&broker, &topic, 1000..1003).await;
     drop(unsettled);
     let mut came = drain(&mut source, 13).await;
@@ -123,4 +125,20 @@ async fn a_server_with_too_many_clients_may_be_asked_again() {
     let _: () = raw.run(&["CONFIG", "SET", "maxclients", "1"]).await;
     let error = connect(&server.url()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+/// A member whose window is full looks after its group, too, and finds it lost before it reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_without_room_remembers_where_its_group_was() {
+    let (broker, topic) = (broker_with("?claim_idle=400").await, topic("no-room"));
+    let mut source = broker.subscribe(&of_group(&topic, "g").prefetch(1)).await.unwrap();
+    publish_numbers(&broker, &topic, 0..10).await;
+    assert_eq!(drain(&mut source, 5).await, numbers(0..5));
+    let held = next(&mut source).await;
+    some_rounds().await;
+    let _: i64 = Raw::new().await.run(&["XGROUP", "DESTROY", &topic, "g"]).await;
+    some_rounds().await;
+    drop(held);
+    assert_eq!(drain(&mut source, 5).await, numbers(5..10));
+    broker.close().await.unwrap();
 }

@@ -35,9 +35,14 @@ impl Membership {
         *self.seen.lock()
     }
 
-    /// Records the position of the group; `None` if it is not known any more.
-    pub(super) fn see(&self, position: Option<EntryId>) {
-        *self.seen.lock() = position;
+    /// Records the position of the group.
+    pub(super) fn see(&self, position: EntryId) {
+        *self.seen.lock() = Some(position);
+    }
+
+    /// Forgets the position of the group, which was moved.
+    fn forget_position(&self) {
+        *self.seen.lock() = None;
     }
 }
 
@@ -70,7 +75,7 @@ impl Read {
     /// Takes from the members what they have not handed out of it, and returns it. What they know
     /// of the group's position is over.
     pub(crate) fn take_waiting(self) -> Vec<EntryId> {
-        self.0.iter().for_each(|(_, one)| one.see(None));
+        self.0.iter().for_each(|(_, one)| one.forget_position());
         self.0.iter().flat_map(|(until, one)| one.holdings.take_waiting(*until)).collect()
     }
 }

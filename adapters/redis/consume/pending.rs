@@ -78,7 +78,9 @@ impl<'a> PendingEntries<'a> {
         if now >= self.next_claim {
             let due = std::mem::replace(&mut self.next_claim, now + round);
             self.claim_abandoned(connection, due).await?;
-            self.membership.see(position(connection, self.member).await?);
+            if let Some(position) = position(connection, self.member).await? {
+                self.membership.see(position);
+            }
             self.trim(connection).await?;
             self.tidy(connection, now).await?;
         }

@@ -21,8 +21,8 @@ async fn brings_acknowledgements_and_publishes_to_the_server() {
     broker.close().await.unwrap();
     let mut raw = Raw::new().await;
     let pending = raw.pending(&topic, "g").await;
-    // Not acknowledged: either read and not handed out, or handed out after the count.
-    assert!((100..=1000).contains(&pending.len()), "{}", pending.len());
+    // Those that were read and not handed out. How many were read depends on their size.
+    assert!(pending.len() <= 1000, "{}", pending.len());
     let settled: Vec<String> = raw
         .run::<Vec<(String, ::redis::Value)>>(&["XRANGE", &topic, "-", "+", "COUNT", "900"])
         .await

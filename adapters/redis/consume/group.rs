@@ -25,6 +25,9 @@ use super::settle::{Settler, Signals, Unsettled};
 /// Time to wait for a read that the server was asked to end, before asking again.
 const UNBLOCK_AGAIN: Duration = Duration::from_millis(50);
 
+/// Time to wait, after one connection was lost, for answers over the other.
+const LAND_WITHIN: Duration = Duration::from_secs(1);
+
 /// The task that reads for one subscription until it ends.
 pub(super) struct GroupTask {
     config: Arc<Config>,
@@ -103,7 +106,11 @@ impl GroupTask {
             membership,
             signals: &signals,
         };
-        tokio::try_join!(receiving.run(&mut reader), settling.run())?;
+        if let Err(lost) = tokio::try_join!(receiving.run(&mut reader), settling.run()) {
+            // If only the reader's connection is lost, what was acknowledged is not left unknown.
+            let _ = tokio::time::timeout(LAND_WITHIN, settling.land_all()).await;
+            return Err(lost);
+        }
         membership.holdings.end();
         leave(&mut settler, &self.member, claim_idle).await
     }

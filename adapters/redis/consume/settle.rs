@@ -91,7 +91,7 @@ impl Settler<'_> {
     }
 
     /// Settles until reading is done and the queue is empty.
-    pub(super) async fn run(mut self) -> Result<()> {
+    pub(super) async fn run(&mut self) -> Result<()> {
         let round = self.claim_idle / ROUNDS;
         let mut next_round = pin!(tokio::time::sleep(round));
         let mut open = true;
@@ -200,7 +200,7 @@ impl Settler<'_> {
     }
 
     /// Waits for the answers to everything in flight.
-    async fn land_all(&mut self) -> Result<()> {
+    pub(super) async fn land_all(&mut self) -> Result<()> {
         while !self.unsettled.flights.is_empty() {
             let answers = self.connection.landed().await.map_err(failed)?;
             self.land(answers)?;

@@ -62,9 +62,9 @@ fn keeps_what_it_holds_while_its_runtime_is_blocked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn takes_over_what_a_dead_member_left() {
     let (broker, topic) = (broker_with("?claim_idle=400").await, topic("dead"));
-    drop(subscribe(&broker, &topic, "g").await);
-    publish_numbers(&broker, &topic, 0..700).await;
     let mut raw = Raw::new().await;
+    let _: () = raw.run(&["XGROUP", "CREATE", &topic, "g", "0", "MKSTREAM"]).await;
+    publish_numbers(&broker, &topic, 0..700).await;
     for _ in 0..2 {
         let read = ["XREADGROUP", "GROUP", "g", "dead", "COUNT", "650", "STREAMS", &*topic, ">"];
         let _: ::redis::Value = raw.run(&read).await;

@@ -11,9 +11,10 @@ use crate::error::{Error, ErrorKind, Result};
 /// `scheme://[user[:password]@]host[:port][,host[:port]…][/path][?option=value&…]`.
 ///
 /// Special characters are percent-encoded: `/`, `?`, `#` and `@` in credentials, and `@` in the
-/// path and in the names of options.
+/// path and in the names of options. Scheme and credentials may stand before each host, as in
+/// `nats://app:pw@n1,nats://app:pw@n2`; the credentials are then the same for all.
 ///
-/// Neither `Debug` nor any error prints the password.
+/// Neither `Debug` nor any error prints the password, or a user without one, which may be a token.
 ///
 /// ```
 /// use traced_broker::BrokerUrl;
@@ -61,6 +62,7 @@ impl BrokerUrl {
         }
         let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let rest = &rest.replace(&format!(",{scheme}://"), ",");
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         // Otherwise a part of such a password would be read as a host or option, and be shown.
         if [path, fragment].into_iter().chain(option_names(query)).any(|part| part.contains('@')) {
@@ -68,10 +70,7 @@ impl BrokerUrl {
                 "an @ follows the hosts of the broker URL: percent-encode it, and / ? # in a password",
             ));
         }
-        let (credentials, hosts) = match authority.rsplit_once('@') {
-            Some((credentials, hosts)) => (Some(credentials), hosts),
-            None => (None, authority),
-        };
+        let (credentials, hosts) = split_authority(authority)?;
         let (username, password) = match credentials.map(|pair| pair.split_once(':').unwrap_or((pair, ""))) {
             Some((user, password)) => {
                 (Some(decode(user)?), (!password.is_empty()).then(|| decode(password)).transpose()?)
@@ -82,7 +81,7 @@ impl BrokerUrl {
             scheme: scheme.to_ascii_lowercase(),
             username,
             password: password.map(Secret::new),
-            hosts: hosts.split(',').filter(|host| !host.is_empty()).map(parse_host).collect::<Result<_>>()?,
+            hosts: hosts.into_iter().filter(|host| !host.is_empty()).map(parse_host).collect::<Result<_>>()?,
             path: decode(path)?,
             options: parse_query(query)?,
         })
@@ -141,9 +140,10 @@ impl fmt::Debug for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Option values may be secrets too, so only the names are shown.
         let options: Vec<&str> = self.options.iter().map(|(name, _)| name.as_str()).collect();
+        let username = self.username.as_deref().map(|name| if self.password.is_some() { name } else { "[redacted]" });
         f.debug_struct("BrokerUrl")
             .field("scheme", &self.scheme)
-            .field("username", &self.username)
+            .field("username", &username)
             .field("password", &self.password)
             .field("hosts", &self.hosts)
             .field("path", &self.path)
@@ -282,6 +282,26 @@ impl FromStr for Topology {
             _ => Err(invalid("the option topology is create or check")),
         }
     }
+}
+
+/// Splits credentials from hosts. They stand before the first host, or before each one.
+fn split_authority(authority: &str) -> Result<(Option<&str>, Vec<&str>)> {
+    let first = if authority.contains(',') { authority.split_once('@') } else { authority.rsplit_once('@') };
+    let Some((credentials, hosts)) = first else {
+        return Ok((None, authority.split(',').collect()));
+    };
+    let mut split = Vec::new();
+    for host in hosts.split(',') {
+        // No part is repeated: it may be one of a password.
+        let message = "the hosts of the broker URL have different credentials, or there is an @ in them: \
+                       give the same before each host or only before the first, and percent-encode @ and ,";
+        split.push(match host.rsplit_once('@') {
+            None => host,
+            Some((again, host)) if again == credentials => host,
+            Some(_) => return Err(invalid(message)),
+        });
+    }
+    Ok((Some(credentials), split))
 }
 
 fn parse_host(host: &str) -> Result<(String, Option<u16>)> {

@@ -18,7 +18,7 @@ pub const SCHEMES: [&str; 5] = ["memory", "kafka", "amqp", "nats", "redis"];
 /// | `memory://name` | embedded, one per name and process | none |
 /// | `kafka://host:9092` | Apache Kafka | `kafka` |
 /// | `amqp://user:password@host:5672/vhost` | RabbitMQ | `amqp` |
-/// | `nats://host:4222`, `nats://host:4222?mode=core` | NATS JetStream, core NATS | `nats` |
+/// | `nats://host:4222`, `nats://host:4222?mode=core`, `tls://host:4222` | NATS JetStream, core NATS | `nats` |
 /// | `redis://host:6379/0` | Redis Streams | `redis` |
 ///
 /// Each adapter's [module](crate::adapters) lists its options.
@@ -65,7 +65,7 @@ async fn connect_driver(url: &BrokerUrl) -> Result<Arc<dyn Driver>> {
         #[cfg(feature = "amqp")]
         "amqp" => Ok(Arc::new(adapters::amqp::Amqp::connect(url).await?)),
         #[cfg(feature = "nats")]
-        "nats" => Ok(Arc::new(adapters::nats::Nats::connect(url).await?)),
+        "nats" | "tls" => Ok(Arc::new(adapters::nats::Nats::connect(url).await?)),
         #[cfg(feature = "redis")]
         "redis" => Ok(Arc::new(adapters::redis::Redis::connect(url).await?)),
         known if SCHEMES.contains(&known) => {

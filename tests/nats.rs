@@ -7,6 +7,8 @@ mod support;
 mod kit;
 #[path = "nats/process.rs"]
 mod process;
+#[path = "nats/proxy.rs"]
+mod proxy;
 
 #[path = "nats/attempts.rs"]
 mod attempts;
@@ -18,6 +20,8 @@ mod connect;
 mod consume;
 #[path = "nats/core.rs"]
 mod core;
+#[path = "nats/credentials.rs"]
+mod credentials;
 #[path = "nats/delay.rs"]
 mod delay;
 #[path = "nats/hostile.rs"]
@@ -26,6 +30,8 @@ mod hostile;
 mod position;
 #[path = "nats/publish.rs"]
 mod publish;
+#[path = "nats/reconnect.rs"]
+mod reconnect;
 #[path = "nats/restart.rs"]
 mod restart;
 #[path = "nats/settle.rs"]

@@ -11,6 +11,8 @@ use super::Nats;
 use super::headers::header_names::HeaderNames;
 
 const DEFAULT_PORT: u16 = 4222;
+/// The scheme of other clients' URLs for connections with TLS.
+const TLS_SCHEME: &str = "tls";
 
 /// The kind of messaging: JetStream or core NATS; the URL option `mode`.
 ///
@@ -121,11 +123,7 @@ impl Config {
         let config = Self {
             hosts: url.hosts(DEFAULT_PORT),
             credentials: Credentials::read(url),
-            tls: Tls {
-                required: options.take("tls")?.unwrap_or_default(),
-                authorities: options.take("tls_ca")?,
-                identity: None,
-            },
+            tls: Tls::read(url, &mut options)?,
             mode: options.take("mode")?.unwrap_or_default(),
             topology: options.take("topology")?.unwrap_or_default(),
             acknowledge: options.take("ack")?.unwrap_or_default(),
@@ -154,6 +152,14 @@ impl Config {
         Ok(())
     }
 
+    /// Returns the maximum time for one server: one that says nothing leaves time for the others.
+    pub(super) fn patience_with_one(&self) -> Duration {
+        match u32::try_from(self.hosts.len()) {
+            Ok(hosts @ 2..) => self.connect_timeout / (hosts + 1),
+            _ => self.connect_timeout,
+        }
+    }
+
     /// Returns the servers as `host:port,…`, for error messages.
     pub(super) fn shown_hosts(&self) -> String {
         self.addresses().join(",")
@@ -176,6 +182,19 @@ impl Credentials {
             (Some(token), None) => Self { token: Some(Secret::new(token)), ..Self::default() },
             (None, _) => Self::default(),
         }
+    }
+}
+
+impl Tls {
+    /// Reads the options. Who names authorities does not want a connection that they do not vouch
+    /// for.
+    fn read(url: &BrokerUrl, options: &mut UrlOptions) -> Result<Self> {
+        let (required, authorities) = (options.take("tls")?.unwrap_or_default(), options.take::<PathBuf>("tls_ca")?);
+        Ok(Self {
+            required: required || authorities.is_some() || url.scheme() == TLS_SCHEME,
+            authorities,
+            identity: None,
+        })
     }
 }
 
@@ -224,8 +243,8 @@ pub struct NatsBuilder {
 impl NatsBuilder {
     pub(super) fn new(url: &str) -> Self {
         let read = |url: BrokerUrl| match url.scheme() {
-            "nats" => Config::read(&url),
-            _ => Err(invalid("the scheme of a NATS URL is nats://")),
+            "nats" | TLS_SCHEME => Config::read(&url),
+            _ => Err(invalid("the scheme of a NATS URL is nats://, or tls:// to require TLS")),
         };
         Self { config: BrokerUrl::parse(url).and_then(read) }
     }

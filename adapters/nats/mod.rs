@@ -3,8 +3,8 @@
 //!
 //! # URLs
 //! `nats://host:4222`, several hosts separated by commas, `nats://user:password@host`, or
-//! `nats://token@host`. There is no path. The builder also takes an nkey, a `.creds` file and a
-//! client certificate.
+//! `nats://token@host`; `tls://` requires TLS. There is no path. The builder also takes an nkey, a
+//! client certificate, and a `.creds` file, which is read anew at each connect.
 //!
 //! | option | meaning | default |
 //! |---|---|---|
@@ -18,7 +18,7 @@
 //! | `max_age` | milliseconds for which a stream that is created keeps messages, 0 for no limit | 0 |
 //! | `header_names` | spelling of header names: `exact`, as given, or `canonical`, like Go's HTTP headers (`Traceparent`) | `exact` |
 //! | `tls` | `true` refuses connections without TLS; otherwise the server decides | `false` |
-//! | `tls_ca` | a PEM file of certificate authorities to trust | the system's |
+//! | `tls_ca` | a PEM file of certificate authorities to trust; requires TLS | the system's |
 //!
 //! # Delivery semantics
 //!
@@ -55,7 +55,7 @@
 //! read and written too: handlers that block or compute do not make the server redeliver. If the
 //! process is stopped for longer than `ack_wait`, a warning is logged, and the deliveries are lost.
 //! A consumer that an operator deletes is made again at the first message that is unsettled or
-//! waits for a retry. Settled messages behind it come again.
+//! waits for a retry, as far as this member knows. Settled messages behind it come again.
 //!
 //! ## Attempts
 //! The attempt is the number of retries that were asked for, plus one. The server counts hand-outs,
@@ -83,11 +83,11 @@
 //! that is killed forgets about the last tenth of a second of settlements, even confirmed ones.
 //!
 //! ## Reconnection
-//! Each subscription has its own connection; publishing and settling share another. When the
-//! connection of a subscription is lost, settling its deliveries fails with
-//! [`SettlementLost`](crate::ErrorKind::SettlementLost), and their messages go back at once. The
-//! subscription continues by itself. Messages that were on the wire at that moment are redelivered
-//! after `ack_wait`.
+//! Each subscription has its own connection; publishing and settling share another. When one is
+//! lost, or another server leads the consumer, what is in hand stays there, and is settled over the
+//! next connection if that comes within `ack_wait`. Otherwise, or if a server that was killed has
+//! forgotten it, settling fails with [`SettlementLost`](crate::ErrorKind::SettlementLost). Messages
+//! that were on the wire come before newer ones if the group has one member, else after `ack_wait`.
 //!
 //! ## Start positions
 //! New groups and readers begin at the earliest message, at the latest, at a time or at an offset.
@@ -121,9 +121,9 @@
 //!
 //! ## Core NATS
 //! Core NATS does not confirm or keep messages: a publish ends with an unconfirmed receipt. A
-//! subscription has to be `at_most_once()`, and a group is a queue group. There is no retry, no
-//! delay, no timestamp, no backlog and no position. Messages that are not read in time are lost,
-//! and reported as an error item.
+//! subscription has to be `at_most_once()`, and a group is a queue group. There is no retry, delay,
+//! timestamp, backlog or position. Messages are lost that are not read in time, or sent while a
+//! connection is away; error items say so.
 //!
 //! ## Limits
 //! | bound | value |
@@ -131,9 +131,10 @@
 //! | publishes in flight | 1024 |
 //! | messages of a subscription that are requested or unsettled | its prefetch, and [what waits](crate::Subscription::waiting) |
 //! | queue of a subscription's client | its prefetch, and 1024 notices of the server |
+//! | size of requested messages | 8 MiB in each of four requests, or one message that is larger |
 //! | messages and settlements that wait to be written on the shared connection | 65,536; more are refused as [`Busy`](crate::ErrorKind::Busy) |
 //! | unsettled messages that the server remembers of a group that is created here | 65,536 |
-//! | unread messages of a core subscription | 65,536 |
+//! | unread messages of a core subscription | 65,536, of 64 MiB together |
 //! | messages of a stream whose attempts the server keeps, all groups together | 1,000,000 |
 //!
 //! # Headers
@@ -167,23 +168,22 @@
 //! ## Unreadable headers
 //! Foreign producers may write header blocks that break the rules. The client gives up its
 //! connection over a block that it cannot read, and the server would redeliver the message again
-//! and again. So after the loss of a connection the unsettled messages of the consumer are read as
-//! JSON, up to 50,000 from each end. Those that the client cannot read are delivered from there:
-//! with the headers that can be read, values as bytes, and the rest counted.
+//! and again. So when only the connection of a subscription is lost, the message that came next is
+//! read as JSON; if that one is well, and it happens again, the 256 oldest unsettled ones. Those
+//! that the client cannot read are delivered from there: with the headers that can be read, values
+//! as bytes, and the rest counted.
 //!
-//! - They are retried from memory, and their attempts are counted by the session.
-//! - The next 1024 messages are requested one by one.
+//! - They are retried from memory, and counted there. The next 1024 are requested one by one.
 //! - Members of a group that lose their connections together may each deliver such a message.
-//! - Handles from before such a loss are stale, as after any loss.
 //! - A carriage return inside a value ends the client's task by a panic, whose message is printed.
 //!   The task is replaced, which needs a program that unwinds on panic.
 //! - Core NATS loses the message.
 //!
 //! # Escape hatch
 //! [`Nats::as_client`] is the client that publishes and settles. [`Nats::from_client`] uses your
-//! own client for everything. It then also reads, so a header block that it cannot read breaks
-//! publishing too. If its task ends, it is not replaced. It runs on your runtime, so there handlers
-//! must not block its threads: use `tokio::task::spawn_blocking`.
+//! own client for everything: a header block that it cannot read breaks publishing too, and it is
+//! not replaced if it ends. It runs on your runtime, whose threads handlers then must not block
+//! (`spawn_blocking`).
 //!
 //! # Permissions and settings at the server
 //! JetStream has to be enabled for the account, except with `mode=core`. The user needs the
@@ -192,11 +192,11 @@
 //!
 //! | permission | subject | needed for |
 //! |---|---|---|
-//! | publish and subscribe | `_INBOX.>` | answers, messages, and round trips |
+//! | subscribe | `_INBOX.>` | answers and messages; with `mode=core` publish too, for health |
 //! | publish | `TOPIC` | publishing |
 //! | subscribe | `TOPIC` | subscribing with `mode=core` |
 //! | publish | `@delayed.TOPIC.>` | delayed messages |
-//! | publish | `$JS.API.INFO` | connecting |
+//! | publish | `$JS.API.INFO` | connecting, reconnecting, health, and closing |
 //! | publish | `$JS.API.STREAM.NAMES`, `$JS.API.STREAM.INFO.STREAM` | finding the stream of a topic |
 //! | publish | `$JS.API.STREAM.CREATE.STREAM` | creating a missing stream |
 //! | publish | `$JS.API.CONSUMER.INFO.STREAM.CONSUMER` | subscribing; moving a group |
@@ -345,9 +345,9 @@ impl Nats {
     }
 
     async fn over(mut config: Config, dial: Dial) -> Result<Self> {
-        let notices = Arc::new(Notices::default());
+        let (notices, info) = (Arc::<Notices>::default(), (config.mode == Mode::JetStream).then(connection::api::info));
         let client = dial.client(QUEUES, &notices).await?;
-        let link = Link::over(client, notices, config.confirm_timeout, dial.background()).await?;
+        let link = Link::over(client, notices, config.confirm_timeout, dial.background(), info).await?;
         if config.mode == Mode::JetStream {
             config.level = connection::api::level(&link).await?;
         }

@@ -249,3 +249,27 @@ async fn a_group_that_is_deleted_is_made_again_where_it_was() {
     publish(&nats, &topic, message("10")).await.unwrap();
     assert_eq!(take(&mut source, 1).await, [10]);
 }
+
+/// The member that makes the group again does not have what the other one holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_is_deleted_loses_nothing_that_another_member_holds() {
+    let (nats, other) = (kit::connect().await, kit::connect().await);
+    let topic = topic("several");
+    publish_numbers(&nats, &topic, 0..20).await;
+    let one = Subscription::new(&*topic).group("workers").prefetch(1);
+    let mut holder = nats.subscribe(&one).await.unwrap();
+    let held = next(&mut holder).await;
+    assert_eq!(number(&held), 0);
+    let mut source = other.subscribe(&Subscription::new(&*topic).group("workers")).await.unwrap();
+    for expected in 1..20 {
+        let inbound = next(&mut source).await;
+        assert_eq!(number(&inbound), expected);
+        ack(inbound).await;
+    }
+    let context = async_nats::jetstream::new(kit::raw().await);
+    let stream = context.get_stream(topic.replace('.', "~")).await.unwrap();
+    stream.delete_consumer("workers").await.unwrap();
+    // The first to ask makes the group again, and gets everything that may be unsettled.
+    while number(&kit::next_message(&mut source).await) != 0 {}
+    drop(held);
+}

@@ -1,13 +1,17 @@
 //! Core NATS: messages reach only current subscribers.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::spawn_blocking;
 use traced_broker::capability::{Confirm, Redelivery};
 use traced_broker::driver::{Disposition, Driver, DriverExt, Outbound};
 use traced_broker::{ErrorKind, PublishOutcome, Start, Subscription};
 
 use crate::kit::{self, assert_quiet, message, next, next_within, publish, settle, text, topic, with_headers};
+use crate::proxy::Proxy;
+use crate::support::{Kind, Server, shared};
 
 #[tokio::test]
 async fn listeners_hear_and_groups_share() {
@@ -116,4 +120,72 @@ async fn messages_that_nobody_reads_in_time_are_reported_lost() {
         }
     }
     assert!(heard >= 65_536 && lost > 0, "{heard} heard, {lost} reported");
+}
+
+/// 200 MB, of which no more wait here than the bound of 64 MiB.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_unread_messages_are_bounded_in_bytes() {
+    let nats = kit::connect_with("?mode=core").await;
+    let topic = topic("large");
+    let mut source = nats.subscribe(&Subscription::new(&*topic).at_most_once()).await.unwrap();
+    let payload = Bytes::from(vec![b'x'; 1_000_000]);
+    for _ in 0..20 {
+        for _ in 0..10 {
+            nats.enqueue(&topic, message(payload.clone())).await.unwrap();
+        }
+        nats.ping().await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (mut heard, mut lost) = (0, 0);
+    while let Some(item) = next_within(&mut source, kit::WHILE).await {
+        match item {
+            Ok(_) => heard += 1,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Busy);
+                lost += error.context().find(|(key, _)| *key == "lost").unwrap().1.parse::<u32>().unwrap();
+            }
+        }
+    }
+    assert!((50..68).contains(&heard) && heard + lost == 200, "{heard} heard, {lost} reported");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_lost_is_reported_as_a_gap() {
+    let server = traced_broker::BrokerUrl::parse(shared(Kind::Nats)).unwrap().hosts(4222).remove(0);
+    let proxy = Proxy::start(server).await;
+    let direct = kit::connect_with("?mode=core").await;
+    let nats = kit::connect_to(&format!("{}?mode=core", proxy.url(""))).await.unwrap();
+    let topic = topic("gap");
+    let mut source = nats.subscribe(&Subscription::new(&*topic).at_most_once()).await.unwrap();
+    publish(&direct, &topic, message("before")).await.unwrap();
+    direct.ping().await.unwrap();
+    tokio::time::sleep(kit::WHILE).await;
+    proxy.cut();
+    // Nobody reads, and nothing comes: it is told all the same, in its place.
+    tokio::time::sleep(kit::WHILE * 3).await;
+    publish(&direct, &topic, message("after")).await.unwrap();
+    assert_eq!(text(&next(&mut source).await), "before");
+    let gap = next_within(&mut source, kit::SOON).await.expect("a report").unwrap_err();
+    assert_eq!(gap.kind(), ErrorKind::Unavailable, "{gap}");
+    assert!(gap.to_string().contains("missed"), "{gap}");
+    assert_eq!(text(&next(&mut source).await), "after");
+    assert_quiet(&mut source).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_ends_in_close_also_without_a_server() {
+    let server = spawn_blocking(|| Server::start(Kind::Nats)).await.unwrap();
+    let nats = kit::connect_to(&format!("{}?mode=core", server.url())).await.unwrap();
+    let topic = topic("ends");
+    let mut source = nats.subscribe(&Subscription::new(&*topic).at_most_once()).await.unwrap();
+    spawn_blocking(move || server.kill()).await.unwrap();
+    assert!(next_within(&mut source, kit::WHILE).await.is_none_or(|item| item.is_err()));
+    let (closed, ended) = tokio::join!(tokio::time::timeout(kit::SOON, nats.close()), async {
+        while let Some(item) = poll_fn(|cx| source.poll_next(cx)).await {
+            assert!(item.is_err());
+        }
+    });
+    let () = ended;
+    // It may say that what was published is not known to be with the server.
+    let _ = closed.expect("it ends");
 }

@@ -12,20 +12,36 @@ use traced_broker::driver::{Disposition, Driver};
 use crate::kit::{self, ack, assert_quiet, connect_to, next, publish_numbers, settle, subscribe, text, topic};
 use crate::support::{Kind, Server, shared};
 
+/// The server redelivers what is not renewed for as long as it waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ends_with_the_connection_though_nobody_polls() {
+async fn ends_with_the_time_that_the_server_waits_though_nobody_polls() {
     let server = Arc::new(spawn_blocking(|| Server::start(Kind::Nats)).await.unwrap());
-    let nats = connect_to(&server.url()).await.unwrap();
+    let nats = connect_to(&format!("{}?ack_wait=3000", server.url())).await.unwrap();
     let topic = topic("cut");
     publish_numbers(&nats, &topic, 0..2).await;
     let mut source = subscribe(&nats, &topic, "workers").await;
     let (first, second) = (next(&mut source).await, next(&mut source).await);
-    source.stop();
-    assert!(!first.tenure.is_over() && !second.tenure.is_over());
     let killed = Arc::clone(&server);
     spawn_blocking(move || killed.kill()).await.unwrap();
-    timeout(kit::SOON, first.tenure.over()).await.expect("the connection is lost");
+    assert!(!first.tenure.is_over() && !second.tenure.is_over());
+    timeout(kit::SOON, first.tenure.over()).await.expect("the server waits no longer");
     assert!(second.tenure.is_over());
+}
+
+/// Nobody makes sure of the next connection for a member that has stopped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_with_the_connection_once_it_has_stopped() {
+    let server = Arc::new(spawn_blocking(|| Server::start(Kind::Nats)).await.unwrap());
+    let nats = connect_to(&server.url()).await.unwrap();
+    let topic = topic("stopped");
+    publish_numbers(&nats, &topic, 0..1).await;
+    let mut source = subscribe(&nats, &topic, "workers").await;
+    let held = next(&mut source).await;
+    source.stop();
+    assert!(!held.tenure.is_over());
+    let killed = Arc::clone(&server);
+    spawn_blocking(move || killed.kill()).await.unwrap();
+    timeout(kit::SOON / 2, held.tenure.over()).await.expect("the connection is lost");
 }
 
 #[tokio::test]

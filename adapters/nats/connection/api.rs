@@ -79,6 +79,11 @@ pub(crate) fn forget_consumer(link: &Link, stream: &str, name: &str) {
     let _ = link.tell(format!("{API}.CONSUMER.DELETE.{stream}.{name}").into(), "".into());
 }
 
+/// Returns the subject that every user of JetStream may send requests to.
+pub(crate) fn info() -> Subject {
+    format!("{API}.INFO").into()
+}
+
 /// Returns the subject on which to request the next messages of a consumer.
 pub(crate) fn next_of(stream: &str, consumer: &str) -> Subject {
     format!("{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}").into()
@@ -87,7 +92,6 @@ pub(crate) fn next_of(stream: &str, consumer: &str) -> Subject {
 /// A message as the stream stores it, with its header block untouched.
 #[derive(Debug)]
 pub(crate) struct StoredMessage {
-    pub(crate) subject: String,
     pub(crate) sequence: u64,
     /// The time of storage, in RFC 3339.
     pub(crate) time: String,
@@ -95,9 +99,14 @@ pub(crate) struct StoredMessage {
     pub(crate) payload: Vec<u8>,
 }
 
-/// Reads one message of a stream; `None` if it is no longer there.
-pub(crate) async fn stored_message(link: &Link, stream: &str, sequence: u64) -> Result<Option<StoredMessage>> {
-    find_message(link, stream, object([("seq", sequence.into())])).await
+/// Reads the first message at a subject of a stream from this sequence on; `None` if there is none.
+pub(crate) async fn next_message(
+    link: &Link,
+    stream: &str,
+    subject: &str,
+    sequence: u64,
+) -> Result<Option<StoredMessage>> {
+    find_message(link, stream, object([("seq", sequence.into()), ("next_by_subj", subject.into())])).await
 }
 
 /// Reads the last message at a subject of a stream, as its leader has it; `None` if there is none.
@@ -133,7 +142,6 @@ async fn find_message(link: &Link, stream: &str, request: Value) -> Result<Optio
 impl StoredMessage {
     fn read(message: &Value) -> Result<Self> {
         Ok(Self {
-            subject: text(&message["subject"]).to_owned(),
             sequence: message["seq"].as_u64().ok_or_else(|| missing("seq"))?,
             time: text(&message["time"]).to_owned(),
             headers: base64(&message["hdrs"])?,

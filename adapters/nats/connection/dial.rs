@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use super::super::config::Config;
 use super::super::error;
 use super::background::Background;
+use super::credentials;
 
 /// Maximum pause between two attempts to reach a server, before jitter.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
@@ -52,7 +53,8 @@ pub(crate) struct Queues {
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
     dropped: AtomicU64,
-    refusal: Mutex<Option<String>>,
+    /// The reason why there is no connection, as far as it is known.
+    trouble: Mutex<Option<String>>,
     /// The refusals since the last look for requests that they end.
     fresh: Mutex<Vec<String>>,
 }
@@ -70,6 +72,11 @@ impl Dial {
 
     pub(crate) fn background(&self) -> &Arc<Background> {
         &self.background
+    }
+
+    /// Returns `true` if one client serves all purposes.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.origin, Origin::Given(_))
     }
 
     /// Returns a connected client, within the time-out for connecting.
@@ -98,9 +105,13 @@ async fn connect(config: Arc<Config>, queues: Queues, notices: Arc<Notices>) -> 
 }
 
 async fn options(config: &Config, queues: Queues, notices: Arc<Notices>) -> Result<ConnectOptions> {
-    let mut options = ConnectOptions::new()
+    let options = match &config.credentials.file {
+        Some(file) => credentials::of_file(file).await?,
+        None => ConnectOptions::new(),
+    };
+    let mut options = options
         .name("traced-broker")
-        .connection_timeout(config.connect_timeout)
+        .connection_timeout(config.patience_with_one())
         .request_timeout(Some(config.confirm_timeout))
         .ping_interval(PING_INTERVAL)
         .reconnect_delay_callback(pause)
@@ -124,12 +135,6 @@ async fn options(config: &Config, queues: Queues, notices: Arc<Notices>) -> Resu
         options = options.token(token.expose().to_owned());
     } else if let Some(seed) = &credentials.nkey {
         options = options.nkey(seed.expose().to_owned());
-    } else if let Some(file) = &credentials.file {
-        options = options.credentials_file(file).await.map_err(|error| {
-            Error::new(ErrorKind::InvalidConfig, "the credentials file cannot be read")
-                .with_context("file", file.display())
-                .with_source(error)
-        })?;
     }
     Ok(options)
 }
@@ -156,10 +161,12 @@ impl Notices {
             Event::ServerError(ServerError::Other(text)) if text.starts_with("Permissions Violation") => {
                 let mut fresh = self.fresh.lock();
                 if fresh.len() < MOST_FRESH {
-                    fresh.push(text.clone());
+                    fresh.push(text);
                 }
-                *self.refusal.lock() = Some(text);
             }
+            Event::ServerError(error) => *self.trouble.lock() = Some(error.to_string()),
+            Event::ClientError(error) => *self.trouble.lock() = Some(error.to_string()),
+            Event::Connected => *self.trouble.lock() = None,
             _ => {}
         }
     }
@@ -175,9 +182,13 @@ impl Notices {
         std::mem::take(&mut *self.fresh.lock())
     }
 
-    /// Takes the last refusal for lack of permission.
-    pub(crate) fn take_refusal(&self) -> Option<String> {
-        self.refusal.lock().take()
+    /// Returns the error while the connection is down: the message was not sent.
+    pub(crate) fn disconnected(&self) -> Error {
+        let error = error::disconnected();
+        match self.trouble.lock().as_ref() {
+            Some(reason) => error.with_context("reason", reason),
+            None => error,
+        }
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) struct ConsumerInfo {
     pub(crate) ack_floor: u64,
     /// The highest sequence in the stream that was delivered.
     pub(crate) delivered: u64,
+    /// The number of deliveries so far.
+    pub(crate) deliveries: u64,
     /// The number of messages that are delivered and not settled.
     pub(crate) unsettled: u64,
     /// The number of requests for messages that wait.
@@ -74,6 +76,7 @@ impl ConsumerInfo {
             config: ConsumerConfig(Map::new()),
             ack_floor: number(&answer["ack_floor"]["stream_seq"]),
             delivered: number(&answer["delivered"]["stream_seq"]),
+            deliveries: number(&answer["delivered"]["consumer_seq"]),
             unsettled: number(&answer["num_ack_pending"]),
             waiting: number(&answer["num_waiting"]),
         };

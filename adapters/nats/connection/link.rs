@@ -36,25 +36,40 @@ pub(crate) struct Link {
     /// Retries whose failed attempt is being written down, and notes of trials.
     records: TaskTracker,
     patience: Duration,
+    /// The subject at which the server answers every user; `None` if there is none.
+    info: Option<Subject>,
+    notices: Arc<Notices>,
     _reader: AbortOnDropHandle<()>,
 }
 
 impl Link {
-    /// Uses a connected client; an answer may take up to `timeout`.
+    /// Uses a connected client; an answer may take up to `timeout`. The server answers at `info`.
     pub(crate) async fn over(
         client: Client,
         notices: Arc<Notices>,
         timeout: Duration,
         background: &Arc<Background>,
+        info: Option<Subject>,
     ) -> Result<Self> {
         let inbox = client.new_inbox();
         let subscriber = client.subscribe(format!("{inbox}.*")).await.map_err(error::subscribe)?;
         let replies = Arc::new(Replies::new(&inbox, timeout));
         let health = Arc::new(Health::of(client.clone()));
-        let reading = replies::read(Arc::clone(&replies), subscriber, Arc::clone(&health), notices);
+        let reading = replies::read(Arc::clone(&replies), subscriber, Arc::clone(&health), Arc::clone(&notices));
         let _reader = background.spawn(reading);
         let (background, records, unconfirmed) = (Arc::clone(background), TaskTracker::new(), AtomicU64::new(0));
-        Ok(Self { client, health, replies, unconfirmed, background, records, patience: timeout, _reader })
+        Ok(Self {
+            client,
+            health,
+            replies,
+            unconfirmed,
+            background,
+            records,
+            patience: timeout,
+            info,
+            notices,
+            _reader,
+        })
     }
 
     /// Returns the thread on which this connection runs.
@@ -72,6 +87,11 @@ impl Link {
     pub(crate) async fn recorded(&self, patience: Duration) {
         self.records.close();
         let _ = timeout(patience, self.records.wait()).await;
+    }
+
+    /// Returns the error while the connection is down.
+    pub(crate) fn disconnected(&self) -> Error {
+        self.notices.disconnected()
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -100,14 +120,13 @@ impl Link {
 
     /// Sends a message that is answered; the waiting side also learns if it could not be sent.
     pub(crate) fn ask(&self, mut message: OutboundMessage, awaiting: Awaiting) {
-        let request = matches!(awaiting, Awaiting::Request(_)).then(|| message.subject.clone());
-        let (token, subject) = self.replies.enter(awaiting, request, self.health.epoch());
+        let (token, subject) = self.replies.enter(awaiting, message.subject.clone(), self.health.epoch());
         message.reply = Some(subject);
         self.post(message, token);
     }
 
     fn post(&self, message: OutboundMessage, token: u64) {
-        let posted = if self.health.is_connected() { send(&self.client, message) } else { Err(error::disconnected()) };
+        let posted = if self.health.is_connected() { send(&self.client, message) } else { Err(self.disconnected()) };
         if let Err(error) = posted {
             self.replies.refuse(token, error);
         }
@@ -125,11 +144,15 @@ impl Link {
         receiver.await.unwrap_or_else(|_| Err(error::ended()))
     }
 
-    /// Waits until the server has read everything that was sent before, by sending a message to
-    /// this client's own subject.
+    /// Waits until the server has read everything that was sent before, by a request that every user
+    /// may send. Without JetStream there is none, and it is a message to this client's own subject.
     pub(crate) async fn round_trip(&self) -> Result<()> {
+        if let Some(info) = &self.info {
+            return self.request(info.clone(), Bytes::new()).await.map(drop);
+        }
         let (sender, receiver) = oneshot::channel();
-        let (token, subject) = self.replies.enter(Awaiting::Request(sender), None, self.health.epoch());
+        let (token, subject) =
+            self.replies.enter(Awaiting::Request(sender), Subject::from_static(""), self.health.epoch());
         self.post(OutboundMessage { subject, payload: Bytes::new(), reply: None, headers: None }, token);
         receiver.await.unwrap_or_else(|_| Err(error::ended())).map(drop)
     }
@@ -139,17 +162,22 @@ impl Link {
     pub(crate) async fn bring_home(&self, groups: Vec<(String, String)>) -> Result<()> {
         self.round_trip().await?;
         for (stream, consumer) in groups {
-            // The server processes requests for a consumer in order. Asking for more time for a
-            // message that is not delivered is a no-op, but the answer shows that all earlier
-            // requests are done.
-            let last = reply_subject::acknowledge(&stream, &consumer, u64::MAX);
-            match self.confirm(last.into(), "+WPI".into()).await {
-                // The consumer is gone, so there is no settlement to wait for.
-                Err(error) if error.kind() == ErrorKind::SettlementLost => {}
-                answered => answered?,
-            }
+            self.processed(&stream, &consumer).await?;
         }
         Ok(())
+    }
+
+    /// Waits until the server has processed everything that was sent to a consumer before.
+    pub(crate) async fn processed(&self, stream: &str, consumer: &str) -> Result<()> {
+        // The server processes requests for a consumer in order. Asking for more time for a message
+        // that is not delivered is a no-op, but the answer shows that all earlier requests are
+        // done.
+        let last = reply_subject::acknowledge(stream, consumer, u64::MAX);
+        match self.confirm(last.into(), "+WPI".into()).await {
+            // The consumer is gone, so there is no settlement to wait for.
+            Err(error) if error.kind() == ErrorKind::SettlementLost => Ok(()),
+            answered => answered,
+        }
     }
 
     /// Puts a settlement into the client's queue, without waiting for an answer.

@@ -3,6 +3,7 @@
 pub(crate) mod api;
 pub(crate) mod background;
 pub(crate) mod capabilities;
+pub(crate) mod credentials;
 pub(crate) mod dial;
 pub(crate) mod health;
 pub(crate) mod info;

@@ -27,6 +27,9 @@ use super::health::Health;
 /// Precision of time-outs, and of noticing a lost connection.
 const TICK: Duration = Duration::from_millis(100);
 
+/// The beginning of a refusal, before the subject.
+const REFUSED: &str = "Permissions Violation for Publish to \"";
+
 /// The receiver of an answer.
 #[derive(Debug)]
 pub(crate) enum Awaiting {
@@ -53,8 +56,8 @@ pub(crate) struct Replies {
 #[derive(Debug)]
 struct Waiting {
     awaiting: Awaiting,
-    /// The subject of a request, to recognize a refusal of it.
-    subject: Option<Subject>,
+    /// The subject on which it was sent, to recognize a refusal.
+    subject: Subject,
     epoch: u64,
     since: u64,
 }
@@ -75,7 +78,7 @@ impl Replies {
     }
 
     /// Enters a receiver, and returns its token and the subject to which its answer is to be sent.
-    pub(crate) fn enter(&self, awaiting: Awaiting, subject: Option<Subject>, epoch: u64) -> (u64, Subject) {
+    pub(crate) fn enter(&self, awaiting: Awaiting, subject: Subject, epoch: u64) -> (u64, Subject) {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting { awaiting, subject, epoch, since: self.ticks.load(Ordering::Relaxed) };
         self.waiting.lock().insert(token, waiting);
@@ -108,7 +111,7 @@ impl Replies {
     /// Ends the waits whose connection is gone, whose time is up, or which the server has refused.
     fn sweep(&self, health: &Health, notices: &Notices) {
         for refusal in notices.take_fresh() {
-            self.refuse_requests(&refusal);
+            self.refuse_subject(&refusal);
         }
         let now = self.ticks.fetch_add(1, Ordering::Relaxed) + 1;
         let lost = |waiting: &Waiting| !health.is_same(waiting.epoch);
@@ -117,25 +120,23 @@ impl Replies {
             let mut waiting = self.waiting.lock();
             waiting.extract_if(|_, waiting| lost(waiting) || late(waiting)).map(|(_, waiting)| waiting).collect()
         };
-        if ended.is_empty() {
-            return;
-        }
-        let refusal = notices.take_refusal();
         for waiting in ended {
-            let error = if lost(&waiting) { connection_lost() } else { no_answer(refusal.as_deref()) };
+            let error = if lost(&waiting) { connection_lost() } else { no_answer() };
             waiting.awaiting.fail(error);
         }
     }
 
-    /// Ends the requests that a refusal names by their subject. The server does not answer them.
-    fn refuse_requests(&self, refusal: &str) {
-        let subject = refusal.split('"').nth(1);
-        let is_refused = |waiting: &Waiting| waiting.subject.is_some() && waiting.subject.as_deref() == subject;
+    /// Ends all that a refusal names by its subject. The server does not answer it.
+    fn refuse_subject(&self, refusal: &str) {
+        let subject = refusal.strip_prefix(REFUSED).and_then(|rest| rest.split('"').next());
+        let is_refused = |waiting: &Waiting| subject.is_some_and(|subject| *waiting.subject == *subject);
         let refused: Vec<Waiting> =
             self.waiting.lock().extract_if(|_, waiting| is_refused(waiting)).map(|(_, waiting)| waiting).collect();
         for waiting in refused {
-            let error = Error::new(ErrorKind::PermissionDenied, "the server refused the request");
-            waiting.awaiting.fail(error.with_context("refusal", refusal));
+            let message = "the server refused: this user may not publish to the subject";
+            let error = Error::new(ErrorKind::PermissionDenied, message).with_context("refusal", refusal);
+            // Another message to the subject may have been sent before it was forbidden.
+            waiting.awaiting.fail(error.with_unknown_outcome());
         }
     }
 
@@ -208,13 +209,8 @@ fn connection_lost() -> Error {
     Error::new(ErrorKind::Unavailable, "the connection was lost before the server answered").with_unknown_outcome()
 }
 
-fn no_answer(refusal: Option<&str>) -> Error {
-    match refusal {
-        Some(refusal) => Error::new(ErrorKind::PermissionDenied, "no answer, and the server reported a refusal")
-            .with_context("refusal", refusal)
-            .with_unknown_outcome(),
-        None => Error::new(ErrorKind::Timeout, "the server did not answer in time"),
-    }
+fn no_answer() -> Error {
+    Error::new(ErrorKind::Timeout, "the server did not answer in time").with_unknown_outcome()
 }
 
 fn push_hex(text: &mut String, number: u64) {

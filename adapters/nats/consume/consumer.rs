@@ -8,8 +8,12 @@ use super::super::connection::info::ConsumerInfo;
 use super::super::headers::reply_subject::Tokens;
 use crate::adapters::nats::connection::api;
 
+/// Maximum size of the messages of a request. At most four are open, and the server ends a
+/// connection on which 64 MiB wait to be written.
+const MOST: usize = 8 * 1024 * 1024;
+
 /// The consumer from which messages are requested and to which they are acknowledged.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Consumer {
     pub(crate) stream: String,
     pub(crate) name: String,
@@ -19,6 +23,8 @@ pub(crate) struct Consumer {
     /// configured.
     pub(crate) max_batch: Option<usize>,
     pub(crate) max_expires: Option<Duration>,
+    /// Maximum size of the messages of a request.
+    pub(crate) max_bytes: usize,
     /// Maximum number of deliveries of a message, if an operator has set one.
     pub(crate) max_deliver: Option<u64>,
     /// The time of creation.
@@ -35,18 +41,19 @@ impl Consumer {
     }
 }
 
-impl From<ConsumerInfo> for Consumer {
-    fn from(info: ConsumerInfo) -> Self {
+impl From<&ConsumerInfo> for Consumer {
+    fn from(info: &ConsumerInfo) -> Self {
         let config = &info.config;
         Self {
             next: api::next_of(&info.stream, &info.name),
             ack_wait: config.ack_wait(),
             max_batch: config.limit("max_batch").and_then(|most| usize::try_from(most).ok()),
             max_expires: Some(config.duration("max_expires")).filter(|longest| !longest.is_zero()),
+            max_bytes: config.limit("max_bytes").and_then(|most| usize::try_from(most).ok()).unwrap_or(MOST).min(MOST),
             max_deliver: config.limit("max_deliver"),
-            stream: info.stream,
-            name: info.name,
-            created: info.created,
+            stream: info.stream.clone(),
+            name: info.name.clone(),
+            created: info.created.clone(),
         }
     }
 }

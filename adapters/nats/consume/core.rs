@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use async_nats::{Message, Subject, Subscriber};
+use async_nats::{Message, Subject};
 use futures_core::Stream;
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Tenure};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,10 +18,10 @@ use super::super::connection::dial::{Dial, Notices, Queues, pause};
 use super::super::connection::link::Link;
 use super::super::error;
 use super::super::headers::{self, Contents};
+use super::unread::{self, MESSAGES, Queue, Unread};
 
-/// The bounds of a listening client. It drops unread messages beyond its bound, because the server
-/// does not wait.
-const QUEUES: Queues = Queues { outgoing: 256, incoming: 65_536 };
+/// The bounds of a listening client, whose messages are read at once.
+const QUEUES: Queues = Queues { outgoing: 256, incoming: MESSAGES };
 
 /// Checks that core NATS can serve a subscription.
 pub(crate) fn check(subscription: &Subscription) -> Result<()> {
@@ -50,7 +51,9 @@ pub(crate) struct Listener {
     group: Option<String>,
     closed: CancellationToken,
     notices: Arc<Notices>,
-    subscriber: Option<Subscriber>,
+    unread: Arc<Queue>,
+    /// Fills the queue; `None` while there is no client.
+    reading: Option<AbortOnDropHandle<()>>,
     attempt: usize,
     /// Does not end: nothing is settled.
     tenure: Tenure,
@@ -67,13 +70,14 @@ impl Listener {
     ) -> Result<Self> {
         let (config, dial) = (Arc::clone(config), dial.clone());
         let notices = Arc::new(Notices::default());
+        let (unread, tenure) = (Arc::default(), Tenure::new());
         let mut listener =
-            Self { config, dial, subject, group, closed, notices, subscriber: None, attempt: 0, tenure: Tenure::new() };
-        listener.subscriber = Some(listener.subscribe().await?);
+            Self { config, dial, subject, group, closed, notices, unread, reading: None, attempt: 0, tenure };
+        listener.subscribe().await?;
         Ok(listener)
     }
 
-    async fn subscribe(&self) -> Result<Subscriber> {
+    async fn subscribe(&mut self) -> Result<()> {
         let client = self.dial.client(QUEUES, &self.notices).await?;
         let subscriber = match &self.group {
             Some(group) => client.queue_subscribe(self.subject.clone(), group.clone()).await,
@@ -82,9 +86,12 @@ impl Listener {
         let subscriber = subscriber.map_err(error::subscribe)?;
         // After a round trip the server knows of the subscription too.
         let (notices, background) = (Arc::clone(&self.notices), self.dial.background());
-        let link = Link::over(client, notices, self.config.confirm_timeout, background).await?;
+        let link = Link::over(client.clone(), notices, self.config.confirm_timeout, background, None).await?;
         link.round_trip().await?;
-        Ok(subscriber)
+        self.unread = Arc::default();
+        let reading = unread::read(subscriber, client, Arc::clone(&self.unread));
+        self.reading = Some(self.dial.background().spawn(reading));
+        Ok(())
     }
 
     pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Inbound>> {
@@ -97,44 +104,51 @@ impl Listener {
 
     async fn next(&mut self) -> Option<Result<Inbound>> {
         let closed = self.closed.clone();
-        if closed.is_cancelled() {
-            return None;
-        }
-        let dropped = self.notices.take_dropped();
-        if dropped > 0 {
-            let message = "messages were lost: they were not read in time, and core NATS keeps none";
-            return Some(Err(Error::new(ErrorKind::Busy, message).with_context("lost", dropped)));
-        }
-        if let Some(subscriber) = &mut self.subscriber {
-            let next = match subscriber.next().now_or_never() {
-                Some(next) => next,
-                None => tokio::select! {
-                    next = subscriber.next() => next,
-                    () = closed.cancelled() => return None,
-                },
-            };
-            if let Some(message) = next {
-                self.attempt = 0;
-                return Some(Ok(inbound(message, self.tenure.clone())));
-            }
-        }
-        // The client restores a lost connection. Only a client that has given up for good ends its
-        // subscriptions.
-        self.attempt += 1;
         tokio::select! {
+            biased;
             () = closed.cancelled() => None,
-            () = sleep(pause(self.attempt + 1)) => {
-                let message = "the client gave up reconnecting; messages may have been missed";
-                match self.subscribe().await {
-                    Ok(subscriber) => {
-                        self.subscriber = Some(subscriber);
-                        Some(Err(Error::new(ErrorKind::Unavailable, message)))
-                    }
-                    Err(error) => Some(Err(error)),
-                }
+            item = self.item() => Some(item),
+        }
+    }
+
+    async fn item(&mut self) -> Result<Inbound> {
+        if self.reading.is_none() {
+            // The client restores a lost connection. Only a client that has given up for good ends
+            // its subscriptions.
+            self.attempt += 1;
+            sleep(pause(self.attempt + 1)).await;
+            self.subscribe().await?;
+            return Err(missed());
+        }
+        // The client's own queue fills only if its thread does not run.
+        let lost = self.notices.take_dropped();
+        if lost > 0 {
+            return Err(dropped(lost));
+        }
+        let unread = self.unread.next().await;
+        match unread {
+            Unread::Message(message) => {
+                self.attempt = 0;
+                Ok(inbound(message, self.tenure.clone()))
+            }
+            Unread::Dropped(lost) => Err(dropped(lost)),
+            Unread::Gap => Err(missed()),
+            Unread::End => {
+                self.reading = None;
+                Err(Error::new(ErrorKind::Unavailable, "the client gave up reconnecting; another one is made"))
             }
         }
     }
+}
+
+fn dropped(lost: u64) -> Error {
+    let message = "messages were lost: they were not read in time, and core NATS keeps none";
+    Error::new(ErrorKind::Busy, message).with_context("lost", lost)
+}
+
+fn missed() -> Error {
+    let message = "the connection was lost and is restored: messages may have been missed, and core NATS keeps none";
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 fn inbound(message: Message, tenure: Tenure) -> Inbound {

@@ -17,6 +17,10 @@ use crate::adapters::nats::connection::api;
 /// Maximum time until a lost connection is noticed.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Interval at which the server is asked how far the group is. Only if the group is deleted does it
+/// matter: what came later comes again.
+const ASK: Duration = Duration::from_secs(30);
+
 /// Keeps the deliveries of a session, for as long as it exists.
 pub(crate) fn start(session: &Arc<Session>) {
     session.link.background().detach(keep(Arc::downgrade(session), period(session.consumer.ack_wait)));
@@ -29,12 +33,16 @@ fn period(ack_wait: Duration) -> Duration {
 }
 
 async fn keep(session: Weak<Session>, period: Duration) {
-    let mut round = Instant::now();
+    let (mut round, mut asked) = (Instant::now(), Instant::now());
     loop {
         sleep(period.min(LOOK)).await;
         let Some(session) = session.upgrade().filter(|session| session.look()) else {
             return;
         };
+        if asked.elapsed() >= ASK {
+            asked = Instant::now();
+            session.link.background().detach(ask(Arc::downgrade(&session)));
+        }
         if round.elapsed() >= period {
             round = Instant::now();
             let (one, late) = session.renew();
@@ -46,6 +54,14 @@ async fn keep(session: Weak<Session>, period: Duration) {
                 session.link.background().detach(check(Arc::downgrade(&session), one));
             }
         }
+    }
+}
+
+async fn ask(session: Weak<Session>) {
+    if let Some(session) = session.upgrade()
+        && let Ok(info) = api::consumer(&session.link, &session.consumer.stream, &session.consumer.name).await
+    {
+        session.learn(&info);
     }
 }
 

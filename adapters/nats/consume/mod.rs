@@ -4,13 +4,17 @@ pub(crate) mod attempts;
 pub(crate) mod consumer;
 pub(crate) mod core;
 pub(crate) mod keeper;
+pub(crate) mod leaving;
+pub(crate) mod line;
 pub(crate) mod place;
 pub(crate) mod position;
 pub(crate) mod reader;
+pub(crate) mod resume;
 pub(crate) mod sent_back;
 pub(crate) mod session;
 pub(crate) mod state;
 pub(crate) mod trial;
+pub(crate) mod unread;
 pub(crate) mod unreadable;
 pub(crate) mod window;
 
@@ -33,7 +37,7 @@ use crate::message::TimestampSource;
 use self::attempts::Past;
 use self::reader::Reader;
 use self::session::{HandedOut, Session};
-use self::state::{Arrived, Body, Lost};
+use self::state::{Arrived, Body};
 use self::trial::Trial;
 use super::headers::reply_subject::Tokens;
 use super::headers::{self, Contents};
@@ -61,8 +65,9 @@ pub(super) struct Sessions(parking_lot::Mutex<Vec<std::sync::Weak<Session>>>);
 impl Sessions {
     fn enter(&self, session: &Arc<Session>) {
         let mut sessions = self.0.lock();
-        sessions.retain(|session| session.strong_count() > 0);
-        sessions.push(Arc::downgrade(session));
+        let new = Arc::downgrade(session);
+        sessions.retain(|session| session.strong_count() > 0 && !session.ptr_eq(&new));
+        sessions.push(new);
     }
 
     /// Returns the sessions of one consumer.
@@ -108,12 +113,7 @@ impl Deliveries {
             Poll::Ready(Err(lost)) => lost,
             Poll::Pending => return Poll::Pending,
         };
-        let (ended, error) = match lost {
-            Lost::Connection | Lost::Moved => (false, None),
-            Lost::Client => (true, None),
-            Lost::Ended(error) => (false, Some(error)),
-        };
-        self.reader.lose(session, ended);
+        let error = self.reader.lose(session, lost);
         self.phase = Phase::Opening(Box::pin(Arc::clone(&self.reader).reopen()));
         match error {
             Some(error) => Poll::Ready(Some(Err(error))),
@@ -177,8 +177,8 @@ impl Stream for Deliveries {
 
 impl Drop for Deliveries {
     fn drop(&mut self) {
-        if let Phase::Open(session) = &self.phase {
-            leave(Arc::clone(session));
+        if let Some(session) = self.current.0.lock().upgrade() {
+            leave(session);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Client;
+use async_nats::{Client, Subscriber};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
@@ -19,10 +19,12 @@ use super::super::connection::link::Link;
 use super::super::topology::{Begin, Wanted};
 use super::attempts::{AllAttempts, Attempts};
 use super::consumer::Consumer;
+use super::line::Line;
 use super::place::Place;
 use super::session::{Opening, Session};
+use super::state::Lost;
 use crate::adapters::nats::connection::api;
-use crate::adapters::nats::consume::{keeper, unreadable};
+use crate::adapters::nats::consume::keeper;
 use crate::adapters::nats::topology::names;
 use crate::adapters::nats::{error, topology};
 
@@ -41,6 +43,8 @@ pub(crate) struct Reader {
     pub(crate) config: Arc<Config>,
     pub(crate) dial: Dial,
     pub(crate) link: Arc<Link>,
+    /// The reports of the reading client.
+    notices: Arc<Notices>,
     pub(crate) topic: String,
     pub(crate) name: String,
     pub(crate) durable: bool,
@@ -84,6 +88,7 @@ impl Reader {
             config,
             dial,
             link,
+            notices: Arc::default(),
             all_attempts,
             own_attempts: Arc::new(Attempts::new(None)),
             state: Mutex::new(state),
@@ -102,16 +107,26 @@ impl Reader {
         self.open_session(true).await
     }
 
-    /// Records that the session is over. `ended` means that its client has given up for good.
-    pub(crate) fn lose(&self, session: Arc<Session>, ended: bool) {
+    /// Records the loss of a session, or of its line. Returns an error to report.
+    pub(crate) fn lose(&self, session: Arc<Session>, lost: Lost) -> Option<Error> {
         let mut state = self.state.lock();
-        if session.has_delivered() || session.since.elapsed() > GOOD {
+        if session.was_good(GOOD) {
             state.attempt = 0;
         }
+        let error = match lost {
+            Lost::Connection | Lost::Moved => None,
+            Lost::Client => {
+                state.client = None;
+                None
+            }
+            Lost::Deleted => {
+                session.lose_consumer();
+                Some(deleted(&session))
+            }
+            Lost::Ended(error) => Some(error),
+        };
         state.last = Some(session);
-        if ended {
-            state.client = None;
-        }
+        error
     }
 
     fn count_attempt(&self) -> usize {
@@ -122,36 +137,68 @@ impl Reader {
 
     async fn open_session(&self, again: bool) -> Result<Arc<Session>> {
         let client = self.connected_client().await?;
-        self.wait_for(self.link.health()).await?;
-        // Earlier deliveries go back before new messages are requested.
-        self.end_last();
-        let epoch = Health::of(client.clone()).epoch();
+        self.wait_for(self.link.health(), || self.link.disconnected()).await?;
+        let last = self.last().await;
+        let line = Line::new(client, &self.link);
         let (info, attempts) = self.consumer(again).await?;
-        let quarantined = match again {
-            true => unreadable::find(&self.link, &names::subject(&self.topic), &info).await?,
-            false => Vec::new(),
-        };
-        // Each session has its own subject, so messages still on their way to the last session are
-        // not counted in this one.
-        let inbox = client.new_inbox();
-        let subscriber = client.subscribe(inbox.clone()).await.map_err(|ended| {
-            self.state.lock().client = None;
-            error::subscribe(ended)
-        })?;
+        if let Some(last) = last {
+            match last.knows(&info) {
+                true => return self.resume(last, line, &info).await,
+                // The server has forgotten what it handed out: the handles are stale.
+                false => self.end_last(),
+            }
+            if last.consumer.created != info.created {
+                return Err(deleted(&last));
+            }
+        }
+        let subscriber = self.listen(&line).await?;
         let session = Session::open(Opening {
             link: Arc::clone(&self.link),
-            client,
-            epoch,
+            line,
             subscriber,
-            inbox: inbox.into(),
-            consumer: Consumer::from(info),
+            consumer: Consumer::from(&info),
+            deliveries: info.deliveries,
             limit: self.limit,
             confirm: self.config.acknowledge == Acknowledge::Confirm,
-            quarantined,
             attempts,
         });
+        session.begin(&info);
         keeper::start(&session);
         Ok(session)
+    }
+
+    async fn listen(&self, line: &Line) -> Result<Subscriber> {
+        let (client, inbox) = line.ends();
+        client.subscribe(inbox).await.map_err(|ended| {
+            self.state.lock().client = None;
+            error::subscribe(ended)
+        })
+    }
+
+    /// Returns the session that lost its line, if it can go on. Another one is ended.
+    async fn last(&self) -> Option<Arc<Session>> {
+        let last = self.state.lock().last.clone()?;
+        if last.is_over() {
+            self.end_last();
+            return None;
+        }
+        last.hang_up().await;
+        if let Some(first) = last.first_unsettled() {
+            self.state.lock().begin = Begin::Sequence(first);
+        }
+        Some(last)
+    }
+
+    /// Continues a session over another line. What was on its way over the last one comes first, so
+    /// that the order is kept.
+    async fn resume(&self, last: Arc<Session>, line: Line, info: &ConsumerInfo) -> Result<Arc<Session>> {
+        let found = last.unreadable(&names::subject(&self.topic), info, self.dial.is_shared()).await?;
+        last.call_back(info, &found).await?;
+        let subscriber = self.listen(&line).await?;
+        last.resume(line, subscriber, info.deliveries, found);
+        last.learn(info);
+        self.state.lock().last = None;
+        Ok(last)
     }
 
     /// Returns the consumer, created again at its position if it is gone.
@@ -194,8 +241,11 @@ impl Reader {
 
     fn end_last(&self) {
         let last = self.state.lock().last.take();
-        if let Some(next) = last.and_then(|last| last.end()) {
-            self.state.lock().begin = Begin::Sequence(next);
+        if let Some(last) = last {
+            if let Some(first) = last.first_unsettled() {
+                self.state.lock().begin = Begin::Sequence(first);
+            }
+            last.end();
         }
     }
 
@@ -205,21 +255,21 @@ impl Reader {
             Some(client) => client,
             None => {
                 let queues = Queues { outgoing: OUTGOING, incoming: self.limit + NOTICES };
-                let client = self.dial.client(queues, &Arc::new(Notices::default())).await?;
+                let client = self.dial.client(queues, &self.notices).await?;
                 self.state.lock().client = Some(client.clone());
                 client
             }
         };
-        self.wait_for(&Health::of(client.clone())).await?;
+        self.wait_for(&Health::of(client.clone()), || self.notices.disconnected()).await?;
         Ok(client)
     }
 
     /// Waits until the client has restored its connection, which it does by itself.
-    async fn wait_for(&self, health: &Health) -> Result<()> {
+    async fn wait_for(&self, health: &Health, error: impl FnOnce() -> Error) -> Result<()> {
         let deadline = Instant::now() + self.config.connect_timeout;
         while !health.is_connected() {
             if Instant::now() > deadline {
-                return Err(error::disconnected().with_context("server", self.config.shown_hosts()));
+                return Err(error().with_context("server", self.config.shown_hosts()));
             }
             sleep(LOOK).await;
         }
@@ -227,9 +277,14 @@ impl Reader {
     }
 }
 
+fn deleted(session: &Session) -> Error {
+    let message = "the consumer of the group was deleted; the subscription is opened again";
+    Error::new(ErrorKind::Unavailable, message).with_context("consumer", &session.consumer.name)
+}
+
 impl Drop for Reader {
     fn drop(&mut self) {
-        if let Some(last) = self.state.get_mut().last.take() {
+        if let Some(last) = self.state.get_mut().last.take().filter(|last| last.is_over()) {
             last.end();
         }
         if !self.durable

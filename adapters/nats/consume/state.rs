@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use async_nats::{Message, StatusCode, Subscriber};
 use futures_util::StreamExt;
@@ -11,13 +12,24 @@ use tokio::time::Instant;
 use crate::driver::Tenure;
 use crate::error::{Error, ErrorKind};
 
-use super::super::headers::reply_subject::Tokens;
+use super::super::headers::reply_subject::{self, Tokens};
 use super::attempts::{Attempts, Past};
+use super::consumer::Consumer;
+use super::line::Line;
 use super::unreadable::Quarantined;
 use super::window::{Unsettled, Window};
 
+/// Time after which a member that took messages of its group, and takes none any more, counts as
+/// gone.
+const FORGETS: Duration = Duration::from_secs(60);
+
 /// The state of a session's subscription at the server.
 pub(crate) struct State {
+    pub(crate) line: Line,
+    /// The time at which the line began.
+    pub(crate) since: Instant,
+    /// `true` if the line has brought a message.
+    pub(crate) has_delivered: bool,
     /// `None` if no more messages are to be read.
     pub(crate) subscriber: Option<Subscriber>,
     /// Messages that were read and not delivered yet; they are already in the window.
@@ -29,6 +41,18 @@ pub(crate) struct State {
     pub(crate) lost: Option<Lost>,
     /// The highest sequence in the stream from which a message came.
     pub(crate) seen: Option<u64>,
+    /// The number that the consumer's next delivery has if it comes here, and the time at which one
+    /// was found to have gone elsewhere.
+    next: u64,
+    elsewhere: Option<Instant>,
+    /// `true` if others had messages of the group, or waited for some, when the session began.
+    pub(crate) has_company: bool,
+    /// The sequence up to which the whole group has settled everything, as last heard.
+    pub(crate) floor: u64,
+    /// `true` if the client has ended.
+    pub(crate) has_ended: bool,
+    /// `true` if the connection was lost for a reason that was looked for and not found.
+    pub(crate) puzzled: bool,
     /// The number of messages read, including the server's notices and messages from this client
     /// itself.
     pub(crate) read: u64,
@@ -37,6 +61,18 @@ pub(crate) struct State {
     pub(crate) attempts: Arc<Attempts>,
     /// Messages whose attempts only the server knows, until it is asked.
     pub(crate) uncounted: Vec<(usize, Tokens)>,
+    /// Maximum size of the messages of a request.
+    most_bytes: usize,
+    /// `true` if the next message alone is larger than that.
+    is_large: bool,
+}
+
+/// A request for messages.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) messages: usize,
+    /// Maximum size of all messages together; `None` for one message of any size.
+    pub(crate) bytes: Option<usize>,
 }
 
 /// A message with its slot in the window.
@@ -56,39 +92,87 @@ pub(crate) enum Body {
     Quarantined(Arc<Quarantined>),
 }
 
-/// The reason why a session is over.
+/// The reason why a line of a session is over.
 #[derive(Debug)]
 pub(crate) enum Lost {
-    /// Its connection is gone or silent, and is being restored.
+    /// A connection is gone or silent, or the consumer has moved to another server. It goes on.
     Connection,
     /// Its client is gone for good.
     Client,
     /// The position of its group was moved.
     Moved,
+    /// Its consumer was deleted.
+    Deleted,
     /// The server ended it, with this reason.
     Ended(Error),
 }
 
 impl State {
     pub(crate) fn new(
+        line: Line,
         subscriber: Subscriber,
-        ready: VecDeque<Arrived>,
+        deliveries: u64,
         window: Window,
+        most_bytes: usize,
         attempts: Arc<Attempts>,
     ) -> Self {
         Self {
+            line,
+            since: Instant::now(),
+            has_delivered: false,
             subscriber: Some(subscriber),
-            ready,
+            ready: VecDeque::new(),
             window,
             waker: None,
             heard: Instant::now(),
             lost: None,
             seen: None,
+            next: deliveries.saturating_add(1),
+            elsewhere: None,
+            has_company: false,
+            floor: 0,
+            has_ended: false,
+            puzzled: false,
             read: 0,
             leaving: false,
             attempts,
             uncounted: Vec::new(),
+            most_bytes,
+            is_large: false,
         }
+    }
+
+    /// Returns the number of deliveries, of so many, that did not come here, if it can be told that
+    /// all of them were for this member. Members that share a group do not know each other, but the
+    /// deliveries of the others leave gaps.
+    pub(crate) fn on_the_way(&self, deliveries: u64) -> Option<u64> {
+        let missing = deliveries.saturating_add(1).saturating_sub(self.next);
+        (self.is_alone() && missing <= self.window.requested() as u64).then_some(missing)
+    }
+
+    fn is_alone(&self) -> bool {
+        self.elsewhere.is_none_or(|then| then.elapsed() > FORGETS)
+    }
+
+    /// Returns the first sequence in the stream that is not settled, of the messages that came here
+    /// and of `sent_back`; of the whole group, if others have taken messages of it.
+    pub(crate) fn first_unsettled(&self, sent_back: Option<u64>) -> Option<u64> {
+        let unsettled = self.window.out().map(|out| out.sequence).min();
+        let others = (self.has_company || self.elsewhere.is_some()).then_some(self.floor.saturating_add(1));
+        let first = unsettled.into_iter().chain(sent_back).chain(others).min();
+        first.or(self.seen.map(|seen| seen.saturating_add(1)))
+    }
+
+    /// Goes on over another line, after so many deliveries.
+    pub(crate) fn resume(&mut self, line: Line, subscriber: Subscriber, deliveries: u64) {
+        self.line = line;
+        (self.since, self.heard) = (Instant::now(), Instant::now());
+        (self.has_delivered, self.has_ended) = (false, false);
+        self.lost = None;
+        self.subscriber = (!self.leaving).then_some(subscriber);
+        self.window.expired(usize::MAX);
+        self.next = deliveries.saturating_add(1);
+        self.read = 0;
     }
 
     /// Polls for the next message, or the end of the session.
@@ -121,6 +205,7 @@ impl State {
             match subscriber.poll_next_unpin(cx) {
                 Poll::Ready(Some(message)) => self.take_in(message),
                 Poll::Ready(None) => {
+                    self.has_ended = true;
                     self.lost = Some(Lost::Client);
                     self.subscriber = None;
                 }
@@ -136,13 +221,29 @@ impl State {
         // can write a status into a message.
         match message.reply.as_deref().and_then(Tokens::read).zip(message.reply.take()) {
             Some((tokens, reply)) => {
+                if tokens.consumer_sequence != self.next {
+                    if self.is_alone() && !self.line.reads() {
+                        // It came over the connection that follows, and those before it did not.
+                        // The next line has them all called back, in their order.
+                        return;
+                    }
+                    self.elsewhere = Some(self.heard);
+                }
+                self.has_delivered = true;
+                self.next = tokens.consumer_sequence.saturating_add(1);
+                self.window.arrived();
+                // The server hands messages out in their order. Any other comes again, perhaps
+                // though it is in hand here: a server that starts anew may have forgotten.
+                let is_new = self.seen.is_none_or(|seen| tokens.stream_sequence > seen);
+                if !is_new && self.window.came_again(tokens.stream_sequence, &reply) {
+                    return;
+                }
                 self.seen = self.seen.max(Some(tokens.stream_sequence));
                 if tokens.delivered > 1 {
                     self.attempts.sent_back.lock().came(tokens.stream_sequence);
                 }
-                self.window.arrived();
                 let tenure = self.window.tenure();
-                let slot = self.window.open(reply, None);
+                let slot = self.window.open(reply, tokens.stream_sequence, None);
                 let past = self.attempts.known(&tokens);
                 if past.is_none() {
                     self.uncounted.push((slot, tokens));
@@ -155,21 +256,57 @@ impl State {
 
     /// Handles a notice of the server about a request.
     fn take_notice(&mut self, message: &Message) {
-        let pending = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
-        let pending = pending.and_then(|value| value.as_str().parse().ok());
+        let pending = |name| message.headers.as_ref()?.get(name)?.as_str().parse().ok();
+        let (pending, bytes) = (pending("Nats-Pending-Messages"), pending("Nats-Pending-Bytes"));
         match (message.status, pending) {
             // A message without a status is one from this client itself.
             (Some(StatusCode::IDLE_HEARTBEAT) | None, _) => {}
             (Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND), pending) => {
                 self.window.expired(pending.unwrap_or(usize::MAX));
             }
+            (Some(_), pending) if message.description.as_deref() == Some("Message Size Exceeds MaxBytes") => {
+                self.is_large = bytes == Some(self.most_bytes);
+                self.window.expired(pending.unwrap_or(usize::MAX));
+            }
+            (Some(_), pending) if message.description.as_deref() == Some("Batch Completed") => {
+                self.window.expired(pending.unwrap_or(usize::MAX));
+            }
+            (Some(StatusCode::NO_RESPONDERS), _) => self.lose(Lost::Connection),
             (Some(status), _) => {
                 let description = message.description.as_deref().unwrap_or("no description");
-                let error = Error::new(ErrorKind::Unavailable, "the server ended the subscription; it is opened again")
-                    .with_context("status", status)
-                    .with_context("description", description);
-                self.lost = Some(Lost::Ended(error));
+                self.lose(match description {
+                    // The request has ended, and the deliveries have not.
+                    "Leadership Change" | "Server Shutdown" => Lost::Connection,
+                    "Consumer Deleted" => Lost::Deleted,
+                    _ => {
+                        let message = "the server ended the subscription; it is opened again";
+                        let error = Error::new(ErrorKind::Unavailable, message).with_context("status", status);
+                        Lost::Ended(error.with_context("description", description))
+                    }
+                });
             }
+        }
+    }
+
+    /// Notes that the line is over, for this reason if it is the first.
+    pub(crate) fn lose(&mut self, lost: Lost) {
+        self.lost.get_or_insert(lost);
+        self.wake();
+    }
+
+    /// Enters messages that the client could not read. From now on others are requested one by one.
+    pub(crate) fn quarantine(&mut self, consumer: &Consumer, found: Vec<Quarantined>) {
+        if found.is_empty() {
+            return;
+        }
+        self.window.be_careful();
+        self.has_delivered = true;
+        for message in found {
+            self.seen = self.seen.max(Some(message.sequence));
+            let reply = reply_subject::acknowledge(&consumer.stream, &consumer.name, message.sequence);
+            let (message, tenure, past) = (Arc::new(message), self.window.tenure(), Some(Past::here(1)));
+            let slot = self.window.open(reply.into(), message.sequence, Some(Arc::clone(&message)));
+            self.ready.push_back(Arrived { body: Body::Quarantined(message), slot, tenure, past });
         }
     }
 
@@ -221,10 +358,15 @@ impl State {
         unsettled
     }
 
-    pub(crate) fn take_request(&mut self) -> Option<usize> {
+    pub(crate) fn take_request(&mut self) -> Option<Request> {
         if self.subscriber.is_none() || self.leaving {
             return None;
         }
-        self.window.take_request(self.waker.is_some())
+        let messages = self.window.take_request(self.waker.is_some())?;
+        if !std::mem::take(&mut self.is_large) {
+            return Some(Request { messages, bytes: Some(self.most_bytes) });
+        }
+        self.window.expired(messages - 1);
+        Some(Request { messages: 1, bytes: None })
     }
 }

@@ -2,15 +2,15 @@
 //!
 //! Any producer can write a header block that breaks the rules. The server stores and delivers it
 //! unchanged, the client gives up the connection over it, and the server redelivers it. So after
-//! every loss of a connection, the messages that are delivered and unsettled are read as JSON,
-//! where the header block is encoded. Those that the client cannot read are taken from there, and
-//! are kept from being redelivered until they are settled.
+//! a reading connection was lost alone, the message that came next is read as JSON, where the header
+//! block is encoded. If the client cannot read it, it is taken from there, and is kept from being
+//! redelivered until it is settled.
 
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use async_nats::datetime::parse_rfc3339;
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::error::Result;
 
@@ -19,11 +19,9 @@ use super::super::connection::link::Link;
 use crate::adapters::nats::connection::api;
 use crate::adapters::nats::headers;
 
-/// Number of messages that are examined from each end of the unsettled ones. Unreadable messages
-/// lie at the ends: the oldest at the lower one, those delivered last at the upper one.
-const REACH: u64 = 50_000;
-/// Number of messages requested at a time; each answer contains a whole message.
-const AT_A_TIME: usize = 32;
+/// Bounds of what is read after one loss: a number of messages, and of bytes.
+const MESSAGES: usize = 256;
+const BYTES: usize = 8 * 1024 * 1024;
 
 /// A message that was read as JSON.
 #[derive(Debug, Clone)]
@@ -36,26 +34,53 @@ pub(crate) struct Quarantined {
     pub(crate) attempt: u32,
 }
 
-/// Finds the unreadable messages among those that a consumer was delivered and has not settled.
-pub(crate) async fn find(link: &Link, subject: &str, info: &ConsumerInfo) -> Result<Vec<Quarantined>> {
-    if info.unsettled == 0 {
-        return Ok(Vec::new());
-    }
-    let (floor, top) = (info.ack_floor, info.delivered);
-    let lower = floor + 1..=top.min(floor.saturating_add(REACH));
-    let upper = (*lower.end()).max(top.saturating_sub(REACH)) + 1..=top;
-    let found = stream::iter(lower.chain(upper))
-        .map(|sequence| api::stored_message(link, &info.stream, sequence))
-        .buffer_unordered(AT_A_TIME)
-        .try_filter_map(|message| async move { Ok(message.filter(|message| is_ours(message, subject))) })
-        .map_ok(Quarantined::from);
-    let mut found: Vec<Quarantined> = found.try_collect().await?;
-    found.sort_unstable_by_key(|message| message.sequence);
-    Ok(found)
+/// The unsettled messages in which to look.
+#[derive(Debug)]
+pub(crate) struct Suspects<'a> {
+    pub(crate) link: &'a Link,
+    pub(crate) subject: &'a str,
+    pub(crate) info: &'a ConsumerInfo,
+    /// The messages that are in hand.
+    pub(crate) held: HashSet<u64>,
 }
 
-fn is_ours(message: &api::StoredMessage, subject: &str) -> bool {
-    message.subject == subject && !message.headers.is_empty() && !headers::is_readable(&message.headers)
+impl Suspects<'_> {
+    /// Finds the unreadable messages that follow on this sequence without a readable one between.
+    pub(crate) async fn next(&self, from: u64) -> Result<Vec<Quarantined>> {
+        self.find(from, true).await
+    }
+
+    /// Finds the unreadable messages among the oldest that are unsettled.
+    pub(crate) async fn oldest(&self) -> Result<Vec<Quarantined>> {
+        self.find(self.info.ack_floor + 1, false).await
+    }
+
+    async fn find(&self, mut from: u64, ends_at_a_readable_one: bool) -> Result<Vec<Quarantined>> {
+        let Self { link, subject, info, held } = self;
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for _ in 0..MESSAGES {
+            if info.unsettled == 0 || from > info.delivered || bytes > BYTES {
+                break;
+            }
+            let Some(message) = api::next_message(link, &info.stream, subject, from).await? else { break };
+            if message.sequence > info.delivered {
+                break;
+            }
+            from = message.sequence + 1;
+            bytes += message.payload.len() + message.headers.len();
+            if held.contains(&message.sequence) {
+                continue;
+            }
+            if message.headers.is_empty() || headers::is_readable(&message.headers) {
+                if ends_at_a_readable_one {
+                    break;
+                }
+            } else {
+                found.push(Quarantined::from(message));
+            }
+        }
+        Ok(found)
+    }
 }
 
 impl From<api::StoredMessage> for Quarantined {

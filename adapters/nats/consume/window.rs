@@ -34,6 +34,8 @@ pub(crate) struct Window {
 pub(crate) struct Unsettled {
     /// The subject on which it is acknowledged.
     pub(crate) reply: Subject,
+    /// The sequence of the message in its stream.
+    pub(crate) sequence: u64,
     /// The message itself, if the server cannot redeliver it.
     pub(crate) quarantined: Option<Arc<Quarantined>>,
     pub(crate) tenure: Tenure,
@@ -55,10 +57,14 @@ impl Unsettled {
 }
 
 impl Window {
-    pub(crate) fn new(limit: usize, careful: bool) -> Self {
-        let careful = if careful { CAREFUL } else { 0 };
+    pub(crate) fn new(limit: usize) -> Self {
         let (slots, free) = (Vec::new(), Vec::new());
-        Self { limit, requested: 0, careful, slots, free, aside: 0, round: 0, tenure: Tenure::new() }
+        Self { limit, requested: 0, careful: 0, slots, free, aside: 0, round: 0, tenure: Tenure::new() }
+    }
+
+    /// Requests messages one by one for a while.
+    pub(crate) fn be_careful(&mut self) {
+        self.careful = CAREFUL;
     }
 
     /// Returns the number of messages to request now: enough to be worth a request, or all that
@@ -94,9 +100,9 @@ impl Window {
     }
 
     /// Enters a delivery and returns its slot.
-    pub(crate) fn open(&mut self, reply: Subject, quarantined: Option<Arc<Quarantined>>) -> usize {
+    pub(crate) fn open(&mut self, reply: Subject, sequence: u64, quarantined: Option<Arc<Quarantined>>) -> usize {
         let (since, tenure, extended) = (self.round, self.tenure.clone(), Instant::now());
-        let unsettled = Some(Unsettled { reply, quarantined, tenure, since, is_aside: false, extended });
+        let unsettled = Some(Unsettled { reply, sequence, quarantined, tenure, since, is_aside: false, extended });
         match self.free.pop() {
             Some(slot) => {
                 if let Some(place) = self.slots.get_mut(slot) {
@@ -174,9 +180,17 @@ impl Window {
         self.tenure.clone()
     }
 
-    /// Returns the subjects on which the unsettled deliveries are acknowledged.
-    pub(crate) fn replies(&self) -> Vec<Subject> {
-        self.slots.iter().flatten().map(|out| out.reply.clone()).collect()
+    /// Returns the unsettled deliveries.
+    pub(crate) fn out(&self) -> impl Iterator<Item = &Unsettled> {
+        self.slots.iter().flatten()
+    }
+
+    /// Takes another delivery of a message for the one that is out, whose handle stays good.
+    /// Returns `false` if none is out.
+    pub(crate) fn came_again(&mut self, sequence: u64, reply: &Subject) -> bool {
+        let is_out = |out: &&mut Unsettled| out.sequence == sequence && !out.tenure.is_over();
+        let out = self.slots.iter_mut().flatten().find(is_out);
+        out.map(|out| (out.reply, out.extended) = (reply.clone(), Instant::now())).is_some()
     }
 
     pub(crate) fn unsettled(&self) -> usize {
@@ -190,12 +204,12 @@ mod tests {
 
     fn open(window: &mut Window) -> usize {
         window.arrived();
-        window.open(Subject::from_static("reply"), None)
+        window.open(Subject::from_static("reply"), 1, None)
     }
 
     #[test]
     fn asks_for_the_limit_and_then_in_quarters() {
-        let mut window = Window::new(8, false);
+        let mut window = Window::new(8);
         assert_eq!(window.take_request(false), Some(8));
         assert_eq!(window.take_request(true), None);
         let slots: Vec<_> = (0..8).map(|_| open(&mut window)).collect();
@@ -212,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_is_set_aside_makes_room_once() {
-        let mut window = Window::new(4, false);
+        let mut window = Window::new(4);
         assert_eq!(window.take_request(false), Some(4));
         let slots: Vec<_> = (0..4).map(|_| open(&mut window)).collect();
         assert!(window.set_aside(slots[0]) && window.set_aside(slots[0]) && window.set_aside(slots[1]));
@@ -225,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_limit_of_one_works() {
-        let mut window = Window::new(1, false);
+        let mut window = Window::new(1);
         assert_eq!(window.take_request(false), Some(1));
         let slot = open(&mut window);
         assert_eq!(window.take_request(true), None);
@@ -235,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_request_that_runs_out_makes_room() {
-        let mut window = Window::new(4, false);
+        let mut window = Window::new(4);
         assert_eq!(window.take_request(false), Some(4));
         open(&mut window);
         window.expired(3);
@@ -245,7 +259,8 @@ mod tests {
 
     #[test]
     fn careful_is_one_by_one_for_a_while() {
-        let mut window = Window::new(100, true);
+        let mut window = Window::new(100);
+        window.be_careful();
         for _ in 0..CAREFUL {
             assert_eq!(window.take_request(false), Some(1));
             assert_eq!(window.take_request(true), None);
@@ -269,7 +284,7 @@ mod tests {
 
     #[test]
     fn only_what_was_out_for_a_round_is_renewed() {
-        let mut window = Window::new(4, false);
+        let mut window = Window::new(4);
         open(&mut window);
         assert_eq!(extended(&mut window), 0);
         let second = open(&mut window);
@@ -282,7 +297,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_not_renewed_in_time_is_lost_and_later_deliveries_are_not() {
-        let mut window = Window::new(4, false);
+        let mut window = Window::new(4);
         let (early, tenure) = (open(&mut window), window.tenure());
         assert_eq!(window.next_round(LONG, |_| false), 0);
         tokio::time::advance(LONG / 2).await;

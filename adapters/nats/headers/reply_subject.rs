@@ -48,6 +48,13 @@ pub(crate) fn acknowledge(stream: &str, consumer: &str, sequence: u64) -> String
     format!("{PREFIX}{stream}.{consumer}.1.{sequence}.{sequence}.0.0")
 }
 
+/// Returns the subject on which to send back a message that has not come, to a consumer that has
+/// made so many deliveries. The server looks at the sequence of the delivery too: it has to be one
+/// that may be unsettled.
+pub(crate) fn send_back(stream: &str, consumer: &str, sequence: u64, deliveries: u64) -> String {
+    format!("{PREFIX}{stream}.{consumer}.1.{sequence}.{deliveries}.0.0")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

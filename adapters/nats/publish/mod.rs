@@ -12,7 +12,6 @@ use crate::message::{Receipt, Topic};
 
 use super::connection::link::{Link, send};
 use super::connection::replies::Awaiting;
-use super::error;
 use super::headers::Schedule;
 use crate::adapters::nats::headers;
 use crate::adapters::nats::topology::names;
@@ -42,7 +41,7 @@ pub(super) fn kept(link: &Link, topic: &Topic, message: Outbound, schedule: &Sch
 pub(super) fn unconfirmed(link: &Link, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
     let sent = prepare(link, topic, &message, None).and_then(|message| {
         if !link.health().is_connected() {
-            return Err(error::disconnected());
+            return Err(link.disconnected());
         }
         send(link.client(), message)
     });

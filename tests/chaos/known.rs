@@ -37,31 +37,6 @@ pub(crate) const KNOWN: &[Known] = &[
         is_rare: true,
         why: "after a restart of the server, a subscription may stay silent",
     },
-    Known {
-        scenario: Scenario::Restart,
-        broker: Broker::Nats,
-        invariant: Invariant::I6,
-        finding: "B3",
-        is_rare: false,
-        why: "after a lost connection, messages that were on the wire come late",
-    },
-    Known {
-        scenario: Scenario::Cuts,
-        broker: Broker::Nats,
-        invariant: Invariant::I6,
-        finding: "B3",
-        // Always with restarts; with few messages per second, not always with cuts.
-        is_rare: true,
-        why: "after a lost connection, messages that were on the wire come late",
-    },
-    Known {
-        scenario: Scenario::Hole,
-        broker: Broker::Nats,
-        invariant: Invariant::I6,
-        finding: "B3",
-        is_rare: true,
-        why: "after a lost connection, messages that were on the wire come late",
-    },
 ];
 
 /// The findings of a run, held against the known breaks.

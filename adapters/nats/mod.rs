@@ -44,8 +44,8 @@
 //! A confirmed message is in the server's file and survives if the server is killed; to survive a
 //! power failure, the server needs `sync_interval: always`, or replicas. A lost connection or a
 //! time-out leaves the outcome unknown. While the connection is down, publishing fails at once, and
-//! the message is certainly not sent. The message id is `Nats-Msg-Id`. Within two minutes, unless
-//! the stream says otherwise, the same id is stored once and confirmed as often as it is sent.
+//! nothing is sent. The message id is `Nats-Msg-Id`. Within two minutes, unless told otherwise, a
+//! stream stores an id once, under **one** of its topics, and confirms it each time.
 //!
 //! ## Consuming
 //! Messages are consumed at least once. The server performs retries, also delayed ones, and later

@@ -144,8 +144,9 @@ impl Link {
         receiver.await.unwrap_or_else(|_| Err(error::ended()))
     }
 
-    /// Waits until the server has read everything that was sent before, by a request that every user
-    /// may send. Without JetStream there is none, and it is a message to this client's own subject.
+    /// Waits until the server has read everything that was sent before, by a request that every
+    /// user may send. Without JetStream there is none, and it is a message to this client's own
+    /// subject.
     pub(crate) async fn round_trip(&self) -> Result<()> {
         if let Some(info) = &self.info {
             return self.request(info.clone(), Bytes::new()).await.map(drop);

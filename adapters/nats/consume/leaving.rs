@@ -155,6 +155,12 @@ impl Session {
         self.give_back(unsettled);
     }
 
+    /// Ends the session whose consumer is gone: nothing can go back.
+    pub(crate) fn forget(&self) {
+        self.lines.send_replace(None);
+        drop(self.state.lock().take_all());
+    }
+
     /// Tells the server to redeliver. This is sent after the end of the subscription on the same
     /// connection, because otherwise the redelivery could go to this session.
     fn give_back(&self, unsettled: Vec<Unsettled>) {

@@ -142,14 +142,19 @@ impl Reader {
         let line = Line::new(client, &self.link);
         let (info, attempts) = self.consumer(again).await?;
         if let Some(last) = last {
-            match last.knows(&info) {
-                true => return self.resume(last, line, &info).await,
-                // The server has forgotten what it handed out: the handles are stale.
-                false => self.end_last(),
+            if last.knows(&info) {
+                return self.resume(last, line, &info).await;
             }
             if last.consumer.created != info.created {
+                self.state.lock().last = None;
+                last.forget();
                 return Err(deleted(&last));
             }
+            self.end_last();
+            // The server has forgotten some of what it handed out. It must not take what goes back
+            // for what it hands out anew.
+            last.arrive().await;
+            self.link.processed(&info.stream, &info.name).await?;
         }
         let subscriber = self.listen(&line).await?;
         let session = Session::open(Opening {

@@ -1,4 +1,4 @@
-//! What a session finds out at the server before it goes on over another line.
+//! Questions to the server before a session goes on over another line.
 
 use crate::driver::Disposition;
 use crate::error::{ErrorKind, Result};

@@ -18,7 +18,7 @@ const BYTES: usize = 64 * 1024 * 1024;
 /// Interval of the checks for a connection that was replaced.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What comes out of the queue.
+/// An event of the queue.
 #[derive(Debug)]
 pub(crate) enum Unread {
     Message(Message),

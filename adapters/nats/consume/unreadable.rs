@@ -1,8 +1,8 @@
 //! Messages whose header block the client cannot read.
 //!
 //! Any producer can write a header block that breaks the rules. The server stores and delivers it
-//! unchanged, the client gives up the connection over it, and the server redelivers it. So after
-//! a reading connection was lost alone, the message that came next is read as JSON, where the header
+//! unchanged, the client gives up the connection over it, and the server redelivers it. So after a
+//! reading connection was lost alone, the message that came next is read as JSON, where the header
 //! block is encoded. If the client cannot read it, it is taken from there, and is kept from being
 //! redelivered until it is settled.
 

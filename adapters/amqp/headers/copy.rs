@@ -16,6 +16,7 @@ use super::super::topology::delay::Delay;
 use super::super::topology::names::{self, PERSISTENT, ROUTING_HEADERS};
 use super::super::topology::waiting::{RESERVE, Target, labels};
 use super::super::wire::bytes::Reader;
+use super::super::wire::returned::written;
 use super::incoming::raw_table;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -107,7 +108,7 @@ impl Original {
         }
         write(header::PRIOR_ATTEMPTS, AMQPValue::LongLongInt(copied.attempts.into()));
         write(header::PRIOR_DELIVERIES, AMQPValue::LongLongInt(self.deliveries.into()));
-        write(header::PUBLISH_NUMBER, AMQPValue::LongLongInt(copied.number));
+        write(header::PUBLISH_NUMBER, AMQPValue::LongString(written(copied.number).into()));
         let mut properties = kept(&self.properties).with_delivery_mode(PERSISTENT);
         if let Some(user) = copied.user.and_then(|user| ShortString::try_new(user).ok()) {
             properties = properties.with_user_id(user);
@@ -258,7 +259,7 @@ mod tests {
         expected.insert("delayed-for".into(), text("queue:orders.billing"));
         expected.insert("prior-attempts".into(), AMQPValue::LongLongInt(7));
         expected.insert("prior-deliveries".into(), AMQPValue::LongLongInt(9));
-        expected.insert("publish-number".into(), AMQPValue::LongLongInt(42));
+        expected.insert("publish-number".into(), text("000000000000002a"));
         expected.insert("tenant".into(), text("old"));
         expected.insert("x-own".into(), text("old"));
         assert_eq!(copy.headers().as_ref(), Some(&expected));

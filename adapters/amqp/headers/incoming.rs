@@ -29,9 +29,6 @@ pub(crate) struct Decoded {
     retry_routing_key: Option<ShortString>,
     /// The target that the message waited for, if any.
     waited: Waited,
-    /// The number of entries of the broker's `x-death` header. They count as unreadable if the
-    /// message did not wait in the delay queues.
-    deaths: u32,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -88,9 +85,7 @@ impl Decoded {
         if !ours || self.waited != Waited::ForUs {
             (self.tried_before, self.delivered_earlier) = (0, 0);
         }
-        if self.waited == Waited::Not {
-            self.unreadable += self.deaths;
-        } else {
+        if self.waited != Waited::Not {
             for name in names::FIRST_AND_LAST_DEATH {
                 self.headers.remove(name);
             }
@@ -100,11 +95,11 @@ impl Decoded {
     fn entry(&mut self, name: &[u8], value: Value<'_>, target: &str) {
         match (std::str::from_utf8(name), value) {
             (Ok(header::KEY), Value::Bytes(key)) => self.key = Some(Bytes::copy_from_slice(key)),
-            (Ok(header::TIMESTAMP_IN_MS), Value::Integer(milliseconds)) => {
-                let since = u64::try_from(milliseconds).ok().map(Duration::from_millis);
-                self.timestamp = since.and_then(sent_at).or(self.timestamp);
+            (Ok(header::TIMESTAMP_IN_MS), Value::Integer(_) | Value::Bytes(_)) => {
+                self.timestamp = milliseconds(value).map(Duration::from_millis).and_then(sent_at).or(self.timestamp);
             }
-            (Ok(names::DELIVERY_COUNT | header::PUBLISH_NUMBER), Value::Integer(_)) => {}
+            (Ok(names::DELIVERY_COUNT), Value::Integer(_)) => {}
+            (Ok(header::PUBLISH_NUMBER), Value::Integer(_) | Value::Bytes(_)) => {}
             (Ok(header::DELAYED_FOR), Value::Bytes(text)) => {
                 self.waited = if target.as_bytes() == text { Waited::ForUs } else { Waited::ForOthers };
             }
@@ -115,9 +110,8 @@ impl Decoded {
                 self.retry_routing_key = key;
             }
             (Ok(name), Value::Bytes(_)) if names::is_for_waiting(name) => {}
-            (Ok(names::DEATHS), Value::Array(deaths)) => {
-                self.deaths = u32::try_from(deaths.count()).unwrap_or(u32::MAX);
-            }
+            // Tables of the broker, which nobody's context is in.
+            (Ok(names::DEATHS), Value::Array(_)) => {}
             (Ok(name), Value::Array(elements)) => {
                 for element in elements {
                     self.append(name, element);
@@ -140,6 +134,15 @@ impl Decoded {
 pub(crate) fn delivery_count(properties: &BasicProperties) -> Option<u32> {
     match Entries::new(raw_table(properties)).find(names::DELIVERY_COUNT) {
         Some(Value::Integer(count)) => Some(number(count)),
+        _ => None,
+    }
+}
+
+/// Reads a time that this library writes as text, and RabbitMQ's timestamp plugin as a number.
+fn milliseconds(value: Value<'_>) -> Option<u64> {
+    match value {
+        Value::Integer(number) => u64::try_from(number).ok(),
+        Value::Bytes(text) => std::str::from_utf8(text).ok()?.parse().ok(),
         _ => None,
     }
 }

@@ -13,6 +13,7 @@ use super::super::config::RoutingKey;
 use super::super::topology::delay::Delay;
 use super::super::topology::names::{self, PERSISTENT, ROUTING_HEADERS};
 use super::super::topology::waiting::{self, Target, labels};
+use super::super::wire::returned::written;
 use super::{copy, typed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::headers::Headers;
@@ -69,7 +70,8 @@ impl Envelope<'_> {
             encoder.properties = encoder.properties.with_message_id(id);
         }
         if let Some(number) = self.number {
-            encoder.entry(short(header::PUBLISH_NUMBER)?, AMQPValue::LongLongInt(number), 4);
+            let number = written(number);
+            encoder.entry(short(header::PUBLISH_NUMBER)?, text_or_bytes(number.as_bytes()), number.len());
         }
         if let Some(wait) = &self.wait {
             encoder.size += waiting::RESERVE;
@@ -199,9 +201,10 @@ impl Encoder {
     fn finish(mut self, time: SystemTime, frame_max: usize) -> Result<BasicProperties> {
         // A clock before 1970 is not an error.
         let now = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let milliseconds = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        let milliseconds = now.as_millis().to_string();
         self.table.append(&mut self.typed);
-        self.entry(short(header::TIMESTAMP_IN_MS)?, AMQPValue::LongLongInt(milliseconds), 4);
+        // As text: there are consumers that refuse headers of other types.
+        self.entry(short(header::TIMESTAMP_IN_MS)?, text_or_bytes(milliseconds.as_bytes()), milliseconds.len());
         if self.size > frame_max {
             return Err(Error::new(ErrorKind::TooLarge, "the headers are larger than the broker accepts")
                 .with_context("size", self.size)

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::super::inspect::Inspector;
-use super::super::returned::Returned;
+use super::super::returned::{Returned, written};
 use super::*;
 
 const OUR_CHANNEL: u16 = 7;
@@ -37,7 +37,8 @@ fn wrapped(channel: u16, body_size: u64, table: &[u8]) -> Vec<u8> {
 }
 
 fn returned_message(number: i64, body: usize) -> Vec<Vec<u8>> {
-    let table = [&b"\x0epublish-number"[..], b"l", &number.to_be_bytes()].concat();
+    let number = written(number);
+    let table = [&b"\x0epublish-number"[..], b"S\0\0\0\x10", number.as_bytes()].concat();
     let mut frames = vec![
         frame(METHOD, OUR_CHANNEL, b"\0\x3c\0\x32\x01\x38\x08NO_ROUTE\x02ex\0"),
         content_header(OUR_CHANNEL, body as u64, &table),

@@ -3,6 +3,7 @@
 //! Content headers are [rewritten](super::content_header), short strings of methods are made valid
 //! UTF-8, returned messages are noted and dropped, and everything else passes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::bytes::OVERHEAD;
@@ -34,14 +35,14 @@ pub(crate) struct Inspector {
     frame_max: usize,
     returned: Arc<Returned>,
     server: Arc<Server>,
-    returning: Returning,
+    /// The returned messages that are incomplete, by their channel. Frames of other channels may
+    /// come in between.
+    returning: HashMap<u16, Returning>,
 }
 
-/// The next expected part of a returned message on the publishing channel; its frames arrive there
-/// in a row.
+/// The next expected part of a returned message.
 #[derive(Debug, Clone, Copy)]
 enum Returning {
-    Nothing,
     Header,
     Body(u64),
 }
@@ -54,7 +55,7 @@ enum Part {
 
 impl Inspector {
     pub(crate) fn new(returned: Arc<Returned>, server: Arc<Server>) -> Self {
-        Self { frame_max: FRAME_MAX as usize, returned, server, returning: Returning::Nothing }
+        Self { frame_max: FRAME_MAX as usize, returned, server, returning: HashMap::new() }
     }
 
     /// Inspects a method; may append its payload to `out`.
@@ -73,7 +74,7 @@ impl Inspector {
                 FrameAction::Pass
             }
             RETURN if self.returned.is_channel(channel) => {
-                self.returning = Returning::Header;
+                self.returning.insert(channel, Returning::Header);
                 FrameAction::Drop
             }
             (class, method) => {
@@ -91,10 +92,10 @@ impl Inspector {
     /// Rewrites a content header: appends its payload to `out`. Returns `None` if it has no body
     /// size.
     pub(crate) fn header(&mut self, channel: u16, payload: &[u8], out: &mut Vec<u8>) -> Option<FrameAction> {
-        if self.returned.is_channel(channel) && matches!(self.returning, Returning::Header) {
+        if matches!(self.returning.get(&channel), Some(Returning::Header)) {
             let (body_size, table) = content_header::inspect(payload)?;
             self.returned.note(table);
-            self.returning = if body_size == 0 { Returning::Nothing } else { Returning::Body(body_size) };
+            self.expect(channel, body_size);
             return Some(FrameAction::Drop);
         }
         content_header::rewrite(payload, self.frame_max - OVERHEAD, out)?;
@@ -103,14 +104,21 @@ impl Inspector {
 
     /// Inspects a part of a body, of that size.
     pub(crate) fn body(&mut self, channel: u16, size: u64) -> FrameAction {
-        match self.returning {
-            Returning::Body(left) if self.returned.is_channel(channel) => {
-                let left = left.saturating_sub(size);
-                self.returning = if left == 0 { Returning::Nothing } else { Returning::Body(left) };
+        match self.returning.get(&channel) {
+            Some(Returning::Body(left)) => {
+                self.expect(channel, left.saturating_sub(size));
                 FrameAction::Drop
             }
             _ => FrameAction::Pass,
         }
+    }
+
+    /// Expects so many bytes more of the body of a returned message.
+    fn expect(&mut self, channel: u16, left: u64) {
+        match left {
+            0 => self.returning.remove(&channel),
+            left => self.returning.insert(channel, Returning::Body(left)),
+        };
     }
 
     /// Reads the maximum frame size of the broker, 0 for any size. The lower of that and the

@@ -13,6 +13,8 @@ mod consuming;
 mod copies;
 #[path = "amqp/delaying.rs"]
 mod delaying;
+#[path = "amqp/deleted.rs"]
+mod deleted;
 #[path = "amqp/driving.rs"]
 mod driving;
 #[path = "amqp/faults.rs"]
@@ -23,6 +25,8 @@ mod hostile;
 mod limits;
 #[path = "amqp/losing.rs"]
 mod losing;
+#[path = "amqp/outages.rs"]
+mod outages;
 #[path = "amqp/publishing.rs"]
 mod publishing;
 #[path = "amqp/refusing.rs"]

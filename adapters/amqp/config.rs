@@ -21,7 +21,18 @@ const DEFAULT_CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// The shortest time that leaves room for a look at the deliveries before it is up.
 const SHORTEST_CONSUMER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The treatment of a message that no queue takes, because the topic has no subscriber yet.
+/// The treatment of a message that no queue takes, because the topic has no subscriber.
+///
+/// RabbitMQ has queues, not logs: a message goes to the queues that exist when it is published, and
+/// a topic without subscribers keeps no message. By default such a publish is confirmed, as on the
+/// other brokers, which keep the message: an event without subscribers is not a failure of its
+/// sender. [`Receipt::unroutable`](crate::Receipt) tells it, a counter counts it, and a warning
+/// names each such topic once. If messages must not be lost, create the group first, or reject them.
+///
+/// A topic that has lost its queues is no topic without subscribers. As long as a subscription of
+/// the same connection reads it, and for 15 seconds after a publish has shown that its exchange was
+/// deleted, a message that no queue takes is [`ErrorKind::Unavailable`], certainly not sent. With
+/// `topology=check` only the latter holds, since bindings are not made here.
 ///
 /// ```rust
 /// use traced_broker::{ErrorKind, adapters::amqp::Unroutable};
@@ -98,6 +109,8 @@ pub(super) struct Settings {
     pub(super) topology: Topology,
     pub(super) unroutable: Unroutable,
     pub(super) routing_key: RoutingKey,
+    /// The binding keys of readers without a group, separated by commas.
+    pub(super) binding_key: Option<String>,
     pub(super) connect_timeout: Duration,
     pub(super) delivery_timeout: Duration,
     pub(super) heartbeat: Duration,
@@ -124,6 +137,7 @@ impl Settings {
             topology: options.take("topology")?.unwrap_or_default(),
             unroutable: options.take("unroutable")?.unwrap_or_default(),
             routing_key: options.take("routing_key")?.unwrap_or_default(),
+            binding_key: options.take("binding_key")?,
             connect_timeout: options.take("connect_timeout")?.map_or(DEFAULT_CONNECT_TIMEOUT, Duration::from_millis),
             delivery_timeout: options.take("delivery_timeout")?.map_or(DEFAULT_DELIVERY_TIMEOUT, Duration::from_millis),
             heartbeat: options.take("heartbeat")?.map_or(DEFAULT_HEARTBEAT, Duration::from_secs),
@@ -238,6 +252,13 @@ impl AmqpBuilder {
         self.with(move |settings| settings.routing_key = routing_key)
     }
 
+    /// Sets the keys by which the queues of readers without a group are bound, separated by commas,
+    /// in place of those that see all messages of a topic exchange.
+    pub fn binding_key(self, keys: impl Into<String>) -> Self {
+        let keys = keys.into();
+        self.with(|settings| settings.binding_key = Some(keys))
+    }
+
     /// Sets the time limit of one attempt to connect to one host, and of one request to the server.
     pub fn connect_timeout(self, timeout: Duration) -> Self {
         self.with(move |settings| settings.connect_timeout = timeout)
@@ -271,8 +292,13 @@ impl AmqpBuilder {
         self.with(move |settings| settings.consumer_timeout = timeout)
     }
 
-    /// Sets the number of times that the server returns a message to a queue before it drops it,
-    /// the queue's `x-delivery-limit` or that of a policy. The protocol does not show it.
+    /// Sets the number of times that the server returns a message to a queue before it drops it:
+    /// the queue's `x-delivery-limit` or that of a policy, whichever is lower. The protocol does not
+    /// show it. Queues that this adapter creates have no limit, but a policy may set one.
+    ///
+    /// A message that was delivered so often is replaced by a copy before it is handed out again,
+    /// with its attempts and deliveries counted on. A limit of 0 leaves no delivery in which to do
+    /// so: a lost connection drops what it had fetched.
     pub fn delivery_limit(self, deliveries: u32) -> Self {
         self.with(move |settings| settings.delivery_limit = Some(deliveries))
     }

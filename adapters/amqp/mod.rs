@@ -1,21 +1,23 @@
 //! RabbitMQ 3.10 or later, over AMQP 0-9-1.
 //!
 //! # URLs
-//! `amqp://user:password@host:5672/vhost`. Several hosts of one cluster are tried in their order:
-//! `amqp://rabbit-1,rabbit-2/shop`. Without a user, the user is `guest` with password `guest`.
-//! Without a path, the virtual host is `/`, which may also be written `/%2F`.
+//! `amqp://user:password@host:5672/vhost`. Several hosts of one cluster,
+//! `amqp://rabbit-1,rabbit-2`, share the connections: they are tried in random order, each a second
+//! after the one before, and the first to answer is taken. Without a user, the user is `guest` with
+//! password `guest`. Without a path, the virtual host is `/`, which may also be written `/%2F`.
 //!
 //! | option | meaning | default |
 //! |---|---|---|
 //! | `topology` | `create` missing exchanges and queues, or only `check` that they exist | `create` |
-//! | `unroutable` | a message that no queue takes is confirmed and dropped by the broker (`drop`), or its publish fails with `Rejected` (`reject`) | `drop` |
+//! | `unroutable` | a message to a topic without subscribers is confirmed and dropped by the broker (`drop`), or its publish fails with `Rejected` (`reject`); see [`Unroutable`] | `drop` |
 //! | `routing_key` | `none`, or the message's `key` | `none` |
+//! | `binding_key` | keys of the messages that readers without a group get, separated by commas | `#`, the empty key and the topic |
 //! | `max_in_flight` | maximum number of unconfirmed publishes | 1024 |
 //! | `max_payload` | largest payload in bytes, the server's `max_message_size` | 16777216 |
 //! | `consumer_timeout` | the server's `consumer_timeout` in milliseconds, 0 if it has none; see [time limit](#time-limit) | 1800000 |
-//! | `delivery_limit` | the `delivery-limit` of the queues or of their policy; see [limit of deliveries](#limit-of-deliveries) | none, but 20 with `topology=check` on RabbitMQ 4 |
+//! | `delivery_limit` | the `delivery-limit` of the queues or of their policy; see [`AmqpBuilder::delivery_limit`] | none, but 20 with `topology=check` on RabbitMQ 4 |
 //! | `connect_timeout` | time limit in milliseconds of one attempt at one host, and of one request to the broker | 10000 |
-//! | `delivery_timeout` | milliseconds that a publish waits for its confirm; then its outcome is unknown | 60000 |
+//! | `delivery_timeout` | milliseconds that a publish waits for a connection and its confirm | 60000 |
 //! | `heartbeat` | interval in seconds; after twice that without a sign of life the connection is given up | 10 |
 //! | `name` | name of the connections on the management pages | `traced-broker` |
 //!
@@ -27,7 +29,7 @@
 //! |---|---|
 //! | topic `orders` | durable topic exchange `orders` |
 //! | group `billing` of that topic | durable quorum queue `orders.billing`, bound with `#`, without a limit of deliveries |
-//! | no group | an exclusive queue of the connection, deleted with it |
+//! | no group | an exclusive queue of the connection, deleted with it; of more than 256 MiB the broker drops the oldest messages |
 //! | dead-letter topic `orders.dead` of a subscription | exchange `orders.dead`, and its group `parked`: queue `orders.dead.parked` |
 //! | delayed messages and delayed retries | durable quorum queues `traced-broker.delay.16ms` and so on, shared by all topics of the virtual host |
 //!
@@ -35,26 +37,32 @@
 //! Messages are persistent. A publish ends with the broker's confirm: every queue that takes the
 //! message then has it on the disks of a majority of its replicas, and it survives the death of the
 //! server. A queue itself is registered on disk within some seconds. A publish whose connection
-//! ends before the confirm fails with an unknown outcome; one without a connection fails at once,
-//! certainly not sent. During an alarm of the broker (memory, disk) confirms are held back, and new
-//! publishes too once `max_in_flight` are unconfirmed.
+//! ends before the confirm fails with an unknown outcome. One without a connection waits for it,
+//! nine tenths of `delivery_timeout` at most, and is then certainly not sent; up to `max_in_flight`
+//! wait. During an alarm of the broker (memory, disk) confirms are held back. A message that the
+//! broker refuses is [`ErrorKind::Busy`], of unknown outcome: a queue of several may have taken it.
 //!
-//! ## Topics without subscribers
-//! RabbitMQ has queues, not logs: a message goes to the queues that exist when it is published, and
-//! a topic without subscribers keeps no message. With `unroutable=drop` such a publish is
-//! confirmed, as on the other brokers, which keep the message: an event without subscribers is not
-//! a failure of its sender. If messages must not be lost, create the group first, or set
-//! `unroutable=reject`: the publish then fails with [`ErrorKind::Rejected`], certainly not sent.
-//! Rejected messages of a subscription are never lost in this way, because its dead-letter topic
-//! always has the group `parked`. Read it like any other group; other groups do not empty it.
+//! ## Topics that are refused or deleted
+//! The broker ends the channel on a message that it refuses, and with it the confirms of other
+//! topics. Afterwards the topic fails at once, for 1 second and then up to 60, and is tried again
+//! on a channel of its own. An exchange that was deleted is made again, and subscriptions look
+//! after their exchanges and bindings every 5 seconds: for 6 seconds publishes to it are certainly
+//! not sent, and after that no message is confirmed that no queue took.
+//!
+//! ## Dead letters
+//! Rejected messages are never lost for want of a subscriber, because their topic always has the
+//! group `parked`. Read it like any other group: others do not empty it, and it has no limit. A
+//! warning tells of more than 1000 messages in it, and again each time that they have doubled.
 //!
 //! ## Groups
 //! Members share the queue of their group; every group has its own. A new group receives what is
-//! published after its creation ([`Capabilities::backlog`] is false), and keeps it while it has
-//! no members. A reader without a group misses what is published while its connection is down, and
-//! to start it at the earliest message is [`ErrorKind::Unsupported`], as it is to start at a time
-//! or an offset and to move a group: a queue has no positions. Messages are delivered in the order
-//! of the queue, as long as one member reads it and none is delayed or retried.
+//! published after its creation ([`Capabilities::backlog`] is false), and keeps it while it has no
+//! members. A reader without a group misses what is published while its connection is down, which
+//! it tells by an error of the kind [`ErrorKind::Unavailable`]. A direct exchange has no key for
+//! all messages: name those of others by `binding_key`. To start a reader at the earliest message
+//! is [`ErrorKind::Unsupported`], as it is to start at a time or an offset and to move a group: a
+//! queue has no positions. Messages are delivered in the order of the queue, as long as one member
+//! reads it and none is delayed or retried.
 //!
 //! ## Settlement
 //! Acknowledgements are gathered for up to two milliseconds or half the prefetch, and sent in one
@@ -104,17 +112,10 @@
 //! | half of the time | messages that were fetched and not handed out are given back; a warning names the queue and the number of other messages |
 //! | nine tenths of it | each such message alone is given back; its delivery ends and cannot be settled any more, and its channel and all other deliveries go on |
 //!
-//! The protocol does not show the server's time: set `consumer_timeout` if it is not 30 minutes.
-//! From RabbitMQ 3.12 on, a policy can set it for a queue (`consumer-timeout`). A reader without a
-//! group keeps a message unsettled for the delay of its retry: at most nine tenths of it.
-//!
-//! ## Limit of deliveries
-//! A queue with an `x-delivery-limit`, or under a policy with a `delivery-limit`, drops a message
-//! that is returned once more than that. Queues that this adapter creates have no limit, but a
-//! policy may set one. The protocol shows neither: set `delivery_limit` to the lowest that applies.
-//! A message that was delivered so often is then replaced by a copy before it is handed out again,
-//! with its attempts and deliveries counted on. A limit of 0 leaves no delivery in which to do so:
-//! a lost connection drops what it had fetched.
+//! The protocol shows the server's time only when it ends a channel, and then it is used: set
+//! `consumer_timeout` if it is not 30 minutes. From RabbitMQ 3.12 on, a policy can set it for a
+//! queue (`consumer-timeout`). A reader without a group keeps a message unsettled for the delay of
+//! its retry: at most nine tenths of it.
 //!
 //! ## Delays
 //! Delayed messages and delayed retries of groups wait at the broker, and survive the end of this
@@ -159,17 +160,14 @@
 //! `traced-broker.delay.nothing` confirms each message for a topic and keeps none. A group that
 //! refuses messages, by `reject-publish` for example, holds up others that wait in the same queue.
 //!
-//! ## Threads
+//! ## Threads and connections
 //! Each driver has a thread for sockets and timers, and the client one per connection. Handlers
 //! that block the application's runtime starve no heartbeats, and another runtime may use a driver.
-//!
-//! ## Reconnection
 //! Publishing and consuming use a connection each, so that neither holds back the other. Both are
-//! restored without end, with pauses of up to three seconds. Subscriptions declare exchange and
-//! queue again, and unsettled messages are redelivered. Settling an old delivery is
-//! [`ErrorKind::SettlementLost`]. A channel on which the broker refuses messages is replaced,
-//! with pauses of up to 30 seconds, because one that was opened while a quorum queue had no leader
-//! refuses all messages for it. The order of messages stays the same.
+//! restored without end, with pauses of up to three seconds. Unsettled messages are redelivered.
+//! Settling an old delivery is [`ErrorKind::SettlementLost`]. A channel on which the broker refuses
+//! messages is replaced, with pauses of up to 30 seconds, because one that was opened while a
+//! quorum queue had no leader refuses all messages for it. The order of messages stays the same.
 //!
 //! ## Bounds
 //! | in memory | bound |
@@ -191,7 +189,7 @@
 //! | `amqp-type`, `amqp-app-id`, `amqp-reply-to`, `amqp-priority` | the property of that name |
 //! | `amqp-expiration` | property `expiration`; an entry in dead letters and delayed messages, which must not expire |
 //! | `amqp-routing-key` | the routing key, if it is not the key; an entry in dead letters |
-//! | time of publishing | entry `timestamp_in_ms` and, in seconds, property `timestamp` |
+//! | time of publishing | entry `timestamp_in_ms`, as text, and, in seconds, property `timestamp` |
 //!
 //! A table has no lasting order: headers of different names may arrive in another order.
 //!
@@ -224,7 +222,7 @@
 //! | number, truth value, time (in seconds) | text |
 //! | array of these | several headers |
 //! | void | an empty value |
-//! | table, name that is not UTF-8 | counted as unreadable; a table is kept in copies |
+//! | table, name that is not UTF-8 | counted as unreadable, but for `x-death`; a table is kept in copies |
 //! | bytes of properties and routing keys that are not UTF-8 | question marks |
 //!
 //! No message ends a connection, whatever its headers contain: every frame is checked before the
@@ -304,7 +302,7 @@ use capabilities::capabilities;
 use config::Settings;
 use connection::engine::Engine;
 use connection::link::{Closing, Link};
-use consume::{Plan, Settlers, destination, held::Held, intake::CurrentIntake, stream::Deliveries};
+use consume::{Plan, Settlers, destination, held::Held, intake::CurrentIntake, stream::Deliveries, time_limit};
 use error::During;
 use publish::Publisher;
 use topology::bindings::DeadLetterTopics;
@@ -455,6 +453,8 @@ impl Driver for Amqp {
             intake: CurrentIntake::default(),
             logs: Arc::clone(&self.logs),
             held: Held::default(),
+            interest: Arc::new(self.publisher.interest(subscription)),
+            time_limit: Arc::new(time_limit::TimeLimit::new(self.settings.consumer_timeout)),
             _life: Arc::clone(&self.life),
         });
         self.dead_letters.add(subscription);

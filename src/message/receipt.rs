@@ -29,6 +29,9 @@ pub struct Receipt {
     pub offset: Option<i64>,
     /// The id that the broker assigned, if it assigns one.
     pub id: Option<String>,
+    /// `true` if the broker confirmed the message and keeps it nowhere, because the topic has no
+    /// subscribers: on RabbitMQ, unless the connection says otherwise.
+    pub unroutable: bool,
 }
 
 impl Receipt {

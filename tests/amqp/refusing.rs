@@ -87,7 +87,7 @@ async fn a_full_queue_takes_neither_order_nor_confirms_from_others() {
         assert_eq!(error.publish_outcome(), PublishOutcome::Unknown, "{error}");
         outcomes.insert(error.kind());
     }
-    assert_eq!(outcomes, HashSet::from([ErrorKind::Rejected]));
+    assert_eq!(outcomes, HashSet::from([ErrorKind::Busy]), "it may pass");
     for confirmation in taken {
         confirmed(confirmation).await.unwrap();
     }
@@ -121,14 +121,17 @@ async fn publish_until_confirmed(amqp: &Amqp, topic: &Topic) -> Vec<String> {
     errors
 }
 
-/// The first server leads all queues, because the client connects to it first.
+/// The first server leads all queues, because they are declared over it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publishes_and_delays_go_on_without_the_server_that_led() {
     let cluster = spawn_blocking(|| Cluster::try_start(Kind::RabbitMq)).await.unwrap().unwrap();
     let topic = Topic::new("led").unwrap();
+    let first = connect_to(&cluster.nodes()[0].url()).await.unwrap();
+    drop(subscribe(&first, group(&topic, "g")).await);
+    assert_eq!(publish_until_confirmed(&first, &topic).await, [""; 0]);
+    first.close().await.unwrap();
     let amqp = connect_to(&cluster.url()).await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
-    assert_eq!(publish_until_confirmed(&amqp, &topic).await, [""; 0]);
     assert_eq!([next_text(&mut source).await, next_text(&mut source).await], ["now", "later"]);
     sleep(REGISTRATION).await;
     with(&cluster.nodes()[0], Server::kill).await;

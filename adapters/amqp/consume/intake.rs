@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::retry::RetryTarget;
 use super::settle::Settler;
+use super::time_limit::TimeLimit;
 use crate::driver::{DeliveryHandle, Disposition};
 
 /// A message that was fetched, and the time at which it was seen first.
@@ -26,6 +27,7 @@ pub(crate) struct Intake {
     pub(crate) settler: Arc<Settler>,
     pub(crate) retry_target: Arc<RetryTarget>,
     queue: ShortString,
+    time_limit: Arc<TimeLimit>,
     state: Mutex<State>,
 }
 
@@ -57,8 +59,26 @@ impl Intake {
         settler: Arc<Settler>,
         retry_target: Arc<RetryTarget>,
         queue: ShortString,
+        time_limit: Arc<TimeLimit>,
     ) -> Arc<Self> {
-        Arc::new(Self { settler, retry_target, queue, state: Mutex::new(State::new(consumer)) })
+        Arc::new(Self { settler, retry_target, queue, time_limit, state: Mutex::new(State::new(consumer)) })
+    }
+
+    /// Returns the server's limit of time for unsettled messages.
+    pub(crate) fn time_limit(&self) -> Arc<TimeLimit> {
+        Arc::clone(&self.time_limit)
+    }
+
+    /// Learns why the server ended the channel.
+    pub(crate) fn learn(&self) {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut state = self.state.lock();
+        if let Some(looking) = &mut state.looking {
+            // What was fetched comes again.
+            while let Poll::Ready(Some(item)) = looking.poll_next_unpin(&mut context) {
+                item.err().iter().for_each(|error| self.time_limit.learn(self.queue.as_str(), error));
+            }
+        }
     }
 
     /// Returns the name of the queue.
@@ -71,6 +91,8 @@ impl Intake {
         let mut state = self.state.lock();
         if self.settler.is_over() {
             // The broker redelivers on the next channel what was fetched on this one.
+            drop(state);
+            self.learn();
             return Poll::Ready(None);
         }
         match state.fetched.pop_front() {

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use lapin::types::ShortString;
 use tokio::time::timeout;
 
+use super::super::publish::routes::Interest;
 use super::super::topology::bindings::Bindings;
 use super::intake::Intake;
 use super::retry::{Counted, RetryTarget};
 use super::settle::Settler;
+use super::time_limit::TimeLimit;
 
 /// Interval of looks at a channel. The client reports the end of a consumer only to a task that
 /// takes its messages, which may be busy.
@@ -17,18 +19,20 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Interval at which exchanges and bindings that were deleted are made again.
 const RESTORE: Duration = Duration::from_secs(5);
+/// The same while messages were published in vain.
+const RESTORE_BROKEN: Duration = Duration::from_secs(1);
 
-/// Starts to look after the channel of an intake. `time_limit` is the server's for unsettled
-/// messages.
-pub(crate) fn start(intake: &Arc<Intake>, time_limit: Option<Duration>, bindings: Bindings) {
+/// Starts to look after the channel of an intake.
+pub(crate) fn start(intake: &Arc<Intake>, bindings: Bindings, interest: &Arc<Interest>) {
     let looks = Looks {
         settler: Arc::downgrade(&intake.settler),
         intake: Arc::downgrade(intake),
         retry_target: Arc::clone(&intake.retry_target),
-        time_limit,
         queue: intake.queue().clone(),
+        time_limit: intake.time_limit(),
         has_warned: false,
         bindings,
+        interest: Arc::downgrade(interest),
         restored: Instant::now(),
     };
     intake.settler.live().engine.spawn(looks.keep());
@@ -40,10 +44,11 @@ struct Looks {
     settler: Weak<Settler>,
     intake: Weak<Intake>,
     retry_target: Arc<RetryTarget>,
-    time_limit: Option<Duration>,
     queue: ShortString,
+    time_limit: Arc<TimeLimit>,
     has_warned: bool,
     bindings: Bindings,
+    interest: Weak<Interest>,
     /// The time at which the bindings were last seen to.
     restored: Instant,
 }
@@ -53,6 +58,7 @@ impl Looks {
         while let Some(settler) = self.settler.upgrade() {
             let is_live = !settler.is_over() && self.intake_goes_on();
             if !is_live {
+                self.intake.upgrade().iter().for_each(|intake| intake.learn());
                 settler.abandon();
                 return;
             }
@@ -66,13 +72,13 @@ impl Looks {
     }
 
     fn intake_goes_on(&self) -> bool {
-        let patience = self.time_limit.map(|limit| limit / 2);
-        self.intake.upgrade().is_none_or(|intake| intake.look(patience))
+        self.intake.upgrade().is_none_or(|intake| intake.look(self.time_limit.get().map(|limit| limit / 2)))
     }
 
     /// Makes again, at intervals, what was deleted at the broker.
     async fn restore(&mut self, settler: &Settler) {
-        if !self.bindings.may_restore() || self.restored.elapsed() < RESTORE {
+        let since = self.restored.elapsed();
+        if !self.bindings.may_restore() || since < RESTORE_BROKEN || since < RESTORE && !self.is_broken() {
             return;
         }
         if let Err(error) = self.bindings.restore(settler.live(), &self.queue).await {
@@ -81,9 +87,13 @@ impl Looks {
         self.restored = Instant::now();
     }
 
+    fn is_broken(&self) -> bool {
+        self.interest.upgrade().is_some_and(|interest| interest.is_broken())
+    }
+
     /// Warns of deliveries at half of their time, and gives them back before it is up.
     fn watch_the_time(&mut self, settler: &Arc<Settler>) {
-        let Some(limit) = self.time_limit else { return };
+        let Some(limit) = self.time_limit.get() else { return };
         let (queue, limit_s) = (self.queue.as_str(), limit.as_secs());
         let held = settler.held_for(limit / 2);
         if held > 0 && !self.has_warned {

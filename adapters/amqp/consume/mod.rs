@@ -7,9 +7,9 @@ pub(crate) mod looks;
 pub(crate) mod retry;
 pub(crate) mod settle;
 pub(crate) mod stream;
+pub(crate) mod time_limit;
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use lapin::types::ShortString;
 use parking_lot::Mutex;
@@ -19,12 +19,14 @@ use self::held::Held;
 use self::intake::{CurrentIntake, Intake};
 use self::retry::RetryTarget;
 use self::settle::Settler;
+use self::time_limit::TimeLimit;
 use super::config::Settings;
 use super::connection::Live;
 use super::connection::engine::Engine;
 use super::connection::link::{Link, Pauses, closed};
 use super::error::During;
 use super::publish::Publisher;
+use super::publish::routes::Interest;
 use super::topology::bindings::Bindings;
 use super::trials::Logs;
 use crate::driver::{Destination, Topology};
@@ -64,6 +66,9 @@ pub(super) struct Plan {
     pub(super) intake: CurrentIntake,
     pub(super) logs: Arc<Logs>,
     pub(super) held: Held,
+    /// The topics whose messages this subscription wants to be taken.
+    pub(super) interest: Arc<Interest>,
+    pub(super) time_limit: Arc<TimeLimit>,
     /// Keeps the connection up while the subscription lives.
     pub(super) _life: Arc<DropGuard>,
 }
@@ -78,15 +83,15 @@ impl Plan {
     pub(super) async fn start(&self, live: Arc<Live>) -> Result<Arc<Intake>> {
         let prefetch = u16::try_from(self.subscription.prefetch_limit()).unwrap_or(u16::MAX);
         let channel = live.channel(During::Consume).await?;
-        let bindings = Bindings::of(&self.subscription, self.settings.topology);
+        let bindings = Bindings::of(&self.subscription, &self.settings);
         let queue = bindings.declare(&live, &channel).await?;
         self.publisher.bind_again(&live, self.subscription.topic(), &queue).await;
         let retry_target = Arc::new(self.retry_target(&live, queue.clone()));
         let settler = Settler::start(live, channel, prefetch);
         let consumer = settler.consume(&queue, prefetch).await?;
         self.settlers.add(&settler);
-        let intake = Intake::new(consumer, settler, retry_target, queue);
-        looks::start(&intake, self.time_limit(), bindings);
+        let intake = Intake::new(consumer, settler, retry_target, queue, Arc::clone(&self.time_limit));
+        looks::start(&intake, bindings, &self.interest);
         self.intake.is_now(&intake);
         Ok(intake)
     }
@@ -100,11 +105,6 @@ impl Plan {
         let (publisher, engine) = (Arc::clone(&self.publisher), Arc::clone(&self.engine));
         let frame_max = live.connection.configuration().frame_max() as usize;
         RetryTarget::new(publisher, engine, queue, is_temporary, delivery_limit, frame_max)
-    }
-
-    /// Returns the server's limit of time for unsettled messages, if it has one.
-    pub(super) fn time_limit(&self) -> Option<Duration> {
-        Some(self.settings.consumer_timeout).filter(|limit| !limit.is_zero())
     }
 
     /// Starts the subscription again on the next connection, after its channel has ended.

@@ -187,7 +187,7 @@ impl RetryTarget {
             match copied {
                 Ok(_) => return settler.ack(tag),
                 // A queue that was just declared refuses messages until its members have a leader.
-                Err(error) if error.kind() == ErrorKind::Rejected && refusals < MAX_REFUSALS => refusals += 1,
+                Err(error) if is_refusal(&error) && refusals < MAX_REFUSALS => refusals += 1,
                 Err(error) => break error,
             }
             tokio::time::sleep(REFUSED).await;
@@ -246,6 +246,11 @@ impl RetryTarget {
             }
         });
     }
+}
+
+/// Returns `true` if the broker refused the copy, or no queue took it.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Busy | ErrorKind::Rejected)
 }
 
 /// The count that goes up when a message is put back.

@@ -23,7 +23,7 @@ use super::held::Arrival;
 use super::intake::{Fetched, Intake};
 use super::retry::{Arrived, Counted};
 use crate::driver::{Inbound, Native};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::message::Guarantee;
 use crate::names::header;
 
@@ -149,6 +149,13 @@ impl Deliveries {
     }
 }
 
+/// The queue of a reader without a group is gone with its connection, or when it is deleted.
+fn gap() -> Error {
+    let message = "the queue of this reader was lost and is made anew: messages published meanwhile may be missing, \
+                   which only a group receives";
+    Error::new(ErrorKind::Unavailable, message)
+}
+
 impl Drop for Deliveries {
     fn drop(&mut self) {
         if self.is_holding {
@@ -186,7 +193,12 @@ impl Stream for Deliveries {
                     }
                 },
                 State::Resuming(resumed) => match ready!(resumed.poll_unpin(cx)) {
-                    Ok((Ok(intake), _)) => self.state = State::Reading(intake),
+                    Ok((Ok(intake), _)) => {
+                        self.state = State::Reading(intake);
+                        if self.plan.subscription.group_name().is_none() {
+                            return Poll::Ready(Some(Err(gap())));
+                        }
+                    }
                     Ok((Err(error), _)) if error.kind() == ErrorKind::Closed => self.state = State::Ended,
                     Ok((Err(error), pauses)) => {
                         self.resume(pauses);

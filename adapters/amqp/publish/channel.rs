@@ -1,6 +1,6 @@
 //! The channel on which messages are published in order.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
-use super::super::config::{Settings, Unroutable};
+use super::super::config::Settings;
 use super::super::connection::link::disconnected;
 use super::super::connection::{Live, pending};
 use super::super::error::{During, client_error};
@@ -25,7 +25,8 @@ use super::super::topology::name;
 use super::super::topology::waiting::{Seen, Target};
 use super::super::wire::returned::Returned;
 use super::in_flight::Permit;
-use crate::driver::{Confirmation, Confirmer, Topology};
+use super::routes::{Route, Routes};
+use crate::driver::{Confirmation, Topology};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Topic};
 
@@ -50,12 +51,12 @@ pub(crate) struct PublishChannel {
     patience: Duration,
     /// The publishes beyond that time that are written, and whose tags the client still knows.
     tombstones: Arc<Semaphore>,
-    /// `true` if the broker is to return every message that it cannot route.
-    mandatory: bool,
-    /// The topics declared on this channel, or `None` if this program declares no topics. Locked
-    /// while a message is enqueued, because the client counts confirms and queues frames in two
-    /// steps.
-    declared: Mutex<Option<HashSet<Topic>>>,
+    routes: Arc<Routes>,
+    /// `true` if this program declares its topics.
+    declares: bool,
+    /// The topics used on this channel, which are declared. Locked while a message is enqueued,
+    /// because the client counts confirms and queues frames in two steps.
+    topics: Mutex<HashMap<Topic, Arc<Route>>>,
 }
 
 /// A message ready to be sent on the channel.
@@ -63,15 +64,25 @@ pub(crate) struct Publication {
     pub(crate) routing_key: ShortString,
     pub(crate) properties: BasicProperties,
     pub(crate) payload: Bytes,
-    pub(crate) number: Option<i64>,
+    /// The number by which the broker returns the message if no queue takes it.
+    pub(crate) number: i64,
+    /// `true` if it is an error that no queue takes the message, whatever its topic.
+    pub(crate) is_mandatory: bool,
     pub(crate) place: Permit,
 }
 
+/// The judgement of a message that the broker returned.
+struct Judge {
+    number: i64,
+    /// The topic and its route, unless the return is an error in any case.
+    route: Option<(Topic, Arc<Route>)>,
+}
+
 impl PublishChannel {
-    pub(crate) async fn open(live: &Arc<Live>, settings: &Settings) -> Result<Self> {
+    pub(crate) async fn open(live: &Arc<Live>, settings: &Settings, routes: &Arc<Routes>) -> Result<Self> {
         let channel = live.channel(During::Publish).await?;
-        live.returned.watch(channel.id());
         live.request(During::Publish, channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        live.returned.watch(channel.id());
         Ok(Self {
             frame_max: live.connection.configuration().frame_max() as usize,
             channel,
@@ -81,28 +92,30 @@ impl PublishChannel {
             returned: Arc::clone(&live.returned),
             patience: settings.delivery_timeout,
             tombstones: Arc::new(Semaphore::new(MAX_TOMBSTONES)),
-            mandatory: settings.unroutable == Unroutable::Reject,
-            declared: Mutex::new((settings.topology == Topology::Create).then(HashSet::new)),
+            routes: Arc::clone(routes),
+            declares: settings.topology == Topology::Create,
+            topics: Mutex::default(),
         })
     }
 
     /// Takes over what was declared on another channel of the same connection.
-    pub(crate) fn knowing(self, other: &Self) -> Self {
-        let declared = Mutex::new(other.declared.lock().clone());
-        Self { waits: Arc::clone(&other.waits), declared, ..self }
+    pub(crate) fn knowing(mut self, other: &Self) -> Self {
+        self.topics = Mutex::new(other.topics.lock().clone());
+        self.waits = Arc::clone(&other.waits);
+        self
+    }
+
+    /// Returns the connection of the channel.
+    pub(crate) fn live(&self) -> Result<Arc<Live>> {
+        self.live.upgrade().ok_or_else(|| disconnected(ErrorKind::Unavailable))
     }
 
     pub(crate) fn is_open(&self) -> bool {
         self.channel.status().connected()
     }
 
-    /// Returns a number for a message, if the broker is to return messages that no queue takes.
-    pub(crate) fn number(&self) -> Option<i64> {
-        self.mandatory.then(|| self.returned.number())
-    }
-
-    /// Returns a number for a message that the broker is to return in any case.
-    pub(crate) fn number_of_mandatory(&self) -> i64 {
+    /// Returns a number for a message, which the broker is to return if no queue takes it.
+    pub(crate) fn number(&self) -> i64 {
         self.returned.number()
     }
 
@@ -113,22 +126,31 @@ impl PublishChannel {
         topic: &Topic,
         publication: Publication,
         refused: impl FnOnce(&lapin::Error) + Send + 'static,
-        confirmer: Confirmer<Receipt>,
-    ) {
+    ) -> Confirmation<Receipt> {
         let exchange = match name(topic) {
             Ok(exchange) => exchange,
-            Err(error) => return confirmer.confirm(Err(error)),
+            Err(error) => return Confirmation::ready(Err(error)),
         };
-        let mut declared = self.declared.lock();
-        if let Some(topics) = declared.as_mut().filter(|topics| !topics.contains(topic)) {
+        let mut topics = self.topics.lock();
+        let route = match topics.get(topic) {
+            Some(route) => Arc::clone(route),
+            None => {
+                self.declare(exchange.clone());
+                let route = self.routes.of(topic);
+                topics.insert(topic.clone(), Arc::clone(&route));
+                route
+            }
+        };
+        self.begin(exchange, Some((topic.clone(), route)), publication, refused)
+    }
+
+    fn declare(&self, exchange: ShortString) {
+        if self.declares {
             let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-            let kind = ExchangeKind::Topic;
+            let declared = self.channel.exchange_declare(exchange, ExchangeKind::Topic, options, FieldTable::default());
             // One poll enqueues the frame. A refusal ends the channel, and the publish reports it.
-            let _ =
-                self.channel.exchange_declare(exchange.clone(), kind, options, FieldTable::default()).now_or_never();
-            topics.insert(topic.clone());
+            let _ = declared.now_or_never();
         }
-        self.begin(exchange, publication, refused).pass_to(confirmer);
     }
 
     /// Enqueues the message for an existing exchange before it returns.
@@ -138,8 +160,8 @@ impl PublishChannel {
         publication: Publication,
         refused: impl FnOnce(&lapin::Error) + Send + 'static,
     ) -> Confirmation<Receipt> {
-        let _alone = self.declared.lock();
-        self.begin(exchange, publication, refused)
+        let _alone = self.topics.lock();
+        self.begin(exchange, None, publication, refused)
     }
 
     /// Declares everything that a message with this delay and target needs, or only checks it.
@@ -149,7 +171,7 @@ impl PublishChannel {
         delay: Delay,
         target: Target,
     ) -> Result<()> {
-        let live = self.live.upgrade().ok_or_else(|| disconnected(ErrorKind::Unavailable))?;
+        let live = self.live()?;
         let channel = Arc::clone(self);
         // Spawned: callers queued behind it would hang if this future were never polled.
         let declared = tokio::spawn(async move { channel.waits.declare(&live, topology, delay, &target).await });
@@ -161,11 +183,13 @@ impl PublishChannel {
     fn begin(
         self: &Arc<Self>,
         exchange: ShortString,
+        route: Option<(Topic, Arc<Route>)>,
         publication: Publication,
         refused: impl FnOnce(&lapin::Error) + Send + 'static,
     ) -> Confirmation<Receipt> {
-        let Publication { routing_key, properties, payload, number, place } = publication;
-        let message = (routing_key, properties, payload, number);
+        let Publication { routing_key, properties, payload, number, is_mandatory, place } = publication;
+        let judge = Judge { number, route: route.filter(|_| !is_mandatory) };
+        let message = (routing_key, properties, payload, judge);
         let answer = Arc::clone(self).send(exchange, message, refused).boxed();
         pending::begin(Arc::clone(self).within_patience(answer, place))
     }
@@ -207,20 +231,22 @@ impl PublishChannel {
     async fn send(
         self: Arc<Self>,
         exchange: ShortString,
-        message: (ShortString, BasicProperties, Bytes, Option<i64>),
+        message: (ShortString, BasicProperties, Bytes, Judge),
         refused: impl FnOnce(&lapin::Error) + Send + 'static,
     ) -> Result<Receipt> {
-        let (routing_key, properties, payload, number) = message;
+        let (routing_key, properties, payload, judge) = message;
         let size = payload.len();
-        let options = BasicPublishOptions { mandatory: number.is_some(), ..BasicPublishOptions::default() };
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let sent = self.channel.basic_publish(exchange.clone(), routing_key, options, &payload, properties).await;
         drop(payload);
         let confirm = match sent {
             Ok(confirm) => confirm.await,
             Err(error) => Err(error),
         };
+        let was_returned = self.returned.take(judge.number);
         match confirm {
-            Ok(confirm) => self.judge(&confirm, number),
+            Ok(Confirm::Ack(_)) if was_returned => judge.returned(),
+            Ok(confirm) => self.answer(&confirm),
             Err(error) => {
                 refused(&error);
                 Err(lost(error, exchange.as_str(), size))
@@ -228,16 +254,14 @@ impl PublishChannel {
         }
     }
 
-    fn judge(&self, confirm: &Confirm, number: Option<i64>) -> Result<Receipt> {
+    fn answer(&self, confirm: &Confirm) -> Result<Receipt> {
         Err(match confirm {
-            Confirm::Ack(_) if self.was_returned(number) => {
-                Error::new(ErrorKind::Rejected, "no queue receives the message: the topic has no subscription")
-            }
             Confirm::Ack(_) => return Ok(Receipt::confirmed()),
-            // One queue of several may have taken the message.
+            // One queue of several may have taken the message. A queue that is full or has no
+            // leader will take messages again.
             Confirm::Nack(_) => {
                 self.refused.notify_one();
-                Error::new(ErrorKind::Rejected, "the broker refused the message: a queue may be full")
+                Error::new(ErrorKind::Busy, "the broker refused the message: a queue may be full, or have no leader")
                     .with_unknown_outcome()
             }
             Confirm::NotRequested => {
@@ -245,9 +269,22 @@ impl PublishChannel {
             }
         })
     }
+}
 
-    fn was_returned(&self, number: Option<i64>) -> bool {
-        number.is_some_and(|number| self.returned.take(number))
+impl Judge {
+    fn returned(self) -> Result<Receipt> {
+        match self.route {
+            Some((topic, route)) => route.returned(&topic),
+            None => {
+                Err(Error::new(ErrorKind::Rejected, "no queue receives the message: the topic has no subscription"))
+            }
+        }
+    }
+}
+
+impl Drop for PublishChannel {
+    fn drop(&mut self) {
+        self.returned.unwatch(self.channel.id());
     }
 }
 

@@ -53,25 +53,23 @@ impl Publisher {
         original: &Original,
         attempts: u32,
     ) -> Result<Receipt> {
-        let channel = self.current.get()?;
-        self.refusals.check(DEFAULT_EXCHANGE)?;
+        let admission = self.refusals.check(DEFAULT_EXCHANGE)?;
+        let channel = self.admitted(self.current.get()?, admission).await?;
         let place = self.copies.take()?;
-        let number = channel.number_of_mandatory();
+        let number = channel.number();
         let copied = Copied { way: Way::Straight, target, attempts, number, user: self.user() };
         let properties = original.encode(copied, channel.frame_max)?;
         let payload = original.payload.clone();
-        let publication = Publication { routing_key: queue.clone(), properties, payload, number: Some(number), place };
-        let (noting, refusals) = (self.noting(), Arc::clone(&self.refusals));
-        let refused = move |error: &lapin::Error| {
-            noting(error);
-            refusals.note(error);
-        };
-        channel.enqueue_at(ShortString::default(), publication, refused).await
+        let routing_key = queue.clone();
+        let publication = Publication { routing_key, properties, payload, number, is_mandatory: true, place };
+        let copied = channel.enqueue_at(ShortString::default(), publication, self.refused_copy()).await;
+        self.conclude(&channel, admission, DEFAULT_EXCHANGE);
+        copied
     }
 
     /// Returns `true` if the broker has just refused to let this user publish straight to queues.
     pub(in super::super) fn may_not_copy_now(&self) -> bool {
-        self.refusals.check(DEFAULT_EXCHANGE).is_err()
+        self.refusals.is_refused(DEFAULT_EXCHANGE)
     }
 
     /// Returns `true` if a message with these properties was published by this program's user. If
@@ -85,11 +83,13 @@ impl Publisher {
         (!self.unsigned.load(Ordering::Relaxed)).then_some(self.settings.username.as_str())
     }
 
-    /// Returns the action at a refused publish: it notes that the server knows the user by another
-    /// name, as with some of its authentication backends. Later copies go without a user.
-    pub(super) fn noting(&self) -> impl Fn(&lapin::Error) + Send + use<> {
-        let unsigned = Arc::clone(&self.unsigned);
+    /// Returns the action at a refused copy or delayed message. It also notes that the server knows
+    /// the user by another name, as with some of its authentication backends. Later copies go
+    /// without a user.
+    pub(super) fn refused_copy(&self) -> impl FnOnce(&lapin::Error) + Send + use<> {
+        let (unsigned, refusals) = (Arc::clone(&self.unsigned), Arc::clone(&self.refusals));
         move |error| {
+            refusals.note(error, false);
             let ClientErrorKind::ProtocolError(refusal) = error.kind() else { return };
             if refusal.get_message().as_str().contains("user_id property") {
                 tracing::warn!("the broker knows this user by another name, copies of retried messages go unsigned");

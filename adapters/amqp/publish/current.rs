@@ -1,10 +1,13 @@
 //! The channel that messages go to, and the change from one channel to the next.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::super::config::Settings;
 use super::super::connection::link::{closed, disconnected};
 use super::channel::PublishChannel;
 use crate::driver::{Confirmer, Outbound};
@@ -12,7 +15,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Topic};
 
 /// A message for the next channel.
-type Held = (Topic, Outbound, Confirmer<Receipt>);
+struct Held {
+    topic: Topic,
+    message: Outbound,
+    confirmer: Confirmer<Receipt>,
+    until: Instant,
+}
 
 /// The channel that messages go to.
 #[derive(Debug)]
@@ -20,22 +28,31 @@ pub(crate) struct CurrentChannel {
     state: Mutex<State>,
     /// Maximum number of messages that are held.
     room: usize,
+    /// Maximum time for which a message is held.
+    patience: Duration,
     /// Notified when a change of channels is over.
     changed: Notify,
 }
 
-#[derive(Debug)]
 enum State {
     Open(Arc<PublishChannel>),
     /// The confirms of the old channel are awaited, so that no message overtakes another. Messages
     /// are held meanwhile.
-    Changing(Arc<PublishChannel>, Vec<Held>),
-    Down(ErrorKind),
+    Changing(Arc<PublishChannel>, VecDeque<Held>),
+    /// There is no channel. Messages are held until there is one.
+    Down(VecDeque<Held>),
+    Closed,
 }
 
 impl CurrentChannel {
-    pub(crate) fn new(channel: Arc<PublishChannel>, room: usize) -> Self {
-        Self { state: Mutex::new(State::Open(channel)), room, changed: Notify::new() }
+    pub(crate) fn new(channel: Arc<PublishChannel>, settings: &Settings) -> Self {
+        Self {
+            state: Mutex::new(State::Open(channel)),
+            room: settings.max_in_flight,
+            // Less than the limit of a publish, which is of unknown outcome once that is over.
+            patience: settings.delivery_timeout / 10 * 9,
+            changed: Notify::new(),
+        }
     }
 
     /// Returns the channel for messages whose order does not matter.
@@ -45,8 +62,26 @@ impl CurrentChannel {
     pub(crate) fn get(&self) -> Result<Arc<PublishChannel>> {
         match &*self.state.lock() {
             State::Open(channel) | State::Changing(channel, _) => Ok(Arc::clone(channel)),
-            State::Down(kind) => Err(disconnected(*kind)),
+            State::Down(_) => Err(disconnected(ErrorKind::Unavailable)),
+            State::Closed => Err(closed()),
         }
+    }
+
+    /// Waits for a channel, as long as a message may be held.
+    ///
+    /// # Errors
+    /// There was none in time.
+    pub(crate) async fn opened(&self) -> Result<()> {
+        let opened = async {
+            loop {
+                let changed = self.changed.notified();
+                match self.get() {
+                    Err(error) if error.kind() == ErrorKind::Unavailable => changed.await,
+                    result => return result.map(drop),
+                }
+            }
+        };
+        tokio::time::timeout(self.patience, opened).await.unwrap_or_else(|_| self.get().map(drop))
     }
 
     /// Publishes a message on the channel, or holds it for the next one.
@@ -64,56 +99,76 @@ impl CurrentChannel {
                 drop(state);
                 return publish(channel, topic, message, confirmer);
             }
-            State::Changing(_, held) if held.len() < self.room => {
-                return held.push((topic.clone(), message, confirmer));
+            State::Changing(_, held) | State::Down(held) if held.len() < self.room => {
+                let until = Instant::now() + self.patience;
+                return held.push_back(Held { topic: topic.clone(), message, confirmer, until });
             }
-            State::Changing(..) => Error::new(ErrorKind::Busy, "too many publishes wait for a channel"),
-            State::Down(kind) => disconnected(*kind),
+            State::Changing(..) | State::Down(_) => {
+                Error::new(ErrorKind::Busy, "too many publishes wait for a channel").with_context("limit", self.room)
+            }
+            State::Closed => closed(),
         };
         drop(state);
         confirmer.confirm(Err(error));
     }
 
-    /// Begins to hold messages.
+    /// Begins to hold messages, while there still is a channel.
     pub(crate) fn hold(&self) {
         let mut state = self.state.lock();
         if let State::Open(channel) = &*state {
-            *state = State::Changing(Arc::clone(channel), Vec::new());
+            *state = State::Changing(Arc::clone(channel), VecDeque::new());
         }
     }
 
-    /// Publishes what was held on this channel, in order, and all further messages.
+    /// Holds messages, because the channel has ended. Returns `false` if the publisher was closed.
+    pub(crate) fn lost(&self) -> bool {
+        let mut state = self.state.lock();
+        let held = match &mut *state {
+            State::Closed => return false,
+            State::Open(_) => VecDeque::new(),
+            State::Changing(_, held) | State::Down(held) => std::mem::take(held),
+        };
+        *state = State::Down(held);
+        true
+    }
+
+    /// Publishes what was held on this channel, in order, and all further messages. Returns `false`
+    /// if the publisher was closed.
     pub(crate) fn release(
         &self,
         channel: &Arc<PublishChannel>,
         publish: impl Fn(Arc<PublishChannel>, &Topic, Outbound, Confirmer<Receipt>),
-    ) {
+    ) -> bool {
         // Under the lock, or messages published now would overtake the last of these.
         let mut state = self.state.lock();
-        if let State::Changing(_, held) = &mut *state {
-            for (topic, message, confirmer) in std::mem::take(held) {
-                publish(Arc::clone(channel), &topic, message, confirmer);
-            }
-            *state = State::Open(Arc::clone(channel));
+        let held = match &mut *state {
+            State::Closed => return false,
+            State::Open(_) => VecDeque::new(),
+            State::Changing(_, held) | State::Down(held) => std::mem::take(held),
+        };
+        for Held { topic, message, confirmer, .. } in held {
+            publish(Arc::clone(channel), &topic, message, confirmer);
         }
+        *state = State::Open(Arc::clone(channel));
         drop(state);
         self.changed.notify_waiters();
+        true
     }
 
-    /// Takes another channel, or none, unless the publisher was closed. Returns `false` if it was.
-    pub(crate) fn set(&self, channel: Result<Arc<PublishChannel>, ErrorKind>) -> bool {
-        let mut state = self.state.lock();
-        let is_open = !matches!(*state, State::Down(ErrorKind::Closed));
-        if is_open {
-            *state = match channel {
-                Ok(channel) => State::Open(channel),
-                Err(kind) => State::Down(kind),
-            };
+    /// Gives up messages that were held for as long as they may be, or all of them if the broker
+    /// refuses this program for a reason that does not pass.
+    pub(crate) fn expire(&self, reason: ErrorKind) {
+        let mut late = Vec::new();
+        if let State::Down(held) = &mut *self.state.lock() {
+            let now = Instant::now();
+            while held.front().is_some_and(|held| held.until <= now || !reason.is_retryable()) {
+                late.extend(held.pop_front());
+            }
         }
-        is_open
+        late.into_iter().for_each(|held| held.confirmer.confirm(Err(disconnected(reason))));
     }
 
-    /// Waits until no messages are held.
+    /// Waits until no messages are held while there is a channel.
     pub(crate) async fn unheld(&self) {
         loop {
             let changed = self.changed.notified();
@@ -126,9 +181,21 @@ impl CurrentChannel {
 
     /// Gives the channel up for good. Messages that are held are not sent.
     pub(crate) fn close(&self) {
-        let last = std::mem::replace(&mut *self.state.lock(), State::Down(ErrorKind::Closed));
-        if let State::Changing(_, held) = last {
-            held.into_iter().for_each(|(_, _, confirmer)| confirmer.confirm(Err(closed())));
+        let last = std::mem::replace(&mut *self.state.lock(), State::Closed);
+        self.changed.notify_waiters();
+        if let State::Changing(_, held) | State::Down(held) = last {
+            held.into_iter().for_each(|held| held.confirmer.confirm(Err(closed())));
         }
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Open(_) => "Open",
+            Self::Changing(..) => "Changing",
+            Self::Down(_) => "Down",
+            Self::Closed => "Closed",
+        })
     }
 }

@@ -6,6 +6,7 @@
 //! (`rabbit_fifo_client` of RabbitMQ 3.10). A new channel asks again. The client cannot tell this
 //! from a queue that is full, so it pauses longer each time.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use super::Publisher;
 use super::channel::PublishChannel;
 use crate::error::{ErrorKind, Result};
 
+/// Interval of looks at messages that wait for a channel.
+const EXPIRY: Duration = Duration::from_millis(100);
 /// Interval of checks of the channel while the connection reports no event.
 const LOOK: Duration = Duration::from_secs(1);
 /// Maximum time for which messages are held until all confirms of the old channel are there.
@@ -65,12 +68,12 @@ impl Publisher {
                     }
                 }
                 Event::Ended => {
-                    if !self.current.set(Err(ErrorKind::Unavailable)) {
+                    if !self.current.lost() {
                         return;
                     }
                     let Ok(opened) = self.reopen(&link).await else { return };
                     current = opened;
-                    if !self.current.set(Ok(Arc::clone(&current.1))) {
+                    if !self.release(&current.1) {
                         return;
                     }
                 }
@@ -79,9 +82,9 @@ impl Publisher {
     }
 
     /// Changes to a new channel of the same connection. The old one ends with its last confirm.
-    async fn replace(&self, live: &Arc<Live>, old: &Arc<PublishChannel>) -> Option<Arc<PublishChannel>> {
+    async fn replace(self: &Arc<Self>, live: &Arc<Live>, old: &Arc<PublishChannel>) -> Option<Arc<PublishChannel>> {
         tracing::debug!("the broker refuses messages, publishing goes on over another channel");
-        let new = match PublishChannel::open(live, &self.settings).await {
+        let new = match PublishChannel::open(live, &self.settings, &self.routes).await {
             Ok(new) => Arc::new(new.knowing(old)),
             Err(error) => {
                 tracing::warn!(%error, "no other channel to publish on");
@@ -92,21 +95,35 @@ impl Publisher {
         // The order of messages is worth more than a new channel.
         let is_quiet = timeout(HOLD, self.places.all_free()).await.is_ok();
         let next = if is_quiet { new } else { Arc::clone(old) };
-        self.current.release(&next, |channel, topic, message, confirmer| {
-            self.publish_on(&channel, topic, message, confirmer);
-        });
+        self.release(&next);
         is_quiet.then_some(next)
     }
 
+    fn release(self: &Arc<Self>, channel: &Arc<PublishChannel>) -> bool {
+        self.current.release(channel, |channel, topic, message, confirmer| {
+            self.publish_on(&channel, topic, message, confirmer);
+        })
+    }
+
+    /// Opens a channel again. Meanwhile, gives up messages that have waited for it too long.
     async fn reopen(&self, link: &Link) -> Result<(Arc<Live>, Arc<PublishChannel>)> {
-        let mut pauses = Pauses::default();
-        loop {
-            let live = link.restored().await?;
-            match PublishChannel::open(&live, &self.settings).await {
-                Ok(channel) => return Ok((live, Arc::new(channel))),
-                Err(error) => tracing::warn!(%error, "no channel to publish on"),
+        let opened = async {
+            let mut pauses = Pauses::default();
+            loop {
+                let live = link.restored().await?;
+                match PublishChannel::open(&live, &self.settings, &self.routes).await {
+                    Ok(channel) => return Ok((live, Arc::new(channel))),
+                    Err(error) => tracing::warn!(%error, "no channel to publish on"),
+                }
+                pauses.next().await;
             }
-            pauses.next().await;
+        };
+        let mut opened = pin!(opened);
+        loop {
+            if let Ok(opened) = timeout(EXPIRY, &mut opened).await {
+                return opened;
+            }
+            self.current.expire(link.current().map_or_else(|error| error.kind(), |_| ErrorKind::Unavailable));
         }
     }
 }

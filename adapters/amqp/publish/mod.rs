@@ -1,11 +1,13 @@
 //! Publishing over the current connection.
 
+mod admitting;
 pub(crate) mod channel;
 mod copies;
 mod current;
 pub(crate) mod in_flight;
 mod keeping;
 pub(crate) mod refusals;
+pub(crate) mod routes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,17 +21,18 @@ use tokio::time::{Instant, timeout};
 use self::channel::{Publication, PublishChannel};
 use self::current::CurrentChannel;
 use self::in_flight::{InFlight, Permit};
-use self::refusals::Refusals;
+use self::refusals::{Admission, Refusals};
+use self::routes::{Interest, Routes};
 use super::SYSTEM;
-use super::config::Settings;
+use super::config::{Settings, Unroutable};
 use super::connection::Live;
 use super::connection::link::{Link, closed};
 use super::headers::outgoing::{Envelope, Waiting};
 use super::topology::delay::Delay;
 use super::topology::waiting::{Target, exchange};
-use crate::driver::{Confirmation, Confirmer, Native, Outbound};
+use crate::driver::{Confirmation, Confirmer, Native, Outbound, Topology};
 use crate::error::{Error, ErrorKind, PublishOutcome, Result};
-use crate::message::{Receipt, Topic};
+use crate::message::{Receipt, Subscription, Topic};
 
 /// Publishes on the current [`PublishChannel`], and replaces it when it ends.
 #[derive(Debug)]
@@ -46,21 +49,24 @@ pub(super) struct Publisher {
     /// so that copies cannot carry it.
     unsigned: Arc<AtomicBool>,
     refusals: Arc<Refusals>,
+    routes: Arc<Routes>,
 }
 
 impl Publisher {
     /// Opens the channel, and keeps a channel open until `link` is closed.
     pub(super) async fn start(settings: &Arc<Settings>, link: Arc<Link>) -> Result<Arc<Self>> {
         let live = link.current()?;
-        let channel = Arc::new(PublishChannel::open(&live, settings).await?);
+        let routes = Arc::default();
+        let channel = Arc::new(PublishChannel::open(&live, settings, &routes).await?);
         let publisher = Arc::new(Self {
             settings: Arc::clone(settings),
             closing: AtomicBool::new(false),
-            current: CurrentChannel::new(Arc::clone(&channel), settings.max_in_flight),
+            current: CurrentChannel::new(Arc::clone(&channel), settings),
             places: InFlight::new(settings.max_in_flight),
             copies: InFlight::new(usize::MAX),
             unsigned: Arc::default(),
             refusals: Arc::default(),
+            routes,
         });
         let closed = link.closed().clone();
         let keep_open = Arc::clone(&publisher).keep_open(link, live, channel);
@@ -70,7 +76,14 @@ impl Publisher {
 
     /// Notes that a topic was declared.
     pub(super) fn declared(&self, topic: &str) {
-        self.refusals.forget(topic);
+        self.refusals.declared(topic);
+    }
+
+    /// Returns the interest of a subscription in its topics. Bindings that this program does not
+    /// make are no promise that a message is taken.
+    pub(super) fn interest(&self, subscription: &Subscription) -> Interest {
+        let topics = [Some(subscription.topic()), subscription.dead_letter_topic()].into_iter().flatten();
+        self.routes.interest(topics.filter(|_| self.settings.topology == Topology::Create))
     }
 
     /// Binds exchange and queue of a subscription to the delay queues, if messages were delayed for
@@ -98,31 +111,32 @@ impl Publisher {
     }
 
     fn publish_on(
-        &self,
+        self: &Arc<Self>,
         channel: &Arc<PublishChannel>,
         topic: &Topic,
         message: Outbound,
         confirmer: Confirmer<Receipt>,
     ) {
         match self.prepare(channel, topic, message) {
-            Ok(publication) => {
-                let refusals = Arc::clone(&self.refusals);
-                channel.enqueue(topic, publication, move |error| refusals.note(error), confirmer);
+            Ok((publication, Admission::Shared)) => {
+                channel.enqueue(topic, publication, self.refused()).pass_to(confirmer);
             }
+            Ok((publication, Admission::Own)) => self.try_out(channel, topic, publication, confirmer),
             Err(error) => confirmer.confirm(Err(error)),
         }
     }
 
-    fn prepare(&self, channel: &PublishChannel, topic: &Topic, message: Outbound) -> Result<Publication> {
+    fn prepare(&self, channel: &PublishChannel, topic: &Topic, message: Outbound) -> Result<(Publication, Admission)> {
         let payload = self.check(message.payload.as_ref())?;
-        self.refusals.check(topic)?;
         let place = self.places.take()?;
-        let number = if message.is_mandatory { Some(channel.number_of_mandatory()) } else { channel.number() };
+        let number = channel.number();
         let (headers, key) = (&message.headers, message.key.as_ref());
         let original = original(message.native.as_ref());
-        let envelope = Envelope { headers, key, id: message.id, original, number, wait: None };
+        let envelope = Envelope { headers, key, id: message.id, original, number: Some(number), wait: None };
         let (properties, routing_key) = envelope.encode(self.settings.routing_key, channel.frame_max)?;
-        Ok(Publication { routing_key, properties, payload, number, place })
+        let is_mandatory = message.is_mandatory || self.settings.unroutable == Unroutable::Reject;
+        let publication = Publication { routing_key, properties, payload, number, is_mandatory, place };
+        Ok((publication, self.refusals.check(topic)?))
     }
 
     /// Publishes a message to be delivered at that time. It is enqueued before this returns, if its
@@ -139,7 +153,6 @@ impl Publisher {
             let payload = self.check(message.payload.as_ref())?;
             let delay = until.duration_since(SystemTime::now()).unwrap_or_default();
             Delay::of(delay)?;
-            self.refusals.check(topic)?;
             Ok((payload, delay, self.places.take()?))
         };
         let (payload, delay, place) = match prepare() {
@@ -156,7 +169,9 @@ impl Publisher {
                 let envelope = Envelope { headers, key, id: message.id, original, number: Some(number), wait };
                 envelope.encode(routing, channel.frame_max)
             };
-            publisher.keep(&target, Instant::now() + delay, payload, place, encode).await
+            let due = Instant::now() + delay;
+            publisher.current.opened().await?;
+            publisher.keep(&target, due, payload, place, encode).await
         });
         kept.pass_to(confirmer);
     }
@@ -189,10 +204,14 @@ impl Publisher {
             }
             channel.declare_waits(self.settings.topology, delay, target.clone()).await?;
         };
-        let number = channel.number_of_mandatory();
+        let number = channel.number();
         let (properties, routing_key) = encode(&channel, delay, number)?;
-        let publication = Publication { routing_key, properties, payload, number: Some(number), place };
-        let kept = channel.enqueue_at(exchange(delay.first_level())?, publication, self.noting()).await;
+        let publication = Publication { routing_key, properties, payload, number, is_mandatory: true, place };
+        let exchange = exchange(delay.first_level())?;
+        let admission = self.refusals.check(exchange.as_str())?;
+        let admitted = self.admitted(Arc::clone(&channel), admission).await?;
+        let kept = admitted.enqueue_at(exchange.clone(), publication, self.refused_copy()).await;
+        self.conclude(&admitted, admission, exchange.as_str());
         kept.map_err(|error| {
             if error.kind() != ErrorKind::Rejected || error.publish_outcome() == PublishOutcome::Unknown {
                 return error;

@@ -2,17 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use lapin::Channel;
 use lapin::types::ShortString;
 use parking_lot::Mutex;
 
+use super::super::config::Settings;
 use super::super::connection::Live;
 use super::super::error::During;
-use super::{PARKED, bind, declare_group, declare_reader, declare_topic};
+use super::{ANY, PARKED, bind, declare_group, declare_reader, declare_topic};
 use crate::driver::Topology;
 use crate::error::Result;
 use crate::message::Subscription;
+
+/// Number of dead letters in a group that nobody may read, from which on there are warnings.
+const MANY_PARKED: u32 = 1000;
 
 /// The objects at the broker that one subscription needs.
 pub(in super::super) struct Bindings {
@@ -20,15 +25,27 @@ pub(in super::super) struct Bindings {
     group: Option<String>,
     dead_letters: Option<String>,
     topology: Topology,
+    /// The binding keys of the queue.
+    keys: Vec<String>,
+    parked: Parked,
 }
 
 impl Bindings {
-    pub(in super::super) fn of(subscription: &Subscription, topology: Topology) -> Self {
+    pub(in super::super) fn of(subscription: &Subscription, settings: &Settings) -> Self {
+        let keys = match (subscription.group_name(), &settings.binding_key) {
+            (Some(_), _) => vec![ANY.to_owned()],
+            (None, Some(keys)) => keys.split(',').map(str::to_owned).collect(),
+            // A direct exchange has no key for all messages. These are the ones of this library, and
+            // the usual one of others.
+            (None, None) => [ANY, "", subscription.topic()].map(str::to_owned).into(),
+        };
         Self {
+            keys,
+            parked: Parked::default(),
             topic: subscription.topic().to_owned(),
             group: subscription.group_name().map(str::to_owned),
             dead_letters: subscription.dead_letter_topic().map(str::to_owned),
-            topology,
+            topology: settings.topology,
         }
     }
 
@@ -36,8 +53,10 @@ impl Bindings {
     pub(in super::super) async fn declare(&self, live: &Live, channel: &Channel) -> Result<ShortString> {
         self.declare_topics(live, channel).await?;
         match &self.group {
-            Some(group) => declare_group(live, channel, &self.topic, group, self.topology).await,
-            None => declare_reader(live, channel, &self.topic).await,
+            Some(group) => {
+                declare_group(live, channel, &self.topic, group, self.topology).await.map(|(queue, _)| queue)
+            }
+            None => declare_reader(live, channel, &self.topic, &self.keys).await,
         }
     }
 
@@ -51,7 +70,9 @@ impl Bindings {
     pub(in super::super) async fn restore(&self, live: &Live, queue: &ShortString) -> Result<()> {
         let channel = live.channel(During::Declare).await?;
         self.declare_topics(live, &channel).await?;
-        bind(live, &channel, &self.topic, queue).await?;
+        for key in &self.keys {
+            bind(live, &channel, &self.topic, queue, key).await?;
+        }
         let closed = channel.close(200, "done".into());
         live.request(During::Declare, closed).await
     }
@@ -59,19 +80,42 @@ impl Bindings {
     async fn declare_topics(&self, live: &Live, channel: &Channel) -> Result<()> {
         declare_topic(live, channel, &self.topic, self.topology).await?;
         match &self.dead_letters {
-            Some(dead) => declare_dead_letters(live, channel, dead, self.topology).await,
+            Some(dead) => {
+                let parked = declare_dead_letters(live, channel, dead, self.topology).await?;
+                self.parked.see(dead, parked);
+                Ok(())
+            }
             None => Ok(()),
         }
     }
 }
 
-/// Declares a dead-letter topic with the group that keeps its messages.
-async fn declare_dead_letters(live: &Live, channel: &Channel, dead: &str, topology: Topology) -> Result<()> {
+/// Declares a dead-letter topic with the group that keeps its messages. Returns their number.
+async fn declare_dead_letters(live: &Live, channel: &Channel, dead: &str, topology: Topology) -> Result<u32> {
     declare_topic(live, channel, dead, topology).await?;
-    if topology == Topology::Create {
-        declare_group(live, channel, dead, PARKED, topology).await?;
+    match topology {
+        Topology::Create => declare_group(live, channel, dead, PARKED, topology).await.map(|(_, parked)| parked),
+        _ => Ok(0),
     }
-    Ok(())
+}
+
+/// The number of messages in the queue that keeps all dead letters, as last warned of.
+#[derive(Default)]
+struct Parked(AtomicU32);
+
+impl Parked {
+    /// Warns of a queue that grows, each time that it has doubled.
+    fn see(&self, dead: &str, parked: u32) {
+        let told = self.0.load(Ordering::Relaxed);
+        if parked < MANY_PARKED {
+            self.0.store(0, Ordering::Relaxed);
+        } else if parked / 2 >= told {
+            self.0.store(parked, Ordering::Relaxed);
+            let message = "dead letters are kept in the group parked until somebody reads it, also if other groups \
+                           handle them: consume or purge its queue";
+            tracing::warn!(topic = dead, parked, message);
+        }
+    }
 }
 
 /// The dead-letter topics of a driver's subscriptions. They have a queue that keeps their messages,
@@ -95,7 +139,7 @@ impl DeadLetterTopics {
     ) -> Result<()> {
         let is_dead = self.0.lock().contains(topic);
         match is_dead {
-            true => declare_dead_letters(live, channel, topic, topology).await,
+            true => declare_dead_letters(live, channel, topic, topology).await.map(drop),
             false => declare_topic(live, channel, topic, topology).await,
         }
     }

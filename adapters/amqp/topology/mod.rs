@@ -22,6 +22,10 @@ pub(super) const PARKED: &str = "parked";
 /// The binding key that matches any routing key.
 const ANY: &str = "#";
 
+/// The size of the queue of a reader without a group that is not polled. Beyond it, the broker
+/// drops the oldest messages.
+const MAX_READER_BYTES: i64 = 256 << 20;
+
 /// Declares the exchange of the topic, or only checks that it exists. A refusal ends the channel.
 pub(super) async fn declare_topic(live: &Live, channel: &Channel, topic: &str, topology: Topology) -> Result<()> {
     let options = ExchangeDeclareOptions {
@@ -34,38 +38,48 @@ pub(super) async fn declare_topic(live: &Live, channel: &Channel, topic: &str, t
 }
 
 /// Declares the queue of the group and binds it to the topic, or only checks that it exists.
-/// Returns its name.
+/// Returns its name, and the number of messages in it.
 pub(super) async fn declare_group(
     live: &Live,
     channel: &Channel,
     topic: &str,
     group: &str,
     topology: Topology,
-) -> Result<ShortString> {
+) -> Result<(ShortString, u32)> {
     let queue = name(&format!("{topic}.{group}"))?;
     let options =
         QueueDeclareOptions { passive: topology == Topology::Check, durable: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(queue.clone(), options, quorum());
-    live.request(During::Declare, declared).await.map_err(|error| error.with_context("queue", &queue))?;
+    let declared =
+        live.request(During::Declare, declared).await.map_err(|error| error.with_context("queue", &queue))?;
     if topology == Topology::Create {
-        bind(live, channel, topic, &queue).await?;
+        bind(live, channel, topic, &queue, ANY).await?;
     }
-    Ok(queue)
+    Ok((queue, declared.message_count()))
 }
 
 /// Declares a queue for this connection alone, bound to the topic and deleted with the connection.
 /// Returns its name.
-pub(super) async fn declare_reader(live: &Live, channel: &Channel, topic: &str) -> Result<ShortString> {
+pub(super) async fn declare_reader(
+    live: &Live,
+    channel: &Channel,
+    topic: &str,
+    keys: &[String],
+) -> Result<ShortString> {
     let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-    let declared = channel.queue_declare(ShortString::default(), options, FieldTable::default());
+    let mut bounded = FieldTable::default();
+    bounded.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(MAX_READER_BYTES));
+    let declared = channel.queue_declare(ShortString::default(), options, bounded);
     let queue = live.request(During::Declare, declared).await?.name().clone();
-    bind(live, channel, topic, &queue).await?;
+    for key in keys {
+        bind(live, channel, topic, &queue, key).await?;
+    }
     Ok(queue)
 }
 
-async fn bind(live: &Live, channel: &Channel, topic: &str, queue: &ShortString) -> Result<()> {
+async fn bind(live: &Live, channel: &Channel, topic: &str, queue: &ShortString, key: &str) -> Result<()> {
     let options = QueueBindOptions::default();
-    let bound = channel.queue_bind(queue.clone(), name(topic)?, name(ANY)?, options, FieldTable::default());
+    let bound = channel.queue_bind(queue.clone(), name(topic)?, name(key)?, options, FieldTable::default());
     live.request(During::Declare, bound).await.map_err(|error| error.with_context("queue", queue))
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod link;
 pub(crate) mod pending;
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use async_rs::Tokio;
 use async_rs::traits::Reactor;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, Event};
 use parking_lot::Mutex;
@@ -34,6 +36,8 @@ use crate::error::{Error, ErrorKind, Result};
 const LOOK: Duration = Duration::from_secs(1);
 /// Time that a dropped connection has to close in order before it is cut.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// Time after which the next host is tried beside one that has not answered.
+const HEAD_START: Duration = Duration::from_secs(1);
 
 /// An open connection. Dropping it ends the connection and the client's thread.
 pub(super) struct Live {
@@ -51,22 +55,39 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// Connects to the first host that answers. Returns its index as well.
+    /// Connects to one of the hosts, in random order, so that they share the connections. The next
+    /// one is tried when one has failed or does not answer soon. Returns the index of the host.
     ///
     /// Has to run on the engine, because the sockets belong to the runtime that opens them.
     pub(super) async fn open(settings: &Settings, purpose: &str, engine: &Arc<Engine>) -> Result<(Self, usize)> {
-        let mut failure = Error::new(ErrorKind::InvalidConfig, "the broker URL names no host");
-        for (index, (host, port)) in settings.hosts.iter().enumerate() {
-            match Self::open_at(settings, purpose, host, *port, engine).await {
-                Ok(live) => return Ok((live, index)),
-                Err(error) => failure = error.with_context("server", format_args!("{host}:{port}")),
+        let mut failure = Error::new(ErrorKind::Unavailable, "the broker URL names no host");
+        let mut order: Vec<_> = settings.hosts.iter().enumerate().collect();
+        order.sort_by_cached_key(|(index, _)| RandomState::new().hash_one(index));
+        let (mut hosts, mut attempts) = (order.into_iter(), FuturesUnordered::new());
+        loop {
+            if let Some((index, (host, port))) = hosts.next() {
+                attempts.push(async move {
+                    let opened = Self::open_at(settings, purpose, host, *port, engine).await;
+                    opened
+                        .map(|live| (live, index))
+                        .map_err(|error| error.with_context("server", format_args!("{host}:{port}")))
+                });
+            } else if attempts.is_empty() {
+                return Err(failure);
+            }
+            let head_start = if hosts.len() > 0 { HEAD_START } else { Duration::MAX };
+            match timeout(head_start, attempts.next()).await {
+                Ok(Some(Ok(opened))) => return Ok(opened),
+                // What does not pass by itself says more.
+                Ok(Some(Err(error))) if failure.is_retryable() => failure = error,
+                _ => {}
             }
         }
-        Err(failure)
     }
 
     async fn open_at(settings: &Settings, purpose: &str, host: &str, port: u16, engine: &Arc<Engine>) -> Result<Self> {
         let cut = Arc::new(Cut::default());
+        let unless_opened = CutOnDrop(Some(Arc::clone(&cut)));
         let returned = Arc::new(Returned::default());
         let server = Arc::new(Server::default());
         let filter = FrameFilter::new(Inspector::new(Arc::clone(&returned), Arc::clone(&server)));
@@ -84,21 +105,20 @@ impl Live {
         let connected = timeout(settings.connect_timeout, handshake).await;
         let (returned, patience) = (Arc::clone(&returned), settings.connect_timeout);
         match connected {
-            Ok(Ok(connection)) => Ok(Self {
-                connection,
-                returned,
-                changed: Notify::new(),
-                patience,
-                cut,
-                engine: Arc::clone(engine),
-                server_major: server.major(),
-            }),
-            Ok(Err(error)) => {
-                cut.make();
-                Err(client_error(error, During::Connect))
+            Ok(Ok(connection)) => {
+                unless_opened.keep();
+                Ok(Self {
+                    connection,
+                    returned,
+                    changed: Notify::new(),
+                    patience,
+                    cut,
+                    engine: Arc::clone(engine),
+                    server_major: server.major(),
+                })
             }
+            Ok(Err(error)) => Err(client_error(error, During::Connect)),
             Err(_) => {
-                cut.make();
                 let message =
                     "the broker did not answer in time: check host, port and network, or raise connect_timeout";
                 Err(Error::new(ErrorKind::Unavailable, message)
@@ -151,19 +171,29 @@ impl Live {
     }
 }
 
+/// Cuts a connection when it is dropped.
+struct CutOnDrop(Option<Arc<Cut>>);
+
+impl CutOnDrop {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|cut| cut.make());
+    }
+}
+
 impl Drop for Live {
     fn drop(&mut self) {
-        /// Cuts the connection when dropped, and keeps the engine until then.
-        struct Last(Arc<Cut>, #[expect(dead_code, reason = "keeps the engine")] Arc<Engine>);
-        impl Drop for Last {
-            fn drop(&mut self) {
-                self.0.make();
-            }
-        }
-        let last = Last(Arc::clone(&self.cut), Arc::clone(&self.engine));
+        let last = CutOnDrop(Some(Arc::clone(&self.cut)));
+        // Keeps the engine until then.
+        let engine = Arc::clone(&self.engine);
         self.engine.spawn(async move {
             tokio::time::sleep(FAREWELL).await;
-            drop(last);
+            drop((last, engine));
         });
     }
 }

@@ -133,8 +133,8 @@ pub mod header {
     pub const PRIOR_DELIVERIES: &str = "prior-deliveries";
     /// The routing key of a message that was copied straight to its queue, on RabbitMQ.
     pub const RETRY_ROUTING_KEY: &str = "retry-routing-key";
-    /// The number of a publish, on RabbitMQ. Written only if the broker is asked to return
-    /// unroutable messages.
+    /// The number of a publish, on RabbitMQ, by which a message is known that the broker returns
+    /// because no queue takes it.
     pub const PUBLISH_NUMBER: &str = "publish-number";
 
     // Redis Streams.
@@ -430,6 +430,13 @@ pub mod metric {
         "Messages that were rejected without a dead-letter topic.",
     );
 
+    /// Messages that the broker confirmed and keeps nowhere. (Registry of this library.)
+    pub const UNROUTABLE: Metric = Metric::counter(
+        "traced_broker.publish.unroutable",
+        "{message}",
+        "Messages that were confirmed and are kept nowhere, because their topic has no subscribers.",
+    );
+
     /// Messages that wait in the consumer's process now. (Registry of this library.)
     pub const WAITING: Metric = Metric {
         instrument: "updowncounter",
@@ -441,7 +448,7 @@ pub mod metric {
     };
 
     /// Every metric.
-    pub const ALL: [Metric; 10] = [
+    pub const ALL: [Metric; 11] = [
         OPERATION_DURATION,
         PROCESS_DURATION,
         SENT_MESSAGES,
@@ -451,6 +458,7 @@ pub mod metric {
         QUEUE_SKEWED,
         CONTEXT_REJECTED,
         DISCARDED,
+        UNROUTABLE,
         WAITING,
     ];
 }

@@ -5,8 +5,10 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData};
+use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
 use traced_broker::driver::{Disposition, Driver, DriverExt};
-use traced_broker::{ErrorKind, Headers, PublishOutcome};
+use traced_broker::{ErrorKind, Headers, Message, PublishOutcome, Traced, TracedBroker};
 
 use crate::driving::*;
 
@@ -231,16 +233,44 @@ async fn without_a_subscriber_a_message_is_confirmed_or_rejected_as_told() {
     let topic = unique("unroutable");
     let dropping = connect("").await.unwrap();
     dropping.declare(&topic).await.unwrap();
-    assert!(confirmed(dropping.enqueue(&topic, outbound("lost"))).await.unwrap().confirmed);
+    let receipt = confirmed(dropping.enqueue(&topic, outbound("lost"))).await.unwrap();
+    assert!(receipt.confirmed && receipt.unroutable);
 
     let rejecting = connect("?unroutable=reject").await.unwrap();
     let error = confirmed(rejecting.enqueue(&topic, outbound("kept back"))).await.unwrap_err();
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Rejected, PublishOutcome::NotSent));
     let mut source = subscribe(&rejecting, group(&topic, "g")).await;
-    confirmed(rejecting.enqueue(&topic, outbound("taken"))).await.unwrap();
+    assert!(!confirmed(rejecting.enqueue(&topic, outbound("taken"))).await.unwrap().unroutable);
     let taken = next(&mut source).await;
     assert_eq!(text(&taken), "taken");
     assert!(taken.headers.is_empty(), "{:?}", taken.headers);
+}
+
+#[tokio::test]
+async fn messages_that_no_queue_takes_are_counted() {
+    let exporter = InMemoryMetricExporter::default();
+    let reader = PeriodicReader::builder(exporter.clone()).build();
+    let provider = SdkMeterProvider::builder().with_reader(reader).build();
+    let broker = Traced::new(connect("").await.unwrap()).with_meter_provider(&provider);
+    let (nobody, taken) = (unique("nobody"), unique("taken"));
+    let _workers = broker.subscribe(group(&taken, "g")).await.unwrap();
+    for topic in [&nobody, &taken, &nobody] {
+        broker.publish(topic, Message::new("x")).await.unwrap();
+    }
+    broker.publish_batch(&nobody, vec![Message::new("x"), Message::new("y")]).await;
+    provider.force_flush().unwrap();
+    let exported = exporter.get_finished_metrics().unwrap().pop().unwrap();
+    let metrics = exported.scope_metrics().flat_map(|scope| scope.metrics());
+    let mut counted = Vec::new();
+    for metric in metrics.filter(|metric| metric.name() == "traced_broker.publish.unroutable") {
+        let AggregatedMetrics::U64(MetricData::Sum(sum)) = metric.data() else { panic!("{metric:?}") };
+        for point in sum.data_points() {
+            let topics = point.attributes().filter(|attribute| attribute.key.as_str() == "messaging.destination.name");
+            counted.extend(topics.map(|topic| (topic.value.to_string(), point.value())));
+        }
+    }
+    assert!(counted.iter().all(|(topic, _)| *topic == nobody.as_str()), "{counted:?}");
+    assert_eq!(counted.iter().map(|(_, count)| count).sum::<u64>(), 4);
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ pub(crate) struct Instruments {
     pub(crate) skewed: Counter<u64>,
     pub(crate) rejected: Counter<u64>,
     pub(crate) discarded: Counter<u64>,
+    pub(crate) unroutable: Counter<u64>,
     pub(crate) waiting: UpDownCounter<i64>,
 }
 
@@ -55,6 +56,7 @@ impl Instruments {
             skewed: counter(metric::QUEUE_SKEWED),
             rejected: counter(metric::CONTEXT_REJECTED),
             discarded: counter(metric::DISCARDED),
+            unroutable: counter(metric::UNROUTABLE),
             waiting: {
                 let metric::Metric { name, unit, description, .. } = metric::WAITING;
                 meter.i64_up_down_counter(name).with_unit(unit).with_description(description).build()

@@ -97,6 +97,9 @@ impl<T: AsRef<SpanTemplate>> SendSpan<T> {
             }
         }
         let (partition, error_type) = outcome(result);
+        if let Some(timing) = self.timing.as_ref().filter(|_| was_sent) {
+            count_unroutable(&timing.instruments, self.template.as_ref(), result);
+        }
         self.end(partition, error_type, was_sent);
     }
 
@@ -167,7 +170,14 @@ impl<T: AsRef<SpanTemplate>> SentCount<T> {
         if let Some(instruments) = &self.instruments {
             let (partition, error_type) = result.map_or((None, Some(CANCELLED)), outcome);
             instruments.sent.add(1, &self.template.as_ref().counted.of(partition, error_type));
+            result.iter().for_each(|result| count_unroutable(instruments, self.template.as_ref(), result));
         }
+    }
+}
+
+fn count_unroutable(instruments: &Instruments, template: &SpanTemplate, result: &Result<Receipt>) {
+    if result.as_ref().is_ok_and(|receipt| receipt.unroutable) {
+        instruments.unroutable.add(1, &template.counted.of(None, None));
     }
 }
 

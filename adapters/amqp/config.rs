@@ -27,7 +27,8 @@ const SHORTEST_CONSUMER_TIMEOUT: Duration = Duration::from_secs(1);
 /// a topic without subscribers keeps no message. By default such a publish is confirmed, as on the
 /// other brokers, which keep the message: an event without subscribers is not a failure of its
 /// sender. [`Receipt::unroutable`](crate::Receipt) tells it, a counter counts it, and a warning
-/// names each such topic once. If messages must not be lost, create the group first, or reject them.
+/// names each such topic once. If messages must not be lost, create the group first, or reject
+/// them.
 ///
 /// A topic that has lost its queues is no topic without subscribers. As long as a subscription of
 /// the same connection reads it, and for 15 seconds after a publish has shown that its exchange was
@@ -293,8 +294,8 @@ impl AmqpBuilder {
     }
 
     /// Sets the number of times that the server returns a message to a queue before it drops it:
-    /// the queue's `x-delivery-limit` or that of a policy, whichever is lower. The protocol does not
-    /// show it. Queues that this adapter creates have no limit, but a policy may set one.
+    /// the queue's `x-delivery-limit` or that of a policy, whichever is lower. The protocol does
+    /// not show it. Queues that this adapter creates have no limit, but a policy may set one.
     ///
     /// A message that was delivered so often is replaced by a copy before it is handed out again,
     /// with its attempts and deliveries counted on. A limit of 0 leaves no delivery in which to do

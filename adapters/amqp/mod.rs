@@ -37,10 +37,10 @@
 //! Messages are persistent. A publish ends with the broker's confirm: every queue that takes the
 //! message then has it on the disks of a majority of its replicas, and it survives the death of the
 //! server. A queue itself is registered on disk within some seconds. A publish whose connection
-//! ends before the confirm fails with an unknown outcome. One without a connection waits for it,
-//! nine tenths of `delivery_timeout` at most, and is then certainly not sent; up to `max_in_flight`
-//! wait. During an alarm of the broker (memory, disk) confirms are held back. A message that the
-//! broker refuses is [`ErrorKind::Busy`], of unknown outcome: a queue of several may have taken it.
+//! ends before the confirm fails with an unknown outcome. One without a connection waits for it for
+//! 30 seconds, or nine tenths of `delivery_timeout`, and is then certainly not sent; as many as
+//! `max_in_flight` wait. During an alarm of the broker (memory, disk) confirms are held back. A
+//! message that the broker refuses is [`ErrorKind::Busy`], of unknown outcome.
 //!
 //! ## Topics that are refused or deleted
 //! The broker ends the channel on a message that it refuses, and with it the confirms of other

@@ -285,6 +285,30 @@ async fn rejected_messages_have_a_place_to_wait() {
     assert_eq!(next_text(&mut parked).await, "rejected");
 }
 
+/// Runs in a process of its own, whose log is read.
+#[tokio::test]
+async fn the_log_tells_once_of_messages_that_nobody_takes_and_of_dead_letters_that_pile_up() {
+    const TEST: &str = "consuming::the_log_tells_once_of_messages_that_nobody_takes_and_of_dead_letters_that_pile_up";
+    const ALONE: &str = "TRACED_BROKER_TEST_LOG";
+    if std::env::var_os(ALONE).is_none() {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args([TEST, "--exact", "--nocapture"]).env(ALONE, "1").env("TRACED_BROKER_AMQP_URL", server());
+        let output = command.env("RUST_LOG", "traced_broker=warn").env("NO_COLOR", "1").output().unwrap();
+        let log = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{log}");
+        assert_eq!(log.matches("no queue receives messages of this topic").count(), 1, "{log}");
+        assert_eq!(log.matches("dead letters are kept in the group parked").count(), 1, "{log}");
+        return;
+    }
+    let (topic, dead, nobody) = (unique("logged"), unique("piled"), unique("nobody"));
+    let amqp = connect("").await.unwrap();
+    let mut few = subscribe(&amqp, group(&topic, "few").dead_letter(dead.as_str())).await;
+    publish_all(&amqp, &nobody, ["x".to_owned(), "y".to_owned()]).await;
+    publish_all(&amqp, &dead, (0..1000).map(|number| number.to_string())).await;
+    let _many = subscribe(&amqp, group(&topic, "many").dead_letter(dead.as_str())).await;
+    silent(&mut few).await;
+}
+
 #[tokio::test]
 async fn a_deleted_queue_is_created_again() {
     let topic = unique("deleted");

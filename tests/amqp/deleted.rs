@@ -1,14 +1,14 @@
-//! What an operator deletes while it is in use.
+//! Exchanges and bindings that an operator deletes while they are in use.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
 use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use tokio::time::{sleep, timeout};
 use traced_broker::PublishOutcome;
-use traced_broker::driver::{Driver, DriverExt};
+use traced_broker::driver::{Driver, DriverExt, Outbound};
 
 use crate::driving::*;
 
@@ -67,6 +67,18 @@ async fn nothing_confirmed_is_lost(deed: Deed, by_another_driver: bool) {
 async fn nothing_is_confirmed_into_an_exchange_that_lost_its_queues() {
     let deeds = [(Deed::DeleteExchange, false), (Deed::DeleteExchange, true), (Deed::Unbind, false)];
     join_all(deeds.map(|(deed, apart)| nothing_confirmed_is_lost(deed, apart))).await;
+}
+
+/// The way of a message that waits goes with the exchange that it waits for.
+#[tokio::test]
+async fn what_waits_reaches_a_topic_that_was_deleted_and_made_again_meanwhile() {
+    let topic = unique("waits-for");
+    let (consuming, publishing) = (connect("").await.unwrap(), connect("").await.unwrap());
+    let mut source = subscribe(&consuming, group(&topic, "g")).await;
+    let deliver_at = Some(SystemTime::now() + Duration::from_secs(14));
+    confirmed(publishing.enqueue(&topic, Outbound { deliver_at, ..outbound("later") })).await.unwrap();
+    commit(Deed::DeleteExchange, &topic, "").await;
+    assert_eq!(next_text(&mut source).await, "later");
 }
 
 /// The channel on which a message was refused is lost to all others, but only once.

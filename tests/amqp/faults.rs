@@ -185,7 +185,8 @@ async fn settle_first(held: &mut Vec<Inbound>) -> Option<ErrorKind> {
 async fn a_server_that_hangs_is_given_up_and_found_again() {
     let server = start().await;
     let topic = Topic::new("hanging").unwrap();
-    let amqp = connect_to(&format!("{}?heartbeat=1&connect_timeout=1000", server.url())).await.unwrap();
+    let url = format!("{}?heartbeat=1&connect_timeout=1000&delivery_timeout=10000", server.url());
+    let amqp = connect_to(&url).await.unwrap();
     let mut source = subscribe(&amqp, group(&topic, "g")).await;
     confirmed(amqp.enqueue(&topic, outbound("before"))).await.unwrap();
     assert_eq!(next_text(&mut source).await, "before");

@@ -2,6 +2,7 @@
 //! deliveries.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use lapin::types::{AMQPValue, FieldTable};
@@ -9,7 +10,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use traced_broker::adapters::amqp::Amqp;
 use traced_broker::driver::{Disposition, Driver, DriverExt, Inbound};
-use traced_broker::{ErrorKind, Subscription, Topic};
+use traced_broker::{
+    ErrorKind, HandlerError, Message, Received, Retry, Subscription, Topic, Traced, TracedBroker, TracedBrokerExt,
+};
 
 use crate::attempts::make_queue;
 use crate::driving::*;
@@ -101,6 +104,66 @@ async fn one_slow_message_does_not_take_the_channel_with_it() {
     assert_eq!(lost, 0, "settlements of others");
     assert_eq!(seen.len() as u32, COUNT, "{seen:?}");
     assert!(slow.tenure.is_over());
+}
+
+/// A handler that always takes longer than a message may stay unsettled. Its verdict is carried out
+/// when the message comes again.
+#[tokio::test]
+async fn a_handler_beyond_the_time_limit_does_not_run_for_ever() {
+    let topic = unique("beyond");
+    let broker = Traced::new(connect("?consumer_timeout=3000").await.unwrap());
+    let runs = AtomicU32::new(0);
+    let handler = async |message: Received| {
+        if &message.payload()[..] == b"slow" {
+            runs.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(4500)).await;
+        }
+        Ok::<_, HandlerError>(())
+    };
+    let consume = broker.consume(group(&topic, "g"), handler).concurrency(4);
+    let publish = async {
+        broker.publish(&topic, Message::new("slow")).await.unwrap();
+        for _ in 0..100 {
+            broker.publish(&topic, Message::new("fast")).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let report = consume.run_until(publish).await.unwrap();
+    let runs = runs.load(Ordering::Relaxed);
+    assert!((1..=3).contains(&runs), "{runs} runs, {report:?}");
+    let mut left = subscribe(broker.get_ref(), group(&topic, "g")).await;
+    silent(&mut left).await;
+}
+
+/// Attempts far apart hold a message for longer than it may stay unsettled.
+#[tokio::test]
+async fn attempts_that_take_longer_than_the_time_limit_come_to_an_end() {
+    let topic = unique("apart");
+    let broker = Traced::new(connect("?consumer_timeout=3000").await.unwrap());
+    let (runs, good) = (AtomicU32::new(0), AtomicU32::new(0));
+    let handler = async |message: Received| {
+        if &message.payload()[..] == b"bad" {
+            runs.fetch_add(1, Ordering::Relaxed);
+            return Err(HandlerError::retry("not yet"));
+        }
+        good.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    };
+    let dead = format!("{topic}.dead");
+    let _letters = broker.subscribe(group(&Topic::new(&dead).unwrap(), "g")).await.unwrap();
+    let subscription = group(&topic, "g").dead_letter(dead.as_str());
+    let retry = Retry::fixed(4, Duration::from_secs(2));
+    let consume = broker.consume(subscription, handler).concurrency(4).ordered_by_key().retry(retry);
+    let publish = async {
+        for text in ["bad", "good"] {
+            broker.publish(&topic, Message::new(text).key("k")).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(16)).await;
+    };
+    let report = consume.run_until(publish).await.unwrap();
+    let (runs, good) = (runs.load(Ordering::Relaxed), good.load(Ordering::Relaxed));
+    assert_eq!((runs, good), (4, 1), "{report:?}");
+    assert_eq!(report.rejected, 1, "{report:?}");
 }
 
 fn limited(limit: i32) -> FieldTable {

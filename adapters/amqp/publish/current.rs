@@ -14,6 +14,9 @@ use crate::driver::{Confirmer, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Topic};
 
+/// Maximum time that a message waits for a channel.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
 /// A message for the next channel.
 struct Held {
     topic: Topic,
@@ -50,7 +53,7 @@ impl CurrentChannel {
             state: Mutex::new(State::Open(channel)),
             room: settings.max_in_flight,
             // Less than the limit of a publish, which is of unknown outcome once that is over.
-            patience: settings.delivery_timeout / 10 * 9,
+            patience: LONGEST_WAIT.min(settings.delivery_timeout / 10 * 9),
             changed: Notify::new(),
         }
     }
@@ -93,6 +96,10 @@ impl CurrentChannel {
         publish: impl FnOnce(Arc<PublishChannel>, &Topic, Outbound, Confirmer<Receipt>),
     ) {
         let mut state = self.state.lock();
+        if matches!(&*state, State::Open(channel) if !channel.is_open()) {
+            // Before the end is noticed elsewhere.
+            *state = State::Down(VecDeque::new());
+        }
         let error = match &mut *state {
             State::Open(channel) => {
                 let channel = Arc::clone(channel);

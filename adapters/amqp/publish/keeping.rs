@@ -17,6 +17,7 @@ use super::super::connection::Live;
 use super::super::connection::link::{Link, Pauses};
 use super::Publisher;
 use super::channel::PublishChannel;
+use crate::driver::Topology;
 use crate::error::{ErrorKind, Result};
 
 /// Interval of looks at messages that wait for a channel.
@@ -60,7 +61,7 @@ impl Publisher {
         let mut current = (live, channel);
         let mut pace = Pace { last: None, pause: REPLACEMENTS.0 };
         loop {
-            match next_event(&current.0, &current.1).await {
+            match self.next_event(&current.0, &current.1).await {
                 Event::Refused if !pace.allows(Instant::now()) => {}
                 Event::Refused => {
                     if let Some(new) = self.replace(&current.0, &current.1).await {
@@ -72,6 +73,7 @@ impl Publisher {
                         return;
                     }
                     let Ok(opened) = self.reopen(&link).await else { return };
+                    opened.1.waits.inherit(&current.1.waits);
                     current = opened;
                     if !self.release(&current.1) {
                         return;
@@ -126,19 +128,30 @@ impl Publisher {
             self.current.expire(link.current().map_or_else(|error| error.kind(), |_| ErrorKind::Unavailable));
         }
     }
-}
 
-/// Waits until the channel has ended or the broker has refused a message on it.
-async fn next_event(live: &Live, channel: &PublishChannel) -> Event {
-    loop {
-        let changed = live.changed.notified();
-        if !channel.is_open() {
-            return Event::Ended;
+    /// Waits until the channel has ended or the broker has refused a message on it.
+    async fn next_event(&self, live: &Arc<Live>, channel: &PublishChannel) -> Event {
+        loop {
+            let changed = live.changed.notified();
+            if !channel.is_open() {
+                return Event::Ended;
+            }
+            self.restore_waits(live, channel);
+            select! {
+                biased;
+                () = channel.refused.notified() => return Event::Refused,
+                _ = timeout(LOOK, changed) => {}
+            }
         }
-        select! {
-            biased;
-            () = channel.refused.notified() => return Event::Refused,
-            _ = timeout(LOOK, changed) => {}
+    }
+
+    /// Binds the targets again for which messages wait. If an operator deletes one, its binding is
+    /// gone when another program makes it again.
+    fn restore_waits(&self, live: &Arc<Live>, channel: &PublishChannel) {
+        let topology = self.settings.topology;
+        if topology == Topology::Create && channel.waits.are_due() {
+            let (engine, live, waits) = (Arc::clone(&live.engine), Arc::clone(live), Arc::clone(&channel.waits));
+            engine.spawn(async move { waits.restore_due(&live, topology).await });
         }
     }
 }

@@ -204,6 +204,7 @@ impl Publisher {
             }
             channel.declare_waits(self.settings.topology, delay, target.clone()).await?;
         };
+        channel.waits.awaits(target, due.into_std());
         let number = channel.number();
         let (properties, routing_key) = encode(&channel, delay, number)?;
         let publication = Publication { routing_key, properties, payload, number, is_mandatory: true, place };

@@ -1,4 +1,4 @@
-//! What becomes of messages that no queue takes.
+//! The answers to messages that no queue takes.
 //!
 //! A topic without subscribers is nobody's mistake, and its messages are dropped. But a topic may
 //! have lost its queues: an operator deleted its exchange, and the publisher has made another. A

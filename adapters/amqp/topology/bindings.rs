@@ -35,8 +35,8 @@ impl Bindings {
         let keys = match (subscription.group_name(), &settings.binding_key) {
             (Some(_), _) => vec![ANY.to_owned()],
             (None, Some(keys)) => keys.split(',').map(str::to_owned).collect(),
-            // A direct exchange has no key for all messages. These are the ones of this library, and
-            // the usual one of others.
+            // A direct exchange has no key for all messages. These are the ones of this library,
+            // and the usual one of others.
             (None, None) => [ANY, "", subscription.topic()].map(str::to_owned).into(),
         };
         Self {

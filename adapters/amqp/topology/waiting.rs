@@ -86,16 +86,31 @@ fn behind(level: usize) -> Result<ShortString> {
 
 /// Time for which a target counts as declared. If an operator deletes an exchange or queue, its
 /// binding goes with it, and the program that makes it again may be another one. Nothing tells a
-/// publisher, because the broker takes the message into the first delay queue all the same.
+/// publisher, because the broker takes the message into the first delay queue all the same. As long
+/// as messages wait for it, it is bound again.
 const LEASE: Duration = Duration::from_secs(5);
+
+/// A target that was bound.
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    /// The time at which it was bound, or `None` if its binding may be gone.
+    at: Option<Instant>,
+    /// The time until which messages wait for it, as far as they were published here.
+    awaited: Instant,
+}
+
+impl Bound {
+    fn holds(&self) -> bool {
+        self.at.is_some_and(|at| at.elapsed() < LEASE)
+    }
+}
 
 /// The delay queues and targets declared since the publishing channel was opened. Holds at most 105
 /// waits, and the targets in use.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     seen: Mutex<HashSet<String>>,
-    /// The targets, with the times at which they were declared.
-    targets: Mutex<HashMap<Target, Instant>>,
+    targets: Mutex<HashMap<Target, Bound>>,
     /// Held during a declaration, so that each is made once.
     declaring: tokio::sync::Mutex<()>,
 }
@@ -108,13 +123,61 @@ impl Seen {
     }
 
     fn is_bound(&self, target: &Target) -> bool {
-        self.targets.lock().get(target).is_some_and(|declared| declared.elapsed() < LEASE)
+        self.targets.lock().get(target).is_some_and(Bound::holds)
+    }
+
+    fn bound(&self, target: &Target) {
+        let now = Instant::now();
+        let mut targets = self.targets.lock();
+        targets.entry(target.clone()).or_insert(Bound { at: None, awaited: now }).at = Some(now);
+    }
+
+    /// Notes that a message waits for the target until this time.
+    pub(crate) fn awaits(&self, target: &Target, until: Instant) {
+        if let Some(bound) = self.targets.lock().get_mut(target) {
+            bound.awaited = bound.awaited.max(until);
+        }
+    }
+
+    /// Takes over the targets for which messages wait.
+    pub(crate) fn inherit(&self, other: &Self) {
+        self.targets.lock().extend(other.targets.lock().iter().map(|(target, bound)| (target.clone(), *bound)));
+    }
+
+    fn to_restore(&self) -> Vec<Target> {
+        let (targets, now) = (self.targets.lock(), Instant::now());
+        let lapsed = targets.iter().filter(|(_, bound)| now < bound.awaited && !bound.holds());
+        lapsed.map(|(target, _)| target.clone()).collect()
+    }
+
+    /// Returns `true` if messages wait for a target whose binding may be gone.
+    pub(crate) fn are_due(&self) -> bool {
+        let (targets, now) = (self.targets.lock(), Instant::now());
+        targets.values().any(|bound| now < bound.awaited && !bound.holds())
+    }
+
+    /// Binds all targets again for which messages wait, unless that is under way.
+    pub(crate) async fn restore_due(&self, live: &Live, topology: Topology) {
+        let Ok(_once) = self.declaring.try_lock() else { return };
+        for target in self.to_restore() {
+            if let Err(error) = self.bind(live, topology, &target).await {
+                // It may be made again before the message is due.
+                tracing::debug!(%target, %error, "the target of messages that wait cannot be bound now");
+            }
+        }
+    }
+
+    async fn bind(&self, live: &Live, topology: Topology, target: &Target) -> Result<()> {
+        let declaring = Declaring { live, channel: live.channel(During::Declare).await?, topology };
+        declaring.target(target).await?;
+        self.bound(target);
+        Ok(())
     }
 
     /// Forgets all declarations, because an exchange or queue is missing.
     pub(crate) fn forget(&self) {
         self.seen.lock().clear();
-        self.targets.lock().clear();
+        self.targets.lock().values_mut().for_each(|bound| bound.at = None);
     }
 
     /// Binds a target that was made again, if messages may be on their way to it.
@@ -123,10 +186,7 @@ impl Seen {
         if !self.targets.lock().contains_key(target) {
             return Ok(());
         }
-        let declaring = Declaring { live, channel: live.channel(During::Declare).await?, topology };
-        declaring.target(target).await?;
-        self.targets.lock().insert(target.clone(), Instant::now());
-        Ok(())
+        self.bind(live, topology, target).await
     }
 
     /// Declares everything that the message needs on its way, or only checks it, depending on
@@ -145,7 +205,7 @@ impl Seen {
         }
         if !self.is_bound(target) {
             declaring.target(target).await?;
-            self.targets.lock().insert(target.clone(), Instant::now());
+            self.bound(target);
         }
         Ok(())
     }

@@ -49,5 +49,6 @@ pub(super) const METRICS: &[Metric] = &[
     ours(metric::QUEUE_SKEWED, &[ALWAYS, PARTITION, GROUP, QUEUE]),
     ours(metric::CONTEXT_REJECTED, &[ALWAYS, GROUP, CONTEXT]),
     ours(metric::DISCARDED, &[ALWAYS, PARTITION, GROUP, ERROR]),
+    ours(metric::UNROUTABLE, &[ALWAYS]),
     ours(metric::WAITING, &[ALWAYS, GROUP, WAITING]),
 ];

@@ -6,6 +6,8 @@ mod support;
 
 #[path = "kafka/close.rs"]
 mod close;
+#[path = "kafka/codecs.rs"]
+mod codecs;
 #[path = "kafka/connect.rs"]
 mod connect;
 #[path = "kafka/consume.rs"]

@@ -1,29 +1,24 @@
 //! Maps rdkafka's errors to those of the library.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::types::RDKafkaConfRes;
 
 use crate::error::{Error, ErrorKind};
-
-/// The properties whose values no error may repeat.
-const SECRET_PROPERTIES: [&str; 7] = [
-    "sasl.password",
-    "sasl.oauthbearer.client.secret",
-    "sasl.oauthbearer.config",
-    "ssl.key.password",
-    "ssl.key.pem",
-    "ssl.keystore.password",
-    "ssl.truststore.password",
-];
 
 /// Converts the error of an operation on the broker. Its source is the client's error.
 pub(super) fn from_client(error: KafkaError) -> Error {
     match error {
-        KafkaError::ClientConfig(_, _, name, _) if SECRET_PROPERTIES.contains(&name.as_str()) => {
-            invalid("a property of the kafka client is not valid").with_context("property", name)
+        // The client's own error repeats the value, which may be a secret whatever its name is: one
+        // that is misspelled, for example.
+        KafkaError::ClientConfig(result, _, name, _) => {
+            let message = match result {
+                RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN => "the kafka client of this build knows no such property",
+                _ => "the value of a property of the kafka client is not valid; see librdkafka's CONFIGURATION.md",
+            };
+            invalid(message).with_context("property", name)
         }
-        KafkaError::ClientConfig(_, _, ref name, _) => {
-            invalid("a property of the kafka client is not valid").with_context("property", name).with_source(error)
-        }
+        // It would repeat the value, too.
+        KafkaError::Nul(_) => invalid("a name, or the value of a property of the kafka client, contains a NUL byte"),
         KafkaError::ClientCreation(_) => {
             invalid("the kafka client cannot be created with this configuration").with_source(error)
         }
@@ -57,8 +52,11 @@ pub(super) fn from_code(code: Code) -> Error {
             ErrorKind::Unauthenticated,
             "the broker does not accept the credentials; check user, password and mechanism",
         ),
-        Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            (ErrorKind::PermissionDenied, "the broker does not permit this user to do that")
+        Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed => {
+            (ErrorKind::PermissionDenied, "the broker does not permit this user to do that; it lacks an ACL")
         }
         Code::MessageTimedOut | Code::OperationTimedOut | Code::RequestTimedOut | Code::TimedOutQueue => {
             (ErrorKind::Timeout, "the broker did not answer in time")
@@ -80,12 +78,73 @@ pub(super) fn from_code(code: Code) -> Error {
         | Code::InvalidTimestamp
         | Code::InvalidTopic
         | Code::InvalidPartitions
-        | Code::InvalidReplicationFactor
         | Code::InvalidConfig => (ErrorKind::Rejected, "the broker refused the request"),
         code if is_connection(code) => (ErrorKind::Unavailable, "the broker cannot be reached now"),
-        _ => (ErrorKind::Unexpected, "the kafka client reported an error"),
+        code => of_members(code).or_else(|| of_versions(code)).unwrap_or_else(|| of_state(code)),
     };
     Error::new(kind, message)
+}
+
+/// The errors of members of a group.
+fn of_members(code: Code) -> Option<(ErrorKind, &'static str)> {
+    Some(match code {
+        Code::InconsistentGroupProtocol | Code::UnknownProtocol => (
+            ErrorKind::Conflict,
+            "the other members of the group share no assignor with this one, or use the other group protocol; \
+             set the option assignor (clients of Java and librdkafka: range) or group_protocol to theirs",
+        ),
+        Code::UnreleasedInstanceId => {
+            (ErrorKind::Conflict, "another member of the group has the same group.instance.id")
+        }
+        Code::GroupMaxSizeReached => {
+            (ErrorKind::Busy, "the group has as many members as the broker permits (group.max.size)")
+        }
+        Code::InvalidSessionTimeout => {
+            (ErrorKind::InvalidConfig, "the broker does not permit this session timeout; set session.timeout.ms")
+        }
+        Code::PollExceeded => (
+            ErrorKind::SettlementLost,
+            "the consumer was not polled for max.poll.interval.ms and left its group; it joins again",
+        ),
+        Code::AutoOffsetReset | Code::OffsetOutOfRange => (
+            ErrorKind::NotFound,
+            "the position of a partition is gone, and offset_reset=error stops there; move the group by reposition, \
+             or choose earliest or latest",
+        ),
+        _ => return None,
+    })
+}
+
+/// The errors of what client or broker cannot do.
+fn of_versions(code: Code) -> Option<(ErrorKind, &'static str)> {
+    Some(match code {
+        Code::NotImplemented | Code::UnsupportedCompressionType => {
+            (ErrorKind::Unsupported, "this build of the kafka client, or the broker, lacks a codec or another feature")
+        }
+        Code::BadCompression => (ErrorKind::Unsupported, "a batch of messages cannot be decompressed"),
+        Code::UnsupportedVersion | Code::UnsupportedFeature | Code::UnsupportedAssignor => (
+            ErrorKind::Unsupported,
+            "the broker does not support the request; group_protocol=consumer needs Kafka 4.0 or later",
+        ),
+        _ => return None,
+    })
+}
+
+/// The errors that pass.
+fn of_state(code: Code) -> (ErrorKind, &'static str) {
+    match code {
+        // A broker that is restarting does not count as one.
+        Code::InvalidReplicationFactor => (
+            ErrorKind::Unavailable,
+            "fewer brokers are running than the topic shall have replicas; wait for them, or set replication",
+        ),
+        Code::ThrottlingQuotaExceeded => (ErrorKind::Busy, "a quota of the broker is exceeded"),
+        Code::SSL => (ErrorKind::Unavailable, "the TLS handshake with the broker failed; check certificates and port"),
+        Code::Fatal | Code::OutOfOrderSequenceNumber | Code::UnknownProducerId | Code::InvalidProducerEpoch => {
+            (ErrorKind::Unavailable, "the broker has lost track of the client, which is made anew")
+        }
+        _ => (ErrorKind::Unexpected, "the kafka client reported an error"),
+    }
 }
 
 /// Returns `true` if the client recovers by itself, by reconnecting or by finding the new leader or
@@ -132,22 +191,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_error_repeats_a_secret() {
-        let secret = "hunter2\0";
-        let mut config = ClientConfig::new();
-        config.set("sasl.password", secret);
-        let created = config.create::<BaseConsumer>().map(drop);
-        let error = from_client(created.unwrap_err());
-        assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
+    fn no_error_repeats_the_value_of_a_property() {
+        for (name, secret) in [("sasl.password", "hunter2\0"), ("sasl.pasword", "hunter2"), ("linger.ms", "hunter2")] {
+            let mut config = ClientConfig::new();
+            config.set(name, secret);
+            let error = from_client(config.create::<BaseConsumer>().map(drop).unwrap_err());
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
+        }
+    }
 
-        let native = KafkaError::ClientConfig(
-            rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_INVALID,
-            "bad value hunter2".to_owned(),
-            "ssl.key.password".to_owned(),
-            "hunter2".to_owned(),
-        );
-        let error = from_client(native);
-        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-        assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
+    #[test]
+    fn codes_that_operators_meet_have_a_kind() {
+        for (code, kind) in [
+            (Code::SSL, ErrorKind::Unavailable),
+            (Code::PollExceeded, ErrorKind::SettlementLost),
+            (Code::Fatal, ErrorKind::Unavailable),
+            (Code::InconsistentGroupProtocol, ErrorKind::Conflict),
+            (Code::UnknownProtocol, ErrorKind::Conflict),
+            (Code::UnreleasedInstanceId, ErrorKind::Conflict),
+            (Code::GroupMaxSizeReached, ErrorKind::Busy),
+            (Code::TransactionalIdAuthorizationFailed, ErrorKind::PermissionDenied),
+            (Code::ThrottlingQuotaExceeded, ErrorKind::Busy),
+            (Code::OutOfOrderSequenceNumber, ErrorKind::Unavailable),
+            (Code::NotImplemented, ErrorKind::Unsupported),
+            (Code::BadCompression, ErrorKind::Unsupported),
+            (Code::UnsupportedCompressionType, ErrorKind::Unsupported),
+            (Code::UnsupportedVersion, ErrorKind::Unsupported),
+            (Code::AutoOffsetReset, ErrorKind::NotFound),
+            (Code::InvalidReplicationFactor, ErrorKind::Unavailable),
+        ] {
+            assert_eq!(from_code(code).kind(), kind, "{code}");
+        }
     }
 }

@@ -33,7 +33,6 @@ const BATCH: usize = 32;
 const UNKNOWN_TOPIC: Duration = Duration::from_secs(5);
 
 /// The producer, until it is closed.
-#[derive(Debug)]
 pub(super) struct Publisher {
     configuration: ClientConfig,
     trouble: Arc<Trouble>,
@@ -141,7 +140,7 @@ impl Publisher {
     pub(super) fn close(&self, limit: Duration) -> Result<()> {
         let Some(Polled { running, thread }) = self.polled.write().take() else { return Ok(()) };
         let flushed = running.producer.flush(limit);
-        running.end();
+        running.close();
         drop(running);
         // The thread can only have panicked in a callback, which cannot be repaired here.
         let _ = thread.join();
@@ -149,17 +148,26 @@ impl Publisher {
     }
 }
 
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the configuration, whose values may be secrets.
+        f.debug_struct("Publisher").field("polled", &self.polled).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Publisher {
     fn drop(&mut self) {
         if let Some(polled) = self.polled.get_mut() {
-            polled.running.end();
+            polled.running.close();
         }
     }
 }
 
 impl Polled {
     fn start(configuration: &ClientConfig, trouble: Arc<Trouble>) -> Result<Self> {
-        let producer = configuration.create_with_context(Listener { trouble }).map_err(error::from_client)?;
+        let producer = configuration
+            .create_with_context(Listener { trouble, ..Listener::default() })
+            .map_err(error::from_client)?;
         let running = Arc::new(Running { producer, ended: AtomicBool::new(false) });
         let polled = Arc::clone(&running);
         let poll = move || {
@@ -179,6 +187,12 @@ impl Running {
     /// that was not confirmed.
     fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends it because the connection is closed.
+    fn close(&self) {
+        self.client().context().is_closing.store(true, Ordering::Relaxed);
+        self.end();
     }
 
     pub(super) fn client(&self) -> &Client<Listener> {
@@ -229,7 +243,7 @@ impl ProducerContext for Listener {
             Ok(message) => confirmer.confirm(stored(message)),
             Err((error, message)) => {
                 let may_be_stored = native::may_be_stored(message);
-                let error = undelivered(error, may_be_stored);
+                let error = undelivered(error, may_be_stored, self.is_closing.load(Ordering::Relaxed));
                 if error.kind() == ErrorKind::NotFound && !may_be_stored {
                     return confirmer.give_back(unsent(message), error);
                 }
@@ -265,8 +279,13 @@ fn unsent(message: &BorrowedMessage<'_>) -> Outbound {
     Outbound { payload: copied(message.payload()), key: copied(message.key()), headers, ..Outbound::default() }
 }
 
-fn undelivered(error: &KafkaError, may_be_stored: bool) -> Error {
+fn undelivered(error: &KafkaError, may_be_stored: bool, is_closing: bool) -> Error {
     let mapped = match error.rdkafka_error_code() {
+        // What else librdkafka had accepted, after a fatal error.
+        Some(Code::PurgeQueue | Code::PurgeInflight) if !is_closing => {
+            let message = "the producer failed before the broker confirmed the message, and is replaced";
+            Error::new(ErrorKind::Unavailable, message).with_source(error.clone())
+        }
         Some(Code::MessageTimedOut) if !may_be_stored => {
             let message = "no broker took the message within the delivery timeout";
             Error::new(ErrorKind::Unavailable, message).with_source(error.clone())
@@ -290,8 +309,16 @@ mod tests {
     #[test]
     fn a_message_of_a_partition_that_went_with_its_topic_was_not_sent() {
         let destroyed = KafkaError::MessageProduction(Code::BrokerDestroy);
-        let error = undelivered(&destroyed, false);
+        let error = undelivered(&destroyed, false, false);
         assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::NotFound, PublishOutcome::NotSent));
-        assert_eq!(undelivered(&destroyed, true).publish_outcome(), PublishOutcome::Unknown);
+        assert_eq!(undelivered(&destroyed, true, false).publish_outcome(), PublishOutcome::Unknown);
+    }
+
+    #[test]
+    fn only_closing_is_told_as_closing() {
+        let purged = KafkaError::MessageProduction(Code::PurgeQueue);
+        assert_eq!(undelivered(&purged, false, true).kind(), ErrorKind::Closed);
+        let error = undelivered(&purged, false, false);
+        assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::NotSent));
     }
 }

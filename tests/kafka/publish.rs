@@ -168,6 +168,34 @@ async fn a_producer_that_cannot_go_on_is_made_anew() {
     kafka.close().await.unwrap();
 }
 
+/// Nobody has closed anything: what did not leave with the old producer may be published again.
+#[tokio::test(flavor = "multi_thread")]
+async fn publishes_under_way_when_the_producer_is_replaced_can_be_repeated() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("replaced", 1, 1).unwrap();
+    let kafka = connect(&format!("kafka://{}", cluster.bootstrap_servers())).await.unwrap();
+    let topic = Topic::new("replaced").unwrap();
+    publish_numbers(&kafka, &topic, 0..10).await;
+    cluster.broker_round_trip_time(1, std::time::Duration::from_millis(300)).unwrap();
+    cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
+    let mut under_way: Vec<_> = (0..500).map(|n| kafka.enqueue(&topic, outbound(n.to_string()))).collect();
+    // Enough of them to be published after the fatal error, which replaces the producer.
+    for _ in 0..20 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        under_way.push(kafka.enqueue(&topic, outbound("later")));
+    }
+    let mut failed = 0;
+    for confirmation in under_way {
+        if let Err(error) = confirmation.await {
+            failed += 1;
+            let may_repeat = error.is_retryable() || error.publish_outcome() == PublishOutcome::Unknown;
+            assert!(may_repeat && error.kind() != ErrorKind::Closed, "{error} {error:?}");
+        }
+    }
+    assert!(failed > 0, "the producer was not replaced");
+    kafka.close().await.unwrap();
+}
+
 /// The broker may say so of a message that it has never stored.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_broker_takes_for_a_repetition_is_not_confirmed() {

@@ -2,10 +2,12 @@
 //! of a failed connection.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// The last error that the client reported by itself and not as the answer to a call.
@@ -46,6 +48,8 @@ fn line(level: RDKafkaLogLevel, facility: &str, text: &str) {
 #[derive(Debug, Default)]
 pub(crate) struct Listener {
     pub(crate) trouble: Arc<Trouble>,
+    /// `true` once the connection is closed.
+    pub(crate) is_closing: AtomicBool,
 }
 
 impl ClientContext for Listener {
@@ -57,3 +61,5 @@ impl ClientContext for Listener {
         self.trouble.note(&error, reason);
     }
 }
+
+impl ConsumerContext for Listener {}

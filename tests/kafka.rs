@@ -20,6 +20,8 @@ mod groups;
 mod harness;
 #[path = "kafka/hostile.rs"]
 mod hostile;
+#[path = "kafka/partitions.rs"]
+mod partitions;
 #[path = "kafka/positions.rs"]
 mod positions;
 #[path = "kafka/progress.rs"]
@@ -28,8 +30,14 @@ mod progress;
 mod publish;
 #[path = "kafka/rebalance.rs"]
 mod rebalance;
+#[path = "kafka/refused.rs"]
+mod refused;
 #[path = "kafka/restart.rs"]
 mod restart;
+#[path = "kafka/silent.rs"]
+mod silent;
+#[path = "kafka/wire.rs"]
+mod wire;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn is_described_in_the_readme() {

@@ -1,20 +1,25 @@
 //! Settings of a connection to Kafka, from a URL, a builder, or a client configuration.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
+use super::choices::{GroupProtocol, OffsetReset};
 use crate::adapters::kafka::{DEFAULT_PORT, Kafka};
-use crate::driver::{BrokerUrl, Identity, Secret, Topology};
+use crate::driver::{BrokerUrl, Identity, Secret, Topology, UrlOptions};
 use crate::error::{Error, ErrorKind, Result};
 
 const BOOTSTRAP: &str = "bootstrap.servers";
 pub(super) const GROUP_PROTOCOL: &str = "group.protocol";
+pub(super) const ASSIGNOR: &str = "partition.assignment.strategy";
+pub(super) const INSTANCE_ID: &str = "group.instance.id";
+
+/// The group name under which readers without a group fetch. They neither join it nor commit to it.
+const READERS: &str = "traced-broker-reader";
 
 /// The properties that the delivery semantics depend on. Only the adapter sets them.
-const RESERVED: [&str; 14] = [
+const RESERVED: [&str; 17] = [
     "acks",
     "allow.auto.create.topics",
     "auto.commit.enable",
@@ -25,10 +30,16 @@ const RESERVED: [&str; 14] = [
     "enable.auto.commit",
     "enable.auto.offset.store",
     "enable.idempotence",
+    // Would pass for an error of the subscription.
+    "enable.partition.eof",
     "group.id",
     "message.timeout.ms",
     "queue.buffering.max.messages",
     "request.required.acks",
+    // Nobody reads them; they would be lines of 20 kB in the log.
+    "statistics.interval.ms",
+    // The producer would refuse every message outside of a transaction.
+    "transactional.id",
 ];
 
 /// Settings of a connection, to [`connect`](Self::connect) with. Setters never fail; connecting
@@ -73,51 +84,10 @@ pub struct KafkaBuilder {
     pub(super) commit_interval: Duration,
     pub(super) revoke_patience: Duration,
     pub(super) max_in_flight: usize,
+    pub(super) offset_reset: OffsetReset,
+    pub(super) reader_group: String,
     /// The first property that may not be set, reported when connecting.
     refused: Option<String>,
-}
-
-/// The protocol that assigns partitions to the members of a group. All members of a group must use
-/// the same.
-///
-/// ```rust
-/// use traced_broker::adapters::kafka::GroupProtocol;
-///
-/// assert_eq!("consumer".parse::<GroupProtocol>(), Ok(GroupProtocol::Consumer));
-/// assert!("eager".parse::<GroupProtocol>().is_err());
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum GroupProtocol {
-    /// A member assigns them, cooperatively: members that stay keep their partitions. Every broker
-    /// supports this.
-    #[default]
-    Classic,
-    /// The broker assigns them (KIP-848): partitions move one by one, without halting the group.
-    /// Needs Kafka 4.0 or later. The time that a member may be silent and the interval of its
-    /// heartbeats are then configured at the broker.
-    Consumer,
-}
-
-impl GroupProtocol {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Classic => "classic",
-            Self::Consumer => "consumer",
-        }
-    }
-}
-
-impl FromStr for GroupProtocol {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        match text {
-            "classic" => Ok(Self::Classic),
-            "consumer" => Ok(Self::Consumer),
-            _ => Err("it is `classic` or `consumer`"),
-        }
-    }
 }
 
 impl KafkaBuilder {
@@ -134,6 +104,8 @@ impl KafkaBuilder {
             commit_interval: Duration::from_secs(1),
             revoke_patience: Duration::from_secs(5),
             max_in_flight: Identity::DEFAULT_MAX_IN_FLIGHT,
+            offset_reset: OffsetReset::default(),
+            reader_group: READERS.to_owned(),
             refused: None,
         }
     }
@@ -163,20 +135,11 @@ impl KafkaBuilder {
         if let Some(milliseconds) = options.take("delivery_timeout")? {
             builder = builder.delivery_timeout(Duration::from_millis(milliseconds));
         }
-        if let Some(milliseconds) = options.take("commit_interval")? {
-            builder = builder.commit_interval(Duration::from_millis(milliseconds));
-        }
-        if let Some(milliseconds) = options.take("revoke_patience")? {
-            builder = builder.revoke_patience(Duration::from_millis(milliseconds));
-        }
         if let Some(publishes) = options.take("max_in_flight")? {
             builder = builder.max_in_flight(publishes);
         }
         if let Some(milliseconds) = options.take::<u32>("linger")? {
             builder = builder.property("linger.ms", milliseconds.to_string());
-        }
-        if let Some(protocol) = options.take::<GroupProtocol>("group_protocol")? {
-            builder = builder.group_protocol(protocol);
         }
         if let Some(mechanism) = options.take::<String>("mechanism")? {
             builder = builder.property("sasl.mechanism", mechanism);
@@ -184,7 +147,32 @@ impl KafkaBuilder {
         if let Some(name) = options.take::<String>("client_id")? {
             builder = builder.property("client.id", name);
         }
+        builder = builder.with_groups(&mut options)?;
         options.finish()?;
+        Ok(builder)
+    }
+
+    /// Takes the options of groups and readers.
+    fn with_groups(self, options: &mut UrlOptions) -> Result<Self> {
+        let mut builder = self;
+        if let Some(milliseconds) = options.take("commit_interval")? {
+            builder = builder.commit_interval(Duration::from_millis(milliseconds));
+        }
+        if let Some(milliseconds) = options.take("revoke_patience")? {
+            builder = builder.revoke_patience(Duration::from_millis(milliseconds));
+        }
+        if let Some(protocol) = options.take::<GroupProtocol>("group_protocol")? {
+            builder = builder.group_protocol(protocol);
+        }
+        if let Some(assignor) = options.take::<String>("assignor")? {
+            builder = builder.assignor(assignor);
+        }
+        if let Some(policy) = options.take("offset_reset")? {
+            builder = builder.offset_reset(policy);
+        }
+        if let Some(name) = options.take::<String>("reader_group")? {
+            builder = builder.reader_group(name);
+        }
         Ok(builder)
     }
 
@@ -264,6 +252,31 @@ impl KafkaBuilder {
         self
     }
 
+    /// Sets the assignors that this member can use, separated by commas: `cooperative-sticky`,
+    /// `range` or `roundrobin`. Default `cooperative-sticky`, which members of other clients have
+    /// only if it is set there, too. Brokers that assign ([`GroupProtocol::Consumer`]) need none.
+    ///
+    /// All members of a group must have one in common, and cooperative ones do not mix with the
+    /// others. To join a group of Java's or librdkafka's defaults, set `range`.
+    pub fn assignor(mut self, assignors: impl Into<String>) -> Self {
+        self.client.set(ASSIGNOR, assignors);
+        self
+    }
+
+    /// Sets the place at which a group goes on whose position is gone. Default
+    /// [`OffsetReset::Earliest`].
+    pub fn offset_reset(mut self, policy: OffsetReset) -> Self {
+        self.offset_reset = policy;
+        self
+    }
+
+    /// Sets the name of the group that readers without a group give in their requests. Default
+    /// `traced-broker-reader`. Where ACLs are used, it needs `Describe`.
+    pub fn reader_group(mut self, name: impl Into<String>) -> Self {
+        self.reader_group = name.into();
+        self
+    }
+
     /// Sets the maximum number of unconfirmed publishes. Default 1024.
     pub fn max_in_flight(mut self, publishes: usize) -> Self {
         self.max_in_flight = publishes;
@@ -301,6 +314,9 @@ impl KafkaBuilder {
         }
         if self.client.get(BOOTSTRAP).is_none_or(str::is_empty) {
             return Err(invalid("no server to connect to is given").with_context("property", BOOTSTRAP));
+        }
+        if self.reader_group.is_empty() {
+            return Err(invalid("reader_group is empty"));
         }
         if self.partitions != -1 && !(1..=100_000).contains(&self.partitions) {
             return Err(

@@ -16,6 +16,9 @@
 //! | `max_in_flight` | maximum number of unconfirmed publishes | 1024 |
 //! | `linger` | maximum time that a message waits for others to share its batch, in ms | 1 |
 //! | `group_protocol` | partitions are assigned by a member (`classic`) or by the broker (`consumer`, Kafka 4.0 and later) | `classic` |
+//! | `assignor` | assignors that members of groups use, separated by commas (`classic`) | `cooperative-sticky` |
+//! | `offset_reset` | where a group goes on whose position is gone: `earliest`, `latest`, or `error` | `earliest` |
+//! | `reader_group` | the group that readers without a group name in their requests | `traced-broker-reader` |
 //! | `mechanism` | the SASL mechanism for user and password | `PLAIN` |
 //! | `client_id` | the name under which the broker logs this client | `traced-broker` |
 //!
@@ -46,6 +49,17 @@
 //! the group. Deliveries in hand can then still be settled for 100 ms, as after closing the
 //! connection. A source that is only stopped stays a member, keeps its partitions, and can settle
 //! its deliveries without a limit of time.
+//!
+//! Members of a group need an assignor in common. The default here, `cooperative-sticky`, lets
+//! members that stay keep their partitions; clients of Java and librdkafka begin with `range`. To
+//! join a group of theirs, set `assignor=range`; without it, the subscription reports a
+//! [`Conflict`](crate::ErrorKind::Conflict) and receives nothing. A group moves to the cooperative
+//! assignor as Kafka documents it: all members first get both, `assignor=cooperative-sticky,range`
+//! here, and then the cooperative one alone.
+//!
+//! With the property `group.instance.id`, a connection has one subscription of a group. If another
+//! member begins with the same id, the subscription ends with a
+//! [`Conflict`](crate::ErrorKind::Conflict): the broker takes the other one for this one.
 //!
 //! ## Partitions that move
 //! When partitions move to another member in an orderly way, messages that were fetched and not
@@ -81,8 +95,9 @@
 //! crash, messages that were settled since the last commit are redelivered as well.
 //!
 //! ## Readers without a group
-//! A subscription without a group reads every partition that exists when it begins. It commits no
-//! positions and joins no group. Its requests name the group `traced-broker-reader`.
+//! A subscription without a group reads every partition, those that are added later from their
+//! beginning and after some seconds. It commits no positions and joins no group. Its requests name
+//! the group `reader_group`.
 //!
 //! ## Start positions
 //! A new group can begin at a time or at an offset, in each partition, and so can a reader. A time
@@ -90,6 +105,11 @@
 //! is delivered first, whatever follows it. An offset before the first existing record means that
 //! record; an offset beyond the end means the end, as of now. The start of a group is committed
 //! when it subscribes, so partitions that the topic gets later begin at their earliest message.
+//!
+//! A position can be gone: retention has deleted its messages, or the last replica that had them
+//! was lost. `offset_reset` says where the group goes on, and no message is passed over that is
+//! there unless you choose `latest`. With `error` the partition stops, and the subscription reports
+//! [`NotFound`](crate::ErrorKind::NotFound) until the group is moved.
 //!
 //! ## Moving a group
 //! [`reposition`](crate::TracedBroker::reposition) commits a position for every partition. The
@@ -122,6 +142,14 @@
 //! meanwhile, at most for `delivery_timeout`. Subscriptions continue by themselves; connection
 //! errors are logged and not reported by their streams.
 //!
+//! A client that librdkafka has given up is made anew, a producer at the next publish, a consumer
+//! with pauses of 1 to 30 seconds. So is a consumer that is silent: for two looks in a row, 5
+//! seconds apart, nothing came, and another client reaches a broker or receives messages that this
+//! one does not. The stream reports each with an error and their `count`. Deliveries in hand of a
+//! group are then redelivered; a reader goes on where it was. Commits that the broker refuses are
+//! reported once, until one succeeds; acknowledgements that are lost with the last partitions are
+//! an error of `close`.
+//!
 //! ## Bounds
 //! | in memory | bound |
 //! |---|---|
@@ -132,7 +160,12 @@
 //! | shared buffers | payloads and keys of up to 4 KiB share buffers of 32 KiB; keeping one of them keeps its buffer |
 //!
 //! If the prefetch stays used up for a second, fetching is paused, and the consumer stays a member
-//! of its group.
+//! of its group. What was fetched ahead is then fetched again. Therefore that time doubles with
+//! each pause, up to `revoke_patience`, for which a rebalance waits anyway.
+//!
+//! ## Compression
+//! Messages in every codec of Kafka are read: gzip, snappy, lz4 and zstd. The property
+//! `compression.type` has them written in one of these.
 //!
 //! # Headers
 //! | here | in Kafka |
@@ -162,7 +195,7 @@
 //! | create a missing topic (`topology=create`) | `Create` on the topic or the cluster |
 //! | publish | `Write` on the topic; before Kafka 2.8 also `IdempotentWrite` on the cluster |
 //! | subscribe as a group, or move a group | `Read` on the topic and on the group |
-//! | subscribe without a group | `Read` on the topic, `Describe` on the group `traced-broker-reader` |
+//! | subscribe without a group | `Read` on the topic, `Describe` on the group `reader_group` |
 //!
 //! `Read` and `Write` include `Describe`. Topics are never created by a publish, so the broker's
 //! `auto.create.topics.enable` is not needed.
@@ -175,9 +208,11 @@
 //! | session timeout and heartbeat interval (`consumer`) | configured at the broker |
 //! | replicas | needed to survive a power failure |
 
+mod choices;
 mod config;
 mod connection;
 mod consume;
+mod described;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -185,6 +220,7 @@ mod headers;
 mod publish;
 mod topology;
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -195,14 +231,15 @@ use rdkafka::ClientConfig;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::driver::capability::{Attempts, Capabilities, Confirm, HeaderValues, Order, Redelivery, TimestampSource};
+use crate::driver::capability::Capabilities;
 use crate::driver::{BrokerUrl, Confirmer, Destination, Driver, Identity, Outbound, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start, Subscription, Topic};
-use crate::names::attribute;
 
-pub use config::{GroupProtocol, KafkaBuilder};
+pub use choices::{GroupProtocol, OffsetReset};
+pub use config::KafkaBuilder;
 
+use config::INSTANCE_ID;
 use connection::log::Trouble;
 use consume::control::Control;
 use publish::Publisher;
@@ -239,7 +276,6 @@ pub struct Kafka {
     capabilities: Capabilities,
 }
 
-#[derive(Debug)]
 struct Shared {
     settings: KafkaBuilder,
     /// The resulting client configuration, for further clients of the application.
@@ -251,7 +287,29 @@ struct Shared {
     closed: AtomicBool,
 }
 
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the configuration, whose values may be secrets.
+        let mut shown = f.debug_struct("Shared");
+        shown.field("settings", &self.settings).field("publisher", &self.publisher);
+        shown.field("subscriptions", &self.subscriptions).field("closed", &self.closed).finish_non_exhaustive()
+    }
+}
+
 impl Shared {
+    /// Refuses a second member with the same `group.instance.id`: the broker would take it for the
+    /// first one and expel that.
+    fn check_instance(&self, subscription: &Subscription) -> Result<()> {
+        let Some(group) = subscription.group_name() else { return Ok(()) };
+        let is_other = |control: &Arc<Control>| !control.is_ending() && control.group() == Some(group);
+        if self.client.get(INSTANCE_ID).is_some() && self.subscriptions.lock().iter().any(is_other) {
+            let message = "this connection has a member of the group already, and both would have the same \
+                           group.instance.id; use a connection for each";
+            return Err(Error::new(ErrorKind::Conflict, message).with_context("group", group));
+        }
+        Ok(())
+    }
+
     fn destination(&self) -> Destination {
         self.destination.get().cloned().unwrap_or_default()
     }
@@ -313,7 +371,11 @@ impl Kafka {
         if let Ok(running) = shared.publisher.running() {
             shared.destination.get_or_init(|| topology::destination(running.client()));
         }
-        Ok(Self { identity: identity(&shared.settings), capabilities: capabilities(&shared.settings), shared })
+        Ok(Self {
+            identity: described::identity(&shared.settings),
+            capabilities: described::capabilities(&shared.settings),
+            shared,
+        })
     }
 
     fn check_open(&self) -> Result<()> {
@@ -350,6 +412,7 @@ impl Driver for Kafka {
         self.check_open()?;
         let (shared, subscription) = (Arc::clone(&self.shared), subscription.clone());
         blocking(move || {
+            shared.check_instance(&subscription)?;
             let running = shared.publisher.running()?;
             let (source, control) =
                 consume::open(running.client(), &shared.settings, &subscription, shared.destination())?;
@@ -404,41 +467,6 @@ impl Driver for Kafka {
 /// Runs blocking work on a thread that may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     spawn_blocking(work).await.unwrap_or_else(|_| Err(vanished()))
-}
-
-fn identity(settings: &KafkaBuilder) -> Identity {
-    let identity = Identity::new("kafka")
-        .with_max_in_flight(settings.max_in_flight)
-        .with_delivery_timeout(settings.delivery_timeout)
-        .with_send_attributes(Some(attribute::KAFKA_MESSAGE_KEY), Some(attribute::KAFKA_OFFSET));
-    let identity = match settings.shared_client().get("client.id") {
-        Some(id) => identity.with_client_id(id),
-        None => identity,
-    };
-    match BrokerUrl::parse(&format!("kafka://{}", settings.servers())) {
-        Ok(url) => url.hosts(DEFAULT_PORT).first().map(|(host, port)| identity.clone().with_server(host, *port)),
-        Err(_) => None,
-    }
-    .unwrap_or(identity)
-}
-
-fn capabilities(settings: &KafkaBuilder) -> Capabilities {
-    let mut capabilities = Capabilities::new();
-    capabilities.confirm = Confirm::Broker;
-    capabilities.retry = Redelivery::Held;
-    capabilities.confirms_settlements = false;
-    capabilities.sets_aside = true;
-    capabilities.notes_trials = true;
-    capabilities.attempts = Attempts::Process;
-    capabilities.order = Order::Partition;
-    capabilities.timestamp = Some(TimestampSource::Producer);
-    capabilities.header_values = HeaderValues::Bytes;
-    capabilities.tombstones = true;
-    capabilities.start_at_time = true;
-    capabilities.start_at_offset = true;
-    capabilities.reposition = true;
-    capabilities.max_payload = Some(settings.max_message());
-    capabilities
 }
 
 /// Returns the error of a failed connection attempt.

@@ -70,8 +70,8 @@ fn missing(message: &'static str, topic: &str) -> Error {
     Error::new(ErrorKind::NotFound, message).with_context("topic", topic)
 }
 
-/// Returns the number of partitions of the topic, all with a leader; `None` if the topic does not
-/// exist.
+/// Returns the number of partitions of the topic; `None` if it does not exist. Some of them may
+/// have no leader now: the client waits for it, and the others go on.
 fn look_up(client: &Client<impl ClientContext>, topic: &str, deadline: Instant) -> Result<Option<i32>> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(PAUSE);
@@ -80,10 +80,8 @@ fn look_up(client: &Client<impl ClientContext>, topic: &str, deadline: Instant) 
         let code = found.and_then(|found| found.error()).map(Code::from);
         match (found, code) {
             (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => return Ok(None),
-            (Some(found), None) if found.partitions().iter().all(|partition| partition.leader() >= 0) => {
-                return Ok(i32::try_from(found.partitions().len()).ok().filter(|count| *count > 0));
-            }
-            // Partitions without a leader, temporarily.
+            (Some(found), None) => return Ok(i32::try_from(found.partitions().len()).ok().filter(|count| *count > 0)),
+            // Not known yet to the broker that answers.
             (_, None | Some(Code::LeaderNotAvailable)) if Instant::now() < deadline => thread::sleep(PAUSE),
             (_, code) => {
                 return Err(error::from_code(code.unwrap_or(Code::LeaderNotAvailable)).with_context("topic", topic));

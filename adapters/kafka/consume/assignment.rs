@@ -4,22 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::notes::Notes;
-use super::offsets::{Mark, Offsets, Past};
+use super::offsets::{Mark, Offsets};
+use super::partition::Partition;
 use super::window::Window;
-use crate::driver::{Confirmation, Tenure};
-use crate::error::{Error, ErrorKind};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// Maximum size of a commit's metadata in bytes. Brokers accept 4096 unless configured otherwise
 /// (`offset.metadata.max.bytes`).
 const METADATA: usize = 4000;
-
-/// Maximum number of settled messages of a partition that a crash may bring back because they fit
-/// in no metadata, in windows, and the least of this bound. Beyond it, fetching waits until older
-/// messages are settled.
-const AHEAD: u64 = 4;
-const LEAST_AHEAD: u64 = 16_384;
 
 /// The partitions that are assigned now.
 #[derive(Debug)]
@@ -63,15 +56,7 @@ impl Assignment {
         if partitions.len() <= index {
             partitions.resize(index + 1, None);
         }
-        partitions[index] = Some(Arc::new(Partition {
-            number: partition,
-            is_untold: AtomicBool::new(offsets.notes_trials()),
-            tenure: Tenure::new(),
-            state: Mutex::new(State { offsets, told: None, in_hand: 0, aside: 0, gives_up: false }),
-            is_ahead: AtomicBool::new(false),
-            window: Arc::clone(&self.window),
-            notes: Arc::clone(&self.notes),
-        }));
+        partitions[index] = Some(Arc::new(Partition::new(partition, offsets, &self.window, &self.notes)));
     }
 
     /// Returns the partition of that number, if it is assigned.
@@ -85,7 +70,7 @@ impl Assignment {
     pub(crate) fn revoke(&self, partition: i32) -> Option<Mark> {
         let index = usize::try_from(partition).ok()?;
         let revoked = self.partitions.lock().get_mut(index)?.take()?;
-        let tried = revoked.state.lock().offsets.tried();
+        let tried = revoked.tried();
         if !tried.is_empty() {
             self.outlived.lock().insert(partition, tried);
         }
@@ -99,7 +84,7 @@ impl Assignment {
         let limit = self.metadata_limit();
         let last = |partition: Arc<Partition>| {
             let mark = partition.end(limit)?;
-            let is_known = confirmed && partition.state.lock().told.as_ref() == Some(&mark);
+            let is_known = confirmed && partition.has_told(&mark);
             (!is_known).then_some((partition.number, mark))
         };
         revoked.into_iter().flatten().filter_map(last).collect()
@@ -130,7 +115,7 @@ impl Assignment {
 
     /// Lets [`moved`](Self::moved) return every position again, because a commit failed.
     pub(crate) fn repeat(&self) {
-        self.partitions.lock().iter().flatten().for_each(|partition| partition.state.lock().told = None);
+        self.partitions.lock().iter().flatten().for_each(|partition| partition.repeat());
     }
 
     /// Finds the partitions in which too much is settled beyond what a commit can tell. Returns
@@ -139,6 +124,23 @@ impl Assignment {
         let limit = self.metadata_limit();
         let partitions = self.partitions.lock();
         partitions.iter().flatten().filter(|partition| partition.survey(limit)).count() > 0
+    }
+
+    /// Returns the offset of the message to take next from each partition.
+    pub(crate) fn each_next(&self) -> Vec<(i32, i64)> {
+        self.partitions.lock().iter().flatten().map(|partition| (partition.number, partition.next())).collect()
+    }
+
+    /// Like [`each_next`](Self::each_next), for the partitions from which messages are to come.
+    pub(crate) fn positions(&self) -> Vec<(i32, i64)> {
+        let partitions = self.partitions.lock();
+        let fetched = partitions.iter().flatten().filter(|partition| !partition.is_ahead() && !partition.is_given_up());
+        fetched.map(|partition| (partition.number, partition.next())).collect()
+    }
+
+    /// Returns `true` if messages are settled beyond the positions that were told last.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.partitions.lock().iter().flatten().any(|partition| partition.is_behind())
     }
 
     /// Returns `true` if no delivery is in hand.
@@ -155,210 +157,6 @@ impl Assignment {
     pub(crate) fn limit_metadata(&self) {
         self.metadata_limit.store(self.metadata_limit() / 2, Ordering::Relaxed);
         self.repeat();
-    }
-}
-
-/// One partition during one of its assignments.
-#[derive(Debug)]
-pub(crate) struct Partition {
-    pub(crate) number: i32,
-    /// Ends when the partition is revoked.
-    pub(crate) tenure: Tenure,
-    state: Mutex<State>,
-    /// `true` while too much is settled beyond what a commit can tell.
-    is_ahead: AtomicBool,
-    /// `true` until a commit is asked for that tells of this assignment, if trials are noted in it.
-    is_untold: AtomicBool,
-    window: Arc<Window>,
-    notes: Arc<Notes>,
-}
-
-#[derive(Debug)]
-struct State {
-    offsets: Offsets,
-    /// The position that [`Partition::moved`] returned last.
-    told: Option<Mark>,
-    /// The number of deliveries that were handed out and are neither settled nor dropped.
-    in_hand: usize,
-    /// The number of unsettled messages that take up no place of the window.
-    aside: usize,
-    /// `true` once no more deliveries are handed out.
-    gives_up: bool,
-}
-
-impl Partition {
-    /// Takes the message at `offset`, to be settled. Returns `None` if it was settled before.
-    pub(crate) fn take(&self, offset: i64) -> Option<Past> {
-        let past = self.state.lock().offsets.take(offset)?;
-        self.window.occupy();
-        Some(past)
-    }
-
-    /// Takes the message at `offset` as settled. It occupies the window until [`Window::release`]
-    /// is called when it is handed out. Returns `false` if it was settled before.
-    pub(crate) fn pass(&self, offset: i64) -> bool {
-        let is_new = self.state.lock().offsets.pass(offset);
-        if is_new {
-            self.window.occupy();
-        }
-        is_new
-    }
-
-    /// Counts a delivery that is handed out. Returns `false` if it may not be, because the
-    /// partition is given up or was revoked.
-    pub(crate) fn hand_out(&self) -> bool {
-        let mut state = self.state.lock();
-        let may = !state.gives_up && !self.is_ended();
-        state.in_hand += usize::from(may);
-        may
-    }
-
-    /// Counts a delivery that is in hand no more.
-    pub(crate) fn hand_back(&self) {
-        let mut state = self.state.lock();
-        state.in_hand -= 1;
-        if state.in_hand == 0 {
-            self.window.wake();
-        }
-    }
-
-    /// Returns the number of deliveries in hand.
-    pub(crate) fn in_hand(&self) -> usize {
-        self.state.lock().in_hand
-    }
-
-    /// Hands out no more deliveries, before the partition is revoked.
-    pub(crate) fn give_up(&self) {
-        self.state.lock().gives_up = true;
-        self.tenure.wind_down();
-    }
-
-    /// Frees the place of an unsettled message in the window. Returns `false` if the partition is
-    /// no longer assigned.
-    pub(crate) fn set_aside(&self) -> bool {
-        let mut state = self.state.lock();
-        let may = !self.is_ended();
-        if may {
-            state.aside += 1;
-            self.window.release();
-        }
-        may
-    }
-
-    /// Settles the message at `offset`, which may have been set aside. Returns `false` if the
-    /// partition is no longer assigned.
-    pub(crate) fn settle(&self, offset: i64, is_aside: bool) -> bool {
-        let mut state = self.state.lock();
-        if self.is_ended() {
-            return false;
-        }
-        if state.offsets.end_trial(offset) {
-            self.hurry();
-        }
-        match (state.offsets.settle(offset), is_aside) {
-            (true, true) => state.aside -= 1,
-            (true, false) => self.window.release(),
-            (false, _) => {}
-        }
-        true
-    }
-
-    /// Notes that the message at `offset` failed for the number of times.
-    pub(crate) fn fail(&self, offset: i64, attempts: u32) {
-        self.state.lock().offsets.fail(offset, attempts);
-    }
-
-    /// Notes that a handler begins on the suspect at `offset`. Confirmed once it is committed.
-    pub(crate) fn begin_trial(&self, offset: i64) -> Confirmation<()> {
-        let mut state = self.state.lock();
-        if self.is_ended() || state.gives_up {
-            let message = "the partition is no longer assigned to this consumer, or about to be revoked";
-            return Confirmation::ready(Err(Error::new(ErrorKind::SettlementLost, message)));
-        }
-        state.offsets.begin_trial(offset);
-        drop(state);
-        let committed = self.notes.await_commit();
-        self.window.wake();
-        committed
-    }
-
-    /// Withdraws the note of a trial, if there is one.
-    pub(crate) fn end_trial(&self, offset: i64) {
-        if self.state.lock().offsets.end_trial(offset) {
-            self.hurry();
-        }
-    }
-
-    /// Asks for a commit now: a process that ends soon for another reason would leave a note that
-    /// is withdrawn.
-    fn hurry(&self) {
-        self.notes.hurry();
-        self.window.wake();
-    }
-
-    /// Returns `true` if it is not told yet that this assignment is open.
-    pub(crate) fn is_untold(&self) -> bool {
-        self.is_untold.load(Ordering::Relaxed)
-    }
-
-    /// Notes that the next commit tells how far this assignment has taken messages. After one that
-    /// was left open, each batch is told.
-    pub(crate) fn tell(&self) {
-        let is_suspicious = self.state.lock().offsets.are_suspicious();
-        self.is_untold.store(is_suspicious, Ordering::Relaxed);
-    }
-
-    /// Returns `true` if the partition was revoked, or its subscription ended.
-    pub(crate) fn is_ended(&self) -> bool {
-        self.tenure.is_over()
-    }
-
-    /// Returns `true` if the partition is given up or was revoked.
-    pub(crate) fn is_given_up(&self) -> bool {
-        self.is_ended() || self.state.lock().gives_up
-    }
-
-    /// Returns `true` if fetching has to wait until older messages are settled.
-    pub(crate) fn is_ahead(&self) -> bool {
-        self.is_ahead.load(Ordering::Relaxed)
-    }
-
-    /// Returns the position to commit, if a message was taken.
-    pub(crate) fn mark(&self, limit: usize) -> Option<Mark> {
-        Some(self.state.lock().offsets.mark(limit)?.0)
-    }
-
-    fn is_past(&self, offset: i64) -> bool {
-        self.state.lock().offsets.is_past(offset)
-    }
-
-    fn moved(&self, limit: usize) -> Option<Mark> {
-        let mut state = self.state.lock();
-        let (mark, _) = state.offsets.mark(limit)?;
-        if state.told.as_ref() == Some(&mark) {
-            return None;
-        }
-        state.told = Some(mark.clone());
-        Some(mark)
-    }
-
-    fn survey(&self, limit: usize) -> bool {
-        let left_out = self.state.lock().offsets.mark(limit).map_or(0, |(_, left_out)| left_out);
-        // Resumed at half, so that fetching does not stop and go for every message.
-        let most = (AHEAD * self.window.limit() as u64).max(LEAST_AHEAD);
-        let bound = most / if self.is_ahead() { 2 } else { 1 };
-        self.is_ahead.swap(left_out > bound, Ordering::Relaxed) != (left_out > bound)
-    }
-
-    fn end(&self, limit: usize) -> Option<Mark> {
-        let mut state = self.state.lock();
-        state.offsets.end();
-        let mark = state.offsets.mark(limit);
-        // Set under the lock, so that concurrent settlement happens either before or after.
-        self.tenure.end();
-        let in_window = state.offsets.clear() - std::mem::take(&mut state.aside);
-        (0..in_window).for_each(|_| self.window.release());
-        Some(mark?.0)
     }
 }
 

@@ -86,8 +86,9 @@ pub(crate) fn revoked(
 }
 
 /// Returns where the assignment of each of these partitions begins: at the position that the group
-/// has committed, with the progress beyond it. Returns no offsets for partitions without a
-/// position, and for those that could not be asked for in time; these only have more redelivered.
+/// has committed, with the progress beyond it, if this adapter has committed it. Returns no offsets
+/// for partitions without a position, and for those that could not be asked for in time; these only
+/// have more redelivered.
 pub(crate) fn resumed(
     consumer: &BaseConsumer<impl ConsumerContext>,
     topic: &str,
@@ -103,10 +104,11 @@ pub(crate) fn resumed(
         let left = deadline.saturating_duration_since(Instant::now()).max(PAUSE);
         match consumer.committed_offsets(asked, left) {
             Ok(committed) => {
-                let known = native::committed(&committed).into_iter().filter_map(|(partition, offset, metadata)| {
-                    Some((partition, Offsets::resume(offset, Progress::decode(metadata, offset)?)))
+                let known = native::committed(&committed).into_iter().filter(|(_, offset, _)| *offset >= 0);
+                let resumed = known.map(|(partition, offset, metadata)| {
+                    (partition, Offsets::resume(offset, Progress::decode(metadata, offset).unwrap_or_default()))
                 });
-                return Ok(known.collect());
+                return Ok(resumed.collect());
             }
             Err(error) if is_lost(&error) && Instant::now() < deadline => thread::sleep(PAUSE),
             Err(error) => return Err(error),

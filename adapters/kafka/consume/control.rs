@@ -15,16 +15,19 @@ pub(crate) struct Control {
     stopping: AtomicBool,
     ending: AtomicBool,
     window: Arc<Window>,
+    group: Option<Box<str>>,
     /// Taken by the caller that waits for the end.
     ended: Mutex<Option<oneshot::Receiver<Result<()>>>>,
 }
 
 impl Control {
-    /// Creates the control of the subscription with that window, and the sender of its result.
-    pub(crate) fn new(window: Arc<Window>) -> (Arc<Self>, oneshot::Sender<Result<()>>) {
+    /// Creates the control of a subscription of that group with that window, and the sender of its
+    /// result.
+    pub(crate) fn new(window: Arc<Window>, group: Option<&str>) -> (Arc<Self>, oneshot::Sender<Result<()>>) {
         let (answer, ended) = oneshot::channel();
         let (stopping, ending) = (AtomicBool::new(false), AtomicBool::new(false));
-        (Arc::new(Self { stopping, ending, window, ended: Mutex::new(Some(ended)) }), answer)
+        let group = group.map(Box::from);
+        (Arc::new(Self { stopping, ending, window, group, ended: Mutex::new(Some(ended)) }), answer)
     }
 
     /// Tells the subscription to take no more messages. Deliveries in hand can be settled until it
@@ -44,6 +47,10 @@ impl Control {
     /// the broker or failed to.
     pub(crate) fn ended(&self) -> Option<oneshot::Receiver<Result<()>>> {
         self.ended.lock().take()
+    }
+
+    pub(crate) fn group(&self) -> Option<&str> {
+        self.group.as_deref()
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -10,8 +10,8 @@ use rdkafka::Timestamp as NativeTimestamp;
 use rdkafka::message::{BorrowedMessage, Message as _};
 
 use super::super::headers;
-use super::assignment::Partition;
 use super::offsets::Past;
+use super::partition::Partition;
 use crate::driver::{AttributeValue, Confirmation, DeliveryHandle, Disposition, Inbound, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::headers::Headers;

@@ -9,14 +9,15 @@ use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
-use rdkafka::{ClientContext, Statistics, TopicPartitionList};
+use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
 use super::super::connection::log::Listener;
 use super::super::error;
-use super::assignment::{Assignment, Partition};
+use super::assignment::Assignment;
 use super::control::Control;
 use super::flow::Flow;
 use super::offsets::Mark;
+use super::partition::Partition;
 use super::partitions::note;
 use super::queue::Queue;
 use super::{commit, start};
@@ -28,22 +29,34 @@ const BEGIN: Duration = Duration::from_secs(5);
 /// Maximum time of one wait for deliveries in hand. Settling the last one ends it.
 const WAIT: Duration = Duration::from_millis(100);
 
+/// The demands of a subscription on its consumers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Policy {
+    /// `true` if settled positions are committed.
+    pub(crate) commits: bool,
+    /// `true` if a partition gets a position as soon as it is assigned, because librdkafka would
+    /// begin elsewhere.
+    pub(crate) positions: bool,
+    /// Maximum time that revoked partitions wait for deliveries in hand.
+    pub(crate) patience: Duration,
+}
+
 /// The consumer context that keeps the assignment up to date.
 pub(crate) struct Member {
     assignment: Arc<Assignment>,
     control: Arc<Control>,
     queue: Arc<Queue>,
     pub(crate) flow: Flow,
-    /// `true` if settled positions are committed.
-    commits: bool,
-    /// Maximum time that revoked partitions wait for deliveries in hand.
-    patience: Duration,
+    policy: Policy,
+    /// `true` if another consumer has taken the place of this one.
+    is_retired: AtomicBool,
     /// The start positions of partitions in which the group has no position, once they are
     /// assigned.
     begin: Mutex<Vec<(i32, i64)>>,
     /// The last positions of a subscription that ends, until they are committed.
     last: Mutex<Vec<(i32, Mark)>>,
-    /// `true` if some of them could not be committed when their partition was revoked.
+    /// `true` if acknowledgements could not be committed when their partition was revoked, until
+    /// this consumer goes on elsewhere.
     lost_last: AtomicBool,
     /// `true` while the broker has not answered a commit.
     committing: AtomicBool,
@@ -60,16 +73,15 @@ impl Member {
         assignment: &Arc<Assignment>,
         control: &Arc<Control>,
         queue: &Arc<Queue>,
-        commits: bool,
-        patience: Duration,
+        policy: Policy,
     ) -> Self {
         Self {
             assignment: Arc::clone(assignment),
             control: Arc::clone(control),
             queue: Arc::clone(queue),
             flow: Flow::default(),
-            commits,
-            patience,
+            policy,
+            is_retired: AtomicBool::default(),
             begin: Mutex::default(),
             last: Mutex::default(),
             lost_last: AtomicBool::default(),
@@ -85,9 +97,16 @@ impl Member {
         *self.begin.lock() = positions;
     }
 
+    /// Hears no more of the assignment, which is another consumer's now. Returns the start
+    /// positions that are left.
+    pub(crate) fn retire(&self) -> Vec<(i32, i64)> {
+        self.is_retired.store(true, Ordering::Relaxed);
+        std::mem::take(&mut self.begin.lock())
+    }
+
     /// Returns `true` if settled positions are committed.
     pub(crate) fn commits(&self) -> bool {
-        self.commits
+        self.policy.commits
     }
 
     /// Returns `true` if an event occurred since the last call. It tells if a poll returned no
@@ -110,14 +129,30 @@ impl Member {
     pub(crate) fn end_commit(&self, result: KafkaResult<()>) {
         self.committing.store(false, Ordering::Relaxed);
         self.assignment.notes.end(|| result.clone().map_err(error::from_client));
-        let Err(error) = result else { return self.failing.store(false, Ordering::Relaxed) };
+        let Err(error) = result else {
+            self.lost_last.store(false, Ordering::Relaxed);
+            return self.failing.store(false, Ordering::Relaxed);
+        };
         // Committed again at the next interval. A failure that remains at the end of the
         // subscription is reported then.
         self.assignment.repeat();
         if error::code_of(&error) == Some(Code::OffsetMetadataTooLarge) {
             self.assignment.limit_metadata();
-        } else if !commit::is_lost(&error) && !self.failing.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "kafka: commits fail; a restart redelivers what is handled meanwhile");
+        } else if !commit::is_lost(&error) {
+            self.tell(error);
+        }
+    }
+
+    /// Tells of a commit that failed, once until one succeeds: in the log, and as an error item,
+    /// unless it passes by itself.
+    fn tell(&self, error: KafkaError) {
+        if self.failing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::warn!(%error, "kafka: commits fail; a restart redelivers what is handled meanwhile");
+        let error = error::from_client(error).with_context("request", "commit");
+        if !error.is_retryable() {
+            self.queue.push(vec![Err(error)]);
         }
     }
 
@@ -125,6 +160,11 @@ impl Member {
     /// are committed, its revocation commits them.
     pub(crate) fn leave_with(&self, last: Vec<(i32, Mark)>) {
         *self.last.lock() = last;
+    }
+
+    /// Notes that acknowledgements are lost.
+    pub(crate) fn lose(&self) {
+        self.lost_last.store(true, Ordering::Relaxed);
     }
 
     /// Returns the last positions that are not committed yet.
@@ -152,27 +192,28 @@ impl Member {
         let elements = assigned.elements();
         let Some(topic) = elements.first().map(|first| first.topic()) else { return };
         let numbers: Vec<i32> = elements.iter().map(|partition| partition.partition()).collect();
+        self.lost_last.store(false, Ordering::Relaxed);
         let begin: Vec<_> = self.begin.lock().extract_if(.., |(partition, _)| numbers.contains(partition)).collect();
-        if !begin.is_empty() {
-            note("begin", start::position_assigned(consumer, topic, begin, BEGIN));
+        let asked = if self.policy.positions { numbers.clone() } else { begin.iter().map(|(of, _)| *of).collect() };
+        if !asked.is_empty() {
+            note("begin", start::position_assigned(consumer, topic, &asked, begin, BEGIN));
         }
         let mut resumed = commit::resumed(consumer, topic, &numbers, BEGIN).unwrap_or_else(|error| {
             tracing::debug!(%error, "kafka: the progress beyond the position is not known");
             Vec::new()
         });
-        let deadline = Instant::now() + BEGIN;
+        let open = resumed.iter().filter(|(_, offsets)| self.policy.commits && offsets.were_left_open());
+        let open: Vec<i32> = open.map(|(number, _)| *number).collect();
+        let ends = start::offsets(consumer, topic, &open, Offset::End, BEGIN).unwrap_or_default();
         for number in numbers {
             let known = resumed.iter().position(|(partition, _)| *partition == number);
             let offsets = known.map(|index| resumed.swap_remove(index).1).unwrap_or_default();
-            if !self.commits {
+            if self.policy.commits {
+                let end = ends.iter().find(|(partition, _)| *partition == number).map(|(_, end)| *end);
+                self.assignment.grant_with_trials(number, offsets, end);
+            } else {
                 self.assignment.grant(number, offsets);
-                continue;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let is_asked = offsets.were_left_open() && !left.is_zero();
-            let asked = is_asked.then(|| consumer.fetch_watermarks(topic, number, left));
-            let end = asked.and_then(|answer| Some(answer.ok()?.1));
-            self.assignment.grant_with_trials(number, offsets, end);
         }
     }
 
@@ -187,23 +228,29 @@ impl Member {
             let partitions: Vec<_> = numbers.iter().filter_map(|number| self.assignment.get(*number)).collect();
             self.give_up(consumer, &partitions);
         }
+        let is_behind = |number: &i32| self.assignment.get(*number).is_some_and(|partition| partition.is_behind());
+        let were_behind = self.is_committing() || numbers.iter().any(is_behind);
         let mut marks: Vec<_> =
             numbers.iter().filter_map(|number| Some((*number, self.assignment.revoke(*number)?))).collect();
         let last: Vec<_> = self.last.lock().extract_if(.., |(number, _)| numbers.contains(number)).collect();
-        let ends = !last.is_empty();
+        let are_due = were_behind || !last.is_empty();
         marks.extend(last);
         self.queue.purge();
-        if !self.commits || marks.is_empty() {
+        if !self.policy.commits || marks.is_empty() {
             return;
         }
-        let committed = !lost && {
-            let result = commit::revoked(consumer, &self.assignment, topic, &marks);
-            let is_done = result.is_ok();
-            note("commit of revoked partitions", result);
-            is_done
+        let result = if lost {
+            Err(KafkaError::ConsumerCommit(Code::AssignmentLost))
+        } else {
+            commit::revoked(consumer, &self.assignment, topic, &marks)
         };
-        if ends && !committed {
+        let Err(error) = result else { return };
+        if are_due {
+            tracing::warn!(%error, "kafka: acknowledgements of revoked partitions are lost; they are redelivered");
             self.lost_last.store(true, Ordering::Relaxed);
+        }
+        if !commit::is_lost(&error) {
+            self.tell(error);
         }
     }
 
@@ -216,7 +263,7 @@ impl Member {
         partitions.iter().for_each(|partition| partition.give_up());
         self.queue.purge();
         self.assignment.notes.refuse();
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.policy.patience;
         let in_hand = || partitions.iter().any(|partition| partition.in_hand() > 0);
         while in_hand() && !self.control.is_ending() && !consumer.assignment_lost() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -250,6 +297,7 @@ impl ConsumerContext for Member {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         self.hear();
         match rebalance {
+            _ if self.is_retired.load(Ordering::Relaxed) => {}
             Rebalance::Assign(assigned) => self.grant(consumer, assigned),
             Rebalance::Revoke(revoked) => self.revoke(consumer, revoked),
             Rebalance::Error(_) => {}
@@ -257,13 +305,15 @@ impl ConsumerContext for Member {
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, _: &Rebalance<'_>) {
-        if !self.control.is_ending() {
+        if !self.control.is_ending() && !self.is_retired.load(Ordering::Relaxed) {
             self.flow.apply(consumer, &self.assignment);
         }
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
         self.hear();
-        self.end_commit(result);
+        if !self.is_retired.load(Ordering::Relaxed) {
+            self.end_commit(result);
+        }
     }
 }

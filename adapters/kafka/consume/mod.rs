@@ -10,12 +10,16 @@ pub(crate) mod member;
 pub(crate) mod notes;
 pub(crate) mod offsets;
 pub(crate) mod opening;
+pub(crate) mod partition;
 pub(crate) mod partitions;
 pub(crate) mod poller;
 pub(crate) mod progress;
 pub(crate) mod queue;
+pub(crate) mod recipe;
+pub(crate) mod renewals;
 pub(crate) mod start;
 pub(crate) mod suspects;
+pub(crate) mod watch;
 pub(crate) mod window;
 
 use std::collections::VecDeque;
@@ -26,22 +30,21 @@ use std::task::{Context, Poll, ready};
 use self::assignment::Assignment;
 use self::control::Control;
 use self::delivery::{Item, Taken};
-use self::member::Member;
+use self::member::Policy;
 use self::poller::Poller;
 use self::queue::Queue;
+use self::recipe::Recipe;
 use self::window::Window;
-use super::config::{GROUP_PROTOCOL, KafkaBuilder, default};
-use crate::adapters::kafka::{error, topology};
+use super::choices::OffsetReset;
+use super::config::{ASSIGNOR, GROUP_PROTOCOL, KafkaBuilder, default};
+use crate::adapters::kafka::topology;
 use crate::driver::{Destination, Inbound, Source};
 use crate::error::Result;
 use crate::message::{Guarantee, Start, Subscription};
 use futures_core::Stream;
 use rdkafka::client::Client;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::{ClientConfig, ClientContext};
-
-/// The group name under which readers without a group fetch. They neither join it nor commit to it.
-const READERS: &str = "traced-broker-reader";
 
 /// Starts a subscription: ensures that the topic exists, determines the start position, and starts
 /// the thread. Blocks.
@@ -54,32 +57,42 @@ pub(super) fn open(
     let partitions = topology::ensure(client, settings, subscription.topic())?;
     let assignment = Arc::new(Assignment::new(subscription.prefetch_limit()));
     let window = Arc::clone(&assignment.window);
-    let (control, answer) = Control::new(Arc::clone(&window));
-    let queue = Arc::new(Queue::default());
-    let commits = subscription.group_name().is_some() && subscription.guarantee() == Guarantee::AtLeastOnce;
-    let member = Member::new(&assignment, &control, &queue, commits, settings.revoke_patience);
-    let configuration = configuration(settings, subscription);
-    let consumer: BaseConsumer<Member> = configuration.create_with_context(member).map_err(error::from_client)?;
+    let (control, answer) = Control::new(Arc::clone(&window), subscription.group_name());
+    let recipe = recipe(settings, subscription, assignment, Arc::clone(&control));
+    let consumer = recipe.make()?;
     let limit = settings.connect_timeout;
     match (subscription.group_name(), subscription.start_position()) {
-        (Some(_), Start::Earliest) => {}
+        (Some(_), Start::Earliest) if !recipe.policy.positions => {}
         (Some(_), begin) => {
             let begin_at = |positions| consumer.context().begin_at(positions);
             start::position_group(&consumer, subscription.topic(), partitions, begin, limit, begin_at)?;
         }
         (None, begin) => {
-            start::assign_reader(&consumer, &assignment, subscription.topic(), partitions, begin, limit)?;
+            start::grant_reader(&consumer, &recipe.assignment, subscription.topic(), partitions, begin, limit)?;
         }
     }
-    if subscription.group_name().is_some() {
-        consumer.subscribe(&[subscription.topic()]).map_err(error::from_client)?;
-    }
-    let (ours, stop) = (Arc::clone(&queue), Arc::clone(&control));
-    Poller::new(consumer, assignment, Arc::clone(&control), queue, subscription, settings.commit_interval)
-        .start(answer)?;
-    let ending = Ending(Arc::clone(&control));
-    let deliveries = Deliveries { queue: ours, batch: VecDeque::new(), window, ending };
+    recipe.begin(&consumer)?;
+    let queue = Arc::clone(&recipe.queue);
+    Poller::new(consumer, recipe, subscription, settings.commit_interval).start(answer)?;
+    let (stop, ending) = (Arc::clone(&control), Ending(Arc::clone(&control)));
+    let deliveries = Deliveries { queue, batch: VecDeque::new(), window, ending };
     Ok((Source::new(destination, deliveries).on_stop(move || stop.stop()), control))
+}
+
+fn recipe(
+    settings: &KafkaBuilder,
+    subscription: &Subscription,
+    assignment: Arc<Assignment>,
+    control: Arc<Control>,
+) -> Recipe {
+    let is_grouped = subscription.group_name().is_some();
+    let policy = Policy {
+        commits: is_grouped && subscription.guarantee() == Guarantee::AtLeastOnce,
+        positions: is_grouped && settings.offset_reset != OffsetReset::Earliest,
+        patience: settings.revoke_patience,
+    };
+    let (configuration, topic) = (configuration(settings, subscription), subscription.topic().into());
+    Recipe { configuration, topic, is_grouped, policy, assignment, control, queue: Arc::default() }
 }
 
 /// Moves the position of the subscription's group. Blocks.
@@ -91,9 +104,8 @@ pub(super) fn reposition(
 ) -> Result<()> {
     let partitions = topology::existing(client, settings, subscription.topic())?;
     let assignment = Arc::new(Assignment::new(0));
-    let control = Control::new(Arc::clone(&assignment.window)).0;
-    let member = Member::new(&assignment, &control, &Arc::default(), false, settings.revoke_patience);
-    let consumer = configuration(settings, subscription).create_with_context(member).map_err(error::from_client)?;
+    let control = Control::new(Arc::clone(&assignment.window), None).0;
+    let consumer = recipe(settings, subscription, assignment, control).make()?;
     start::reposition_group(&consumer, subscription.topic(), partitions, start, settings.connect_timeout)
 }
 
@@ -101,21 +113,21 @@ fn configuration(settings: &KafkaBuilder, subscription: &Subscription) -> Client
     let mut client = settings.shared_client();
     let grouped = subscription.group_name().is_some();
     client
-        .set("group.id", subscription.group_name().unwrap_or(READERS))
+        .set("group.id", subscription.group_name().unwrap_or(&settings.reader_group))
         // The adapter commits, because librdkafka leaves out positions that have not advanced, with
         // the progress beyond them: in intervals, on revocation and on leaving the group.
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // The start position of a group that begins at the latest message is committed: see
-        // `start`.
-        .set("auto.offset.reset", "earliest");
+        // For positions that are gone. The start position of a group is committed, unless it is the
+        // same: see `start`.
+        .set("auto.offset.reset", settings.offset_reset.as_str());
     // Members that stay keep their partitions, with the messages in process, when other members
     // join or leave.
     if grouped && settings.assigned_by_broker() {
         // The broker decides the settings below, and the client refuses them with this protocol.
         client.set(GROUP_PROTOCOL, "consumer");
     } else {
-        default(&mut client, "partition.assignment.strategy", "cooperative-sticky");
+        default(&mut client, ASSIGNOR, "cooperative-sticky");
         default(&mut client, "session.timeout.ms", "20000");
         default(&mut client, "heartbeat.interval.ms", "1000");
     }
@@ -172,5 +184,23 @@ struct Ending(Arc<Control>);
 impl Drop for Ending {
     fn drop(&mut self) {
         self.0.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Kafka;
+    use super::*;
+
+    #[test]
+    fn readers_name_the_group_that_the_user_has_chosen() {
+        let settings = Kafka::builder("localhost:9092");
+        let named = settings.clone().reader_group("acl-readers");
+        for (settings, name) in [(settings, "traced-broker-reader"), (named, "acl-readers")] {
+            let reader = configuration(&settings, &Subscription::new("orders"));
+            assert_eq!(reader.get("group.id"), Some(name));
+            let member = configuration(&settings, &Subscription::new("orders").group("workers"));
+            assert_eq!(member.get("group.id"), Some("workers"));
+        }
     }
 }

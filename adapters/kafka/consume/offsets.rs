@@ -64,8 +64,22 @@ impl Offsets {
     /// Returns `true` until the position has passed what assignments before may have taken that did
     /// not end in order.
     pub(crate) fn are_suspicious(&self) -> bool {
-        let position = self.unsettled.front().copied().or(self.next).unwrap_or(self.begin);
-        self.suspects.as_ref().is_some_and(|suspects| suspects.are_before(position))
+        self.suspects.as_ref().is_some_and(|suspects| suspects.are_before(self.position()))
+    }
+
+    /// Returns the offset up to which all messages are settled.
+    pub(crate) fn position(&self) -> i64 {
+        self.unsettled.front().copied().unwrap_or_else(|| self.next())
+    }
+
+    /// Returns the position from which this assignment began.
+    pub(crate) fn begin(&self) -> i64 {
+        self.begin
+    }
+
+    /// Returns the offset of the message to take next, or one before it.
+    pub(crate) fn next(&self) -> i64 {
+        self.next.unwrap_or(self.begin)
     }
 
     /// Takes the message at `offset`, to be settled. Returns `None` if it was settled in an earlier

@@ -23,6 +23,9 @@ use super::member::Member;
 use super::opening::Opening;
 use super::partitions::{list, note};
 use super::queue::{Closing, Queue};
+use super::recipe::Recipe;
+use super::renewals::Renewals;
+use super::watch::{self, Watch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Guarantee, Subscription};
 
@@ -32,7 +35,8 @@ const POLL: Duration = Duration::from_millis(100);
 const ROOM: Duration = Duration::from_millis(5);
 /// Time that the window may stay full before fetching is paused. Until then librdkafka is not
 /// polled: it tolerates this for minutes, and a rebalance has to wait. Pausing discards the
-/// messages that were fetched ahead.
+/// messages that were fetched ahead, up to 16 MiB. Therefore it doubles each time, up to the time
+/// for which a rebalance waits for deliveries in hand anyway.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Maximum time of one wait for room while fetching is paused, between polls.
 const PAUSED: Duration = Duration::from_millis(50);
@@ -52,6 +56,9 @@ const LAST_COMMIT: Duration = Duration::from_secs(5);
 /// The consumer and the state of its thread.
 pub(crate) struct Poller {
     consumer: BaseConsumer<Member>,
+    recipe: Recipe,
+    watch: Watch,
+    renewals: Renewals,
     assignment: Arc<Assignment>,
     control: Arc<Control>,
     queue: Arc<Queue>,
@@ -65,6 +72,8 @@ pub(crate) struct Poller {
     batch_limit: usize,
     commit_interval: Duration,
     full_since: Option<Instant>,
+    /// Time that the window may stay full before fetching is paused.
+    patience: Duration,
     committed: Instant,
     surveyed: Instant,
     flowed: Instant,
@@ -75,26 +84,26 @@ pub(crate) struct Poller {
 
 impl Poller {
     pub(crate) fn new(
-        mut consumer: BaseConsumer<Member>,
-        assignment: Arc<Assignment>,
-        control: Arc<Control>,
-        queue: Arc<Queue>,
+        consumer: BaseConsumer<Member>,
+        recipe: Recipe,
         subscription: &Subscription,
         commit_interval: Duration,
     ) -> Self {
-        let window = Arc::clone(&assignment.window);
-        consumer.set_nonempty_callback(move || window.wake());
+        let assignment = Arc::clone(&recipe.assignment);
         let at_most_once = subscription.guarantee() == Guarantee::AtMostOnce;
         let now = Instant::now();
         Self {
             consumer,
             batch_limit: (assignment.window.limit() / 2).clamp(1, BATCH),
             assignment,
-            control,
-            queue,
-            topic: subscription.topic().into(),
+            control: Arc::clone(&recipe.control),
+            queue: Arc::clone(&recipe.queue),
+            topic: Arc::clone(&recipe.topic),
+            patience: PATIENCE,
+            watch: Watch::new(),
+            renewals: Renewals::default(),
             opening: Opening::default(),
-            commits_ahead: at_most_once && subscription.group_name().is_some(),
+            commits_ahead: at_most_once && recipe.is_grouped,
             at_most_once,
             commit_interval,
             full_since: None,
@@ -102,6 +111,7 @@ impl Poller {
             surveyed: now,
             flowed: now,
             bodies: BytesMut::new(),
+            recipe,
         }
     }
 
@@ -123,7 +133,10 @@ impl Poller {
         while !self.control.is_ending() {
             match self.assignment.window.room() {
                 _ if self.control.is_stopping() => self.idle(),
-                0 => self.wait_for_room(),
+                0 => {
+                    self.watch.note();
+                    self.wait_for_room();
+                }
                 room => {
                     self.full_since = None;
                     self.hold(false);
@@ -147,12 +160,14 @@ impl Poller {
         while batch.len() < limit {
             match self.consumer.poll(Duration::ZERO) {
                 Some(Ok(message)) => {
+                    self.watch.note();
+                    self.renewals.succeed();
                     if batch.is_empty() {
                         batch.reserve_exact(limit);
                     }
                     batch.extend(copy(&self.assignment, self.at_most_once, &mut self.bodies, message).map(Ok));
                 }
-                Some(Err(error)) => batch.extend(report(error).map(Err)),
+                Some(Err(error)) => batch.extend(self.report(error).map(Err)),
                 None => {
                     // The poll may have handled an event that is not for the application, with
                     // messages behind it.
@@ -191,6 +206,13 @@ impl Poller {
                 Ok(()) => return,
                 // Not committed: another consumer receives them.
                 Err(_) if self.control.is_ending() => return batch.clear(),
+                // Made anew, or ended: nothing else is taken meanwhile.
+                Err(_) if self.consumer.client().fatal_error().is_some() => {
+                    return batch.retain(|item| {
+                        item.iter().for_each(|_| self.assignment.window.release());
+                        item.is_err()
+                    });
+                }
                 Err(error) => {
                     if !commit::is_lost(&error) && !std::mem::replace(&mut failed, true) {
                         tracing::warn!(%error, "kafka: the commit failed; messages wait until it succeeds");
@@ -211,8 +233,12 @@ impl Poller {
             self.assignment.window.wait(ROOM);
             // Answers to commits come with polls.
             let is_urgent = self.assignment.notes.is_waited_for();
-            if (is_urgent || since.elapsed() > PATIENCE) && self.assignment.window.room() == 0 {
+            let is_long = since.elapsed() > self.patience;
+            if (is_urgent || is_long) && self.assignment.window.room() == 0 {
                 self.hold(true);
+                if is_long {
+                    self.patience = (2 * self.patience).min(self.recipe.policy.patience.max(PATIENCE));
+                }
             }
             return;
         }
@@ -221,7 +247,8 @@ impl Poller {
     }
 
     /// Takes no more messages, and stays a member of the group.
-    fn idle(&self) {
+    fn idle(&mut self) {
+        self.watch.note();
         self.hold(true);
         self.assignment.window.sleep(POLL);
         self.poll_paused();
@@ -230,7 +257,10 @@ impl Poller {
     /// Lets the client handle its events while fetching is paused.
     fn poll_paused(&self) {
         match self.consumer.poll(Duration::ZERO) {
-            Some(Err(error)) => self.queue.push(report(error).into_iter().map(Err).collect()),
+            Some(Err(error)) => {
+                let error = self.report(error);
+                self.queue.push(error.into_iter().map(Err).collect());
+            }
             // Not paused after all. The message is fetched again when it is resumed; passing it
             // over would lose it.
             Some(Ok(message)) => self.put_back(&message),
@@ -251,7 +281,19 @@ impl Poller {
         self.consumer.context().flow.hold(held, &self.consumer, &self.assignment);
     }
 
-    /// Commits positions at their interval, and keeps the state of fetching.
+    /// Returns the errors that the application should see. Errors from which librdkafka recovers by
+    /// itself are only logged; after those from which it does not, the consumer is made anew.
+    fn report(&self, error: KafkaError) -> Option<Error> {
+        match error::code_of(&error) {
+            None | Some(Code::NoError | Code::PartitionEOF) => None,
+            Some(code) if error::is_connection(code) => None,
+            Some(_) if self.consumer.client().fatal_error().is_some() => None,
+            Some(_) => Some(error::from_client(error)),
+        }
+    }
+
+    /// Commits positions at their interval, keeps the state of fetching, and looks after the
+    /// client.
     fn look_after_positions(&mut self) {
         if self.assignment.notes.is_due() && !self.consumer.context().is_committing() {
             self.commit_moved();
@@ -260,6 +302,7 @@ impl Poller {
             return;
         }
         self.surveyed = Instant::now();
+        self.look_after_client();
         if self.consumer.context().commits() {
             let changed = self.assignment.survey();
             if self.committed.elapsed() >= self.commit_interval {
@@ -272,6 +315,64 @@ impl Poller {
         if self.flowed.elapsed() >= FLOW {
             self.flowed = Instant::now();
             self.consumer.context().flow.apply(&self.consumer, &self.assignment);
+        }
+    }
+
+    /// Notices a client that has given up, and one to which nothing comes.
+    fn look_after_client(&mut self) {
+        if let Some((code, reason)) = self.consumer.client().fatal_error() {
+            let error = error::from_code(code).with_context("reason", reason);
+            match code {
+                Code::FencedInstanceId => self.end_with(fenced(error)),
+                _ => self.renew(error),
+            }
+        } else if self.watch.is_due() {
+            if !self.recipe.is_grouped {
+                self.recipe.add_partitions(&self.consumer, watch::ASK);
+            }
+            if self.watch.look(&self.consumer, &self.recipe) {
+                let message = "the subscription was silent while messages waited; its consumer is made anew";
+                self.renew(Error::new(ErrorKind::Unavailable, message));
+            }
+        }
+    }
+
+    /// Ends the subscription, because it cannot go on.
+    fn end_with(&self, error: Error) {
+        tracing::error!(%error, "kafka: a subscription ends");
+        self.abandon();
+        self.queue.push(vec![Err(error)]);
+        self.control.end();
+    }
+
+    /// Makes the consumer anew.
+    fn renew(&mut self, why: Error) {
+        if !self.renewals.try_begin() {
+            return;
+        }
+        match self.recipe.make() {
+            Ok(consumer) => {
+                consumer.context().begin_at(self.consumer.context().retire());
+                self.abandon();
+                let begun = self.recipe.begin(&consumer);
+                self.renewals.count(std::mem::replace(&mut self.consumer, consumer));
+                tracing::warn!(error = %why, "kafka: the consumer of a subscription is made anew");
+                let why = why.with_context("count", self.renewals.count);
+                self.queue.push([why].into_iter().chain(begun.err()).map(Err).collect());
+            }
+            Err(error) => self.queue.push(vec![Err(error)]),
+        }
+    }
+
+    /// Gives up what is in hand of a group: it is redelivered. A reader keeps it, and its place.
+    fn abandon(&self) {
+        if self.recipe.is_grouped {
+            if self.assignment.is_behind() {
+                self.consumer.context().lose();
+            }
+            self.assignment.revoke_all(false);
+            self.assignment.notes.refuse();
+            self.queue.purge();
         }
     }
 
@@ -351,12 +452,9 @@ fn copy(assignment: &Assignment, settled: bool, bodies: &mut BytesMut, message: 
     Taken::copy(message, partition, settled, bodies)
 }
 
-/// Returns the errors that the application should see. Errors from which librdkafka recovers by
-/// itself are only logged.
-fn report(error: KafkaError) -> Option<Error> {
-    match error::code_of(&error) {
-        None | Some(Code::NoError | Code::PartitionEOF) => None,
-        Some(code) if error::is_connection(code) => None,
-        Some(_) => Some(error::from_client(error)),
-    }
+/// Returns the error of a member whose instance id another one has.
+fn fenced(error: Error) -> Error {
+    let message = "another member of the group began with the same group.instance.id, and has taken its place; give \
+                   each a group.instance.id of its own";
+    Error::new(ErrorKind::Conflict, message).with_source(error)
 }

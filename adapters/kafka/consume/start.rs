@@ -1,7 +1,7 @@
 //! The start position of a subscription, and moving positions. All functions here block.
 
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -11,6 +11,7 @@ use super::super::error;
 use super::assignment::Assignment;
 use super::offsets::Offsets;
 use super::partitions::add;
+use super::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Start;
 
@@ -65,22 +66,25 @@ pub(crate) fn reposition_group(
     })
 }
 
-/// Commits the positions of partitions that still have none, for a member to which they were just
-/// assigned.
+/// Commits a position for each of these partitions that has none, for a member to which they were
+/// just assigned: that of `begin`, or else the first message.
 pub(crate) fn position_assigned(
     consumer: &BaseConsumer<impl ConsumerContext>,
     topic: &str,
+    partitions: &[i32],
     mut begin: Vec<(i32, i64)>,
     limit: Duration,
 ) -> KafkaResult<()> {
-    let partitions: Vec<i32> = begin.iter().map(|(partition, _)| *partition).collect();
-    let missing = without_position(consumer, topic, &partitions, limit)?;
+    let missing = without_position(consumer, topic, partitions, limit)?;
     begin.retain(|(partition, _)| missing.contains(partition));
+    let is_unknown = |partition: &i32| begin.iter().all(|(known, _)| known != partition);
+    let unknown: Vec<i32> = missing.into_iter().filter(is_unknown).collect();
+    begin.extend(offsets(consumer, topic, &unknown, Offset::Beginning, limit)?);
     commit(consumer, topic, &begin)
 }
 
-/// Assigns every partition of the topic to a reader without a group.
-pub(crate) fn assign_reader(
+/// Grants every partition of the topic to a reader without a group.
+pub(crate) fn grant_reader(
     consumer: &BaseConsumer<impl ConsumerContext>,
     assignment: &Assignment,
     topic: &str,
@@ -90,12 +94,10 @@ pub(crate) fn assign_reader(
 ) -> Result<()> {
     // Looked up now: librdkafka would do so later, and miss messages published meanwhile.
     let numbers: Vec<i32> = (0..partitions).collect();
-    let mut all = TopicPartitionList::new();
     for (partition, offset) in places(consumer, topic, &numbers, start, Instant::now() + limit)? {
-        all.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(error::from_client)?;
-        assignment.grant(partition, Offsets::default());
+        assignment.grant(partition, Offsets::resume(offset, Progress::default()));
     }
-    consumer.assign(&all).map_err(error::from_client)
+    Ok(())
 }
 
 /// Returns the offset for `start` in each partition, never before its first message or after its
@@ -107,41 +109,53 @@ fn places(
     start: Start,
     deadline: Instant,
 ) -> Result<Vec<(i32, i64)>> {
-    let mut places = Vec::with_capacity(partitions.len());
-    for partition in partitions {
-        let (first, end) = bounds_of(consumer, topic, *partition, deadline)?;
-        let place = match start {
-            Start::Earliest => first,
-            Start::Latest => end,
-            Start::Offset(offset) => i64::try_from(offset).unwrap_or(i64::MAX).clamp(first, end),
-            Start::Time(time) => stored_at(consumer, topic, *partition, time, deadline)?.unwrap_or(end),
-        };
-        places.push((*partition, place));
+    let ask = |what, left| offsets(consumer, topic, partitions, what, left);
+    let find = |what| retried(deadline, |left| ask(what, left)).map_err(error::from_client);
+    match start {
+        Start::Earliest => find(Offset::Beginning),
+        Start::Latest => find(Offset::End),
+        Start::Offset(offset) => {
+            let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+            let bounds = find(Offset::Beginning)?.into_iter().zip(find(Offset::End)?);
+            Ok(bounds.map(|((partition, first), (_, end))| (partition, offset.clamp(first, end.max(first)))).collect())
+        }
+        Start::Time(time) => {
+            // No message is older than the epoch, and negative numbers stand for the beginning and
+            // the end.
+            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let milliseconds = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+            let found = find(Offset::Offset(milliseconds))?.into_iter().zip(find(Offset::End)?);
+            Ok(found
+                .map(|((partition, offset), (_, end))| (partition, if offset < 0 { end } else { offset }))
+                .collect())
+        }
     }
-    Ok(places)
 }
 
-/// Returns the offset of the first message of the partition with a timestamp of `time` or later, to
-/// the millisecond.
-fn stored_at(
+/// Returns an offset of each partition, in that order: of its beginning, of its end, or of the
+/// first message with that timestamp or a later one, to the millisecond, which is negative if there
+/// is none. One request to each broker.
+pub(crate) fn offsets(
     consumer: &BaseConsumer<impl ConsumerContext>,
     topic: &str,
-    partition: i32,
-    time: SystemTime,
-    deadline: Instant,
-) -> Result<Option<i64>> {
-    // No message is older than the epoch, and negative numbers stand for the beginning and the end.
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let milliseconds = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-    let found = retried(deadline, |left| {
-        let mut asked = TopicPartitionList::new();
-        asked.add_partition_offset(topic, partition, Offset::Offset(milliseconds))?;
-        let answer = consumer.offsets_for_times(asked, left)?;
-        let found = answer.elements().first().map(|found| found.error().map(|()| found.offset()));
-        found.unwrap_or(Ok(Offset::Invalid))
-    })?;
-    // The end is returned as such, not as a number.
-    Ok(if let Offset::Offset(offset) = found { Some(offset) } else { None })
+    partitions: &[i32],
+    what: Offset,
+    limit: Duration,
+) -> KafkaResult<Vec<(i32, i64)>> {
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut asked = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        asked.add_partition_offset(topic, *partition, what)?;
+    }
+    let answer = consumer.offsets_for_times(asked, limit)?;
+    let found = answer.elements().into_iter().map(|found| {
+        found.error()?;
+        let offset = if let Offset::Offset(offset) = found.offset() { offset } else { -1 };
+        Ok((found.partition(), offset))
+    });
+    found.collect()
 }
 
 /// Returns the partitions in which the group has no position.
@@ -169,23 +183,13 @@ fn commit(consumer: &BaseConsumer<impl ConsumerContext>, topic: &str, positions:
     consumer.commit(&list, CommitMode::Sync)
 }
 
-/// Returns the offset of the first message of the partition, and that of the next message to come.
-fn bounds_of(
-    consumer: &BaseConsumer<impl ConsumerContext>,
-    topic: &str,
-    partition: i32,
-    deadline: Instant,
-) -> Result<(i64, i64)> {
-    retried(deadline, |left| consumer.fetch_watermarks(topic, partition, left))
-}
-
 /// Repeats a request while the leader of the partition may not know yet that it is the leader.
-fn retried<T>(deadline: Instant, ask: impl Fn(Duration) -> KafkaResult<T>) -> Result<T> {
+fn retried<T>(deadline: Instant, ask: impl Fn(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(PAUSE);
         match ask(left) {
             Err(error) if is_passing(&error) && Instant::now() < deadline => thread::sleep(PAUSE),
-            other => return other.map_err(error::from_client),
+            other => return other,
         }
     }
 }

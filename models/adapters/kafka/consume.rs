@@ -6,6 +6,8 @@ pub(super) mod assignment;
 pub(super) mod notes;
 #[path = "../../../adapters/kafka/consume/offsets.rs"]
 pub(super) mod offsets;
+#[path = "../../../adapters/kafka/consume/partition.rs"]
+pub(super) mod partition;
 #[path = "../../../adapters/kafka/consume/progress.rs"]
 pub(super) mod progress;
 #[path = "../../../adapters/kafka/consume/suspects.rs"]

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use shuttle::future::block_on;
 
-use super::consume::assignment::{Assignment, Partition};
+use super::consume::assignment::Assignment;
 use super::consume::offsets::{Mark, Offsets};
+use super::consume::partition::Partition;
 use super::consume::progress::Progress;
 use crate::checker::Model;
 use crate::sync::Mutex;

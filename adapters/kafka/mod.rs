@@ -132,7 +132,7 @@
 //! broker that keeps no metadata, such a message is handed out for ever.
 //!
 //! ## Batches
-//! A batch is sent when it holds 32 messages, or half of `max_in_flight` if that is less, or after
+//! A batch is sent when it holds 128 messages, or half of `max_in_flight` if that is less, or after
 //! `linger`. A program that keeps fewer messages in flight waits for `linger` each time. Give it a
 //! `max_in_flight` that fits, or `linger=0`, which costs more CPU. For a program that keeps many
 //! small messages in flight, the property `batch.num.messages` allows larger batches.

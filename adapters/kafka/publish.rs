@@ -27,8 +27,8 @@ use crate::message::Receipt;
 /// notices that it is to end.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Maximum number of messages that a batch waits for.
-const BATCH: usize = 32;
+/// Maximum number of messages that a batch waits for. Larger ones are hardly smaller per message.
+const BATCH: usize = 128;
 
 const UNKNOWN_TOPIC: Duration = Duration::from_secs(5);
 

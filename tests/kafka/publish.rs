@@ -5,10 +5,12 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use traced_broker::adapters::kafka::Kafka;
 use traced_broker::driver::{Driver, DriverExt, Outbound};
 use traced_broker::{ErrorKind, Headers, Message, PublishOutcome, Topic, Traced, TracedBroker};
 
 use crate::harness::*;
+use crate::wire::Behind;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_in_flight_are_confirmed_and_keep_their_order() {
@@ -234,4 +236,38 @@ async fn a_topic_that_is_deleted_in_use_is_made_again_by_its_publisher() {
     let inbound = next(&mut source).await;
     assert_eq!((inbound.id.as_deref(), inbound.headers.get_str("tenant")), (Some("2"), Some("acme")));
     broker.close().await.unwrap();
+}
+
+/// Returns the bytes that a publisher of many small messages sends, who keeps 1024 in flight.
+async fn bytes_sent(behind: &Behind, properties: &[(&str, &str)]) -> u64 {
+    let builder = Kafka::builder(behind.url.trim_start_matches("kafka://"));
+    // Long enough that only full batches are sent before all of them wait.
+    let builder = builder.property("compression.type", "gzip").property("linger.ms", "20");
+    let builder = properties.iter().fold(builder, |builder, (name, value)| builder.property(*name, *value));
+    let kafka = builder.connect().await.unwrap();
+    let topic = topic(&kafka, "batches").await;
+    let before = behind.received();
+    let mut waiting = std::collections::VecDeque::new();
+    for number in 0..10_000_u32 {
+        if waiting.len() == kafka.identity().max_in_flight {
+            let oldest: traced_broker::driver::Confirmation<_> = waiting.pop_front().unwrap();
+            oldest.await.unwrap();
+        }
+        let customer = number % 977;
+        let order = format!(r#"{{"order":{number},"customer":"c-{customer}","currency":"EUR","state":"new"}}"#);
+        waiting.push_back(kafka.enqueue(&topic, keyed(&customer.to_string(), order)));
+    }
+    for confirmation in waiting {
+        confirmation.await.unwrap();
+    }
+    kafka.close().await.unwrap();
+    behind.received() - before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_of_many_small_messages_are_nearly_as_small_as_they_can_be() {
+    let behind = Behind::start().await;
+    let (usual, least) =
+        (bytes_sent(&behind, &[]).await, bytes_sent(&behind, &[("batch.num.messages", "10000")]).await);
+    assert!(usual * 100 < least * 115, "{usual} bytes instead of {least}");
 }

@@ -20,6 +20,8 @@ struct State {
     deaf: AtomicUsize,
     /// The bytes that the server has sent.
     sent: AtomicU64,
+    /// The bytes that clients have sent.
+    received: AtomicU64,
 }
 
 /// A server, and the proxy through which its clients reach it.
@@ -61,6 +63,11 @@ impl Behind {
         self.state.deaf.store(self.state.opened.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
+    /// Returns the number of bytes that clients have sent.
+    pub(crate) fn received(&self) -> u64 {
+        self.state.received.load(Ordering::SeqCst)
+    }
+
     /// Returns the number of bytes that the server has sent.
     pub(crate) fn sent(&self) -> u64 {
         self.state.sent.load(Ordering::SeqCst)
@@ -73,6 +80,7 @@ async fn pass(client: TcpStream, to: u16, number: usize, state: Arc<State>) {
     let (mut from_server, mut to_server) = server.into_split();
     let requests = async {
         while let Ok(frame) = read(&mut from_client).await {
+            state.received.fetch_add(frame.len() as u64, Ordering::SeqCst);
             let is_fetch = frame.first_chunk() == Some(&FETCH.to_be_bytes());
             if !is_fetch || number >= state.deaf.load(Ordering::SeqCst) {
                 write(&mut to_server, &frame).await?;

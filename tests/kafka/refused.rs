@@ -1,5 +1,5 @@
-//! What the broker refuses a consumer: its commits, its membership, its assignor. Librdkafka's mock
-//! cluster stands for a broker that cannot be brought to refuse.
+//! Refusals of the broker: of commits, of membership, of an assignor. The mock cluster of
+//! librdkafka stands for a broker that cannot be brought to refuse.
 
 use std::time::Duration;
 

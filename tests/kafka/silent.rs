@@ -75,7 +75,7 @@ async fn a_reader_that_fell_silent_goes_on_where_it_was() {
     falls_silent(None).await;
 }
 
-/// What was fetched ahead is not fetched again and again while handlers are at work.
+/// Messages that were fetched ahead are not fetched again and again while handlers are at work.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_handlers_with_a_small_window_fetch_little_twice() {
     let behind = Behind::start().await;

@@ -147,8 +147,7 @@
 //! seconds apart, nothing came, and another client reaches a broker or receives messages that this
 //! one does not. The stream reports each with an error and their `count`. Deliveries in hand of a
 //! group are then redelivered; a reader goes on where it was. Commits that the broker refuses are
-//! reported once, until one succeeds; acknowledgements that are lost with the last partitions are
-//! an error of `close`.
+//! reported once, until one succeeds; a last commit that is not stored is an error of `close`.
 //!
 //! ## Bounds
 //! | in memory | bound |

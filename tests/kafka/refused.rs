@@ -92,31 +92,6 @@ async fn a_last_commit_that_is_not_stored_is_an_error_of_close() {
     assert_eq!(error.kind(), ErrorKind::SettlementLost, "{error}");
 }
 
-/// A partition is lost while nobody waits for its acknowledgements; closing says so, too.
-#[tokio::test(flavor = "multi_thread")]
-async fn acknowledgements_of_a_partition_that_was_lost_are_an_error_of_close() {
-    let cluster = MockCluster::new(1).unwrap();
-    cluster.create_topic("lost", 1, 1).unwrap();
-    let kafka = mocked(&cluster, "commit_interval=3600000").await;
-    let topic = Topic::new("lost").unwrap();
-    publish_numbers(&kafka, &topic, 0..5).await;
-    let mut source = subscribe(&kafka, &topic, "removed").await;
-    let mut held = Vec::new();
-    for _ in 0..5 {
-        held.push(next(&mut source).await);
-    }
-    let kept = held.pop().unwrap();
-    for inbound in held {
-        ack(inbound).await;
-    }
-    let unknown = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID; 3];
-    cluster.request_errors(RDKafkaApiKey::OffsetCommit, &[unknown[0]; 500]);
-    cluster.request_errors(RDKafkaApiKey::Heartbeat, &unknown);
-    timeout(LONG, kept.tenure.over()).await.expect("the partition is never lost");
-    let error = kafka.close().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::SettlementLost, "{error}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_instance_ends_its_subscription_with_a_clear_error() {
     let instance = || Kafka::builder(servers()).partitions(1).property("group.instance.id", "one");

@@ -55,8 +55,7 @@ pub(crate) struct Member {
     begin: Mutex<Vec<(i32, i64)>>,
     /// The last positions of a subscription that ends, until they are committed.
     last: Mutex<Vec<(i32, Mark)>>,
-    /// `true` if acknowledgements could not be committed when their partition was revoked, until
-    /// this consumer goes on elsewhere.
+    /// `true` if some of them could not be committed when their partition was revoked.
     lost_last: AtomicBool,
     /// `true` while the broker has not answered a commit.
     committing: AtomicBool,
@@ -129,10 +128,7 @@ impl Member {
     pub(crate) fn end_commit(&self, result: KafkaResult<()>) {
         self.committing.store(false, Ordering::Relaxed);
         self.assignment.notes.end(|| result.clone().map_err(error::from_client));
-        let Err(error) = result else {
-            self.lost_last.store(false, Ordering::Relaxed);
-            return self.failing.store(false, Ordering::Relaxed);
-        };
+        let Err(error) = result else { return self.failing.store(false, Ordering::Relaxed) };
         // Committed again at the next interval. A failure that remains at the end of the
         // subscription is reported then.
         self.assignment.repeat();
@@ -192,7 +188,6 @@ impl Member {
         let elements = assigned.elements();
         let Some(topic) = elements.first().map(|first| first.topic()) else { return };
         let numbers: Vec<i32> = elements.iter().map(|partition| partition.partition()).collect();
-        self.lost_last.store(false, Ordering::Relaxed);
         let begin: Vec<_> = self.begin.lock().extract_if(.., |(partition, _)| numbers.contains(partition)).collect();
         let asked = if self.policy.positions { numbers.clone() } else { begin.iter().map(|(of, _)| *of).collect() };
         if !asked.is_empty() {
@@ -233,7 +228,7 @@ impl Member {
         let mut marks: Vec<_> =
             numbers.iter().filter_map(|number| Some((*number, self.assignment.revoke(*number)?))).collect();
         let last: Vec<_> = self.last.lock().extract_if(.., |(number, _)| numbers.contains(number)).collect();
-        let are_due = were_behind || !last.is_empty();
+        let ends = !last.is_empty();
         marks.extend(last);
         self.queue.purge();
         if !self.policy.commits || marks.is_empty() {
@@ -245,9 +240,10 @@ impl Member {
             commit::revoked(consumer, &self.assignment, topic, &marks)
         };
         let Err(error) = result else { return };
-        if are_due {
-            tracing::warn!(%error, "kafka: acknowledgements of revoked partitions are lost; they are redelivered");
+        if ends {
             self.lost_last.store(true, Ordering::Relaxed);
+        } else if were_behind {
+            tracing::warn!(%error, "kafka: acknowledgements of lost partitions are lost; they are redelivered");
         }
         if !commit::is_lost(&error) {
             self.tell(error);

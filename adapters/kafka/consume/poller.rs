@@ -341,7 +341,7 @@ impl Poller {
     fn end_with(&self, error: Error) {
         tracing::error!(%error, "kafka: a subscription ends");
         self.abandon();
-        self.queue.push(vec![Err(error)]);
+        self.queue.end_with(error);
         self.control.end();
     }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 
 use super::delivery::Item;
+use crate::error::Error;
 
 /// Maximum number of errors that wait to be reported. Further ones are left out.
 const ERRORS: usize = 8;
@@ -39,6 +40,12 @@ impl Queue {
         let waker = if state.items.is_empty() { None } else { state.waker.take() };
         drop(state);
         waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Appends the error with which the stream ends, however many others wait.
+    pub(crate) fn end_with(&self, error: Error) {
+        self.0.lock().items.push_back(Err(error));
+        self.close();
     }
 
     /// Removes the messages that may no longer be handed out.
@@ -81,5 +88,26 @@ pub(crate) struct Closing(pub(crate) std::sync::Arc<Queue>);
 impl Drop for Closing {
     fn drop(&mut self) {
         self.0.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::task::noop_waker_ref;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn the_last_error_is_told_however_many_wait() {
+        let queue = Queue::default();
+        let error = |kind| Error::new(kind, "reported");
+        queue.push((0..2 * ERRORS).map(|_| Err(error(ErrorKind::Unexpected))).collect());
+        queue.end_with(error(ErrorKind::Conflict));
+        let (mut batch, mut context) = (VecDeque::new(), Context::from_waker(noop_waker_ref()));
+        assert_eq!(queue.poll_take(&mut context, &mut batch), Poll::Ready(true));
+        let last = batch.pop_back().and_then(Result::err).map(|error| error.kind());
+        assert_eq!((batch.len(), last), (ERRORS, Some(ErrorKind::Conflict)));
+        assert_eq!(queue.poll_take(&mut context, &mut batch), Poll::Ready(false));
     }
 }

@@ -46,8 +46,10 @@ impl Notes {
 
     /// Answers all trials that wait, because no commit is sent for a while.
     pub(crate) fn refuse(&self) {
-        let waiting: Vec<_> = self.waiting.lock().drain(..).chain(self.sent.lock().drain(..)).collect();
-        for confirmer in waiting {
+        // One lock after the other: beginning a commit holds both.
+        let mut refused = std::mem::take(&mut *self.waiting.lock());
+        refused.append(&mut self.sent.lock());
+        for confirmer in refused {
             confirmer.confirm(Err(Error::new(ErrorKind::Unavailable, "partitions are about to be revoked")));
         }
     }

@@ -22,6 +22,8 @@ const RECEIVE: Duration = Duration::from_secs(3);
 /// The number of looks in a row after which a consumer is silent: one may come while it is
 /// reconnecting.
 const ENOUGH: u32 = 2;
+/// Time for which it is believed that there is nothing to receive before the end of a partition.
+const BELIEVED: Duration = Duration::from_secs(60);
 
 /// The state of the watch.
 pub(crate) struct Watch {
@@ -29,11 +31,16 @@ pub(crate) struct Watch {
     /// `true` if a message came since the last look, or none was wanted.
     is_well: bool,
     suspicions: u32,
+    /// The ends of partitions before which another client received nothing, and the time of that.
+    /// The last entry of a topic with transactions is a marker, which no client receives.
+    nothing_before: Vec<(i32, i64)>,
+    asked: Instant,
 }
 
 impl Watch {
     pub(crate) fn new() -> Self {
-        Self { looked: Instant::now(), is_well: true, suspicions: 0 }
+        let now = Instant::now();
+        Self { looked: now, is_well: true, suspicions: 0, nothing_before: Vec::new(), asked: now }
     }
 
     /// Notes that a message came, or that none is wanted now.
@@ -49,7 +56,7 @@ impl Watch {
     /// Looks at a consumer. Returns `true` if it is silent: another client receives what it does
     /// not.
     pub(crate) fn look(&mut self, consumer: &BaseConsumer<impl ConsumerContext>, recipe: &Recipe) -> bool {
-        let is_suspect = !std::mem::take(&mut self.is_well) && is_left_out(consumer, recipe);
+        let is_suspect = !std::mem::take(&mut self.is_well) && self.is_left_out(consumer, recipe);
         self.suspicions = if is_suspect { self.suspicions + 1 } else { 0 };
         self.looked = Instant::now();
         let is_silent = self.suspicions >= ENOUGH;
@@ -58,26 +65,42 @@ impl Watch {
         }
         is_silent
     }
-}
 
-/// Returns `true` if the consumer reaches no broker, or has messages to receive, and another client
-/// does reach one, or receives them.
-fn is_left_out(consumer: &BaseConsumer<impl ConsumerContext>, recipe: &Recipe) -> bool {
-    let positions = recipe.assignment.positions();
-    let numbers: Vec<i32> = positions.iter().map(|(partition, _)| *partition).collect();
-    let other = || recipe.configuration.create_with_context::<_, BaseConsumer<Listener>>(Listener::default()).ok();
-    let reaches = |answer: Result<_, _>| answer.is_ok();
-    match start::offsets(consumer, &recipe.topic, &numbers, Offset::End, ASK) {
-        Ok(ends) if !ends.is_empty() => {
-            let is_behind = |(partition, next): &(i32, i64)| ends.iter().any(|(of, end)| of == partition && end > next);
-            let behind: Vec<_> = positions.into_iter().filter(is_behind).collect();
-            !behind.is_empty() && other().is_some_and(|other| receives(&other, &recipe.topic, &behind))
+    /// Returns `true` if the consumer reaches no broker, or has messages to receive, and another
+    /// client does reach one, or receives them.
+    fn is_left_out(&mut self, consumer: &BaseConsumer<impl ConsumerContext>, recipe: &Recipe) -> bool {
+        let positions = recipe.assignment.positions();
+        let numbers: Vec<i32> = positions.iter().map(|(partition, _)| *partition).collect();
+        let other = || recipe.configuration.create_with_context::<_, BaseConsumer<Listener>>(Listener::default()).ok();
+        let reaches = |answer: Result<_, _>| answer.is_ok();
+        match start::offsets(consumer, &recipe.topic, &numbers, Offset::End, ASK) {
+            Ok(ends) if !ends.is_empty() => {
+                let behind = self.behind(positions, &ends);
+                let is_left =
+                    !behind.is_empty() && other().is_some_and(|other| receives(&other, &recipe.topic, &behind));
+                if !behind.is_empty() && !is_left {
+                    (self.nothing_before, self.asked) = (ends, Instant::now());
+                }
+                is_left
+            }
+            // No partition is assigned, or one has no leader, which is not the consumer's fault.
+            _ => {
+                !reaches(consumer.fetch_metadata(Some(&recipe.topic), ASK))
+                    && other().is_some_and(|other| reaches(other.fetch_metadata(Some(&recipe.topic), ASK)))
+            }
         }
-        // No partition is assigned, or one has no leader, which is not the consumer's fault.
-        _ => {
-            !reaches(consumer.fetch_metadata(Some(&recipe.topic), ASK))
-                && other().is_some_and(|other| reaches(other.fetch_metadata(Some(&recipe.topic), ASK)))
+    }
+
+    /// Returns the positions at which there may be messages before these ends.
+    fn behind(&mut self, mut positions: Vec<(i32, i64)>, ends: &[(i32, i64)]) -> Vec<(i32, i64)> {
+        if self.asked.elapsed() > BELIEVED {
+            self.nothing_before.clear();
         }
+        positions.retain(|(partition, next)| {
+            let end = ends.iter().find(|(of, end)| of == partition && end > next);
+            end.is_some_and(|end| !self.nothing_before.contains(end))
+        });
+        positions
     }
 }
 
@@ -130,6 +153,18 @@ mod tests {
         let mut watch = Watch::new();
         assert!(!watch.look(&consumer, &recipe), "it has just begun");
         [watch.look(&consumer, &recipe), watch.look(&consumer, &recipe)]
+    }
+
+    #[test]
+    fn what_no_client_receives_is_not_asked_for_again_before_the_end_moves() {
+        let mut watch = Watch::new();
+        let (positions, ends) = (vec![(0, 5), (1, 7)], [(0, 6), (1, 7)]);
+        assert_eq!(watch.behind(positions.clone(), &ends), [(0, 5)]);
+        watch.nothing_before = ends.to_vec();
+        assert_eq!(watch.behind(positions.clone(), &ends), []);
+        assert_eq!(watch.behind(positions.clone(), &[(0, 8), (1, 7)]), [(0, 5)]);
+        watch.asked = Instant::now().checked_sub(2 * BELIEVED).unwrap();
+        assert_eq!(watch.behind(positions, &ends), [(0, 5)], "it is asked for again after a while");
     }
 
     #[test]

@@ -205,6 +205,8 @@ async fn few_permissions_are_enough() {
     context.create_stream(stream).await.unwrap();
     let topic = Topic::new("few.orders").unwrap();
     drop(subscribe(&admin, &topic, "workers").await);
+    // Its request for messages ends with it.
+    admin.close().await.unwrap();
 
     let proxy = Proxy::start(("127.0.0.1".to_owned(), process.port())).await;
     let url = format!("{}?topology=check&confirm_timeout=3000", proxy.url("app:x@"));
@@ -214,6 +216,8 @@ async fn few_permissions_are_enough() {
     let mut source = subscribe(&nats, &topic, "workers").await;
     let held = take(&mut source, 5).await;
     proxy.cut();
+    // A settlement that is on its way when the connection is lost is lost with it.
+    while nats.ping().await.is_err() {}
     for number in 5..10 {
         let inbound = next(&mut source).await;
         assert_eq!(text(&inbound), number.to_string());

@@ -62,7 +62,7 @@
 //! all messages: name those of others by `binding_key`. To start a reader at the earliest message
 //! is [`ErrorKind::Unsupported`], as it is to start at a time or an offset and to move a group: a
 //! queue has no positions. Messages are delivered in the order of the queue, as long as one member
-//! reads it and none is delayed or retried.
+//! reads it, none is delayed or retried, and the server of its connection lives.
 //!
 //! ## Settlement
 //! Acknowledgements are gathered for up to two milliseconds or half the prefetch, and sent in one

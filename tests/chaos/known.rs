@@ -37,6 +37,15 @@ pub(crate) const KNOWN: &[Known] = &[
         is_rare: true,
         why: "after a restart of the server, a subscription may stay silent",
     },
+    Known {
+        scenario: Scenario::Cluster,
+        broker: Broker::Amqp,
+        invariant: Invariant::I6,
+        finding: "new-2",
+        // Only if the consumers are connected to the server that is killed, not the producers.
+        is_rare: true,
+        why: "messages that a new leader hands to a consumer of the dead server come late",
+    },
 ];
 
 /// The findings of a run, held against the known breaks.

@@ -1,11 +1,11 @@
 //! A server's folder and port.
 
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Mutex, Once, PoisonError};
 
 use tempfile::TempDir;
 
@@ -47,16 +47,34 @@ fn sweep(parent: &Path) {
     }
 }
 
-/// Returns the first of this many consecutive free ports.
+/// Returns the first of this many consecutive free ports. No other process takes them before this
+/// one ends: a server may bind to its port seconds after it was chosen.
 ///
 /// They are below the range from which the kernel picks the local ports of connections (32768 and
 /// up). Otherwise a client that repeatedly tries to reach a killed server would sooner or later be
 /// given the server's port, connect to itself, and keep the server from restarting.
 pub(super) fn free_ports(in_a_row: u16) -> u16 {
+    static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let locks = cache().join("ports");
+    fs::create_dir_all(&locks).expect("a folder for the locks of ports");
     // The standard library's only source of randomness.
     let chance = RandomState::new();
     let mut drawn = (0..1_000_000).map(|attempt: u32| 10_000 + (chance.hash_one(attempt) % 20_000) as u16);
-    let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let found = drawn.find(|first| (*first..first + in_a_row).all(is_free));
+    let hold = |port: u16| {
+        let lock = File::create(locks.join(port.to_string())).ok()?;
+        (lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok()).then_some(lock)
+    };
+    let mut locked = None;
+    let found = drawn.find(|first| {
+        locked = (*first..first + in_a_row).map(hold).collect::<Option<Vec<File>>>();
+        locked.is_some()
+    });
+    HELD.lock().unwrap_or_else(PoisonError::into_inner).extend(locked.into_iter().flatten());
     found.unwrap_or_else(|| panic!("no {in_a_row} ports in a row are free from 10000 on"))
+}
+
+/// Returns the cache of the scripts in `tests/testbed`.
+fn cache() -> PathBuf {
+    let home = || std::env::home_dir().unwrap_or_default().join(".cache/traced-broker");
+    std::env::var_os("TRACED_BROKER_CACHE").map_or_else(home, PathBuf::from)
 }

@@ -74,18 +74,24 @@ end_children() {
     done
 }
 
-# free_port [TAKEN]…: prints a free port other than these, at which nothing listens yet. It is below
-# the range from which the kernel picks the local ports of connections (32768 and up), so a client
-# that keeps trying to connect cannot be given the port that a server needs after a restart.
+# free_port NAME [TAKEN]…: sets the variable NAME to a free port other than these, at which nothing
+# listens yet, and which no other server is about to take: that is told by locks, as in
+# tests/support/place.rs. It is below the range from which the kernel picks the local ports of
+# connections (32768 and up), so a client that keeps trying to connect cannot be given the port that
+# a server needs after a restart.
 free_port() {
-    local port
+    local found lock
+    mkdir -p "$cache/ports"
     while true; do
-        port=$((10000 + RANDOM % 20000))
-        if [[ " $* " == *" $port "* ]]; then continue; fi
-        if ! (exec 4<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-            printf '%s\n' "$port"
+        found=$((10000 + RANDOM % 20000))
+        if [[ " ${*:2} " == *" $found "* ]]; then continue; fi
+        # The server inherits the lock.
+        exec {lock}>"$cache/ports/$found"
+        if flock --nonblock "$lock" && ! (exec 4<>"/dev/tcp/127.0.0.1/$found") 2>/dev/null; then
+            printf -v "$1" '%s' "$found"
             return
         fi
+        exec {lock}>&-
     done
 }
 

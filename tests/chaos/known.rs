@@ -38,6 +38,14 @@ pub(crate) const KNOWN: &[Known] = &[
         why: "after a restart of the server, a subscription may stay silent",
     },
     Known {
+        scenario: Scenario::Cuts,
+        broker: Broker::Nats,
+        invariant: Invariant::I6,
+        finding: "B3",
+        is_rare: true,
+        why: "in hundreds of cuts within a minute, messages that were on the wire may come late",
+    },
+    Known {
         scenario: Scenario::Cluster,
         broker: Broker::Amqp,
         invariant: Invariant::I6,

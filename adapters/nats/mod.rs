@@ -86,8 +86,8 @@
 //! Each subscription has its own connection; publishing and settling share another. When one is
 //! lost, or another server leads the consumer, what is in hand stays there, and is settled over the
 //! next connection if that comes within `ack_wait`. Otherwise, or if a server that was killed has
-//! forgotten it, settling fails with [`SettlementLost`](crate::ErrorKind::SettlementLost). Messages
-//! that were on the wire come before newer ones if the group has one member, else after `ack_wait`.
+//! forgotten it, it fails with [`SettlementLost`](crate::ErrorKind::SettlementLost). Messages on
+//! the wire usually come before newer ones if the group has one member, else after `ack_wait`.
 //!
 //! ## Start positions
 //! New groups and readers begin at the earliest message, at the latest, at a time or at an offset.

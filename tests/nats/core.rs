@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use traced_broker::capability::{Confirm, Redelivery};
-use traced_broker::driver::{Disposition, Driver, DriverExt, Outbound};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Outbound, Source};
 use traced_broker::{ErrorKind, PublishOutcome, Start, Subscription};
 
 use crate::kit::{self, assert_quiet, message, next, next_within, publish, settle, text, topic, with_headers};
@@ -99,6 +99,21 @@ async fn a_producer_that_never_waits_does_not_overrun_the_queue() {
     nats.ping().await.unwrap();
 }
 
+/// Returns the number of messages that a listener gets, and of those that it is told are lost.
+async fn heard_and_lost(source: &mut Source) -> (u32, u32) {
+    let (mut heard, mut lost) = (0, 0);
+    while let Some(item) = next_within(source, kit::WHILE).await {
+        match item {
+            Ok(_) => heard += 1,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Busy);
+                lost += error.context().find(|(key, _)| *key == "lost").unwrap().1.parse::<u32>().unwrap();
+            }
+        }
+    }
+    (heard, lost)
+}
+
 #[tokio::test]
 async fn messages_that_nobody_reads_in_time_are_reported_lost() {
     let nats = kit::connect_with("?mode=core").await;
@@ -109,16 +124,7 @@ async fn messages_that_nobody_reads_in_time_are_reported_lost() {
     }
     nats.ping().await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let (mut heard, mut lost) = (0, 0);
-    while let Some(item) = next_within(&mut source, kit::WHILE).await {
-        match item {
-            Ok(_) => heard += 1,
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Busy);
-                lost += error.context().find(|(key, _)| *key == "lost").unwrap().1.parse::<u32>().unwrap();
-            }
-        }
-    }
+    let (heard, lost) = heard_and_lost(&mut source).await;
     assert!(heard >= 65_536 && lost > 0, "{heard} heard, {lost} reported");
 }
 
@@ -136,16 +142,7 @@ async fn large_unread_messages_are_bounded_in_bytes() {
         nats.ping().await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let (mut heard, mut lost) = (0, 0);
-    while let Some(item) = next_within(&mut source, kit::WHILE).await {
-        match item {
-            Ok(_) => heard += 1,
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Busy);
-                lost += error.context().find(|(key, _)| *key == "lost").unwrap().1.parse::<u32>().unwrap();
-            }
-        }
-    }
+    let (heard, lost) = heard_and_lost(&mut source).await;
     assert!((50..68).contains(&heard) && heard + lost == 200, "{heard} heard, {lost} reported");
 }
 

@@ -217,7 +217,8 @@ async fn few_permissions_are_enough() {
     let held = take(&mut source, 5).await;
     proxy.cut();
     // A settlement that is on its way when the connection is lost is lost with it.
-    while nats.ping().await.is_err() {}
+    let restored = async { while nats.ping().await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(30), restored).await.expect("another connection");
     for number in 5..10 {
         let inbound = next(&mut source).await;
         assert_eq!(text(&inbound), number.to_string());

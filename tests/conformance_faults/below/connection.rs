@@ -56,6 +56,15 @@ impl Line {
         self.current().map(|(_, memory)| memory)
     }
 
+    /// Returns the error of a call that had no effect. A connection that a kill closed between
+    /// the look at the broker's life and the call is restored.
+    fn explain(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Closed || self.closed.is_cancelled() {
+            return error;
+        }
+        Error::new(ErrorKind::Unavailable, "the broker was killed").with_source(error)
+    }
+
     /// Waits until the broker lives; returns `false` if the connection is closed first.
     pub(super) async fn lives(&self) -> bool {
         let mut life = self.broker.life.subscribe();
@@ -80,7 +89,7 @@ impl Driver for Connection {
     }
 
     async fn declare(&self, topic: &Topic) -> Result<Destination> {
-        self.line.memory()?.declare(topic).await
+        self.line.memory()?.declare(topic).await.map_err(|error| self.line.explain(error))
     }
 
     fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
@@ -96,21 +105,20 @@ impl Driver for Connection {
             Err(error) => return confirmer.confirm(Err(error)),
             Ok(memory) => memory,
         };
-        if self.line.broker.fault != DriverFault::CountsOffsetsFromOne {
-            return memory.publish(topic, message, confirmer);
-        }
-        let stored = memory.enqueue(topic, message);
-        let moved = Confirmation::running(async move {
-            let mut receipt = stored.await?;
-            receipt.offset = receipt.offset.map(|offset| offset + 1);
+        let (line, stored) = (Arc::clone(&self.line), memory.enqueue(topic, message));
+        let stored = Confirmation::running(async move {
+            let mut receipt = stored.await.map_err(|error| line.explain(error))?;
+            if line.broker.fault == DriverFault::CountsOffsetsFromOne {
+                receipt.offset = receipt.offset.map(|offset| offset + 1);
+            }
             Ok(receipt)
         });
-        moved.pass_to(confirmer);
+        stored.pass_to(confirmer);
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
         let (life, memory) = self.line.current()?;
-        let source = memory.subscribe(subscription).await?;
+        let source = memory.subscribe(subscription).await.map_err(|error| self.line.explain(error))?;
         let destination = source.destination.clone();
         let fetching = Fetching::new(Arc::clone(&self.line), subscription.clone(), Life { number: life, source });
         let fetched = fetching.fetched();
@@ -120,11 +128,11 @@ impl Driver for Connection {
     }
 
     async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
-        self.line.memory()?.reposition(subscription, start).await
+        self.line.memory()?.reposition(subscription, start).await.map_err(|error| self.line.explain(error))
     }
 
     async fn ping(&self) -> Result<()> {
-        self.line.memory()?.ping().await
+        self.line.memory()?.ping().await.map_err(|error| self.line.explain(error))
     }
 
     async fn close(&self) -> Result<()> {

@@ -23,14 +23,25 @@ pub(crate) struct Case {
     pub(crate) broker: Broker,
     pub(crate) seed: u64,
     pub(crate) length: Length,
+    pub(crate) load: Load,
     /// `true` if this process makes no other run meanwhile, so that its threads can be counted.
     pub(crate) is_alone: bool,
+}
+
+/// The traffic of a run, where it is not that of its length.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Load {
+    /// Messages per second.
+    pub(crate) rate: Option<u32>,
+    /// The faults go on until this many messages were published.
+    pub(crate) messages: usize,
 }
 
 /// A run that was made.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) case: Case,
+    /// Empty where nothing was found.
     pub(crate) history: Vec<Record>,
     pub(crate) figures: Figures,
     pub(crate) recoveries: Vec<Option<Duration>>,
@@ -120,7 +131,8 @@ impl Case {
     }
 
     async fn stage(self, recorder: &Recorder) -> Result<(), String> {
-        let plan = Plan::draw(self.scenario, self.broker, self.seed, self.length);
+        let mut plan = Plan::draw(self.scenario, self.broker, self.seed, self.length);
+        plan.rate = self.load.rate.unwrap_or(plan.rate);
         let site = Site::start(self.broker, self.scenario, self.seed, recorder).await?;
         let stage = Stage { case: self, plan, site: &site, recorder, workers: Vec::new(), lives: 0, victim: 0 };
         // The proxies between servers belong to this process, and so do their descriptors.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::{ArgGroup, Parser, ValueEnum};
 use futures_util::StreamExt as _;
 
-use crate::case::{Case, Outcome};
+use crate::case::{Case, Load, Outcome};
 use crate::known::KNOWN;
 use crate::progress::Progress;
 use crate::recorder::Recorder;
@@ -45,6 +45,15 @@ pub(crate) struct Command {
     /// Run for minutes, with faults longer than time-outs
     #[arg(long, conflicts_with = "short")]
     long: bool,
+    /// Number of runs of each case, each with the next seed
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    runs: u64,
+    /// Messages per second; by default 120 in the short form, 200, and 300 in the long one
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    rate: Option<u32>,
+    /// Go on with the faults until a run has published this many messages
+    #[arg(long, default_value_t = 0)]
+    messages: usize,
     /// Number of cases to run at a time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     jobs: u8,
@@ -99,7 +108,11 @@ impl Command {
         let brokers = if self.broker.is_empty() { Broker::value_variants() } else { &self.broker };
         let pairs = scenarios.iter().flat_map(|scenario| brokers.iter().map(move |broker| (*scenario, *broker)));
         let possible = pairs.filter(|(scenario, broker)| scenario.is_for(*broker));
-        possible.map(|(scenario, broker)| Case { scenario, broker, seed: self.seed, length, is_alone }).collect()
+        let load = Load { rate: self.rate, messages: self.messages };
+        let seeds = (0..self.runs).map(|run| self.seed + run);
+        let case = |scenario, broker, seed| Case { scenario, broker, seed, length, load, is_alone };
+        let runs = |(scenario, broker)| seeds.clone().map(move |seed| case(scenario, broker, seed));
+        possible.flat_map(runs).collect()
     }
 
     /// Prints the findings and the table.
@@ -107,7 +120,7 @@ impl Command {
         for outcome in outcomes.iter().filter(|outcome| !is_as_expected(outcome) || !outcome.findings.is_empty()) {
             self.explain(outcome);
         }
-        println!("\nseed {}\n{}", self.seed, table(outcomes));
+        println!("\n{}", table(outcomes));
         let failed = outcomes.iter().filter(|outcome| !is_as_expected(outcome)).count();
         println!("{} runs, {failed} not as expected", outcomes.len());
         if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -153,8 +166,11 @@ impl Command {
 async fn run(case: Case, progress: &Progress) -> Outcome {
     let recorder = Recorder::in_memory();
     let shown = progress.begin(&case, &recorder);
-    let outcome = case.run(recorder).await;
+    let mut outcome = case.run(recorder).await;
     shown.end(&outcome);
+    if outcome.findings.is_empty() {
+        outcome.history = Vec::new();
+    }
     outcome
 }
 

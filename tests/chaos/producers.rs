@@ -21,8 +21,10 @@ use crate::recorder::Recorder;
 use crate::secrets;
 use crate::site::connect_patiently;
 
-/// The number of producers, each with its own connection.
+/// The smallest number of producers, each with its own connection.
 const PRODUCERS: u32 = 2;
+/// Messages per second of one producer at most: its clock ticks in milliseconds.
+const PACE: u32 = 500;
 /// Publishes in flight, per producer.
 const IN_FLIGHT: usize = 64;
 /// A publish that has no answer after this time hangs. Kafka answers after 30 seconds and RabbitMQ
@@ -51,8 +53,10 @@ pub(crate) struct Producers {
 impl Producers {
     pub(crate) fn start(orders: &Orders, recorder: &Recorder) -> Self {
         let (mut running, stop) = (JoinSet::new(), CancellationToken::new());
-        for number in 0..PRODUCERS {
-            let producer = Producer { number, orders: orders.clone(), recorder: recorder.clone() };
+        let producers = orders.rate.div_ceil(PACE).max(PRODUCERS);
+        for number in 0..producers {
+            let period = Duration::from_secs(1) * producers / orders.rate;
+            let producer = Producer { number, period, orders: orders.clone(), recorder: recorder.clone() };
             running.spawn(producer.run(stop.clone()));
         }
         Self { running, stop }
@@ -71,6 +75,8 @@ impl Producers {
 
 struct Producer {
     number: u32,
+    /// Time between two messages.
+    period: Duration,
     orders: Orders,
     recorder: Recorder,
 }
@@ -78,7 +84,7 @@ struct Producer {
 impl Producer {
     async fn run(self, stop: CancellationToken) {
         let Some(broker) = stop.run_until_cancelled(connect_patiently(&self.orders.url)).await else { return };
-        let mut ticks = interval(Duration::from_secs(1) * PRODUCERS / self.orders.rate);
+        let mut ticks = interval(self.period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut in_flight = FuturesUnordered::new();
         for sequence in 0.. {

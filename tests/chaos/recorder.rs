@@ -13,9 +13,30 @@ pub(crate) struct Recorder(Arc<Sink>);
 
 #[derive(Debug)]
 enum Sink {
-    Memory(Mutex<Vec<Record>>),
+    Memory(Mutex<Taken>),
     /// Lines on standard output, each written at once: this process may be killed.
     Lines,
+}
+
+/// The history until now.
+#[derive(Debug, Default)]
+struct Taken {
+    records: Vec<Record>,
+    /// The number of publishes.
+    attempted: usize,
+    /// The index of the last fault; 0 if there was none.
+    last_fault: usize,
+}
+
+impl Taken {
+    fn push(&mut self, record: Record) {
+        match record.event {
+            Event::Attempted { .. } => self.attempted += 1,
+            Event::Fault { .. } | Event::Deleted { .. } | Event::Died { .. } => self.last_fault = self.records.len(),
+            _ => {}
+        }
+        self.records.push(record);
+    }
 }
 
 impl Recorder {
@@ -31,9 +52,9 @@ impl Recorder {
     pub(crate) fn note(&self, event: Event) {
         match &*self.0 {
             // The time is taken under the lock, so that the order in memory is that of the times.
-            Sink::Memory(records) => {
-                let mut records = records.lock();
-                records.push(Record::now(event));
+            Sink::Memory(taken) => {
+                let mut taken = taken.lock();
+                taken.push(Record::now(event));
             }
             Sink::Lines => {
                 let mut line = serde_json::to_vec(&Record::now(event)).expect("plain data");
@@ -47,24 +68,36 @@ impl Recorder {
 
     /// Adds a line that another process wrote. The last one of a killed process may be incomplete.
     pub(crate) fn read(&self, line: &str) {
-        if let (Sink::Memory(records), Ok(record)) = (&*self.0, serde_json::from_str(line)) {
-            records.lock().push(record);
+        if let (Sink::Memory(taken), Ok(record)) = (&*self.0, serde_json::from_str(line)) {
+            taken.lock().push(record);
         }
     }
 
     /// Returns the number of events until now.
     pub(crate) fn len(&self) -> usize {
-        match &*self.0 {
-            Sink::Memory(records) => records.lock().len(),
-            Sink::Lines => 0,
-        }
+        self.ask(|taken| taken.records.len())
+    }
+
+    /// Returns the number of publishes until now.
+    pub(crate) fn attempted(&self) -> usize {
+        self.ask(|taken| taken.attempted)
     }
 
     /// Returns the history until now.
     pub(crate) fn snapshot(&self) -> Vec<Record> {
+        self.ask(|taken| taken.records.clone())
+    }
+
+    /// Returns the history from the last fault until now.
+    pub(crate) fn since_last_fault(&self) -> Vec<Record> {
+        self.ask(|taken| taken.records[taken.last_fault..].to_vec())
+    }
+
+    /// Returns nothing if the history is not in memory.
+    fn ask<T: Default>(&self, question: impl FnOnce(&Taken) -> T) -> T {
         match &*self.0 {
-            Sink::Memory(records) => records.lock().clone(),
-            Sink::Lines => Vec::new(),
+            Sink::Memory(taken) => question(&taken.lock()),
+            Sink::Lines => T::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::{sleep, timeout};
 
 use crate::case::Case;
@@ -67,9 +67,16 @@ impl Stage<'_> {
         let (url, topic, seed) = (self.site.url.clone(), TOPIC.to_owned(), self.case.seed);
         let orders = Orders { url, topic, seed, rate: self.plan.rate, cancelled: self.plan.cancelled };
         let producers = Producers::start(&orders, self.recorder);
-        for step in self.plan.steps.clone() {
-            sleep(step.wait).await;
-            self.act(step.act).await?;
+        loop {
+            for step in self.plan.steps.clone() {
+                sleep(step.wait).await;
+                self.act(step.act).await?;
+            }
+            if self.recorder.attempted() >= self.case.load.messages {
+                break;
+            }
+            self.wait_for_recovery().await;
+            sleep(PAUSE).await;
         }
         sleep(self.plan.tail).await;
         self.wait_for_recovery().await;
@@ -249,7 +256,7 @@ impl Stage<'_> {
         let begin = Instant::now();
         let rules = self.case.rules();
         while begin.elapsed() < rules.recovery + Duration::from_secs(2) {
-            let measured = checker::recoveries(&self.recorder.snapshot(), &rules);
+            let measured = checker::recoveries(&self.recorder.since_last_fault(), &rules);
             if measured.last().is_none_or(Option::is_some) {
                 return;
             }
@@ -265,7 +272,7 @@ impl Stage<'_> {
             let history = self.recorder.snapshot();
             if history.len() != events {
                 (events, last_event) = (history.len(), Instant::now());
-                outstanding = checker::outstanding(&history, &rules);
+                outstanding = block_in_place(|| checker::outstanding(&history, &rules));
             }
             // An acknowledgement may have been lost on its way: then its message comes again.
             if outstanding == 0 && self.pending().await.iter().all(|(_, pending)| !matches!(pending, Ok(1..))) {

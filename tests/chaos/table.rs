@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use crate::case::Outcome;
+use crate::case::{Case, Outcome};
+use crate::checker::Figures;
 use crate::known::{Judgement, KNOWN, judge};
 
-const HEADINGS: [&str; 12] = [
+const HEADINGS: [&str; 13] = [
     "scenario",
     "broker",
+    "seed",
     "messages",
     "confirmed",
     "unknown (seen)",
@@ -19,6 +21,9 @@ const HEADINGS: [&str; 12] = [
     "time s",
     "verdict",
 ];
+
+/// Number of recoveries of which only the longest is shown.
+const MANY: usize = 7;
 
 /// Returns the verdict on a run.
 pub(crate) fn judgement(outcome: &Outcome) -> Judgement<'static> {
@@ -34,6 +39,9 @@ pub(crate) fn is_as_expected(outcome: &Outcome) -> bool {
 pub(crate) fn table(outcomes: &[Outcome]) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(outcomes.iter().map(row));
+    if outcomes.len() > 1 {
+        rows.push(sums(outcomes));
+    }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
     let mut text = String::new();
@@ -49,12 +57,33 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
 }
 
 fn row(outcome: &Outcome) -> [String; HEADINGS.len()] {
-    let figures = &outcome.figures;
-    let seconds = |time: &Option<Duration>| time.map_or("–".to_owned(), |time| format!("{:.1}", time.as_secs_f64()));
-    let recoveries: Vec<String> = outcome.recoveries.iter().map(seconds).collect();
+    let Case { scenario, broker, seed, .. } = outcome.case;
+    let names = [scenario.to_string(), broker.to_string(), seed.to_string()];
+    cells(names, &outcome.figures, &outcome.recoveries, outcome.took, verdict(outcome))
+}
+
+/// Returns the last row: all runs together.
+fn sums(outcomes: &[Outcome]) -> [String; HEADINGS.len()] {
+    let mut figures = Figures::default();
+    outcomes.iter().for_each(|outcome| figures.add(&outcome.figures));
+    let recoveries: Vec<_> = outcomes.iter().flat_map(|outcome| outcome.recoveries.iter().copied()).collect();
+    let good = outcomes.iter().filter(|outcome| is_as_expected(outcome)).count();
+    let verdict = format!("{good} of {} as expected", outcomes.len());
+    let names = ["all".to_owned(), String::new(), String::new()];
+    cells(names, &figures, &recoveries, outcomes.iter().map(|outcome| outcome.took).sum(), verdict)
+}
+
+fn cells(
+    [scenario, broker, seed]: [String; 3],
+    figures: &Figures,
+    recoveries: &[Option<Duration>],
+    took: Duration,
+    verdict: String,
+) -> [String; HEADINGS.len()] {
     [
-        outcome.case.scenario.to_string(),
-        outcome.case.broker.to_string(),
+        scenario,
+        broker,
+        seed,
         figures.attempted.to_string(),
         figures.confirmed.to_string(),
         format!("{} ({})", figures.unknown, figures.unknown_seen),
@@ -62,10 +91,26 @@ fn row(outcome: &Outcome) -> [String; HEADINGS.len()] {
         format!("{} of {}", figures.not_sent_seen, figures.not_sent),
         figures.crossed.to_string(),
         format!("{} / {}", figures.duplicates, figures.most_deliveries),
-        if recoveries.is_empty() { "–".to_owned() } else { recoveries.join(", ") },
-        format!("{:.0}", outcome.took.as_secs_f64()),
-        verdict(outcome),
+        seconds(recoveries),
+        format!("{:.0}", took.as_secs_f64()),
+        verdict,
     ]
+}
+
+/// Writes times of recovery; of many, only their number and the longest. A dash is one that the
+/// next fault came before.
+fn seconds(recoveries: &[Option<Duration>]) -> String {
+    let measured = recoveries.iter().flatten();
+    match (measured.clone().max(), recoveries.len()) {
+        (_, 0) => "–".to_owned(),
+        (Some(longest), MANY..) => {
+            format!("at most {:.1} ({} of {})", longest.as_secs_f64(), measured.count(), recoveries.len())
+        }
+        _ => {
+            let each = recoveries.iter().map(|time| time.map(|time| format!("{:.1}", time.as_secs_f64())));
+            each.map(|text| text.unwrap_or("–".to_owned())).collect::<Vec<_>>().join(", ")
+        }
+    }
 }
 
 /// Returns the verdict in a few words.

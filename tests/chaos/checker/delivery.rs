@@ -27,6 +27,22 @@ pub(crate) struct Figures {
     pub(crate) most_deliveries: usize,
 }
 
+impl Figures {
+    /// Adds the numbers of another run.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.attempted += other.attempted;
+        self.confirmed += other.confirmed;
+        self.not_sent += other.not_sent;
+        self.unknown += other.unknown;
+        self.unknown_seen += other.unknown_seen;
+        self.not_sent_seen += other.not_sent_seen;
+        self.lost += other.lost;
+        self.crossed += other.crossed;
+        self.duplicates += other.duplicates;
+        self.most_deliveries = self.most_deliveries.max(other.most_deliveries);
+    }
+}
+
 pub(super) fn check(ledger: &Ledger<'_>, rules: &Rules) -> Vec<Finding> {
     let mut findings = lost(ledger, rules);
     findings.extend(lost_letters(ledger, rules));

@@ -29,6 +29,11 @@ pub struct Headers {
     count: usize,
 }
 
+/// Returns `true` if the name of a header begins with these ASCII letters, in any case.
+pub(crate) fn starts_with(name: &str, lead: &str) -> bool {
+    name.get(..lead.len()).is_some_and(|start| start.eq_ignore_ascii_case(lead))
+}
+
 impl Headers {
     /// Creates an empty set without allocating.
     pub const fn new() -> Self {

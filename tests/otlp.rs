@@ -80,6 +80,22 @@ async fn spans_and_measurements_arrive_with_who_sent_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn exports_are_compressed_when_asked() {
+    for (variables, compressed) in [
+        (&[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")][..], &["/v1/metrics", "/v1/traces"][..]),
+        (&[("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip")], &["/v1/traces"]),
+        (&[("OTEL_EXPORTER_OTLP_COMPRESSION", "none")], &[]),
+    ] {
+        let receiver = Receiver::start().await;
+        well(&[&[(ENDPOINT, &*receiver.url)], variables].concat()).await;
+        assert!(!receiver.spans().is_empty() && !receiver.metrics().is_empty(), "{variables:?}");
+        for (path, headers) in receiver.requests() {
+            assert_eq!(headers.contains_key("content-encoding"), compressed.contains(&&*path), "{variables:?} {path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_environment_names_the_service_before_the_program_does() {
     for variable in [("OTEL_SERVICE_NAME", "warehouse"), ("OTEL_RESOURCE_ATTRIBUTES", "service.name=warehouse")] {
         let receiver = Receiver::start().await;
@@ -126,7 +142,7 @@ async fn either_signal_goes_elsewhere_or_nowhere() {
 async fn the_message_travels_with_the_headers_of_the_propagators() {
     for (list, present, absent) in [
         ("b3", &["b3: "][..], "traceparent"),
-        ("b3multi,baggage", &["x-b3-traceid: ", "x-b3-spanid: ", "x-b3-sampled: 1"], "traceparent"),
+        ("b3multi,baggage", &["x-b3-traceid: ", "X-B3-TraceId: ", "x-b3-sampled: 1"], "traceparent"),
         ("jaeger,tracecontext", &["uber-trace-id: ", "traceparent: 00-"], "b3: "),
         ("none", &[], "traceparent"),
     ] {
@@ -147,6 +163,7 @@ async fn what_makes_no_sense_stops_the_program_and_no_secret_is_said() {
         ("OTEL_EXPORTER_OTLP_HEADERS", "authorization hunter2"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "hunter2@collector"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_CONFIG_FILE", "/etc/hunter2.yaml"),
         ("OTEL_BSP_SCHEDULE_DELAY", "hunter2"),
     ] {
         let output = run(&[(name, value)]).await;

@@ -52,7 +52,7 @@ impl Consumer {
         };
         let mut origin = self.reception.receive(context, dialect, &inbound.headers, is_replayed);
         if origin.is_withheld {
-            origin.fields = Some(Arc::clone(self.telemetry.telemetry.settings.propagation.fields()));
+            origin.fields = Some(self.telemetry.telemetry.settings.propagation.fields().clone());
         }
         origin
     }

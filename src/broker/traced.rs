@@ -447,8 +447,7 @@ fn repositions(capabilities: &Capabilities, subscription: &Subscription, start: 
 
 impl<D: Driver> Forward for Publisher<D> {
     fn is_of_trace(&self, name: &str) -> bool {
-        let fields = self.telemetry.settings.propagation.fields();
-        fields.iter().any(|field| field.eq_ignore_ascii_case(name))
+        self.telemetry.settings.propagation.fields().contain(name)
     }
 
     fn forward<'a>(&'a self, topic: &'a str, mut message: Message, context: Context) -> BoxFuture<'a, Result<Receipt>> {

@@ -3,7 +3,8 @@
 
 use opentelemetry::propagation::{Extractor, Injector};
 
-use crate::headers::Headers;
+use super::dialect::{b3, jaeger};
+use crate::headers::{Headers, starts_with};
 
 /// The headers whose values form one comma-separated list if there are several (W3C Trace Context
 /// §3.3.1 and W3C Baggage §3.3).
@@ -11,9 +12,11 @@ const LISTS: [&str; 2] = ["tracestate", "baggage"];
 
 /// An [`Injector`] that writes propagation fields into [`Headers`].
 ///
-/// Names are written in lower case, as on the wire of every broker. Setting a field replaces every
-/// header of its name in any case. An empty value, or one with control characters, is not written
-/// at all.
+/// Names are written in lower case, as on the wire of every broker, with two exceptions that follow
+/// what other languages read: B3 in several headers is also written as `X-B3-TraceId` and so on,
+/// because brokers tell upper from lower case and each language looks for one of the two; and
+/// Jaeger's `uberctx-…` keeps the case of the key. Setting a field replaces every header of its
+/// name in any case. An empty value, or one with control characters, is not written at all.
 ///
 /// ```
 /// use opentelemetry::propagation::Injector;
@@ -40,10 +43,13 @@ impl Injector for HeaderInjector<'_> {
         if value.is_empty() || value.chars().any(char::is_control) {
             return;
         }
-        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            self.0.append(&name.to_ascii_lowercase(), value);
+        if is_lower(name) || starts_with(name, jaeger::BAGGAGE) {
+            self.0.append(name, &value);
         } else {
-            self.0.append(name, value);
+            self.0.append(&name.to_ascii_lowercase(), &value);
+        }
+        if let Some(spelling) = b3::SPELLINGS.into_iter().find(|spelling| spelling.eq_ignore_ascii_case(name)) {
+            self.0.append(spelling, &value);
         }
     }
 }
@@ -104,6 +110,10 @@ impl Extractor for HeaderExtractor<'_> {
     fn get_all(&self, name: &str) -> Option<Vec<&str>> {
         self.get(name).map(|value| vec![value])
     }
+}
+
+fn is_lower(name: &str) -> bool {
+    !name.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 fn trimmed(mut value: &[u8]) -> &[u8] {

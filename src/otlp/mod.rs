@@ -35,9 +35,11 @@
 //! | `OTEL_METRIC_EXPORT_INTERVAL` | milliseconds between exports of measurements |
 //! | `OTEL_EXPORTER_OTLP_ENDPOINT` | the Collector, `http://localhost:4318` by default; `/v1/traces` and `/v1/metrics` are added |
 //! | `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT` | headers as `name=value,…`; milliseconds |
-//! | `OTEL_EXPORTER_OTLP_PROTOCOL`, `OTEL_EXPORTER_OTLP_COMPRESSION` | `http/protobuf` and `none`, the only supported values |
+//! | `OTEL_EXPORTER_OTLP_PROTOCOL` | `http/protobuf`, the only supported value |
+//! | `OTEL_EXPORTER_OTLP_COMPRESSION` | `gzip`, or `none`, which is the default |
 //! | `OTEL_EXPORTER_OTLP_TRACES_…`, `OTEL_EXPORTER_OTLP_METRICS_…` | each of the five variables above for one signal; such an endpoint is used unchanged, and even empty headers replace those for both |
 //! | `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` | `cumulative`, `delta` or `lowmemory` |
+//! | `OTEL_CONFIG_FILE` | not supported: a program with it does not start, because the file would replace all of the above |
 //!
 //! The queue of spans is bounded (2,048 by default): further spans are dropped, and the SDK logs
 //! it. Data that the Collector refuses is logged too, through `tracing`, under the target

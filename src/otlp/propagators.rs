@@ -138,6 +138,8 @@ mod tests {
     use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 
     use super::*;
+    use crate::context::carrier::{HeaderExtractor, HeaderInjector};
+    use crate::headers::Headers;
 
     fn context(flags: TraceFlags) -> Context {
         let state = TraceState::from_key_value([("vendor", "1")]).unwrap();
@@ -171,7 +173,7 @@ mod tests {
                 ("tracecontext,baggage", &["baggage", "traceparent", "tracestate"], true),
                 ("b3", &["b3"], true),
                 ("b3multi", &["x-b3-sampled", "x-b3-spanid", "x-b3-traceid"], true),
-                ("jaeger", &["uber-trace-id"], true),
+                ("jaeger", &["uber-trace-id", "uberctx-tenant"], true),
                 ("b3, tracecontext,b3 ,", &["b3", "traceparent", "tracestate"], true),
                 ("none", &[], false),
                 (",", &[], false),
@@ -182,7 +184,8 @@ mod tests {
                 let (from, to) = (context.span().span_context().clone(), found.span().span_context().clone());
                 let ids = |span: &SpanContext| (span.trace_id(), span.span_id(), span.is_sampled());
                 assert_eq!(ids(&to) == ids(&from), has_trace, "{list}: {to:?}");
-                assert_eq!(found.baggage().get("tenant").is_some(), list.contains("baggage"), "{list}");
+                let has_baggage = list.contains("baggage") || list == "jaeger";
+                assert_eq!(found.baggage().get("tenant").is_some(), has_baggage, "{list}");
             }
         }
     }
@@ -195,6 +198,23 @@ mod tests {
         let headers = written("b3multi", &context);
         assert_eq!([&headers["x-b3-traceid"], &headers["x-b3-spanid"], &headers["x-b3-sampled"]], [trace, span, "1"]);
         assert_eq!(written("jaeger", &context)["uber-trace-id"], format!("{trace}:{span}:0:1"));
+    }
+
+    /// Java and Node write each member of the baggage to a header of its own, encoded as in a form
+    /// or a URI.
+    #[test]
+    fn jaegers_baggage_is_that_of_other_languages() {
+        let member =
+            |value: &str| context(TraceFlags::SAMPLED).with_baggage([KeyValue::new("userId", value.to_owned())]);
+        let (mut headers, jaeger) = (Headers::new(), Propagators::parse("jaeger").unwrap().composite());
+        jaeger.inject_context(&member("a b,ü%"), &mut HeaderInjector::new(&mut headers));
+        let written = headers.iter().find(|(name, _)| *name == "uberctx-userId");
+        assert_eq!(written.map(|(_, value)| value), Some(&b"a%20b%2C%C3%BC%25"[..]));
+        let found = jaeger.extract_with_context(&Context::new(), &HeaderExtractor::new(&headers));
+        assert_eq!(found.baggage().get("userId").map(|value| value.as_str()), Some("a b,ü%"));
+        let alone = HashMap::from([("Uberctx-tenant".to_owned(), "a".to_owned())]);
+        let found = read("jaeger", &alone);
+        assert!(found.baggage().get("tenant").is_some() && !found.span().span_context().is_valid());
     }
 
     #[test]

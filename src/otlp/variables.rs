@@ -57,6 +57,7 @@ impl Variables {
     /// for invalid ones, so they are checked here.
     pub(super) fn read(lookup: impl Fn(&'static str) -> Option<OsString>) -> Result<Self> {
         let values = Values(lookup);
+        check_file(&values)?;
         let disabled = disabled(values.text("OTEL_SDK_DISABLED")?.as_deref());
         let propagators = match values.text("OTEL_PROPAGATORS")? {
             Some(list) => Propagators::parse(&list)?,
@@ -73,6 +74,21 @@ impl Variables {
         let [traces, metrics] = [TRACES, METRICS].map(|signal| timeout(&values, &signal));
         Ok(Self { disabled, names_service, propagators, traces: traces?, metrics: metrics? })
     }
+}
+
+/// Refuses a configuration by file. The specification lets such a file replace all other variables,
+/// so that going by them would be what nobody asked for.
+fn check_file<F: Fn(&'static str) -> Option<OsString>>(values: &Values<F>) -> Result<()> {
+    // The name that the specification used before it was stable.
+    for name in ["OTEL_CONFIG_FILE", "OTEL_EXPERIMENTAL_CONFIG_FILE"] {
+        if values.text(name)?.is_some() {
+            return Err(unsupported(
+                name,
+                "a configuration file is not read: set the single variables, and unset this",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Returns `true` for "true" only: "Any value that represents a Boolean MUST be set to true only by
@@ -106,9 +122,9 @@ fn timeout<F: Fn(&'static str) -> Option<OsString>>(values: &Values<F>, signal: 
     let compression = values.first(or_for_all(signal.compression, "OTEL_EXPORTER_OTLP_COMPRESSION"), Values::text)?;
     if let Some((name, compression)) = compression {
         match compression.as_str() {
-            "none" => {}
-            "gzip" | "zstd" => return Err(unsupported(name, "only none is built in")),
-            _ => return Err(invalid(name, "must be none")),
+            "none" | "gzip" => {}
+            "zstd" => return Err(unsupported(name, "only gzip and none are built in")),
+            _ => return Err(invalid(name, "must be gzip or none")),
         }
     }
     let timeout = values.first(or_for_all(signal.timeout, "OTEL_EXPORTER_OTLP_TIMEOUT"), Values::milliseconds)?;
@@ -253,7 +269,8 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.test:4318"),
-            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+            ("OTEL_CONFIG_FILE", "/etc/otel.yaml"),
             ("OTEL_PROPAGATORS", "xray"),
             ("OTEL_PROPAGATORS", "b3,ottrace"),
         ] {

@@ -1,10 +1,12 @@
 //! A server that looks like a Collector to programs: receives OTLP over HTTP and stores it.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Uri};
+use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -26,6 +28,7 @@ impl Receiver {
         let came = Arc::<Mutex<Vec<_>>>::default();
         let kept = Arc::clone(&came);
         let router = axum::Router::new().fallback(move |uri: Uri, headers: HeaderMap, body: Bytes| {
+            let body = unpacked(&headers, body);
             kept.lock().unwrap().push((uri.path().to_owned(), headers, body));
             async {}
         });
@@ -68,6 +71,15 @@ impl Receiver {
         let metrics = came.iter().filter(|(path, ..)| path == "/v1/metrics");
         metrics.map(|(.., body)| ExportMetricsServiceRequest::decode(body.clone()).unwrap()).collect()
     }
+}
+
+fn unpacked(headers: &HeaderMap, body: Bytes) -> Bytes {
+    if headers.get("content-encoding").is_none_or(|encoding| encoding != "gzip") {
+        return body;
+    }
+    let mut unpacked = Vec::new();
+    GzDecoder::new(&*body).read_to_end(&mut unpacked).unwrap();
+    unpacked.into()
 }
 
 fn texts(resource: Resource) -> HashMap<String, String> {

@@ -26,7 +26,7 @@ crate::conformance::case::cases! { Propagation:
     works_with_b3_in_several_headers []
         "With B3 in several headers, contexts travel as with the W3C headers: whole traces, decisions kept, without an SDK, from any producer.";
     works_with_jaegers_propagator []
-        "With Jaeger's header, contexts travel as with the W3C headers: whole traces, decisions kept, without an SDK, from any producer.";
+        "With Jaeger's headers, contexts travel as with the W3C headers: whole traces, decisions kept, without an SDK, from any producer, and baggage.";
     works_with_several_propagators_at_once []
         "With B3, W3C headers and baggage combined, each header is written once, and any of them is enough to be read.";
 }
@@ -42,7 +42,7 @@ struct Kind<P> {
 }
 
 /// The context headers of all propagators; a message carries only those of the configured one.
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 9] = [
     header::TRACEPARENT,
     header::TRACESTATE,
     header::BAGGAGE,
@@ -51,7 +51,14 @@ const KNOWN: [&str; 8] = [
     "x-b3-spanid",
     "x-b3-sampled",
     "uber-trace-id",
+    JAEGER_BAGGAGE,
 ];
+
+/// The header in which Jaeger's propagator carries the baggage of the cases.
+const JAEGER_BAGGAGE: &str = "uberctx-tenant";
+
+/// The second spelling of B3 in several headers, which some languages look for.
+const SPELLINGS: [&str; 3] = ["X-B3-TraceId", "X-B3-SpanId", "X-B3-Sampled"];
 
 async fn works_with_b3_in_one_header(case: &CaseContext) -> Checked {
     let kind = Kind {
@@ -96,7 +103,7 @@ async fn works_with_b3_in_several_headers(case: &CaseContext) -> Checked {
 async fn works_with_jaegers_propagator(case: &CaseContext) -> Checked {
     let kind = Kind {
         make: || Jaeger,
-        written: &["uber-trace-id"],
+        written: &["uber-trace-id", JAEGER_BAGGAGE],
         foreign: &[
             (&[("uber-trace-id", "abcd:ef01:0:1")], Some((0xabcd, 0xef01, true))),
             (&[("Uber-Trace-Id", "000000000000abcd:000000000000ef01:0:0")], Some((0xabcd, 0xef01, false))),
@@ -180,7 +187,8 @@ async fn check_whole_trace<P>(
     broker.publish(&case.topic, stale).await?;
     let delivery = case.next(source).await?;
     check_written(kind, delivery.message().headers())?;
-    let (publisher, to, carries_baggage) = (broker.clone(), onward.clone(), kind.written.contains(&header::BAGGAGE));
+    let carries_baggage = [header::BAGGAGE, JAEGER_BAGGAGE].iter().any(|name| kind.written.contains(name));
+    let (publisher, to) = (broker.clone(), onward.clone());
     let handler = async move |_: Received| -> Result<(), HandlerError> {
         let tenant = Context::current().baggage().get("tenant").map(ToString::to_string);
         check_eq!(tenant.as_deref(), carries_baggage.then_some("acme, inc=1"), "the baggage in the handler");
@@ -213,15 +221,22 @@ async fn check_whole_trace<P>(
 /// Checks that the message carries each header of the propagator once, and no other context.
 fn check_written<P>(kind: &Kind<P>, headers: &Headers) -> Checked {
     for name in KNOWN {
-        let named: Vec<(&str, &[u8])> =
-            headers.iter().filter(|(written, _)| written.eq_ignore_ascii_case(name)).collect();
+        let named = headers.iter().filter(|(written, _)| written.eq_ignore_ascii_case(name));
+        let named: Vec<(&str, &[u8])> = named.filter(|(written, _)| !SPELLINGS.contains(written)).collect();
         check!(named.iter().all(|(written, _)| *written == name), "{name} is written in lower case: {named:?}");
         let values: Vec<&[u8]> = named.into_iter().map(|(_, value)| value).collect();
         // Baggage is written only if there is any.
-        let optional = name == header::BAGGAGE && values.is_empty();
+        let optional = [header::BAGGAGE, JAEGER_BAGGAGE].contains(&name) && values.is_empty();
         let expected = usize::from(kind.written.contains(&name) && !optional);
         check_eq!(values.len(), expected, "how often {name} is written");
         check!(!values.contains(&&b"stale"[..]), "{name} is not what it was");
+    }
+    for spelling in SPELLINGS {
+        let lower = spelling.to_ascii_lowercase();
+        let spelled: Vec<&[u8]> = headers.get_all(&lower).collect();
+        let expected = if kind.written.contains(&&*lower) { 2 } else { 0 };
+        check_eq!(spelled.len(), expected, "how often {spelling} is written in any case");
+        check!(spelled.windows(2).all(|pair| pair[0] == pair[1]), "both spellings of {spelling} agree");
     }
     Ok(())
 }

@@ -14,6 +14,10 @@ pub(in crate::context) const SPAN_ID: &str = "x-b3-spanid";
 pub(in crate::context) const SAMPLED: &str = "x-b3-sampled";
 pub(in crate::context) const FLAGS: &str = "x-b3-flags";
 
+/// The names as the specification of B3 spells them, and as the OpenTelemetry library for Java
+/// looks for them. Those for Python and Node look for lower case.
+pub(in crate::context) const SPELLINGS: [&str; 3] = ["X-B3-TraceId", "X-B3-SpanId", "X-B3-Sampled"];
+
 pub(super) fn read(headers: &Headers) -> Option<Context> {
     only(headers, SINGLE).and_then(single).or_else(|| several(headers))
 }

@@ -10,16 +10,16 @@ use opentelemetry::baggage::{Baggage, BaggageExt};
 use percent_encoding::percent_decode_str;
 
 use super::ids::{self, is_hexadecimal, only};
-use crate::headers::Headers;
+use crate::headers::{Headers, starts_with};
 
 pub(in crate::context) const TRACE: &str = "uber-trace-id";
-pub(super) const BAGGAGE: &str = "uberctx-";
+pub(in crate::context) const BAGGAGE: &str = "uberctx-";
 
 pub(super) fn read(headers: &Headers) -> Option<Context> {
     let value = only(headers, TRACE)?;
     let context =
         if value.contains('%') { parse(&percent_decode_str(value).decode_utf8().ok()?) } else { parse(value) }?;
-    let baggage = baggage(headers);
+    let baggage = baggage(headers.iter());
     Some(if baggage.is_empty() { context } else { context.with_baggage(baggage) })
 }
 
@@ -37,11 +37,10 @@ fn parse(value: &str) -> Option<Context> {
 
 /// Reads as many members as OpenTelemetry's type accepts; values that are not text, and illegal
 /// keys, are left out.
-fn baggage(headers: &Headers) -> Baggage {
+pub(in crate::context) fn baggage<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Baggage {
     let mut baggage = Baggage::new();
-    for (name, value) in headers.iter() {
-        let key =
-            name.get(..BAGGAGE.len()).filter(|lead| lead.eq_ignore_ascii_case(BAGGAGE)).map(|lead| &name[lead.len()..]);
+    for (name, value) in headers {
+        let key = starts_with(name, BAGGAGE).then(|| &name[BAGGAGE.len()..]);
         let value = std::str::from_utf8(value).ok().and_then(|text| percent_decode_str(text).decode_utf8().ok());
         if let (Some(key), Some(value)) = (key, value) {
             baggage.insert(key.to_owned(), value.into_owned());

@@ -56,7 +56,7 @@ use opentelemetry::Context;
 use opentelemetry::baggage::BaggageExt;
 
 use crate::context::w3c::{self};
-use crate::headers::Headers;
+use crate::headers::{Headers, starts_with};
 
 /// The largest envelope that is searched for a context, in bytes: 1 MiB.
 ///
@@ -147,10 +147,7 @@ impl Dialect {
             Self::Wolverine => is(&[renamed::WOLVERINE]),
             Self::NatsServer => is(&[renamed::NATS_SERVER]),
             Self::B3 => is(&[b3::SINGLE, b3::TRACE_ID, b3::SPAN_ID, b3::SAMPLED, b3::FLAGS]),
-            Self::Jaeger => {
-                let lead = name.get(..jaeger::BAGGAGE.len()).unwrap_or_default();
-                is(&[jaeger::TRACE]) || lead.eq_ignore_ascii_case(jaeger::BAGGAGE)
-            }
+            Self::Jaeger => is(&[jaeger::TRACE]) || starts_with(name, jaeger::BAGGAGE),
             Self::Azure => is(&[renamed::AZURE]),
             // Their contexts are in envelopes, which are the application's data.
             Self::Watermill | Self::Dapr | Self::FastStream => false,

@@ -18,6 +18,7 @@
 //! cannot decide about a replay: for replays the message's policy is ignored.
 
 mod boundary;
+mod fields;
 mod origin;
 mod policy;
 
@@ -33,6 +34,7 @@ use crate::headers::Headers;
 use crate::names::header;
 
 pub use boundary::TrustBoundary;
+pub(crate) use fields::Fields;
 pub(crate) use origin::{Origin, Reception};
 pub use policy::{Hop, TracePolicy};
 
@@ -41,25 +43,24 @@ pub use policy::{Hop, TracePolicy};
 #[derive(Debug, Clone)]
 pub(crate) struct Propagation {
     custom: Option<Arc<dyn TextMapPropagator + Send + Sync>>,
-    /// Every header that may carry context and is replaced when a message is published anew.
-    fields: Arc<[String]>,
+    fields: Fields,
 }
 
 impl Propagation {
     /// Creates the strict codec for W3C trace context and baggage.
     pub(crate) fn w3c() -> Self {
-        Self { custom: None, fields: fields_of(&W3cPropagator::new()).collect() }
+        Self { custom: None, fields: Fields::of(&[&W3cPropagator::new()]) }
     }
 
     /// Wraps the user's propagator. The W3C headers are still removed from republished messages:
     /// stale ones must not travel next to the user's.
     pub(crate) fn custom(propagator: Arc<dyn TextMapPropagator + Send + Sync>) -> Self {
-        let fields = fields_of(&W3cPropagator::new()).chain(fields_of(&*propagator)).collect();
+        let fields = Fields::of(&[&W3cPropagator::new(), &*propagator]);
         Self { custom: Some(propagator), fields }
     }
 
     /// Returns the headers that may carry context.
-    pub(crate) fn fields(&self) -> &Arc<[String]> {
+    pub(crate) fn fields(&self) -> &Fields {
         &self.fields
     }
 
@@ -72,11 +73,7 @@ impl Propagation {
         boundary: Option<&TrustBoundary>,
         headers: &mut Headers,
     ) {
-        if !headers.is_empty() {
-            for field in self.fields.iter() {
-                headers.remove(field);
-            }
-        }
+        self.fields.remove_from(headers);
         if let Some(boundary) = boundary {
             let current = context.span();
             let released = boundary.release(span.unwrap_or(current.span_context()), context);
@@ -158,8 +155,4 @@ impl Extracted {
             visit("other", "unrecognized", 1);
         }
     }
-}
-
-fn fields_of(propagator: &dyn TextMapPropagator) -> impl Iterator<Item = String> {
-    propagator.fields().map(str::to_owned)
 }

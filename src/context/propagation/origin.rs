@@ -5,6 +5,7 @@ use std::sync::Arc;
 use opentelemetry::Context;
 
 use super::boundary::{TrustBoundary, carry_baggage};
+use super::fields::Fields;
 use super::policy::{Hop, TracePolicy, said_in};
 use crate::context::dialect::Dialect;
 use crate::headers::Headers;
@@ -23,7 +24,7 @@ pub(crate) struct Origin {
     /// `true` if the context must not leave with a copy: it is foreign, or ignored by the consumer.
     pub(crate) is_withheld: bool,
     /// The headers of the propagator in use, if the context is withheld.
-    pub(crate) fields: Option<Arc<[String]>>,
+    pub(crate) fields: Option<Fields>,
 }
 
 impl Origin {
@@ -39,10 +40,12 @@ impl Origin {
         if !self.is_withheld || headers.is_empty() {
             return;
         }
-        let fields = self.fields.as_deref().unwrap_or_default();
+        if let Some(fields) = &self.fields {
+            fields.remove_from(headers);
+        }
         let always =
             [header::TRACEPARENT, header::TRACESTATE, header::BAGGAGE, header::TRACE_HOP, header::TRACE_POLICY];
-        for name in always.into_iter().chain(fields.iter().map(String::as_str)) {
+        for name in always {
             headers.remove(name);
         }
         for dialect in Dialect::ALL {

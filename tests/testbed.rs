@@ -113,6 +113,48 @@ fn a_disk_is_full_and_free_again() {
     assert!(seen().join("probe").exists(), "the disk outlives the server");
 }
 
+/// In the place of cargo: a kit with one case that passes, one that fails, and one that is not run.
+const CARGO: &str = "#!/usr/bin/env bash
+case \"$*\" in
+    *--list*) printf 'memory::trace::b07_%s: test\\n' one two three ;;
+    *'--test conformance'*)
+        cd \"$TRACED_BROKER_CONFORMANCE_RESULTS\" || exit
+        printf 'B07\\ta break\\t\\n' >breaks
+        printf 'trace::b07_one\\tpassed\\t\\ntrace::b07_two\\tfailed\\t\\n' >memory.tsv
+        exit 101
+        ;;
+esac
+";
+
+/// The tables of a kit that failed have its cases.
+#[test]
+fn a_kit_that_fails_says_which_cases_ran() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let cargo = folder.path().join("cargo");
+    fs::write(&cargo, CARGO).unwrap();
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run");
+    let output = Command::new(run)
+        .arg("memory")
+        .env("PATH", path)
+        .env("TMPDIR", folder.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let row = |of: &str| {
+        let line = said.lines().find(|line| line.starts_with(of)).unwrap_or_else(|| panic!("{of}: {said}"));
+        line.split_whitespace().last().unwrap().to_owned()
+    };
+    assert!(!output.status.success(), "{said}");
+    assert_eq!(row("trace::b07_one "), "passed");
+    assert_eq!(row("trace::b07_two "), "FAILED");
+    assert_eq!(row("trace::b07_three "), "MISSING");
+    assert_eq!(row("B07 "), "FAILED", "{said}");
+}
+
 fn live_and_die(kind: Kind) {
     let server = Server::start(kind);
     let (url, first) = (server.url(), server.pid());

@@ -21,14 +21,20 @@ mod groups;
 mod hostile;
 #[path = "redis/idle.rs"]
 mod idle;
+#[path = "redis/names.rs"]
+mod names;
 #[path = "redis/pages.rs"]
 mod pages;
+#[path = "redis/permissions.rs"]
+mod permissions;
 #[path = "redis/position.rs"]
 mod position;
 #[path = "redis/publish.rs"]
 mod publish;
 #[path = "redis/repair.rs"]
 mod repair;
+#[path = "redis/replicas.rs"]
+mod replicas;
 #[path = "redis/restart.rs"]
 mod restart;
 #[path = "redis/retention.rs"]
@@ -37,6 +43,8 @@ mod retention;
 mod settle;
 #[path = "redis/stop.rs"]
 mod stop;
+#[path = "redis/transports.rs"]
+mod transports;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn is_described_in_the_readme() {

@@ -1,16 +1,19 @@
 //! Configuration of a connection: from the URL, the builder, or the user's own client.
 
+use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::io::tcp::socket2::TcpKeepalive;
-use ::redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
+use ::redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::driver::{BrokerUrl, Secret, Topology};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::error::SYSTEM;
+use super::transport::Opener;
 use crate::adapters::redis::{DEFAULT_PORT, Redis};
 
 /// Default of `connect_timeout`: maximum duration of connecting.
@@ -22,6 +25,9 @@ pub const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Default of `claim_idle`: maximum silence of a member of a group about a message before other
 /// members take it over.
 pub const DEFAULT_CLAIM_IDLE: Duration = Duration::from_secs(20);
+
+/// Default of `wait_timeout`: maximum time for the replicas to have a message.
+pub const DEFAULT_WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The shortest `claim_idle`; with less, a busy machine could not renew in time.
 pub const MIN_CLAIM_IDLE: Duration = Duration::from_millis(100);
@@ -105,6 +111,8 @@ pub(super) enum Trim {
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     pub(super) client: Client,
+    /// Opens the transports, in place of the client's address.
+    pub(super) opener: Option<Opener>,
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
     pub(super) topology: Topology,
@@ -112,13 +120,16 @@ pub(super) struct Config {
     pub(super) max_age: Option<Duration>,
     pub(super) retention: Retention,
     pub(super) claim_idle: Duration,
+    /// The number of replicas that have a message before it is confirmed.
+    pub(super) wait_replicas: usize,
+    pub(super) wait_timeout: Duration,
 }
 
 impl Config {
     fn from_url(url: &BrokerUrl) -> Result<Self> {
         if url.scheme() != "redis" {
             return Err(invalid(
-                "the scheme of a Redis URL is redis; for TLS or a socket file, hand in a client of your own",
+                "the scheme of a Redis URL is redis; for TLS hand in a transport, for a socket file a client of your own",
             )
             .with_context("scheme", url.scheme()));
         }
@@ -132,6 +143,8 @@ impl Config {
         config.max_len = options.take("maxlen")?;
         config.max_age = options.take("max_age")?.map(Duration::from_millis);
         config.retention = options.take("retention")?.unwrap_or_default();
+        config.wait_replicas = options.take("wait_replicas")?.unwrap_or_default();
+        config.wait_timeout = milliseconds(options.take("wait_timeout")?, config.wait_timeout);
         options.finish()?;
         Ok(config)
     }
@@ -139,6 +152,7 @@ impl Config {
     fn over(client: Client) -> Self {
         Self {
             client,
+            opener: None,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             response_timeout: DEFAULT_RESPONSE_TIMEOUT,
             topology: Topology::default(),
@@ -146,11 +160,16 @@ impl Config {
             max_age: None,
             retention: Retention::default(),
             claim_idle: DEFAULT_CLAIM_IDLE,
+            wait_replicas: 0,
+            wait_timeout: DEFAULT_WAIT_TIMEOUT,
         }
     }
 
     fn check(&self) -> Result<()> {
-        if self.connect_timeout.is_zero() || self.response_timeout.is_zero() {
+        if self.opener.is_none() && matches!(self.client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. }) {
+            return Err(invalid("a client over TLS keeps its settings to itself: hand in RedisBuilder::transport"));
+        }
+        if self.connect_timeout.is_zero() || self.response_timeout.is_zero() || self.wait_timeout.is_zero() {
             return Err(invalid("a time-out must be longer than zero"));
         }
         if self.claim_idle < MIN_CLAIM_IDLE {
@@ -168,6 +187,12 @@ impl Config {
     /// Returns the trimming that goes with a publish.
     pub(super) fn trim(&self) -> Option<Trim> {
         self.max_len.map(Trim::Length).or_else(|| self.max_age.map(Trim::Age))
+    }
+
+    /// Returns the time that a command of the publisher may wait at the server for replicas, also
+    /// behind another one.
+    pub(super) fn waits(&self) -> Duration {
+        if self.wait_replicas == 0 { Duration::ZERO } else { 2 * self.wait_timeout }
     }
 
     /// Returns the silence after which a connection is kept alive.
@@ -230,7 +255,7 @@ impl RedisBuilder {
 
     pub(super) fn from_client(client: Client) -> Self {
         let info = attentive(client.get_connection_info().clone());
-        Self { config: Ok(Config::over(Client::open(watched(info)).unwrap_or(client))) }
+        Self { config: Ok(Config::over(Client::open(info).unwrap_or(client))) }
     }
 
     fn with(mut self, set: impl FnOnce(&mut Config)) -> Self {
@@ -296,6 +321,54 @@ impl RedisBuilder {
         self.with(|config| config.retention = retention)
     }
 
+    /// Confirms messages only when this many replicas have them. Default: 0, confirmed by the
+    /// server alone. See [confirms](crate::adapters::redis#confirms).
+    pub fn wait_replicas(self, replicas: usize) -> Self {
+        self.with(|config| config.wait_replicas = replicas)
+    }
+
+    /// Sets the maximum time for the replicas to have a message. Later, its publish fails with
+    /// [`ErrorKind::Timeout`] and an unknown outcome. Default: 5 s.
+    pub fn wait_timeout(self, timeout: Duration) -> Self {
+        self.with(|config| config.wait_timeout = timeout)
+    }
+
+    /// Sets the function that opens a transport to the server, for each connection and each attempt
+    /// to restore one: TLS, a tunnel, the master that a Sentinel names. Credentials and database
+    /// are those of the URL or the client; its address is only named on spans and in errors.
+    ///
+    /// TLS with [`tokio-rustls`](https://docs.rs/tokio-rustls):
+    ///
+    /// ```no_run
+    /// # use tokio_rustls::rustls::ClientConfig;
+    /// # async fn run(settings: ClientConfig) -> traced_broker::Result<()> {
+    /// use std::sync::Arc;
+    /// use tokio::net::TcpStream;
+    /// use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+    /// use traced_broker::adapters::redis::Redis;
+    ///
+    /// let tls = TlsConnector::from(Arc::new(settings));
+    /// let open = move || {
+    ///     let tls = tls.clone();
+    ///     async move {
+    ///         let socket = TcpStream::connect(("cache.example", 6380)).await?;
+    ///         tls.connect(ServerName::from_static("cache.example"), socket).await
+    ///     }
+    /// };
+    /// let redis = Redis::builder("redis://cache.example:6380").transport(open).connect().await?;
+    /// # drop(redis); Ok(()) }
+    /// ```
+    ///
+    /// An error of the function is [`ErrorKind::Unavailable`], and it is called again.
+    pub fn transport<O, F, T>(self, open: O) -> Self
+    where
+        O: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = io::Result<T>> + Send + 'static,
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.with(|config| config.opener = Some(Opener::new(open)))
+    }
+
     /// Connects to the server.
     ///
     /// # Errors
@@ -351,16 +424,6 @@ fn attentive(info: ConnectionInfo) -> ConnectionInfo {
         settings = settings.set_user_timeout(UNACKNOWLEDGED);
     }
     info.set_tcp_settings(settings)
-}
-
-/// Switches to RESP3 over TLS or a socket file. There the client owns the connection, and with
-/// RESP3 it reports a loss.
-fn watched(info: ConnectionInfo) -> ConnectionInfo {
-    if matches!(info.addr(), ConnectionAddr::Tcp(..)) {
-        return info;
-    }
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    info.set_redis_settings(settings)
 }
 
 fn invalid(message: &'static str) -> Error {

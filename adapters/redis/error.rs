@@ -22,7 +22,13 @@ pub(super) fn command_failed(what: &str, error: RedisError) -> Error {
         ErrorKind::Rejected => "the server refused",
         _ => "the client failed",
     };
-    Error::new(kind, format!("cannot {what}: {advice}")).with_system(SYSTEM).with_source(error)
+    let refused = if kind == ErrorKind::PermissionDenied { error.detail().map(str::to_owned) } else { None };
+    let failed = Error::new(kind, format!("cannot {what}: {advice}")).with_system(SYSTEM).with_source(error);
+    // It names the command.
+    match refused {
+        Some(refused) => failed.with_context("server_says", refused),
+        None => failed,
+    }
 }
 
 /// Returns the kind of an error: by the error code at the start of Redis's answer if there is one,

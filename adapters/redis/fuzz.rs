@@ -40,10 +40,16 @@ pub fn answers(input: &[u8]) {
     if let Ok(value) = value {
         let _ = (Pending::of_answer(value.clone()), entry::named(&value, "name"), entry::id(&value));
         let _ = Entries::of_list(value.clone());
-        if let (Some(entries), Ok(others)) = (entries, Entries::of_read(value)) {
+        if let (Some(entries), Some(others)) = (entries, of_the_first_stream(value)) {
             same(&entries, &others);
         }
     }
+}
+
+/// Returns the entries of the first of the streams in an answer.
+fn of_the_first_stream(answer: Value) -> Option<Entries> {
+    let stream = entry::list(answer).ok()?.into_iter().next()?;
+    Entries::of_list(entry::list(stream).ok()?.pop()?).ok()
 }
 
 fn same(one: &Entries, other: &Entries) {

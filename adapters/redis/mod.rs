@@ -14,10 +14,15 @@
 //! | `claim_idle` | milliseconds of silence after which a member's messages go to others, at least 100 | 20000 |
 //! | `maxlen` | trim a stream to about this many entries with every publish, **handled or not** | no trimming |
 //! | `max_age` | trim a stream of entries older than so many milliseconds with every publish, **handled or not** | no trimming |
+//! | `wait_replicas` | number of replicas that have a message before it is confirmed | 0 |
+//! | `wait_timeout` | milliseconds in which the replicas must have it | 5000 |
 //! | `retention` | remove what all groups have handled: `created` from streams that are created here, `handled` from all, `all` keeps everything | `created` |
 //!
 //! [`Redis::builder`] has the same options, and takes credentials apart from the URL. TLS is not
-//! built in: pass your own client.
+//! built in: hand in a [transport](RedisBuilder::transport).
+//!
+//! The name of the host is looked up at each connect. If it has several addresses, the next one is
+//! tried when one fails, or has not answered for 250 ms; the first that answers is taken.
 //!
 //! # Delivery semantics
 //!
@@ -25,13 +30,22 @@
 //! A topic is a stream under the key of the same name, in the order in which the server stored the
 //! messages. It is created with its first message or its first group.
 //!
-//! Redis keeps acknowledged messages. Four times in every `claim_idle`, each member removes from
-//! its stream what all its groups have acknowledged, [`HANDLED_FOR`] (one minute) after it was
-//! stored at the earliest. By default this concerns streams that this library has created, which
-//! the key `{<topic>}:created` tells. A group that nobody works for any more keeps everything
-//! behind its position: destroy it. **A reader without a group, a new group and one that is moved
-//! back find only what is left**; keep more with `retention=all`, and bound it with `maxlen` or
-//! `max_age`.
+//! Redis keeps acknowledged messages. Four times in every `claim_idle`, each member of a group
+//! removes from its stream what all its groups have acknowledged or, at most once, read:
+//! [`HANDLED_FOR`] (one minute) after it was stored at the earliest. By default this concerns
+//! streams that this library has created, which the key `{<topic>}:created` tells. Groups of other
+//! programs count like those of this library. **A reader without a group, a new group and one that
+//! is moved back find only what is left**; keep more with `retention=all`, and bound it with
+//! `maxlen` or `max_age`. So must a stream that only has readers without a group: it is not trimmed
+//! otherwise.
+//!
+//! A group keeps everything that it has not handled, also while it has no members, because they may
+//! come back. If it had none for an hour and keeps messages for longer, the members of other groups
+//! log a warning with its name. If it is gone for good, remove it:
+//! `XGROUP DESTROY <topic> <group>`. The next trimming then removes what it kept.
+//!
+//! The reference policies of Redis 8.2 (`KEEPREF`, `DELREF`, `ACKED`) are not used: trimming is the
+//! same on all servers. If you trim there yourself, `ACKED` spares what a group has not handled.
 //!
 //! Messages that are trimmed by these two, or by you, before they were handled are lost. A member
 //! that finds such a message reports it as an error item ([`ErrorKind::NotFound`]) of its
@@ -47,6 +61,14 @@
 //! | `appendonly yes`, `appendfsync always` | no loss |
 //! | `appendonly yes`, `appendfsync everysec` | up to two seconds on a crash of the machine; under load, while a write to disk is slow, also on a crash of the server |
 //! | replicas | they get their copy later, so a failover may lose messages |
+//! | replicas, and the option `wait_replicas` | none, if a replica is promoted that has them |
+//!
+//! With `wait_replicas`, the messages of a pipeline are followed by a `WAIT`, and confirmed only if
+//! so many replicas have them within `wait_timeout`. Otherwise their publishes fail with
+//! [`ErrorKind::Timeout`] and an unknown outcome: the server has them, but a failover may lose
+//! them.
+//! It is the operator's part that a replica is promoted which has the most; Sentinel does so. A
+//! replica has a message in its memory; its own `appendonly` decides if it survives a crash there.
 //!
 //! Acknowledgements are kept as messages are. If some are lost, their messages are redelivered.
 //!
@@ -87,6 +109,7 @@
 //!
 //! ## At most once
 //! An at-most-once member reads with `NOACK`: its messages are not pending and not redelivered.
+//! Those that were read ahead, or are on their way, are lost when the subscription ends.
 //!
 //! ## Reconnection
 //! Connections on which nothing happens are kept alive: by a `PING` after ten seconds, or a quarter
@@ -137,7 +160,7 @@
 //! | acknowledgements of a subscription on their way or waiting for a connection | the same |
 //! | reports of trouble that wait | 16; further ones are only logged |
 //! | messages of one read, kept together until the last is delivered | 256, and about 8 MiB |
-//! | one answer of the server, over plain TCP | 1 GiB |
+//! | one answer of the server, over any transport | 1 GiB |
 //! | size of a field | 512 MiB ([`MAX_FIELD`]) |
 //! | connections | one to publish, two for each member of a group, one for any other reader |
 //! | threads | one for all members of groups, started with the first |
@@ -167,10 +190,10 @@
 //! not UTF-8 is left out and counted.
 //!
 //! # Escape hatch
-//! [`Redis::from_client`] takes your own [`redis::Client`], for example over TLS or a socket file.
-//! [`Redis::as_client`] returns the client, for requests that this library does not make. Spans
-//! have `messaging.redis.entry.id`, the id of the entry, and `messaging.redis.consumer.name`, the
-//! name in the group.
+//! [`Redis::from_client`] takes your own [`redis::Client`], for example of a socket file, and
+//! [`RedisBuilder::transport`] any stream of bytes. [`Redis::as_client`] returns the client, for
+//! requests that this library does not make. Spans have `messaging.redis.entry.id`, the id of the
+//! entry, and `messaging.redis.consumer.name`, the name in the group.
 //!
 //! # Permissions and settings at the server
 //! The keys are the names of the topics, `{<topic>}:<group>:attempts` for failed attempts and noted
@@ -189,6 +212,7 @@
 //! | `PING` | connecting and health checks |
 //! | `SELECT` | a database other than 0 |
 //! | `TYPE`, `XADD` | publishing |
+//! | `WAIT` | publishing with `wait_replicas`; not among the rules above |
 //! | `XINFO STREAM` | starting at the latest message, creating a group, subscribing with `topology=check` |
 //! | `XREAD` | reading without a group |
 //! | `CLIENT ID`, `XREADGROUP`, `XPENDING`, `XCLAIM`, `XACK`, `XRANGE` | groups |
@@ -198,11 +222,15 @@
 //! | `XGROUP CREATE` | groups with `topology=create` |
 //! | `XGROUP CREATECONSUMER` | being listed before the first message; optional |
 //! | `XGROUP SETID`, `XPENDING`, `XACK` | moving a group |
-//! | `SET`, and `EVAL` with `EXISTS`, `XINFO GROUPS`, `XPENDING` and `XTRIM` in the script | removing what is handled; without the permission it stays, which a warning says |
+//! | `SET`, and `EVAL` with `EXISTS`, `XINFO GROUPS`, `XPENDING`, `XTRIM` and `XRANGE` in the script | removing what is handled; without the permission it stays, which a warning says |
 //! | `EVAL`, with `XINFO CONSUMERS` and `XGROUP DELCONSUMER` in the script | removing consumers that are gone and have no pending messages; without the permission they stay |
 //! | `CLIENT UNBLOCK` | closing; without the permission it takes up to five seconds longer |
 //! | `CLIENT SETINFO` | the name of the library in the server's list of clients; optional |
 //! | `INFO` | warning of a server that evicts streams; optional |
+//!
+//! A permission that is missing and not optional is [`ErrorKind::PermissionDenied`]: the error of
+//! the operation, or an error item of the subscription. It repeats the server's words, which name
+//! the command.
 //!
 //! The settings `appendonly` and `appendfsync` decide what [confirms](#confirms) mean, and
 //! `proto-max-bulk-len` limits the size of a field.
@@ -216,6 +244,7 @@ pub mod fuzz;
 mod headers;
 mod publish;
 mod topology;
+mod transport;
 
 use std::fmt;
 use std::sync::Arc;
@@ -232,8 +261,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start, Subscription, Topic};
 
 pub use config::{
-    DEFAULT_CLAIM_IDLE, DEFAULT_CONNECT_TIMEOUT, DEFAULT_RESPONSE_TIMEOUT, HANDLED_FOR, MIN_CLAIM_IDLE, RedisBuilder,
-    Retention,
+    DEFAULT_CLAIM_IDLE, DEFAULT_CONNECT_TIMEOUT, DEFAULT_RESPONSE_TIMEOUT, DEFAULT_WAIT_TIMEOUT, HANDLED_FOR,
+    MIN_CLAIM_IDLE, RedisBuilder, Retention,
 };
 pub use publish::MAX_FIELD;
 
@@ -297,12 +326,13 @@ impl Redis {
         RedisBuilder::from_text(url.as_ref())
     }
 
-    /// Returns a builder over your own client: for TLS, socket files, or anything else that the
-    /// client crate can do.
+    /// Returns a builder over your own client: its address, which may be a socket file, its
+    /// credentials, and its TCP settings. The connections are this library's.
     ///
     /// `TCP_NODELAY` is switched on, and keep-alive and the time limit of unacknowledged bytes are
-    /// set unless the client has its own. Over anything except plain TCP, the protocol is RESP3,
-    /// which tells when a connection is lost.
+    /// set unless the client has its own. A client over TLS keeps its TLS settings to itself: hand
+    /// in a [transport](RedisBuilder::transport) as well, or connecting fails with
+    /// [`ErrorKind::InvalidConfig`].
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -323,7 +353,7 @@ impl Redis {
     }
 
     async fn start(config: Arc<Config>) -> Result<Self> {
-        let mut connection = Connection::open(&config, Duration::ZERO).await?;
+        let mut connection = Connection::open(&config, config.waits()).await?;
         topology::warn_of_eviction(&mut connection, &config).await?;
         let closing = CancellationToken::new();
         let tasks = TaskTracker::new();

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ::redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::{Semaphore, mpsc};
@@ -17,8 +16,9 @@ use crate::message::{Receipt, Topic};
 
 use super::config::Config;
 use super::connection::backoff::Backoff;
+use super::connection::commands::wait;
 use super::connection::{Connection, answered};
-use super::error::{SYSTEM, command_failed};
+use super::error::{SYSTEM, command_failed, unexpected_reply};
 use super::headers::{Append, append, largest_field};
 
 /// The largest field that Redis takes unless it is configured otherwise (`proto-max-bulk-len`), in
@@ -137,8 +137,15 @@ struct Writer {
     requests: mpsc::Receiver<Request>,
     /// Ends the attempts to connect again.
     closing: CancellationToken,
-    /// The receivers of the answers to each pipeline in flight.
-    flights: VecDeque<Vec<Waiting>>,
+    flights: VecDeque<Flight>,
+}
+
+/// A pipeline in flight.
+struct Flight {
+    /// The receivers of the answers.
+    waiting: Vec<Waiting>,
+    /// `true` if a last answer tells how many replicas have the messages.
+    waits: bool,
 }
 
 enum Waiting {
@@ -194,7 +201,7 @@ impl Writer {
         }
         let mut pipeline = Pipeline::with_capacity(self.requests.len().min(MAX_BATCH) + 1);
         let mut waiting = Vec::with_capacity(self.requests.len().min(MAX_BATCH) + 1);
-        let mut bytes = 0;
+        let (mut bytes, mut waits) = (0, false);
         let mut next = Some(first);
         while let Some(request) = next.take() {
             match request {
@@ -202,6 +209,7 @@ impl Writer {
                     bytes += message.payload.as_ref().map_or(0, bytes::Bytes::len);
                     pipeline.add_command(append(&topic, self.append(), &message));
                     waiting.push(Waiting::Publish(confirmer));
+                    waits = self.config.wait_replicas > 0;
                 }
                 Request::Command { command, confirmer } => {
                     pipeline.add_command(command);
@@ -213,17 +221,22 @@ impl Writer {
                 next = self.requests.try_recv().ok();
             }
         }
-        connection.send(&pipeline).await;
-        self.flights.push_back(waiting);
+        if waits {
+            pipeline.add_command(wait(self.config.wait_replicas, self.config.wait_timeout));
+        }
+        connection.send(&pipeline);
+        self.flights.push_back(Flight { waiting, waits });
     }
 
     /// Passes on the answers to the oldest pipeline. Returns `false` if the connection can no
     /// longer be written to; then no request in flight is answered any more.
     fn land(&mut self, answers: RedisResult<Vec<Value>>) -> bool {
         let writable = match answers {
-            Ok(answers) => {
-                let waiting = self.flights.pop_front().into_iter().flatten();
-                let told: Vec<_> = waiting.zip(answers).map(|(waiting, answer)| waiting.hear(answer)).collect();
+            Ok(mut answers) => {
+                let Some(Flight { waiting, waits }) = self.flights.pop_front() else { return true };
+                let copied = if waits { self.copied(answers.pop()) } else { Ok(()) };
+                let heard = waiting.into_iter().zip(answers);
+                let told: Vec<_> = heard.map(|(waiting, answer)| waiting.hear(answer, &copied)).collect();
                 // Confirmed together: the first one wakes the publisher, which then finds the
                 // others too.
                 told.into_iter().fold(true, |writable, (told, still)| {
@@ -232,8 +245,7 @@ impl Writer {
                 })
             }
             Err(error) => {
-                let waiting = self.flights.drain(..).flatten();
-                waiting.for_each(|waiting| waiting.fail(&error));
+                self.fail_all(&error);
                 false
             }
         };
@@ -241,9 +253,29 @@ impl Writer {
             // A master that became a replica has answered so far; its further answers are not
             // waited for.
             let lost = RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe));
-            self.flights.drain(..).flatten().for_each(|waiting| waiting.fail(&lost));
+            self.fail_all(&lost);
         }
         writable
+    }
+
+    fn fail_all(&mut self, error: &RedisError) {
+        self.flights.drain(..).flat_map(|flight| flight.waiting).for_each(|waiting| waiting.fail(error));
+    }
+
+    /// Reads from the answer to `WAIT` if enough replicas have the messages before it.
+    fn copied(&self, answer: Option<Value>) -> Result<()> {
+        let wanted = self.config.wait_replicas;
+        match answered(answer.unwrap_or_default()) {
+            Ok(Value::Int(copies)) if usize::try_from(copies).is_ok_and(|copies| copies >= wanted) => Ok(()),
+            Ok(Value::Int(copies)) => {
+                let message = "the server has the message, but too few replicas have it in time: check that they \
+                               run and keep up, or ask for fewer with wait_replicas";
+                let error = Error::new(ErrorKind::Timeout, message).with_system(SYSTEM);
+                Err(error.with_context("replicas", copies).with_context("wait_replicas", wanted))
+            }
+            Ok(_) => Err(unexpected_reply("wait for the replicas")),
+            Err(error) => Err(command_failed("wait for the replicas", error)),
+        }
     }
 
     fn append(&self) -> Append {
@@ -259,7 +291,7 @@ impl Writer {
         while !self.requests.is_closed() {
             let attempt = tokio::select! {
                 () = closing.cancelled() => break,
-                attempt = Connection::open(&self.config, Duration::ZERO) => attempt,
+                attempt = Connection::open(&self.config, self.config.waits()) => attempt,
             };
             match attempt {
                 Ok(connection) => return Some(connection),
@@ -303,13 +335,13 @@ impl Told {
 }
 
 impl Waiting {
-    /// Reads an answer. The flag is `false` if the server no longer takes writes, as a master that
-    /// became a replica.
-    fn hear(self, answer: Value) -> (Told, bool) {
+    /// Reads an answer; `copied` tells if the replicas have what was published. The flag is `false`
+    /// if the server no longer takes writes, as a master that became a replica.
+    fn hear(self, answer: Value, copied: &Result<()>) -> (Told, bool) {
         let answer = answered(answer);
         let writable = !answer.as_ref().is_err_and(|error| error.code() == Some("READONLY"));
         let told = match self {
-            Self::Publish(confirmer) => Told::Publish(confirmer, receipt(answer)),
+            Self::Publish(confirmer) => Told::Publish(confirmer, confirmed(receipt(answer), copied)),
             Self::Command(confirmer) => {
                 Told::Command(confirmer, answer.map_err(|error| command_failed("ask the server", error)))
             }
@@ -325,6 +357,15 @@ impl Waiting {
             }
             Self::Command(confirmer) => confirmer.confirm(Err(command_failed("ask the server", error.clone()))),
         }
+    }
+}
+
+/// Returns a receipt if the replicas have the message as well. Without them its outcome is unknown:
+/// it is stored, and a failover may lose it.
+fn confirmed(receipt: Result<Receipt>, copied: &Result<()>) -> Result<Receipt> {
+    match copied {
+        Ok(()) => receipt,
+        Err(error) => receipt.and_then(|_| Err(error.without_source().with_unknown_outcome())),
     }
 }
 

@@ -44,7 +44,6 @@ pub(super) async fn warn_of_eviction(connection: &mut Connection, config: &Confi
     question.arg("memory");
     let told = match connection.call(&question).await {
         Ok(Value::BulkString(text)) => String::from_utf8_lossy(&text).into_owned(),
-        Ok(Value::VerbatimString { text, .. }) => text,
         Ok(_) => return Ok(()),
         Err(error) if error.code().is_some() => return Ok(()),
         Err(error) => return Err(command_failed("ask for the server's memory", error)),

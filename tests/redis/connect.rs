@@ -1,12 +1,10 @@
 //! Connecting: options, addresses, credentials, user-supplied clients.
 
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use traced_broker::adapters::redis::Redis;
-use traced_broker::driver::{Driver, Source};
+use traced_broker::driver::Driver;
 use traced_broker::{ErrorKind, Secret, Subscription, Topic};
 
 use crate::harness::*;
@@ -136,73 +134,4 @@ async fn selects_the_database() {
     assert_eq!(Raw::at(&format!("{}/3", url())).await.run::<usize>(&["EXISTS", &one]).await, 1);
     let error = connect(&format!("{}/99999", url())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
-}
-
-/// A server that listens only on a socket file; it ends with the test.
-struct SocketServer {
-    directory: tempfile::TempDir,
-    process: Child,
-}
-
-impl SocketServer {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("socket");
-        let mut command = Command::new("redis-server");
-        command
-            .arg("--port")
-            .arg("0")
-            .arg("--unixsocket")
-            .arg(&socket)
-            .arg("--save")
-            .arg("")
-            .arg("--dir")
-            .arg(directory.path());
-        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        let began = Instant::now();
-        // The file appears before the server listens.
-        while UnixStream::connect(&socket).is_err() {
-            assert!(began.elapsed() < SOON);
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Self { directory, process }
-    }
-
-    fn client(&self) -> ::redis::Client {
-        ::redis::Client::open(format!("redis+unix://{}", self.directory.path().join("socket").display())).unwrap()
-    }
-}
-
-impl Drop for SocketServer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn works_over_a_client_of_ones_own() {
-    let server = SocketServer::start();
-    let broker = Redis::from_client(server.client()).claim_idle(Duration::from_millis(400)).connect().await.unwrap();
-    assert!(broker.identity().server_address.as_ref().unwrap().ends_with("/socket"));
-    assert_eq!(broker.identity().server_port, None);
-    let topic = topic("socket");
-    broker.declare(&topic).await.unwrap();
-    let mut group = subscribe(&broker, &topic, "g").await;
-    let mut reader = broker.subscribe(&Subscription::new(&*topic)).await.unwrap();
-    publish_numbers(&broker, &topic, 0..3).await;
-    let drain_both = async |group: &mut Source, reader: &mut Source, expected: Vec<String>| {
-        assert_eq!(drain(group, expected.len()).await, expected);
-        assert_eq!(drain(reader, expected.len()).await, expected);
-    };
-    drain_both(&mut group, &mut reader, numbers(0..3)).await;
-    // With protocol version 3, answers have different shapes, and a lost connection is reported.
-    let mut connection = broker.as_client().get_multiplexed_async_connection().await.unwrap();
-    let mut kill = ::redis::cmd("CLIENT");
-    let _: i64 =
-        kill.arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes").query_async(&mut connection).await.unwrap();
-    tokio::time::sleep(WHILE).await;
-    publish_numbers(&broker, &topic, 3..6).await;
-    drain_both(&mut group, &mut reader, numbers(3..6)).await;
-    broker.close().await.unwrap();
 }

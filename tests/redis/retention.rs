@@ -9,8 +9,13 @@ use crate::harness::*;
 
 /// Adds entries that are an hour old, and returns their ids.
 async fn add_old(raw: &mut Raw, topic: &Topic, numbers: std::ops::Range<usize>) -> Vec<String> {
+    add_at(raw, topic, 1, numbers).await
+}
+
+/// Adds entries that are so many hours old, and returns their ids.
+async fn add_at(raw: &mut Raw, topic: &Topic, hours: u64, numbers: std::ops::Range<usize>) -> Vec<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let hour_ago = (now - Duration::from_secs(3600)).as_millis();
+    let hour_ago = (now - Duration::from_secs(hours * 3600)).as_millis();
     let mut commands = ::redis::pipe();
     for number in numbers {
         let id = format!("{hour_ago}-{}", number + 1);
@@ -75,6 +80,107 @@ async fn nothing_is_removed_from_a_stream_of_others_unless_asked_for() {
         }
         broker.close().await.unwrap();
     }
+}
+
+/// Groups whose messages need no acknowledgement trim, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_at_most_once_group_has_read_is_removed() {
+    let (broker, topic) = (broker_with("?claim_idle=400").await, topic("most-once"));
+    broker.declare(&topic).await.unwrap();
+    let mut source = broker.subscribe(&of_group(&topic, "g").at_most_once()).await.unwrap();
+    let mut raw = Raw::new().await;
+    for range in [0..1000, 1000..2000] {
+        add_at(&mut raw, &topic, 2, range).await;
+        for _ in 0..1000 {
+            next(&mut source).await;
+        }
+    }
+    publish_numbers(&broker, &topic, 0..1).await;
+    eventually("it is trimmed", || async { length(&mut Raw::new().await, &topic).await < 300 }).await;
+    broker.close().await.unwrap();
+}
+
+/// More messages in one round than are removed at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trimming_keeps_up_with_a_busy_stream() {
+    const COUNT: usize = 450_000;
+    let (broker, topic) = (broker_with("?claim_idle=40000").await, topic("busy"));
+    broker.declare(&topic).await.unwrap();
+    let mut raw = Raw::new().await;
+    for from in (0..COUNT).step_by(50_000) {
+        add_at(&mut raw, &topic, 2, from..from + 50_000).await;
+    }
+    let _: () = raw.run(&["XGROUP", "CREATE", &topic, "g", "$"]).await;
+    let _source = subscribe(&broker, &topic, "g").await;
+    eventually("it is trimmed in less than a round of ten seconds", || async {
+        length(&mut Raw::new().await, &topic).await < 300
+    })
+    .await;
+    broker.close().await.unwrap();
+}
+
+/// The length of a stream is that of the part that its slowest group has not handled, however long
+/// it goes on, and that group loses nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_run_keeps_a_stream_short_and_a_slow_group_whole() {
+    const ROUNDS: usize = 15;
+    const EACH: usize = 1_000;
+    let (broker, topic) = (broker_with("?claim_idle=400").await, topic("long"));
+    broker.declare(&topic).await.unwrap();
+    let mut fast = subscribe(&broker, &topic, "fast").await;
+    let mut slow = broker.subscribe(&of_group(&topic, "slow").prefetch(64)).await.unwrap();
+    let mut raw = Raw::new().await;
+    let (mut longest, mut came) = (0, Vec::new());
+    for round in 0..ROUNDS {
+        add_at(&mut raw, &topic, 2, round * EACH..(round + 1) * EACH).await;
+        drain(&mut fast, EACH).await;
+        // One round behind.
+        if round > 0 {
+            came.extend(drain(&mut slow, EACH).await);
+        }
+        if round > 3 {
+            longest = longest.max(length(&mut raw, &topic).await);
+        }
+    }
+    came.extend(drain(&mut slow, EACH).await);
+    assert_eq!(came, numbers(0..ROUNDS * EACH));
+    assert!(longest < 5 * EACH, "{longest} of {}", ROUNDS * EACH);
+    eventually("all of it is handled", || async { length(&mut Raw::new().await, &topic).await < 300 }).await;
+    broker.close().await.unwrap();
+}
+
+/// A group that is gone for good keeps the stream: a warning names it, and the command.
+#[tokio::test]
+async fn a_group_that_is_gone_for_good_is_warned_of() {
+    let (broker, topic) = (broker_with("?claim_idle=400").await, topic("gone"));
+    broker.declare(&topic).await.unwrap();
+    let mut raw = Raw::new().await;
+    let _: () = raw.run(&["XGROUP", "CREATE", &topic, "left-behind", "0", "MKSTREAM"]).await;
+    add_at(&mut raw, &topic, 2, 0..1000).await;
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let logging = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let installed = tracing::subscriber::set_default(logging);
+    // Of this kind, the task runs on this thread.
+    let once = of_group(&topic, "g").at_most_once();
+    let mut source = broker.subscribe(&once).await.unwrap();
+    for _ in 0..1000 {
+        next(&mut source).await;
+    }
+    publish_numbers(&broker, &topic, 0..1).await;
+    next(&mut source).await;
+    tokio::time::sleep(WHILE).await;
+    publish_numbers(&broker, &topic, 0..1).await;
+    next(&mut source).await;
+    drop(installed);
+    let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(logged.matches("XGROUP DESTROY").count(), 1, "{logged}");
+    assert!(logged.contains("left-behind"), "{logged}");
+    assert_eq!(length(&mut raw, &topic).await, 1002, "nothing of it is removed");
+    let _: i64 = raw.run(&["XGROUP", "DESTROY", &topic, "left-behind"]).await;
+    publish_numbers(&broker, &topic, 0..1).await;
+    eventually("it is trimmed", || async { length(&mut Raw::new().await, &topic).await < 300 }).await;
+    broker.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -77,3 +77,55 @@ async fn a_delivery_that_is_given_back_costs_nothing() {
     ack(again).await.unwrap();
     broker.close().await.unwrap();
 }
+
+/// A subscription that is dropped at once takes nothing, or gives back what it took.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_is_dropped_at_once_leaves_nothing_behind() {
+    let (broker, topic) = (broker().await, topic("at-once"));
+    publish_numbers(&broker, &topic, 0..50).await;
+    for round in 0..20 {
+        let source = subscribe(&broker, &topic, "g").await;
+        // Sooner or later after its task has begun.
+        tokio::time::sleep(Duration::from_micros(round * 100)).await;
+        drop(source);
+    }
+    let mut raw = Raw::new().await;
+    eventually("all have left", || async {
+        Raw::new().await.consumers(&topic, "g").await.iter().all(|name| name == "traced-broker-returned")
+    })
+    .await;
+    let pending = raw.pending(&topic, "g").await;
+    assert!(pending.iter().all(|(_, holder, ..)| holder == "traced-broker-returned"), "{pending:?}");
+    let mut source = subscribe(&broker, &topic, "g").await;
+    let mut came = Vec::new();
+    while came.len() < 50 {
+        let message = timeout(AT_ONCE, next(&mut source)).await.expect("given back at once");
+        assert_eq!((message.attempt, message.deliveries), (1, Some(1)));
+        came.push(text(&message).parse::<usize>().unwrap());
+        ack(message).await.unwrap();
+    }
+    came.sort_unstable();
+    assert_eq!(came, (0..50).collect::<Vec<_>>());
+    broker.close().await.unwrap();
+}
+
+/// Messages of an at-most-once group are gone when they are read: nothing is read for a
+/// subscription that has ended.
+#[tokio::test]
+async fn a_subscription_at_most_once_that_is_dropped_reads_nothing_more() {
+    let (broker, topic) = (broker().await, topic("most-once"));
+    let once = of_group(&topic, "g").at_most_once();
+    publish_numbers(&broker, &topic, 0..50).await;
+    for _ in 0..20 {
+        // On this runtime of one thread, its task has not begun.
+        drop(broker.subscribe(&once).await.unwrap());
+        tokio::task::yield_now().await;
+    }
+    let mut source = broker.subscribe(&once).await.unwrap();
+    let mut came = Vec::new();
+    while came.len() < 50 {
+        came.push(text(&next_within(&mut source, WHILE * 5).await.expect("it was not read before").unwrap()));
+    }
+    assert_eq!(came, numbers(0..50));
+    broker.close().await.unwrap();
+}

@@ -1,13 +1,18 @@
 //! Commands with which a member of a consumer group reads, claims, renews and acknowledges.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ::redis::{Cmd, RedisWrite, cmd};
 
 use super::entry::EntryId;
+use super::scripts::{TIDY, TRIM};
 
 /// Maximum number of entries that one command lists or renews.
 pub(crate) const PAGE: usize = 500;
+
+/// Maximum number of entries that are removed at a time, about: the server does nothing else
+/// meanwhile.
+pub(crate) const TRIM_AT_ONCE: u64 = 100_000;
 
 /// Seconds for which the failed attempts and trials of a group are kept after the last of them, so
 /// that a group that is gone leaves none.
@@ -16,40 +21,6 @@ const KEPT: u64 = 7 * 24 * 60 * 60;
 /// The consumer to which entries are given back. Members look at it often, which costs the server
 /// little, because it has entries only until a member claims them.
 const RETURNED: &str = "traced-broker-returned";
-
-/// A script that removes consumers of a group, all or none: those whose name begins with the second
-/// argument, that were silent for the number of milliseconds in the third, and that have no pending
-/// entries. Consumers with pending entries stay, because these would be lost with them.
-const TIDY: &str = "\
-for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
-  local is = {}
-  for at = 1, #consumer, 2 do is[consumer[at]] = consumer[at + 1] end
-  if is.pending == 0 and is.idle >= tonumber(ARGV[3]) and string.sub(is.name, 1, #ARGV[2]) == ARGV[2] then
-    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], is.name)
-  end
-end";
-
-/// A script that removes from a stream what each of its groups has settled: the entries before the
-/// oldest that is pending, or up to the position of a group without any, but none from the time in
-/// the first argument on. It does so if the second argument is `1`, or the second key exists.
-const TRIM: &str = "\
-if ARGV[2] ~= '1' and redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
-local function number(text) return string.rep('0', 20 - #text) .. text end
-local function order(id)
-  local milliseconds, sequence = string.match(id, '^(%d+)-(%d+)$')
-  return number(milliseconds) .. number(sequence)
-end
-local least = ARGV[1] .. '-0'
-local groups = redis.call('XINFO', 'GROUPS', KEYS[1])
-if #groups == 0 then return 0 end
-for _, group in ipairs(groups) do
-  local is = {}
-  for at = 1, #group, 2 do is[group[at]] = group[at + 1] end
-  local id = is['last-delivered-id']
-  if is.pending > 0 then id = redis.call('XPENDING', KEYS[1], is.name)[2] end
-  if order(id) < order(least) then least = id end
-end
-return redis.call('XTRIM', KEYS[1], 'MINID', '~', least, 'LIMIT', 100000)";
 
 /// A member of a consumer group: the stream, the group, and a name that no other member has.
 #[derive(Debug, Clone)]
@@ -89,11 +60,14 @@ impl Member {
         command
     }
 
-    /// Removes what all groups have settled, if it was stored before `until`, in milliseconds: from
-    /// a stream that was created here, or from `any`.
-    pub(crate) fn trim(&self, until: u64, any: bool) -> Cmd {
+    /// Removes what all groups have settled, if it was stored before `until`: from a stream that
+    /// was created here, or from `any`. Returns the number of removed entries, and another group
+    /// that keeps entries although it was without members for the time `unattended`.
+    pub(crate) fn trim(&self, until: SystemTime, any: bool, unattended: Duration) -> Cmd {
+        let until = EntryId::last_before(until).milliseconds + 1;
         let mut command = cmd("EVAL");
         command.arg(TRIM).arg(2).arg(&self.stream).arg(mark(&self.stream)).arg(until).arg(u8::from(any));
+        command.arg(TRIM_AT_ONCE).arg(milliseconds(unattended)).arg(&self.group);
         command
     }
 
@@ -297,6 +271,14 @@ pub(crate) fn mark_created(stream: &str) -> Cmd {
 /// Returns the key that tells that a stream was created here.
 fn mark(stream: &str) -> String {
     format!("{{{stream}}}:created")
+}
+
+/// Waits until so many replicas have everything that was written over this connection, or for a
+/// time.
+pub(crate) fn wait(replicas: usize, timeout: Duration) -> Cmd {
+    let mut command = cmd("WAIT");
+    command.arg(replicas).arg(milliseconds(timeout).max(1));
+    command
 }
 
 /// Ends a blocking read on another connection.

@@ -132,17 +132,6 @@ pub(crate) struct Entries {
 }
 
 impl Entries {
-    /// Reads the entries of the only stream in an answer to `XREAD` or `XREADGROUP`; none if it
-    /// waited in vain.
-    pub(crate) fn of_read(answer: Value) -> Result<Self> {
-        let entries = match answer {
-            Value::Nil => return Ok(Self::default()),
-            Value::Map(streams) => streams.into_iter().next().map(|(_, entries)| entries),
-            answer => list(answer)?.into_iter().next().map(list).transpose()?.and_then(|mut stream| stream.pop()),
-        };
-        entries.map_or_else(|| Ok(Self::default()), Self::of_list)
-    }
-
     /// Reads the entries in an answer to `XCLAIM`.
     pub(crate) fn of_list(answer: Value) -> Result<Self> {
         let answer = list(answer)?;
@@ -185,12 +174,10 @@ impl Pending {
     }
 }
 
-/// Returns the value of a name in an answer that is a map or, in the older protocol, a list of
-/// names and values in turn.
+/// Returns the value of a name in a list of names and values in turn.
 pub(crate) fn named<'a>(answer: &'a Value, name: &str) -> Option<&'a Value> {
     let is_named = |key: &Value| matches!(key, Value::BulkString(key) if key == name.as_bytes());
     match answer {
-        Value::Map(pairs) => pairs.iter().find(|(key, _)| is_named(key)).map(|(_, value)| value),
         Value::Array(pairs) => pairs.chunks_exact(2).find(|pair| is_named(&pair[0])).map(|pair| &pair[1]),
         _ => None,
     }
@@ -281,20 +268,6 @@ mod tests {
     }
 
     #[test]
-    fn reads_entries_in_both_protocols() {
-        let entries = "*2 *2 $3 1-1 *2 $1 a $1 b *2 $3 2-0 *-1 ";
-        let second = parse(&format!("*1 *2 $1 s {entries}"));
-        let third = parse(&format!("%1 $1 s {entries}"));
-        for answer in [second, third] {
-            let read = Entries::of_read(answer).unwrap();
-            assert_eq!(ids(&read), (vec!["1-1".to_owned()], vec!["2-0".to_owned()]));
-            assert_eq!(read.present[0].fields.iter().collect::<Vec<_>>(), [Some((&b"a"[..], &b"b"[..]))]);
-        }
-        assert!(Entries::of_read(parse("*-1 ")).unwrap().present.is_empty());
-        assert!(Entries::of_read(parse("_ ")).unwrap().present.is_empty());
-    }
-
-    #[test]
     fn reads_what_was_claimed() {
         let entries = Entries::of_list(parse("*2 *2 $3 1-1 *2 $1 a $1 b *2 $3 3-3 *0 ")).unwrap();
         assert_eq!(ids(&entries), (vec!["1-1".to_owned(), "3-3".to_owned()], vec![]));
@@ -310,10 +283,8 @@ mod tests {
 
     #[test]
     fn refuses_other_answers() {
-        for answer in ["+OK ", "*1 :1 ", "*1 *2 $1 s :1 ", "*1 *2 $1 s *1 *2 $1 x *0 "] {
-            assert!(Entries::of_read(parse(answer)).is_err(), "{answer}");
-        }
         assert!(Entries::of_list(parse("*1 $1 x ")).is_err());
+        assert!(Entries::of_list(parse("+OK ")).is_err());
         assert!(Pending::of_answer(parse("*1 *4 $3 1-1 $1 c :5 $1 x ")).is_err());
     }
 

@@ -1,55 +1,60 @@
-//! Redis's protocol over a socket: commands out, answers in, in the task that uses it.
+//! Redis's protocol over any stream of bytes: commands out, answers in, in the task that uses it.
 //!
 //! The client crate encodes commands. Answers are read here, at a fraction of the cost of the
-//! client's incremental parser, which would be most of the work of reading a stream.
+//! client's incremental parser, which would be most of the work of reading a stream, and which
+//! keeps an answer of any length.
 
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
 
 use ::redis::{RedisResult, Value};
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWrite as _;
 use tokio::task::coop::poll_proceed;
+use tokio_util::io::poll_read_buf;
 
+use super::super::transport::Transport;
 use super::answer::{self, Outline};
 
-/// Minimum room for one read from the socket.
+/// Minimum room for one read from the stream.
 const READ: usize = 64 * 1024;
 
 /// Size beyond which a buffer that grew for one answer is freed once it is empty.
 const KEPT: usize = 1024 * 1024;
 
 /// A connection whose bytes are moved by the task that polls it.
-#[derive(Debug)]
 pub(crate) struct Wire {
-    stream: TcpStream,
+    transport: Box<dyn Transport>,
     /// Bytes that are not written yet, all of them from unanswered requests.
     output: BytesMut,
+    /// `true` if the transport may hold back bytes that were written, as TLS does.
+    is_unflushed: bool,
     /// Bytes that were read and not taken: at most one incomplete answer, and what came with it.
     input: BytesMut,
     outline: Outline,
 }
 
 impl Wire {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, output: BytesMut::new(), input: BytesMut::new(), outline: Outline::new() }
+    pub(crate) fn new(transport: Box<dyn Transport>) -> Self {
+        let (output, input) = (BytesMut::new(), BytesMut::new());
+        Self { transport, output, is_unflushed: false, input, outline: Outline::new() }
     }
 
-    #[cfg(test)]
-    pub(super) fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
-    /// Writes as much as the socket takes; polling for an answer writes the rest.
+    /// Writes as much as the transport takes; polling for an answer writes the rest.
     pub(crate) fn send(&mut self, mut bytes: &[u8]) {
+        // The next poll for an answer, which has a waker, tries again.
+        let mut cx = Context::from_waker(Waker::noop());
         while self.output.is_empty() && !bytes.is_empty() {
-            match self.stream.try_write(bytes) {
-                Ok(written) => bytes = &bytes[written..],
+            match Pin::new(&mut self.transport).poll_write(&mut cx, bytes) {
+                Poll::Ready(Ok(written)) if written > 0 => bytes = &bytes[written..],
                 // A failure is reported again when an answer is awaited.
-                Err(_) => break,
+                _ => break,
             }
+            self.is_unflushed = true;
         }
         self.output.extend_from_slice(bytes);
+        let _ = self.poll_write(&mut cx);
     }
 
     /// Polls for the next answer.
@@ -99,11 +104,15 @@ impl Wire {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.output.is_empty() {
-            match self.stream.try_write(&self.output) {
-                Ok(written) => self.output.advance(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.stream.poll_write_ready(cx))?,
-                Err(error) => return Poll::Ready(Err(error)),
+            match ready!(Pin::new(&mut self.transport).poll_write(cx, &self.output))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.output.advance(written),
             }
+            self.is_unflushed = true;
+        }
+        if self.is_unflushed {
+            ready!(Pin::new(&mut self.transport).poll_flush(cx))?;
+            self.is_unflushed = false;
         }
         Poll::Ready(Ok(()))
     }
@@ -111,13 +120,9 @@ impl Wire {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Limited for a large answer: its length is only announced.
         self.input.reserve(self.outline.lacking(&self.input).clamp(READ, KEPT));
-        loop {
-            match self.stream.try_read_buf(&mut self.input) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) => return Poll::Ready(Ok(())),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.stream.poll_read_ready(cx))?,
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        match ready!(poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.input))? {
+            0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            _ => Poll::Ready(Ok(())),
         }
     }
 }
@@ -126,46 +131,56 @@ impl Wire {
 mod tests {
     use std::future::poll_fn;
 
-    use tokio::net::TcpListener;
+    use tokio::io::{AsyncReadExt, BufWriter, join, repeat, sink};
 
     use super::*;
 
-    /// Returns a wire, and the other end of its connection.
-    async fn pair() -> (Wire, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (Wire::new(here), listener.accept().await.unwrap().0)
+    /// Returns a wire on which these bytes come, and then others without end.
+    fn flooded(bytes: &'static [u8]) -> Wire {
+        Wire::new(Box::new(join(AsyncReadExt::chain(bytes, repeat(b'x')), sink())))
     }
 
     /// An answer that is all there is still not read without a pause if the task has had its share.
     #[tokio::test]
     async fn lets_other_tasks_run_while_it_reads() {
-        let (mut wire, server) = pair().await;
-        let answer = [b"$4000000\r\n".as_slice(), &[b'x'; 4_000_000], b"\r\n"].concat();
-        let writing = tokio::spawn(async move {
-            let mut server = server;
-            tokio::io::AsyncWriteExt::write_all(&mut server, &answer).await.unwrap();
-            server
-        });
-        // The first piece is there, and more of them than the task may read.
-        wire.stream.readable().await.unwrap();
+        let mut wire = flooded(b"$4000000\r\n");
         let first = poll_fn(|cx| {
             while let Poll::Ready(spent) = poll_proceed(cx) {
                 spent.made_progress();
             }
-            Poll::Ready(wire.poll_read_some(cx))
+            let _ = wire.poll_raw(cx).map(drop);
+            Poll::Ready(wire.input.len())
         });
         assert_eq!(first.await, 0, "nothing is read by a task that should yield");
         let answer = poll_fn(|cx| wire.poll_raw(cx)).await.unwrap();
         assert_eq!(answer.len(), 4_000_012);
-        drop(writing.await.unwrap());
     }
 
-    impl Wire {
-        /// Polls for an answer, and returns how many bytes came.
-        fn poll_read_some(&mut self, cx: &mut Context<'_>) -> usize {
-            let _ = self.poll_raw(cx).map(drop);
-            self.input.len()
+    /// Whatever a server announces, and however fast it sends, what is kept has a bound.
+    #[tokio::test]
+    async fn keeps_little_of_an_answer_that_is_too_long() {
+        let mut wire = flooded(b"*2\r\n$1073741824\r\n");
+        assert!(answer::is_too_long(&poll_fn(|cx| wire.poll_answer(cx)).await.unwrap_err()));
+        assert!(wire.input.len() <= KEPT, "{}", wire.input.len());
+        let mut wire = flooded(b"+");
+        poll_fn(|cx| wire.poll_raw(cx)).await.unwrap_err();
+        assert!(wire.input.len() <= KEPT, "{}", wire.input.len());
+    }
+
+    /// TLS keeps what was written until it is flushed.
+    #[tokio::test]
+    async fn flushes_what_it_writes() {
+        let (here, mut server) = tokio::io::duplex(64);
+        let mut wire = Wire::new(Box::new(BufWriter::with_capacity(1000, here)));
+        let mut received = [0; 100];
+        // All of it at once, and more than there is room for.
+        for length in [10, 100] {
+            wire.send(&vec![b'x'; length]);
+            let mut answered = Box::pin(poll_fn(|cx| wire.poll_answer(cx)));
+            tokio::select! {
+                _ = &mut answered => panic!("no answer was sent"),
+                read = server.read_exact(&mut received[..length]) => assert_eq!(read.unwrap(), length),
+            }
         }
     }
 }

@@ -159,6 +159,7 @@ impl Receiver<'_> {
             self.pending_entries.take(reader).await?;
             let until = self.pending_entries.next();
             match self.window().worth_reading() {
+                _ if self.channel().is_stopped() => break,
                 0 => self.wait(reader, until).await?,
                 room => {
                     let entries = self.read_new(reader, room, until).await?;

@@ -11,6 +11,7 @@ mod settle;
 mod source;
 mod thread;
 mod trials;
+mod trim;
 mod window;
 
 use crate::names::attribute;

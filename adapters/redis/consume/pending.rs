@@ -3,14 +3,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ::redis::{Pipeline, Value};
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 
-use super::super::config::{Config, HANDLED_FOR, ROUNDS};
+use super::super::config::{Config, ROUNDS};
 use super::super::connection::commands::{Member, PAGE};
 use super::super::connection::entry::{Entries, Entry, EntryId, Pending};
 use super::super::connection::{Connection, answered};
@@ -20,6 +20,7 @@ use super::super::topology::{position, tidy};
 use super::attempts::{Counts, Scan, counts_of};
 use super::channel::EntryChannel;
 use super::delivery::Membership;
+use super::trim::Trimmer;
 
 /// Maximum time between two looks for entries that were given back.
 const LOOK: Duration = Duration::from_secs(1);
@@ -31,8 +32,7 @@ pub(super) struct PendingEntries<'a> {
     channel: &'a EntryChannel,
     membership: &'a Arc<Membership>,
     claim_idle: Duration,
-    /// `true` once it was said that the stream cannot be trimmed.
-    is_kept: bool,
+    trimmer: Trimmer,
     /// The entry after which this member's own ones are still to be read again.
     own: Option<EntryId>,
     next_look: Instant,
@@ -51,13 +51,13 @@ impl<'a> PendingEntries<'a> {
         let (now, claim_idle) = (Instant::now(), config.claim_idle);
         let (next_look, next_claim, next_tidy) = (now, now, now + claim_idle * TIDY_AFTER);
         let (own, scan) = (Some(EntryId::ZERO), Scan::default());
-        let is_kept = false;
-        Self { config, member, channel, membership, claim_idle, is_kept, own, next_look, next_claim, next_tidy, scan }
+        let trimmer = Trimmer::new(config);
+        Self { config, member, channel, membership, claim_idle, trimmer, own, next_look, next_claim, next_tidy, scan }
     }
 
     /// Returns the time at which to take entries again.
     pub(super) fn next(&self) -> Instant {
-        self.next_look.min(self.next_claim)
+        self.next_look.min(self.next_claim).min(self.trimmer.due())
     }
 
     /// Takes what there is to take now, as far as there is room.
@@ -81,10 +81,9 @@ impl<'a> PendingEntries<'a> {
             if let Some(position) = position(connection, self.member).await? {
                 self.membership.see(position);
             }
-            self.trim(connection).await?;
             self.tidy(connection, now).await?;
         }
-        Ok(())
+        self.trimmer.trim(connection, self.config, self.member).await
     }
 
     fn room(&self) -> usize {
@@ -188,22 +187,6 @@ impl<'a> PendingEntries<'a> {
         let absent = ids.into_iter().filter(|id| !came.contains(id)).collect();
         report_missing(connection, self.member, self.channel, absent).await?;
         self.channel.hand_over(Some(self.membership), entries).await;
-        Ok(())
-    }
-
-    /// Removes from the stream what all its groups have settled.
-    async fn trim(&mut self, connection: &mut Connection) -> Result<()> {
-        let Some(any) = self.config.retention.trims_any() else { return Ok(()) };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let until = u64::try_from(now.saturating_sub(HANDLED_FOR).as_millis()).unwrap_or(u64::MAX);
-        match connection.call(&self.member.trim(until, any)).await {
-            Err(error) if error.code().is_none() => return Err(command_failed("trim the stream", error)),
-            Err(error) if !std::mem::replace(&mut self.is_kept, true) => {
-                let stream = &self.member.stream;
-                tracing::warn!(stream, %error, "messages that are handled stay in the stream: it cannot be trimmed");
-            }
-            _ => {}
-        }
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use super::super::error::command_failed;
 use super::super::topology::{Begin, ensure_group, tidy};
 use super::LONGEST_WAIT;
 use super::channel::{EntryChannel, Outage};
+use super::trim::Trimmer;
 
 /// The position of a reader.
 pub(super) enum Position {
@@ -84,7 +85,11 @@ impl ReaderTask {
 
     /// Reads until the subscription ends.
     async fn read(&mut self, mut connection: Connection) -> Result<()> {
+        let mut trimmer = Trimmer::new(&self.config);
         loop {
+            if let Position::Group { member, .. } = &self.position {
+                trimmer.trim(&mut connection, &self.config, member).await?;
+            }
             let room = self.channel.window().worth_reading();
             if room == 0 {
                 tokio::select! {
@@ -97,8 +102,10 @@ impl ReaderTask {
                 }
             }
             let command = self.position.read(room);
-            // A read that is given up leaves no pending entries that would have to be settled.
+            // A read that is given up leaves no pending entries that would have to be settled. None
+            // is begun for a subscription that has ended.
             let entries = tokio::select! {
+                biased;
                 () = self.channel.stopped() => return Ok(()),
                 entries = connection.read(&command) => self.channel.read(entries)?,
             };

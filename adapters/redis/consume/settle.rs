@@ -99,7 +99,7 @@ impl Settler<'_> {
             let Unsettled { requests, batch, flights, .. } = &mut *self.unsettled;
             tokio::select! {
                 biased;
-                () = self.signals.unblock.notified() => self.wake_reader().await,
+                () = self.signals.unblock.notified() => self.wake_reader(),
                 () = self.signals.done.cancelled(), if !requests.is_closed() => requests.close(),
                 () = &mut next_round => {
                     next_round.as_mut().reset(Instant::now() + round);
@@ -133,10 +133,10 @@ impl Settler<'_> {
     }
 
     /// Ends the reader's wait. If the server does not allow that, it ends by itself a little later.
-    async fn wake_reader(&mut self) {
+    fn wake_reader(&mut self) {
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.add_command(unblock(self.reader_id));
-        self.connection.send(&pipeline).await;
+        self.connection.send(&pipeline);
         self.unsettled.flights.push_back(Flight::WakeReader);
     }
 
@@ -164,7 +164,7 @@ impl Settler<'_> {
             pipeline.add_command(self.member.forget_attempts(&counted));
             self.unsettled.trials.retain(|change| !counted.contains(&change.id));
         }
-        self.connection.send(&pipeline).await;
+        self.connection.send(&pipeline);
         self.unsettled.flights.push_back(Flight::Acknowledge(batch));
         Ok(())
     }
@@ -177,12 +177,15 @@ impl Settler<'_> {
         let mut failure = None;
         for (settlement, answer) in batch.by_ref() {
             match answered(answer) {
-                Ok(Value::Int(acknowledged)) => told.push((settlement.end(), acknowledged > 0)),
+                Ok(Value::Int(0)) => told.push((settlement.end(), Err(lost()))),
+                Ok(Value::Int(_)) => told.push((settlement.end(), Ok(()))),
                 Ok(_) => failure = Some(unexpected_reply("acknowledge")),
                 Err(error) => {
                     let error = failed(error);
                     if is_passing(&error) {
                         self.unsettled.batch.push(settlement);
+                    } else {
+                        told.push((settlement.end(), Err(error.without_source())));
                     }
                     failure = Some(error);
                 }
@@ -190,8 +193,7 @@ impl Settler<'_> {
         }
         // Confirmed together, at the end: the first one wakes the consumer, which then finds the
         // others too.
-        for (confirmer, settled) in told {
-            let result = if settled { Ok(()) } else { Err(lost()) };
+        for (confirmer, result) in told {
             if let Some(confirmer) = confirmer {
                 confirmer.confirm(result);
             }

@@ -136,14 +136,15 @@ async fn a_stream_that_is_polled_while_full_goes_on_when_there_is_room() {
 
 #[tokio::test]
 async fn messages_wait_while_nobody_polls() {
-    // The server waits a tenth of this time for an acknowledgement; messages in the client's queue
-    // must not be redelivered elsewhere.
-    let nats = kit::connect_with("?ack_wait=500").await;
+    // The server waits a third of this time for an acknowledgement; messages in the client's queue
+    // must not be redelivered elsewhere. On a busy machine the client's thread may not run for half
+    // a second, so that a shorter wait would end.
+    let nats = kit::connect_with("?ack_wait=2000").await;
     let topic = topic("wait");
     let mut source = subscribe(&nats, &topic, "workers").await;
     publish_numbers(&nats, &topic, 0..20).await;
     let first = next(&mut source).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(first.attempt, 1);
     ack(first).await;
     for expected in 1..20 {

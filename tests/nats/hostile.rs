@@ -127,7 +127,7 @@ async fn assert_settled(topic: &Topic, group: &str) {
 
 #[tokio::test]
 async fn a_bad_message_is_held_retried_and_given_up_as_any_other() {
-    let nats = kit::connect_with("?ack_wait=500").await;
+    let nats = kit::connect_with("?ack_wait=1500").await;
     let topic = topic("handled");
     nats.declare(&topic).await.unwrap();
     let mut source = nats.subscribe(&Subscription::new(&*topic).group("workers")).await.unwrap();
@@ -137,7 +137,7 @@ async fn a_bad_message_is_held_retried_and_given_up_as_any_other() {
     assert_eq!((text(&inbound), inbound.key.as_deref(), inbound.id.as_deref()), ("bad", Some(&b"k"[..]), Some("i")));
     // Longer than the acknowledgement timeout: the message is not redelivered, which would break
     // the connection again.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    tokio::time::sleep(Duration::from_millis(4000)).await;
     assert_quiet(&mut source).await;
     settle(inbound, Disposition::Retry(Duration::ZERO)).await.unwrap();
     let inbound = next_message(&mut source).await;
@@ -152,7 +152,7 @@ async fn a_bad_message_is_held_retried_and_given_up_as_any_other() {
     assert_eq!((text(&inbound), inbound.attempt), ("bad", 3));
     assert!(retried.elapsed() >= Duration::from_millis(800));
     settle(inbound, Disposition::Discard).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    tokio::time::sleep(Duration::from_millis(2000)).await;
     assert_quiet(&mut source).await;
     assert_settled(&topic, "workers").await;
 }

@@ -105,8 +105,8 @@ pub mod header {
     pub const KEY: &str = "message-key";
     /// The key in base64, on NATS, if it is not text that a header can hold.
     pub const KEY_BASE64: &str = "message-key-base64";
-    /// The id of a delayed message, on NATS. The server takes `Nats-Msg-Id` from it when
-    /// the message is due.
+    /// The sender's id of a message, on NATS, beside or in place of `Nats-Msg-Id`: the server takes
+    /// that from a delayed message, and for a stream of several topics it contains the topic.
     pub const DELAYED_ID: &str = "delayed-message-id";
     /// The time of publishing in milliseconds since 1970, on RabbitMQ. RabbitMQ's timestamp plugin
     /// uses the same name.

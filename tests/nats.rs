@@ -24,8 +24,16 @@ mod core;
 mod credentials;
 #[path = "nats/delay.rs"]
 mod delay;
+#[path = "nats/election.rs"]
+mod election;
 #[path = "nats/hostile.rs"]
 mod hostile;
+#[path = "nats/ids.rs"]
+mod ids;
+#[path = "nats/lame_duck.rs"]
+mod lame_duck;
+#[path = "nats/late.rs"]
+mod late;
 #[path = "nats/position.rs"]
 mod position;
 #[path = "nats/publish.rs"]
@@ -40,6 +48,8 @@ mod settle;
 mod tenure;
 #[path = "nats/topology.rs"]
 mod topology;
+#[path = "nats/unanswered.rs"]
+mod unanswered;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn is_described_in_the_readme() {

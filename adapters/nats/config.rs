@@ -1,18 +1,17 @@
 //! Configuration of a connection: the options of the URL and of the builder.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::driver::{BrokerUrl, Secret, Topology, UrlOptions};
+use crate::driver::{BrokerUrl, Secret, SecretSource, Topology, UrlOptions};
 use crate::error::{Error, ErrorKind, Result};
 
-use super::Nats;
 use super::headers::header_names::HeaderNames;
 
 const DEFAULT_PORT: u16 = 4222;
 /// The scheme of other clients' URLs for connections with TLS.
-const TLS_SCHEME: &str = "tls";
+pub(super) const TLS_SCHEME: &str = "tls";
 
 /// The kind of messaging: JetStream or core NATS; the URL option `mode`.
 ///
@@ -79,10 +78,54 @@ impl FromStr for Acknowledge {
     }
 }
 
+/// The place where streams that are created keep their messages; the URL option `storage`.
+///
+/// ```
+/// use traced_broker::ErrorKind;
+/// use traced_broker::adapters::nats::Storage;
+///
+/// assert_eq!("memory".parse::<Storage>()?, Storage::Memory);
+/// assert_eq!(Storage::default(), Storage::File);
+/// assert_eq!("disk".parse::<Storage>().unwrap_err().kind(), ErrorKind::InvalidConfig);
+/// # Ok::<(), traced_broker::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Storage {
+    /// Files, which survive a server; `storage=file`.
+    #[default]
+    File,
+    /// The memory of the server, or of its replicas; `storage=memory`.
+    Memory,
+}
+
+impl Storage {
+    /// Returns the server's word for it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+impl FromStr for Storage {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "file" => Ok(Self::File),
+            "memory" => Ok(Self::Memory),
+            _ => Err(invalid("the option storage is file or memory")),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     pub(super) hosts: Vec<(String, u16)>,
     pub(super) credentials: Credentials,
+    /// The first tokens of the subjects for answers; the client's if it is absent.
+    pub(super) inbox_prefix: Option<String>,
     pub(super) tls: Tls,
     pub(super) mode: Mode,
     pub(super) topology: Topology,
@@ -90,21 +133,35 @@ pub(super) struct Config {
     pub(super) ack_wait: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) confirm_timeout: Duration,
+    pub(super) election_wait: Duration,
     pub(super) replicas: usize,
-    pub(super) max_age: Duration,
+    pub(super) limits: Limits,
     pub(super) header_names: HeaderNames,
     /// Level of the server's JetStream API, from [`api::level`](super::connection::api::level); 0
     /// until it is known.
     pub(super) level: u64,
 }
 
-/// The credentials of the connection. At most one field is set: each setter replaces the others.
+/// The credentials of the connection. Each setter replaces those of the others.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Credentials {
-    pub(super) user: Option<(String, Secret)>,
-    pub(super) token: Option<Secret>,
-    pub(super) nkey: Option<Secret>,
-    pub(super) file: Option<PathBuf>,
+pub(super) enum Credentials {
+    #[default]
+    None,
+    User(String, SecretSource),
+    Token(SecretSource),
+    Nkey(Secret),
+    File(PathBuf),
+}
+
+/// The limits of streams that are created, as the server names them. Those that are absent are the
+/// server's.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Limits {
+    pub(super) max_age: Duration,
+    pub(super) max_bytes: Option<i64>,
+    pub(super) max_msgs: Option<i64>,
+    pub(super) duplicate_window: Option<Duration>,
+    pub(super) storage: Storage,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -122,7 +179,8 @@ impl Config {
         let mut options = url.options();
         let config = Self {
             hosts: url.hosts(DEFAULT_PORT),
-            credentials: Credentials::read(url),
+            credentials: Credentials::read(url, &mut options)?,
+            inbox_prefix: options.take("inbox_prefix")?,
             tls: Tls::read(url, &mut options)?,
             mode: options.take("mode")?.unwrap_or_default(),
             topology: options.take("topology")?.unwrap_or_default(),
@@ -130,8 +188,9 @@ impl Config {
             ack_wait: milliseconds(&mut options, "ack_wait", 10_000)?,
             connect_timeout: milliseconds(&mut options, "connect_timeout", 10_000)?,
             confirm_timeout: milliseconds(&mut options, "confirm_timeout", 10_000)?,
+            election_wait: milliseconds(&mut options, "election_wait", 10_000)?,
             replicas: options.take("replicas")?.unwrap_or(1),
-            max_age: milliseconds(&mut options, "max_age", 0)?,
+            limits: Limits::read(&mut options)?,
             header_names: options.take("header_names")?.unwrap_or_default(),
             level: 0,
         };
@@ -139,13 +198,19 @@ impl Config {
         Ok(config)
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         if self.ack_wait < Duration::from_millis(100) {
             return Err(invalid("the option ack_wait is at least 100 milliseconds"));
         }
         if self.connect_timeout.is_zero() || self.confirm_timeout.is_zero() {
             return Err(invalid("a time-out is at least 1 millisecond"));
         }
+        let is_token = |token: &str| !token.is_empty() && !token.contains(['*', '>']);
+        let is_prefix = |prefix: &String| prefix.split('.').all(is_token) && !prefix.contains(char::is_whitespace);
+        if !self.inbox_prefix.as_ref().is_none_or(is_prefix) {
+            return Err(invalid("the option inbox_prefix is a subject without wildcards, such as _INBOX_orders"));
+        }
+        self.limits.check()?;
         if !(1..=5).contains(&self.replicas) {
             return Err(invalid("the option replicas is 1 to 5"));
         }
@@ -158,6 +223,15 @@ impl Config {
             Ok(hosts @ 2..) => self.connect_timeout / (hosts + 1),
             _ => self.connect_timeout,
         }
+    }
+
+    /// Returns the server that the client is connected to, among those of the URL: the one with the
+    /// address that the server gives, or else the only one with its port, or else the first.
+    pub(super) fn connected_host(&self, host: &str, port: u16) -> Option<&(String, u16)> {
+        let exact = self.hosts.iter().find(|known| known.0 == host && known.1 == port);
+        let mut of_port = self.hosts.iter().filter(|known| known.1 == port);
+        let only = of_port.next().filter(|_| of_port.next().is_none());
+        exact.or(only).or_else(|| self.hosts.first())
     }
 
     /// Returns the servers as `host:port,…`, for error messages.
@@ -176,12 +250,45 @@ impl Config {
 impl Credentials {
     /// Reads the credentials of the URL. A user without a password is a token, as is usual with
     /// NATS.
-    fn read(url: &BrokerUrl) -> Self {
-        match (url.username(), url.password()) {
-            (Some(user), Some(password)) => Self { user: Some((user.to_owned(), password.clone())), ..Self::default() },
-            (Some(token), None) => Self { token: Some(Secret::new(token)), ..Self::default() },
-            (None, _) => Self::default(),
+    fn read(url: &BrokerUrl, options: &mut UrlOptions) -> Result<Self> {
+        let token_file = options.take::<PathBuf>("token_file")?.map(SecretSource::file);
+        let password_file = options.take::<PathBuf>("password_file")?.map(SecretSource::file);
+        let password = url.password().cloned().map(SecretSource::from);
+        let user = url.username().map(str::to_owned);
+        match (user, password, password_file, token_file) {
+            (Some(user), Some(password), None, None) | (Some(user), None, Some(password), None) => {
+                Ok(Self::User(user, password))
+            }
+            (Some(token), None, None, None) => Ok(Self::Token(Secret::new(token).into())),
+            (None, _, None, Some(token)) => Ok(Self::Token(token)),
+            (None, _, None, None) => Ok(Self::None),
+            (None, _, Some(_), _) => Err(invalid("the option password_file needs a user in the URL: nats://user@host")),
+            _ => Err(invalid("the URL has two credentials: use one of a password, password_file, and token_file")),
         }
+    }
+}
+
+impl Limits {
+    fn read(options: &mut UrlOptions) -> Result<Self> {
+        let window = options.take("duplicate_window")?.map(Duration::from_millis);
+        Ok(Self {
+            max_age: milliseconds(options, "max_age", 0)?,
+            max_bytes: options.take("max_bytes")?,
+            max_msgs: options.take("max_msgs")?,
+            duplicate_window: window,
+            storage: options.take("storage")?.unwrap_or_default(),
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        if [self.max_bytes, self.max_msgs].into_iter().flatten().any(|limit| limit < 1) {
+            return Err(invalid("the options max_bytes and max_msgs are at least 1"));
+        }
+        let window = self.duplicate_window.unwrap_or_default();
+        if window > self.max_age && !self.max_age.is_zero() {
+            return Err(invalid("the option duplicate_window is not longer than max_age"));
+        }
+        Ok(())
     }
 }
 
@@ -202,173 +309,6 @@ fn milliseconds(options: &mut UrlOptions, name: &'static str, default: u64) -> R
     Ok(Duration::from_millis(options.take(name)?.unwrap_or(default)))
 }
 
-fn invalid(message: &'static str) -> Error {
+pub(super) fn invalid(message: &'static str) -> Error {
     Error::new(ErrorKind::InvalidConfig, message)
-}
-
-/// A builder of a [`Nats`] connection with all its options. Setters never fail;
-/// [`connect`](Self::connect) does.
-///
-/// ```no_run
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {
-/// use std::time::Duration;
-/// use traced_broker::{Traced, adapters::nats::Nats};
-///
-/// let nats = Nats::builder("nats://n1,n2,n3")
-///     .credentials_file("/run/secrets/orders.creds")
-///     .replicas(3)
-///     .max_age(Duration::from_secs(7 * 86_400))
-///     .connect()
-///     .await?;
-/// let broker = Traced::new(nats);
-/// # Ok(()) }
-/// ```
-///
-/// Options are checked before any connection is made:
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// use traced_broker::{ErrorKind, adapters::nats::Nats};
-///
-/// let error = Nats::builder("nats://localhost").replicas(6).connect().await.unwrap_err();
-/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-/// # }
-/// ```
-#[derive(Debug)]
-#[must_use = "a builder does nothing until connect"]
-pub struct NatsBuilder {
-    config: Result<Config>,
-}
-
-impl NatsBuilder {
-    pub(super) fn new(url: &str) -> Self {
-        let read = |url: BrokerUrl| match url.scheme() {
-            "nats" | TLS_SCHEME => Config::read(&url),
-            _ => Err(invalid("the scheme of a NATS URL is nats://, or tls:// to require TLS")),
-        };
-        Self { config: BrokerUrl::parse(url).and_then(read) }
-    }
-
-    pub(super) fn from_url(url: &BrokerUrl) -> Self {
-        Self { config: Config::read(url) }
-    }
-
-    /// Sets the kind of messaging: JetStream, the default, or core NATS.
-    pub fn mode(self, mode: Mode) -> Self {
-        self.with(|config| config.mode = mode)
-    }
-
-    /// Sets whether missing streams and consumers are created, the default, or only checked.
-    pub fn topology(self, topology: Topology) -> Self {
-        self.with(|config| config.topology = topology)
-    }
-
-    /// Sets the moment from which a settled delivery counts as settled. Default
-    /// [`Acknowledge::Send`].
-    pub fn acknowledge(self, acknowledge: Acknowledge) -> Self {
-        self.with(|config| config.acknowledge = acknowledge)
-    }
-
-    /// Sets the time after which the server redelivers what a consumer that vanished left
-    /// unsettled, at least 100 ms; default 10 s.
-    ///
-    /// It does not limit handlers: while this process lives, it asks for more time. Applies to
-    /// groups and readers that are created; existing ones keep theirs.
-    pub fn ack_wait(self, wait: Duration) -> Self {
-        self.with(|config| config.ack_wait = wait)
-    }
-
-    /// Sets the maximum duration of connecting, all servers together; default 10 s.
-    pub fn connect_timeout(self, timeout: Duration) -> Self {
-        self.with(|config| config.connect_timeout = timeout)
-    }
-
-    /// Sets the maximum time for the server's answer to a publish or request; default 10 s. After
-    /// that, the outcome is unknown.
-    pub fn confirm_timeout(self, timeout: Duration) -> Self {
-        self.with(|config| config.confirm_timeout = timeout)
-    }
-
-    /// Sets the number of servers of a cluster that keep a stream that is created, 1 to 5; default
-    /// 1.
-    pub fn replicas(self, replicas: usize) -> Self {
-        self.with(|config| config.replicas = replicas)
-    }
-
-    /// Sets the time for which a stream that is created keeps messages; default zero, which means
-    /// forever.
-    pub fn max_age(self, age: Duration) -> Self {
-        self.with(|config| config.max_age = age)
-    }
-
-    /// Sets the spelling of header names; default [`HeaderNames::Exact`].
-    pub fn header_names(self, names: HeaderNames) -> Self {
-        self.with(|config| config.header_names = names)
-    }
-
-    /// Authenticates by user and password.
-    pub fn user(self, user: impl Into<String>, password: Secret) -> Self {
-        self.with(|config| {
-            config.credentials = Credentials { user: Some((user.into(), password)), ..Default::default() }
-        })
-    }
-
-    /// Authenticates by token.
-    pub fn token(self, token: Secret) -> Self {
-        self.with(|config| config.credentials = Credentials { token: Some(token), ..Default::default() })
-    }
-
-    /// Authenticates by the seed of an nkey, `SU…`.
-    pub fn nkey(self, seed: Secret) -> Self {
-        self.with(|config| config.credentials = Credentials { nkey: Some(seed), ..Default::default() })
-    }
-
-    /// Authenticates by the JWT and seed in a `.creds` file.
-    pub fn credentials_file(self, path: impl AsRef<Path>) -> Self {
-        let file = Some(path.as_ref().to_owned());
-        self.with(|config| config.credentials = Credentials { file, ..Default::default() })
-    }
-
-    /// Sets whether connections without TLS are refused; default `false`, which uses TLS if the
-    /// server asks for it.
-    pub fn tls(self, required: bool) -> Self {
-        self.with(|config| config.tls.required = required)
-    }
-
-    /// Trusts the certificate authorities in this PEM file, and requires TLS.
-    pub fn certificate_authorities(self, path: impl AsRef<Path>) -> Self {
-        self.with(|config| {
-            config.tls = Tls { required: true, authorities: Some(path.as_ref().to_owned()), ..config.tls.clone() };
-        })
-    }
-
-    /// Presents this certificate with its key, both PEM files, and requires TLS.
-    pub fn client_certificate(self, certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
-        let identity = Some((certificate.as_ref().to_owned(), key.as_ref().to_owned()));
-        self.with(|config| config.tls = Tls { required: true, identity, ..config.tls.clone() })
-    }
-
-    /// Connects to the servers.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidConfig`] if the URL or an option is not valid;
-    /// [`ErrorKind::Unavailable`] if no server answers in time; [`ErrorKind::Unauthenticated`] if
-    /// the server refuses the credentials; [`ErrorKind::Unsupported`] if it has no JetStream and
-    /// [`Mode::Core`] is not set.
-    pub async fn connect(self) -> Result<Nats> {
-        Nats::open(self.checked()?).await
-    }
-
-    pub(super) fn checked(self) -> Result<Config> {
-        let config = self.config?;
-        config.check()?;
-        Ok(config)
-    }
-
-    fn with(mut self, set: impl FnOnce(&mut Config)) -> Self {
-        if let Ok(config) = &mut self.config {
-            set(config);
-        }
-        self
-    }
 }

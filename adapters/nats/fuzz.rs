@@ -42,7 +42,7 @@ fn written(message: &Outbound) {
     assert_eq!(HeaderNames::Canonical.spell(spelled.clone()).headers, spelled.headers);
     for is_copy in [false, true] {
         let message = Outbound { is_copy, ..message.clone() };
-        let Ok(block) = write(&message) else { continue };
+        let Ok(block) = write(&message, None) else { continue };
         let wire = block.headers.as_ref().map(on_the_wire).unwrap_or_default();
         assert_eq!(block.wire_len, wire.len());
         if !wire.is_empty() {

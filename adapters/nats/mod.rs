@@ -4,7 +4,8 @@
 //! # URLs
 //! `nats://host:4222`, several hosts separated by commas, `nats://user:password@host`, or
 //! `nats://token@host`; `tls://` requires TLS. There is no path. The builder also takes an nkey, a
-//! client certificate, and a `.creds` file, which is read anew at each connect.
+//! client certificate, and a `.creds` file. That file, passwords and tokens are read anew at each
+//! connect, passwords and tokens also [from a function](crate::SecretSource).
 //!
 //! | option | meaning | default |
 //! |---|---|---|
@@ -14,8 +15,14 @@
 //! | `ack_wait` | milliseconds until the server redelivers what a consumer that vanished left unsettled, at least 100 | 10000 |
 //! | `connect_timeout` | milliseconds for connecting, all servers together | 10000 |
 //! | `confirm_timeout` | milliseconds for the answer to a publish, settlement or request | 10000 |
+//! | `election_wait` | milliseconds for which publishes wait while a cluster elects the leader of their stream, 0 to fail them at once | 10000 |
 //! | `replicas` | servers that keep a stream that is created, 1 to 5 | 1 |
 //! | `max_age` | milliseconds for which a stream that is created keeps messages, 0 for no limit | 0 |
+//! | `max_bytes`, `max_msgs` | limits of a stream that is created; beyond them it drops its oldest messages, settled or not | none |
+//! | `duplicate_window` | milliseconds for which a stream that is created knows the ids of its messages | 120000 |
+//! | `storage` | of a stream that is created: `file` or `memory` | `file` |
+//! | `inbox_prefix` | first tokens of the subjects at which answers and messages come | `_INBOX` |
+//! | `password_file`, `token_file` | a file with the password of `nats://user@host`, or with the token, which is read anew at each connect | none |
 //! | `header_names` | spelling of header names: `exact`, as given, or `canonical`, like Go's HTTP headers (`Traceparent`) | `exact` |
 //! | `tls` | `true` refuses connections without TLS; otherwise the server decides | `false` |
 //! | `tls_ca` | a PEM file of certificate authorities to trust; requires TLS | the system's |
@@ -26,8 +33,8 @@
 //! A topic is a subject of the same name. A dot that would leave a part of the subject empty
 //! (`a..b`, `.a`) is written `~`. If a stream takes the subject, it is used and keeps its
 //! configuration. Otherwise a stream is created, named after the topic with `~` for each dot, kept
-//! in files, and without limits except `max_age`. It grows until a limit is set: `max_age` here, or
-//! limits at the server.
+//! in files, and without limits. It grows until one is set: `max_age`, `max_bytes` or `max_msgs`
+//! here, or limits at the server.
 //!
 //! ## Groups
 //! A group is a durable pull consumer named after the group, with `~` for each dot. In a stream of
@@ -44,8 +51,16 @@
 //! A confirmed message is in the server's file and survives if the server is killed; to survive a
 //! power failure, the server needs `sync_interval: always`, or replicas. A lost connection or a
 //! time-out leaves the outcome unknown. While the connection is down, publishing fails at once, and
-//! nothing is sent. The message id is `Nats-Msg-Id`. Within two minutes, unless told otherwise, a
-//! stream stores an id once, under **one** of its topics, and confirms it each time.
+//! nothing is sent. While a cluster elects the leader of a stream, publishes to it wait for up to
+//! `election_wait` and keep their order.
+//!
+//! ## Message ids
+//! The message id is `Nats-Msg-Id`. Within two minutes, unless told otherwise, a stream stores an
+//! id once. A repetition is confirmed, and its receipt is a
+//! [duplicate](crate::Receipt::duplicate). A stream of several topics would store an id under one
+//! of them only, so there `Nats-Msg-Id` is `TOPIC/ID`, and `delayed-message-id` is the id alone.
+//! Received messages have the id alone. Producers with other clients that repeat messages of this
+//! library have to write the same two headers.
 //!
 //! ## Consuming
 //! Messages are consumed at least once. The server performs retries, also delayed ones, and later
@@ -78,8 +93,10 @@
 //! [unreadable headers](#unreadable-headers).
 //!
 //! ## Settlement
-//! With `ack=send`, a settlement that is on its way when the connection breaks is lost, and the
-//! message is redelivered. Closing waits until the server has processed all settlements. A server
+//! An acknowledgement that is on its way when the connection breaks is sent again over the next
+//! one, within three quarters of `ack_wait`: later, the message may be another member's. A retry is
+//! not, because the message may have gone back already; it comes again after `ack_wait` if it has
+//! not. Closing waits until the server has processed all settlements. A server
 //! that is killed forgets about the last tenth of a second of settlements, even confirmed ones.
 //!
 //! ## Reconnection
@@ -87,7 +104,8 @@
 //! lost, or another server leads the consumer, what is in hand stays there, and is settled over the
 //! next connection if that comes within `ack_wait`. Otherwise, or if a server that was killed has
 //! forgotten it, it fails with [`SettlementLost`](crate::ErrorKind::SettlementLost). Messages on
-//! the wire usually come before newer ones if the group has one member, else after `ack_wait`.
+//! the wire usually come before newer ones, in their order, if the group has one member and the
+//! server notices the loss within half a second; else after `ack_wait`.
 //!
 //! ## Start positions
 //! New groups and readers begin at the earliest message, at the latest, at a time or at an offset.
@@ -159,7 +177,7 @@
 //! |---|---|
 //! | `message-key` | the key, if it is text that a header can hold |
 //! | `message-key-base64` | any other key, in base64 |
-//! | `delayed-message-id` | the id of a delayed message, because the server removes `Nats-Msg-Id` when it is due |
+//! | `delayed-message-id` | the id of a delayed message, because the server removes `Nats-Msg-Id` when it is due; the id of a message in a [stream of several topics](#message-ids) |
 //! | all that begin with `Nats-` | orders to the server |
 //!
 //! A message to publish that has one of these headers is refused, and a received message does not
@@ -192,7 +210,7 @@
 //!
 //! | permission | subject | needed for |
 //! |---|---|---|
-//! | subscribe | `_INBOX.>` | answers and messages; with `mode=core` publish too, for health |
+//! | subscribe | `_INBOX.>`, or that of `inbox_prefix` | answers and messages; with `mode=core` publish too, for health |
 //! | publish | `TOPIC` | publishing |
 //! | subscribe | `TOPIC` | subscribing with `mode=core` |
 //! | publish | `@delayed.TOPIC.>` | delayed messages |
@@ -220,9 +238,11 @@
 //! of messages that were only fetched ahead. Leave it out and limit attempts by
 //! [`Retry`](crate::Retry); the last hand-out is logged as a warning.
 
+mod builder;
 mod config;
 mod connection;
 mod consume;
+mod driver;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -234,28 +254,24 @@ use crate::names::attribute;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use async_trait::async_trait;
-use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::driver::capability::{Capabilities, REPOSITIONING, unsupported};
-use crate::driver::{BrokerUrl, Confirmer, Destination, Driver, Identity, Outbound, Source};
-use crate::error::{Error, ErrorKind, Result};
-use crate::message::{Receipt, Start, Subscription, Topic};
+use crate::driver::capability::Capabilities;
+use crate::driver::{BrokerUrl, Identity};
+use crate::error::Result;
 
 use config::Config;
 use connection::dial::{Dial, Notices, Queues};
 use connection::link::Link;
+use consume::Sessions;
 use consume::attempts::AllAttempts;
-use consume::reader::Reader;
-use consume::{Deliveries, Sessions};
 use publish::delay::Oddities;
-use topology::names;
+use publish::shared::SharedStreams;
 
-pub use config::{Acknowledge, Mode, NatsBuilder};
+pub use builder::NatsBuilder;
+pub use config::{Acknowledge, Mode, Storage};
 pub use headers::header_names::HeaderNames;
 
 /// The bounds of the connection that publishes and acknowledges. Publishes in flight and bursts of
@@ -293,6 +309,7 @@ pub struct Nats {
     sessions: Arc<Sessions>,
     attempts: Arc<AllAttempts>,
     oddities: Oddities,
+    shared: SharedStreams,
     /// The groups that were read from, as stream and consumer; closing waits for their
     /// acknowledgements.
     groups: Mutex<HashSet<(String, String)>>,
@@ -312,26 +329,20 @@ impl Nats {
         NatsBuilder::new(url.as_ref())
     }
 
-    /// Uses a connected client for everything. All options except `mode` have their defaults.
+    /// Returns a builder that uses your connected client for everything. The options about servers,
+    /// credentials, TLS and inboxes have no effect.
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// use traced_broker::Traced;
-    /// use traced_broker::adapters::nats::{Mode, Nats};
+    /// use traced_broker::adapters::nats::Nats;
     ///
     /// let client = async_nats::connect("nats://localhost:4222").await?;
-    /// let broker = Traced::new(Nats::from_client(client, Mode::Core).await?);
+    /// let broker = Traced::new(Nats::from_client(client).replicas(3).connect().await?);
     /// # Ok(()) }
     /// ```
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`] if the server has no JetStream and `mode` is not [`Mode::Core`];
-    /// other errors of the connection.
-    pub async fn from_client(client: async_nats::Client, mode: Mode) -> Result<Self> {
-        let info = client.server_info();
-        let config = Config { mode, ..Config::read(&BrokerUrl::parse("nats://")?)? };
-        let config = Config { hosts: vec![(info.host, info.port)], ..config };
-        Self::over(config, Dial::given(client)?).await
+    pub fn from_client(client: async_nats::Client) -> NatsBuilder {
+        NatsBuilder::from_client(client)
     }
 
     /// Returns the client that publishes and acknowledges. Subscriptions have their own clients.
@@ -347,12 +358,15 @@ impl Nats {
     async fn over(mut config: Config, dial: Dial) -> Result<Self> {
         let (notices, info) = (Arc::<Notices>::default(), (config.mode == Mode::JetStream).then(connection::api::info));
         let client = dial.client(QUEUES, &notices).await?;
-        let link = Link::over(client, notices, config.confirm_timeout, dial.background(), info).await?;
+        let patience = (config.confirm_timeout, config.election_wait);
+        let link = Arc::new(Link::over(client, notices, patience, dial.background(), info).await?);
+        publish::election::start(&link);
         if config.mode == Mode::JetStream {
             config.level = connection::api::level(&link).await?;
         }
         let mut identity = Identity::new("nats");
-        if let Some((host, port)) = config.hosts.first() {
+        let info = link.client().server_info();
+        if let Some((host, port)) = config.connected_host(&info.host, info.port) {
             identity = identity.with_server(host, *port);
         }
         Ok(Self {
@@ -365,131 +379,14 @@ impl Nats {
             ),
             config: Arc::new(config),
             dial,
-            link: Arc::new(link),
+            link,
             closed: CancellationToken::new(),
             sessions: Arc::default(),
             attempts: Arc::default(),
             oddities: Oddities::default(),
+            shared: SharedStreams::default(),
             groups: Mutex::default(),
         })
-    }
-
-    fn keep(&self, topic: &Topic, message: Outbound, time: SystemTime, confirmer: Confirmer<Receipt>) {
-        if !self.capabilities.delayed_publish {
-            return confirmer.confirm(Err(Error::new(ErrorKind::Unsupported, publish::delay::UNSUPPORTED)));
-        }
-        match self.oddities.schedule(topic, time) {
-            Ok(schedule) => publish::kept(&self.link, topic, message, &schedule, confirmer),
-            Err(error) => confirmer.confirm(Err(error)),
-        }
-    }
-
-    fn check_open(&self) -> Result<()> {
-        if self.closed.is_cancelled() { Err(error::closed()) } else { Ok(()) }
-    }
-
-    async fn read(&self, subscription: &Subscription) -> Result<Source> {
-        let (config, link, attempts) = (Arc::clone(&self.config), Arc::clone(&self.link), Arc::clone(&self.attempts));
-        let reader = Reader::new(config, self.dial.clone(), link, attempts, subscription);
-        let session = reader.open().await?;
-        let consumer = (session.consumer.stream.clone(), session.consumer.name.clone());
-        let destination = Destination::new()
-            .with_attribute(attribute::NATS_STREAM, consumer.0.as_str())
-            .with_attribute(attribute::NATS_CONSUMER, consumer.1.as_str());
-        if subscription.group_name().is_some() {
-            self.groups.lock().insert(consumer);
-        }
-        let sessions = Arc::clone(&self.sessions);
-        let deliveries = Deliveries::new(Arc::new(reader), session, sessions, &self.closed);
-        let stop = deliveries.stopper();
-        Ok(Source::new(destination, deliveries).on_stop(stop))
-    }
-
-    async fn listen(&self, subscription: &Subscription) -> Result<Source> {
-        consume::core::check(subscription)?;
-        let subject = names::subject(subscription.topic());
-        let group = subscription.group_name().map(str::to_owned);
-        let closed = self.closed.clone();
-        let listener = consume::core::Listener::open(&self.config, &self.dial, subject, group, closed).await?;
-        Ok(Source::new(Destination::new(), listener.into_stream()))
-    }
-}
-
-#[async_trait]
-impl Driver for Nats {
-    fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    async fn declare(&self, topic: &Topic) -> Result<Destination> {
-        self.check_open()?;
-        match self.config.mode {
-            Mode::Core => Ok(Destination::new()),
-            Mode::JetStream => {
-                let stream = topology::stream(&self.link, &self.config, topic).await?;
-                if self.capabilities.delayed_publish {
-                    self.oddities.learn(&self.link, topic, &stream).await?;
-                }
-                Ok(Destination::new().with_attribute(attribute::NATS_STREAM, stream.name.as_str()))
-            }
-        }
-    }
-
-    fn publish(&self, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
-        if let Err(error) = self.check_open() {
-            return confirmer.confirm(Err(error));
-        }
-        let message = self.config.header_names.spell(message);
-        match (self.config.mode, message.deliver_at) {
-            (Mode::JetStream, None) => publish::stored(&self.link, topic, message, confirmer),
-            (Mode::Core, None) => publish::unconfirmed(&self.link, topic, message, confirmer),
-            (_, Some(time)) => self.keep(topic, message, time, confirmer),
-        }
-    }
-
-    async fn subscribe(&self, subscription: &Subscription) -> Result<Source> {
-        self.check_open()?;
-        match self.config.mode {
-            Mode::JetStream => self.read(subscription).await,
-            Mode::Core => self.listen(subscription).await,
-        }
-    }
-
-    async fn reposition(&self, subscription: &Subscription, start: Start) -> Result<()> {
-        self.check_open()?;
-        match (self.config.mode, subscription.group_name().map(names::object)) {
-            (Mode::JetStream, Some(group)) => {
-                let (sessions, topic) = (&self.sessions, subscription.topic());
-                let attempts = &self.attempts;
-                consume::position::set(&self.link, &self.config, sessions, attempts, topic, &group, start).await
-            }
-            _ => Err(unsupported("move the position of a group", REPOSITIONING)),
-        }
-    }
-
-    async fn ping(&self) -> Result<()> {
-        self.check_open()?;
-        self.link.round_trip().await
-    }
-
-    async fn close(&self) -> Result<()> {
-        if self.closed.is_cancelled() {
-            return Ok(());
-        }
-        self.closed.cancel();
-        let sessions = self.sessions.take_all();
-        join_all(sessions.iter().map(|session| session.leave())).await;
-        for session in &sessions {
-            session.end();
-        }
-        join_all(sessions.iter().map(|session| session.arrive())).await;
-        self.link.recorded(self.config.confirm_timeout).await;
-        let groups: Vec<_> = self.groups.lock().drain().collect();
-        self.link.bring_home(groups).await
     }
 }
 

@@ -10,6 +10,7 @@ mod broker_url;
 pub mod capability;
 mod confirmation;
 mod identity;
+mod secret_source;
 mod source;
 
 use std::fmt;
@@ -29,6 +30,7 @@ pub use capability::Capabilities;
 pub(crate) use confirmation::Place;
 pub use confirmation::{Confirmation, Confirmer};
 pub use identity::{AttributeValue, Destination, Identity};
+pub use secret_source::SecretSource;
 pub use source::Source;
 
 /// The trait that an adapter implements; see the [module](self) for the rules.

@@ -135,8 +135,9 @@ impl Message {
         self
     }
 
-    /// Sets the sender's id of the message. JetStream drops duplicates by it; on other brokers it
-    /// only travels with the message.
+    /// Sets the sender's id of the message. JetStream stores one message of each id and topic, for
+    /// two minutes unless told otherwise; the receipt of another is a
+    /// [duplicate](Receipt::duplicate). On other brokers it only travels with the message.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> traced_broker::Result<()> {

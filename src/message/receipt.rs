@@ -32,6 +32,9 @@ pub struct Receipt {
     /// `true` if the broker confirmed the message and keeps it nowhere, because the topic has no
     /// subscribers: on RabbitMQ, unless the connection says otherwise.
     pub unroutable: bool,
+    /// `true` if the broker has stored a message with this id before, and keeps only that one: on
+    /// JetStream. The offset is that of the stored message.
+    pub duplicate: bool,
 }
 
 impl Receipt {
@@ -63,6 +66,13 @@ impl Receipt {
     #[must_use]
     pub fn with_id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
+        self
+    }
+
+    /// Marks the message as one that the broker has stored before under the same id.
+    #[must_use]
+    pub fn as_duplicate(mut self) -> Self {
+        self.duplicate = true;
         self
     }
 

@@ -43,7 +43,7 @@ pub(crate) const KNOWN: &[Known] = &[
         invariant: Invariant::I6,
         finding: "B3",
         is_rare: true,
-        why: "in hundreds of cuts within a minute, messages that were on the wire may come late",
+        why: "in hundreds of cuts within a minute on a starved machine, messages on the wire may come late",
     },
     Known {
         scenario: Scenario::Cluster,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, consumer};
-use traced_broker::adapters::nats::{Mode, Nats};
+use traced_broker::adapters::nats::Nats;
 use traced_broker::driver::{Disposition, Driver, Inbound, Source};
 use traced_broker::{ErrorKind, Start, Subscription, Topic};
 
@@ -59,7 +59,7 @@ async fn a_message_that_is_only_fetched_ahead_keeps_its_first_attempt_over_resta
 #[tokio::test]
 async fn a_message_keeps_its_first_attempt_over_lost_connections() {
     let client = kit::raw().await;
-    let nats = Nats::from_client(client.clone(), Mode::JetStream).await.unwrap();
+    let nats = Nats::from_client(client.clone()).connect().await.unwrap();
     let topic = topic("cut");
     publish_numbers(&nats, &topic, 0..1).await;
     let mut source = subscribe(&nats, &topic, "workers").await;
@@ -290,7 +290,7 @@ async fn a_trial_is_lost_with_its_process_and_withdrawn_by_one_that_lives() {
 #[tokio::test]
 async fn a_lost_connection_is_no_lost_trial() {
     let client = kit::raw().await;
-    let nats = Nats::from_client(client.clone(), Mode::JetStream).await.unwrap();
+    let nats = Nats::from_client(client.clone()).connect().await.unwrap();
     let topic = topic("untried");
     publish_numbers(&nats, &topic, 0..1).await;
     let mut source = subscribe(&nats, &topic, "workers").await;

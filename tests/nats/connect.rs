@@ -135,7 +135,7 @@ async fn a_server_without_jetstream_is_told_from_one_with() {
 
 #[tokio::test]
 async fn a_client_of_the_users_own_does_everything() {
-    let nats = Nats::from_client(raw().await, Mode::JetStream).await.unwrap();
+    let nats = Nats::from_client(raw().await).connect().await.unwrap();
     assert_eq!(nats.identity().server_port, Some(address().1));
     let topic = topic("given");
     nats.declare(&topic).await.unwrap();
@@ -166,4 +166,20 @@ async fn a_refusal_for_want_of_permission_is_called_that() {
     let error = publish(&nats, &topic, message("x")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
     assert!(error.to_string().contains(topic.as_str()), "{error}");
+}
+
+/// The server says only where it listens, which is everywhere.
+#[tokio::test]
+async fn the_address_is_that_of_the_server_in_use() {
+    let given = Nats::from_client(raw().await).max_age(Duration::from_secs(60)).connect().await.unwrap();
+    assert_ne!(given.identity().server_address.as_deref(), Some("0.0.0.0"));
+    let everywhere = Process::start(&["--addr", "0.0.0.0", "--jetstream"]);
+    let client = async_nats::connect(format!("127.0.0.1:{}", everywhere.port())).await.unwrap();
+    let given = Nats::from_client(client).connect().await.unwrap();
+    assert_eq!(given.identity().server_address, None);
+    let absent = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let several = format!("nats://localhost:{absent},localhost:{}", everywhere.port());
+    let nats = connect_to(&several).await.unwrap();
+    assert_eq!(nats.identity().server_address.as_deref(), Some("localhost"));
+    assert_eq!(nats.identity().server_port, Some(everywhere.port()));
 }

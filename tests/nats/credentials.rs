@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nkeys::KeyPair;
 use traced_broker::adapters::nats::{Mode, Nats};
 use traced_broker::driver::Driver;
-use traced_broker::{BrokerUrl, ErrorKind, PublishOutcome, Topic};
+use traced_broker::{BrokerUrl, ErrorKind, PublishOutcome, Secret, SecretSource, Topic};
 
 use crate::kit::{self, connect_to, message, publish, topic};
 use crate::process::Process;
@@ -189,4 +189,122 @@ async fn a_refusal_is_not_told_as_the_reason_of_later_trouble() {
         assert!(begun.elapsed() < kit::SOON, "somebody listens");
     };
     assert_eq!((late.kind(), late.publish_outcome()), (ErrorKind::Timeout, PublishOutcome::Unknown), "{late}");
+}
+
+/// Starts a server with this configuration of its users, which can be replaced.
+fn secured(directory: &Path, users: &str) -> (Process, std::path::PathBuf) {
+    let config = directory.join("nats.conf");
+    std::fs::write(&config, users).unwrap();
+    let pid = format!("pid_file: {:?}\n", directory.join("pid"));
+    std::fs::write(&config, format!("{pid}{users}")).unwrap();
+    (Process::start(&["--config", config.to_str().unwrap()]), config)
+}
+
+/// Replaces the users of a server, which ends the connections of those that are gone.
+fn replace(directory: &Path, users: &str) {
+    let pid = directory.join("pid");
+    std::fs::write(directory.join("nats.conf"), format!("pid_file: {pid:?}\n{users}")).unwrap();
+    let pid = std::fs::read_to_string(pid).unwrap();
+    assert!(std::process::Command::new("kill").args(["-HUP", pid.trim()]).status().unwrap().success());
+}
+
+async fn publish_until(nats: &Nats, succeeds: bool) -> Option<String> {
+    let (topic, begun) = (Topic::new("orders").unwrap(), Instant::now());
+    loop {
+        let published = publish(nats, &topic, message("x")).await;
+        let reason = published
+            .as_ref()
+            .err()
+            .and_then(|error| error.context().find(|(name, _)| *name == "reason").map(|(_, text)| text.to_owned()));
+        // The reason is told once an attempt was refused.
+        if published.is_ok() == succeeds && (succeeds || reason.is_some()) {
+            return reason;
+        }
+        assert!(begun.elapsed() < kit::SOON * 2, "{published:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A password or token is replaced at the server first, and in its file afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passwords_and_tokens_are_read_anew_and_a_refusal_is_told() {
+    for kind in ["password", "token"] {
+        let directory = tempfile::tempdir().unwrap();
+        let rules = |secret: &str| match kind {
+            "password" => format!("authorization {{ users = [ {{ user: app, password: {secret} }} ] }}"),
+            _ => format!("authorization {{ token: {secret} }}"),
+        };
+        let (process, _) = secured(directory.path(), &rules("first-secret"));
+        let file = directory.path().join("secret");
+        std::fs::write(&file, "first-secret\n").unwrap();
+        let user = if kind == "password" { "app@" } else { "" };
+        let url = format!("nats://{user}127.0.0.1:{}?mode=core&{kind}_file={}", process.port(), file.display());
+        let nats = connect_to(&url).await.unwrap();
+        publish_until(&nats, true).await;
+        replace(directory.path(), &rules("second-secret"));
+        let reason = publish_until(&nats, false).await.unwrap();
+        assert!(reason.to_lowercase().contains("authorization violation"), "{reason}");
+        assert!(!reason.contains("secret"), "{reason}");
+        std::fs::write(&file, "second-secret\n").unwrap();
+        publish_until(&nats, true).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_gives_the_password_at_each_connect() {
+    let directory = tempfile::tempdir().unwrap();
+    let rules = |secret: u32| format!("authorization {{ users = [ {{ user: app, password: n{secret} }} ] }}");
+    let (process, _) = secured(directory.path(), &rules(1));
+    let current = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(1));
+    let asked = std::sync::Arc::clone(&current);
+    let source = SecretSource::function(move || {
+        let number = asked.load(std::sync::atomic::Ordering::Relaxed);
+        async move { Ok(Secret::new(format!("n{number}"))) }
+    });
+    let builder = Nats::builder(format!("nats://127.0.0.1:{}", process.port())).user("app", source);
+    assert!(!format!("{builder:?}").contains("n1"));
+    let nats = builder.mode(Mode::Core).connect().await.unwrap();
+    publish_until(&nats, true).await;
+    current.store(2, std::sync::atomic::Ordering::Relaxed);
+    replace(directory.path(), &rules(2));
+    let reconnects = nats.as_client().statistics();
+    let begun = Instant::now();
+    while reconnects.connects.load(std::sync::atomic::Ordering::Relaxed) < 2 {
+        assert!(begun.elapsed() < kit::SOON, "another connection");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    publish_until(&nats, true).await;
+    for refused in ["nats://h?password_file=/x", "nats://u:p@h?password_file=/x", "nats://u:p@h?token_file=/x"] {
+        assert_eq!(connect_to(refused).await.unwrap_err().kind(), ErrorKind::InvalidConfig, "{refused}");
+    }
+    let error = connect_to("nats://u@h?password_file=/no/such/file").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(error.to_string().contains("/no/such/file"), "{error}");
+}
+
+/// A user whose inboxes no other user may read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inboxes_have_the_prefix_that_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let rules = r#"jetstream: enabled
+        authorization { users = [ { user: app, password: x, permissions: {
+            publish: [ "private.>", "$JS.API.>", "$JS.ACK.>" ], subscribe: "_INBOX_app.>" } } ] }"#;
+    let (process, _) = secured(directory.path(), rules);
+    let url = format!("nats://app:x@127.0.0.1:{}?confirm_timeout=1000", process.port());
+    let refused = connect_to(&url).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Timeout, "{refused}");
+    let nats = connect_to(&format!("{url}&inbox_prefix=_INBOX_app")).await.unwrap();
+    let topic = Topic::new("private.orders").unwrap();
+    kit::publish_numbers(&nats, &topic, 0..3).await;
+    let mut source = kit::subscribe(&nats, &topic, "workers").await;
+    for number in 0..3 {
+        let inbound = kit::next(&mut source).await;
+        assert_eq!(kit::text(&inbound), number.to_string());
+        kit::ack(inbound).await;
+    }
+    nats.close().await.unwrap();
+    for wrong in ["a..b", "a.*", ">", "a%20b"] {
+        let error = connect_to(&format!("{url}&inbox_prefix={wrong}")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{wrong}: {error}");
+    }
 }

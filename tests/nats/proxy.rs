@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,7 +18,25 @@ struct Air {
     swallows: bool,
     /// `true` if what the server sends is not read.
     stalls: bool,
+    /// `true` if what the client sends is lost.
+    is_deaf: bool,
+    /// `true` if new connections end at once.
+    is_down: bool,
+    /// The text from which on all that the server sends on a connection is lost.
+    marker: Option<&'static str>,
+    /// Time for which the server does not notice a cut.
+    lingers: Duration,
 }
+
+const CLEAR: Air = Air {
+    cuts: 0,
+    swallows: false,
+    stalls: false,
+    is_deaf: false,
+    is_down: false,
+    marker: None,
+    lingers: Duration::ZERO,
+};
 
 /// A proxy of a server. It ends with its last clone.
 pub(crate) struct Proxy {
@@ -34,12 +53,15 @@ impl Proxy {
     pub(crate) async fn start(server: (String, u16)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (air, listening) = watch::channel(Air { cuts: 0, swallows: false, stalls: false });
+        let (air, listening) = watch::channel(CLEAR);
         let sent = Arc::new(AtomicU64::new(0));
         let (counter, connections) = (Arc::clone(&sent), Arc::new(AtomicU64::new(0)));
         let connected = Arc::clone(&connections);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if listening.borrow().is_down {
+                    continue;
+                }
                 let server = TcpStream::connect(server.clone()).await;
                 if let Ok(server) = server {
                     connected.fetch_add(1, Ordering::Relaxed);
@@ -62,7 +84,28 @@ impl Proxy {
 
     /// Cuts all connections. New ones work.
     pub(crate) fn cut(&self) {
-        self.air.send_modify(|air| *air = Air { cuts: air.cuts + 1, swallows: false, ..*air });
+        self.air.send_modify(|air| *air = Air { cuts: air.cuts + 1, ..CLEAR });
+    }
+
+    /// Cuts all connections, of which the server learns after this time.
+    pub(crate) fn cut_unnoticed(&self, lingers: Duration) {
+        self.air.send_modify(|air| *air = Air { cuts: air.cuts + 1, lingers, ..CLEAR });
+    }
+
+    /// Cuts all connections and refuses new ones until the next cut.
+    pub(crate) fn go_down(&self) {
+        self.air.send_modify(|air| *air = Air { cuts: air.cuts + 1, is_down: true, ..CLEAR });
+    }
+
+    /// Cuts all connections. On new ones, all is lost from the piece on in which the server sends
+    /// this text, until the next cut.
+    pub(crate) fn cut_and_swallow_from(&self, marker: &'static str) {
+        self.air.send_modify(|air| *air = Air { cuts: air.cuts + 1, marker: Some(marker), ..CLEAR });
+    }
+
+    /// Loses all that the clients send from now on, until the next cut.
+    pub(crate) fn deafen(&self) {
+        self.air.send_modify(|air| air.is_deaf = true);
     }
 
     /// Reads nothing more from the servers, or goes on.
@@ -85,19 +128,35 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, mut air: watch::Rec
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
     let down = async {
-        let mut buffer = vec![0; 65_536];
+        let (mut buffer, mut is_lost) = (vec![0; 65_536], false);
         while let Ok(size @ 1..) = from_server.read(&mut buffer).await {
             sent.fetch_add(size as u64, Ordering::Relaxed);
             let _ = flowing.wait_for(|air| !air.stalls).await;
-            if !now.borrow().swallows && to_client.write_all(&buffer[..size]).await.is_err() {
+            let Air { marker, swallows, .. } = *now.borrow();
+            is_lost |= marker.is_some_and(|marker| contains(&buffer[..size], marker));
+            if !swallows && !is_lost && to_client.write_all(&buffer[..size]).await.is_err() {
                 return;
             }
         }
     };
-    let up = tokio::io::copy(&mut from_client, &mut to_server);
-    tokio::select! {
-        _ = air.wait_for(|air| air.cuts != cuts) => {}
-        () = down => {}
-        _ = up => {}
-    }
+    let up = async {
+        let mut buffer = vec![0; 65_536];
+        while let Ok(size @ 1..) = from_client.read(&mut buffer).await {
+            let is_deaf = now.borrow().is_deaf;
+            if !is_deaf && to_server.write_all(&buffer[..size]).await.is_err() {
+                return;
+            }
+        }
+    };
+    let lingers = tokio::select! {
+        air = air.wait_for(|air| air.cuts != cuts) => air.map_or(Duration::ZERO, |air| air.lingers),
+        () = down => Duration::ZERO,
+        () = up => Duration::ZERO,
+    };
+    drop(client);
+    tokio::time::sleep(lingers).await;
+}
+
+fn contains(data: &[u8], text: &str) -> bool {
+    data.windows(text.len()).any(|part| part == text.as_bytes())
 }

@@ -64,17 +64,17 @@ async fn a_delayed_retry_waits_while_others_pass() {
 
 #[tokio::test]
 async fn what_is_held_longer_than_the_server_waits_stays_with_its_holder() {
-    let nats = kit::connect_with("?ack_wait=300").await;
+    let nats = kit::connect_with("?ack_wait=1500").await;
     let topic = topic("held");
     publish_numbers(&nats, &topic, 0..1).await;
     let mut source = subscribe(&nats, &topic, "workers").await;
     let mut other = subscribe(&nats, &topic, "workers").await;
     let held = next(&mut source).await;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    tokio::time::sleep(Duration::from_millis(4500)).await;
     assert_quiet(&mut source).await;
     assert_quiet(&mut other).await;
     ack(held).await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_millis(2000)).await;
     assert_quiet(&mut other).await;
 }
 

@@ -5,6 +5,7 @@ use traced_broker::driver::Driver;
 use traced_broker::{ErrorKind, Start, Subscription, Topic};
 
 use crate::kit::{self, ack, assert_quiet, message, next, publish, subscribe, text, topic};
+use crate::support::{Kind, shared};
 
 async fn context() -> jetstream::Context {
     jetstream::new(kit::raw().await)
@@ -40,6 +41,31 @@ async fn options_shape_what_is_created() {
     let config = found.consumer_info("workers").await.unwrap().config;
     assert_eq!((config.ack_wait.as_secs(), config.ack_policy), (7, consumer::AckPolicy::Explicit));
     assert_eq!((config.durable_name.as_deref(), config.filter_subject.as_str()), (Some("workers"), topic.as_str()));
+}
+
+#[tokio::test]
+async fn limits_are_those_of_what_is_created() {
+    let topic = topic("limits");
+    let options = "?max_bytes=100000&max_msgs=3&duplicate_window=5000&storage=memory&max_age=60000";
+    let nats = kit::connect_with(options).await;
+    nats.declare(&topic).await.unwrap();
+    let mut found = context().await.get_stream(topic.replace('.', "~")).await.unwrap();
+    let config = &found.info().await.unwrap().config;
+    assert_eq!((config.max_bytes, config.max_messages, config.max_age.as_secs()), (100_000, 3, 60));
+    assert_eq!((config.duplicate_window.as_secs(), config.storage), (5, stream::StorageType::Memory));
+    for number in 0..5 {
+        publish(&nats, &topic, message(number.to_string())).await.unwrap();
+    }
+    let mut source = subscribe(&nats, &topic, "workers").await;
+    for number in 2..5 {
+        let inbound = next(&mut source).await;
+        assert_eq!(text(&inbound), number.to_string());
+        ack(inbound).await;
+    }
+    for refused in ["?max_bytes=0", "?max_msgs=-1", "?max_age=1000&duplicate_window=2000", "?storage=disk"] {
+        let error = kit::connect_to(&format!("{}{refused}", shared(Kind::Nats))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{refused}: {error}");
+    }
 }
 
 #[tokio::test]

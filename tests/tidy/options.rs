@@ -6,12 +6,14 @@ use std::fs;
 use crate::root;
 
 /// Options whose setter has another name: in full, or as a property of the client.
-const SPELLED: [(&str, &str, &str); 6] = [
+const SPELLED: [(&str, &str, &str); 8] = [
     ("kafka", "linger", "property"),
     ("kafka", "mechanism", "property"),
     ("kafka", "client_id", "property"),
     ("nats", "ack", "acknowledge"),
     ("nats", "tls_ca", "certificate_authorities"),
+    ("nats", "password_file", "user"),
+    ("nats", "token_file", "token"),
     ("redis", "maxlen", "max_len"),
 ];
 
@@ -46,9 +48,11 @@ fn taken(adapter: &str) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// The setters of the adapter's builder.
+/// The setters of the adapter's builder, which may have its own file.
 fn setters(adapter: &str) -> BTreeSet<String> {
-    let text = read(&format!("adapters/{adapter}/config.rs"));
+    let file = |name: &&str| root().join(format!("adapters/{adapter}/{name}.rs")).exists();
+    let files = ["config", "builder"].into_iter().filter(file);
+    let text: String = files.map(|name| read(&format!("adapters/{adapter}/{name}.rs"))).collect();
     let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("pub fn ")?.split(['(', '<']).next());
     names.map(str::to_owned).collect()
 }

@@ -1,4 +1,4 @@
-//! Credentials in a file. They expire, and are replaced there.
+//! Credentials that expire or are replaced: they are asked for anew at each connect.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +6,7 @@ use async_nats::{Auth, AuthError, ConnectOptions};
 use nkeys::KeyPair;
 use tokio::task::spawn_blocking;
 
+use crate::driver::SecretSource;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Returns options whose credentials are read anew at each connect.
@@ -17,6 +18,41 @@ pub(crate) async fn of_file(file: &Path) -> Result<ConnectOptions> {
             .with_source(why));
     }
     Ok(ConnectOptions::with_auth_callback(move |nonce| read(file.clone(), nonce)))
+}
+
+/// Returns options with a user and its password, which is asked for at each connect.
+pub(crate) async fn of_user(user: &str, password: &SecretSource) -> Result<ConnectOptions> {
+    // A source that has no secret is told before any server is tried.
+    password.get().await?;
+    let (user, password) = (user.to_owned(), password.clone());
+    Ok(ConnectOptions::with_auth_callback(move |_| {
+        let (user, password) = (user.clone(), password.clone());
+        async move {
+            let mut auth = Auth::new();
+            (auth.username, auth.password) = (Some(user), Some(ask(password).await?));
+            Ok(auth)
+        }
+    }))
+}
+
+/// Returns options with a token, which is asked for at each connect.
+pub(crate) async fn of_token(token: &SecretSource) -> Result<ConnectOptions> {
+    token.get().await?;
+    let token = token.clone();
+    Ok(ConnectOptions::with_auth_callback(move |_| {
+        let token = token.clone();
+        async move {
+            let mut auth = Auth::new();
+            auth.token = Some(ask(token).await?);
+            Ok(auth)
+        }
+    }))
+}
+
+/// Asks in a task, because the client shares what it awaits between threads.
+async fn ask(source: SecretSource) -> std::result::Result<String, AuthError> {
+    let asked = tokio::spawn(async move { source.get().await }).await.map_err(AuthError::new)?;
+    asked.map(|secret| secret.expose().to_owned()).map_err(AuthError::new)
 }
 
 async fn read(file: PathBuf, nonce: Vec<u8>) -> std::result::Result<Auth, AuthError> {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::super::config::Config;
+use super::super::config::{Config, Credentials};
 use super::super::error;
 use super::background::Background;
 use super::credentials;
@@ -105,9 +105,12 @@ async fn connect(config: Arc<Config>, queues: Queues, notices: Arc<Notices>) -> 
 }
 
 async fn options(config: &Config, queues: Queues, notices: Arc<Notices>) -> Result<ConnectOptions> {
-    let options = match &config.credentials.file {
-        Some(file) => credentials::of_file(file).await?,
-        None => ConnectOptions::new(),
+    let options = match &config.credentials {
+        Credentials::None => ConnectOptions::new(),
+        Credentials::File(file) => credentials::of_file(file).await?,
+        Credentials::User(user, password) => credentials::of_user(user, password).await?,
+        Credentials::Token(token) => credentials::of_token(token).await?,
+        Credentials::Nkey(seed) => ConnectOptions::new().nkey(seed.expose().to_owned()),
     };
     let mut options = options
         .name("traced-broker")
@@ -128,13 +131,8 @@ async fn options(config: &Config, queues: Queues, notices: Arc<Notices>) -> Resu
     if let Some((certificate, key)) = &config.tls.identity {
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
-    let credentials = &config.credentials;
-    if let Some((user, password)) = &credentials.user {
-        options = options.user_and_password(user.clone(), password.expose().to_owned());
-    } else if let Some(token) = &credentials.token {
-        options = options.token(token.expose().to_owned());
-    } else if let Some(seed) = &credentials.nkey {
-        options = options.nkey(seed.expose().to_owned());
+    if let Some(prefix) = &config.inbox_prefix {
+        options = options.custom_inbox_prefix(prefix);
     }
     Ok(options)
 }

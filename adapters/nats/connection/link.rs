@@ -18,13 +18,15 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::driver::Confirmation;
 use crate::error::{Error, ErrorKind, Result};
+use crate::message::Topic;
 
 use super::super::error;
 use super::super::headers::reply_subject;
 use super::background::Background;
 use super::dial::Notices;
+use super::elections::Elections;
 use super::health::Health;
-use super::replies::{self, Awaiting, Replies};
+use super::replies::{self, Again, Awaiting, Replies};
 
 /// A connection, with everything that awaits an answer on it.
 pub(crate) struct Link {
@@ -43,17 +45,18 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Uses a connected client; an answer may take up to `timeout`. The server answers at `info`.
+    /// Uses a connected client; an answer may take up to the first time-out, and the election of a
+    /// leader up to the second. The server answers at `info`.
     pub(crate) async fn over(
         client: Client,
         notices: Arc<Notices>,
-        timeout: Duration,
+        (timeout, election_wait): (Duration, Duration),
         background: &Arc<Background>,
         info: Option<Subject>,
     ) -> Result<Self> {
         let inbox = client.new_inbox();
         let subscriber = client.subscribe(format!("{inbox}.*")).await.map_err(error::subscribe)?;
-        let replies = Arc::new(Replies::new(&inbox, timeout));
+        let replies = Arc::new(Replies::new(&inbox, timeout, election_wait));
         let health = Arc::new(Health::of(client.clone()));
         let reading = replies::read(Arc::clone(&replies), subscriber, Arc::clone(&health), Arc::clone(&notices));
         let _reader = background.spawn(reading);
@@ -96,6 +99,15 @@ impl Link {
 
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    pub(crate) fn elections(&self) -> &Elections {
+        &self.replies.elections
+    }
+
+    /// Returns `true` if a publish to this topic waits for its answer.
+    pub(crate) fn is_publishing(&self, topic: &Topic) -> bool {
+        self.replies.is_publishing(topic)
     }
 
     pub(crate) fn health(&self) -> &Health {
@@ -191,9 +203,15 @@ impl Link {
 
     /// Sends a settlement that the server answers.
     pub(crate) fn confirm(&self, subject: Subject, payload: Bytes) -> Confirmation<()> {
+        self.confirm_again(subject, payload, None)
+    }
+
+    /// Sends a settlement that the server answers. If the connection is lost before, it is sent
+    /// `again`, unless that is `None`.
+    pub(crate) fn confirm_again(&self, subject: Subject, payload: Bytes, again: Option<Again>) -> Confirmation<()> {
         let (confirmer, confirmation) = Confirmation::pending();
         let message = OutboundMessage { subject, payload, reply: None, headers: None };
-        self.ask(message, Awaiting::Settle(confirmer));
+        self.ask(message, Awaiting::Settle(confirmer, again));
         confirmation
     }
 }

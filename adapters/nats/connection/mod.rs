@@ -5,6 +5,7 @@ pub(crate) mod background;
 pub(crate) mod capabilities;
 pub(crate) mod credentials;
 pub(crate) mod dial;
+pub(crate) mod elections;
 pub(crate) mod health;
 pub(crate) mod info;
 pub(crate) mod link;

@@ -5,23 +5,26 @@
 //! is first.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Message, StatusCode, Subject, Subscriber};
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::driver::{Confirmer, Outbound};
+use crate::driver::Confirmer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Receipt;
+use crate::message::{Receipt, Topic};
 
 use super::super::error::{self, Refusal};
 use super::dial::Notices;
+use super::elections::{Elections, Publish, no_leader};
 use super::health::Health;
 
 /// Precision of time-outs, and of noticing a lost connection.
@@ -33,12 +36,35 @@ const REFUSED: &str = "Permissions Violation for Publish to \"";
 /// The receiver of an answer.
 #[derive(Debug)]
 pub(crate) enum Awaiting {
-    /// A publish, with its message in case no stream takes it.
-    Publish(Confirmer<Receipt>, Box<Outbound>),
-    /// A delayed publish: its sequence while it is kept is not its final one.
-    Keep(Confirmer<Receipt>, Box<Outbound>),
-    Settle(Confirmer<()>),
+    Publish(Box<Publish>),
+    /// A settlement, and the means to repeat it if the connection is lost.
+    Settle(Confirmer<()>, Option<Again>),
     Request(oneshot::Sender<Result<Message>>),
+}
+
+/// A settlement that certainly is of a delivery of this member for a while.
+#[derive(Debug, Clone)]
+pub(crate) struct Settlement {
+    pub(crate) subject: Subject,
+    pub(crate) payload: Bytes,
+    /// The end of the time in which it may be repeated. Later, the delivery may be another
+    /// member's.
+    pub(crate) until: Instant,
+}
+
+/// The sender of settlements, which knows if the next connection leads to the same deliveries.
+pub(crate) trait Resend: fmt::Debug + Send + Sync {
+    /// Sends a settlement again whose connection was lost before it was answered. `line` is the one
+    /// over which it was sent.
+    fn resend(self: Arc<Self>, line: Option<u64>, settlement: Settlement, confirmer: Confirmer<()>);
+}
+
+/// A settlement with its sender, and the number of the line over which it was sent.
+#[derive(Debug)]
+pub(crate) struct Again {
+    pub(crate) sender: Arc<dyn Resend>,
+    pub(crate) line: Option<u64>,
+    pub(crate) settlement: Settlement,
 }
 
 /// All receivers that wait. Their number is bounded by publishes in flight, unsettled deliveries
@@ -50,6 +76,7 @@ pub(crate) struct Replies {
     next: AtomicU64,
     ticks: AtomicU64,
     patience: u64,
+    pub(crate) elections: Elections,
     waiting: Mutex<HashMap<u64, Waiting>>,
 }
 
@@ -64,8 +91,8 @@ struct Waiting {
 
 impl Replies {
     /// Creates a table without receivers. Answers come to subjects one token below `inbox`, within
-    /// `timeout`.
-    pub(crate) fn new(inbox: &str, timeout: Duration) -> Self {
+    /// `timeout`. Publishes wait up to `election_wait` for the leader of their stream.
+    pub(crate) fn new(inbox: &str, timeout: Duration, election_wait: Duration) -> Self {
         let patience = timeout.as_millis().div_ceil(TICK.as_millis());
         Self {
             prefix: format!("{inbox}."),
@@ -73,6 +100,7 @@ impl Replies {
             ticks: AtomicU64::new(0),
             // One more, because the first tick comes at any time after the request.
             patience: u64::try_from(patience).unwrap_or(u64::MAX).saturating_add(1),
+            elections: Elections::new(election_wait),
             waiting: Mutex::default(),
         }
     }
@@ -86,6 +114,12 @@ impl Replies {
         subject.push_str(&self.prefix);
         push_hex(&mut subject, token);
         (token, Subject::from(subject))
+    }
+
+    /// Returns `true` if a publish to this topic waits for its answer.
+    pub(crate) fn is_publishing(&self, topic: &Topic) -> bool {
+        let is_of = |waiting: &Waiting| matches!(&waiting.awaiting, Awaiting::Publish(one) if one.topic == *topic);
+        self.waiting.lock().values().any(is_of)
     }
 
     /// Ends the wait for a request that could not be sent.
@@ -103,8 +137,8 @@ impl Replies {
         let token = message.subject.strip_prefix(self.prefix.as_str());
         let token = token.and_then(|token| u64::from_str_radix(token, 16).ok());
         // After the time-out, an answer has no receiver any more.
-        if let Some(waiting) = token.and_then(|token| self.remove(token)) {
-            waiting.awaiting.answer(message);
+        if let Some((token, waiting)) = token.and_then(|token| self.remove(token).map(|waiting| (token, waiting))) {
+            waiting.awaiting.answer(token, message, &self.elections);
         }
     }
 
@@ -121,8 +155,13 @@ impl Replies {
             waiting.extract_if(|_, waiting| lost(waiting) || late(waiting)).map(|(_, waiting)| waiting).collect()
         };
         for waiting in ended {
-            let error = if lost(&waiting) { connection_lost() } else { no_answer() };
-            waiting.awaiting.fail(error);
+            match (lost(&waiting), waiting.awaiting) {
+                (true, Awaiting::Settle(confirmer, Some(Again { sender, line, settlement }))) => {
+                    sender.resend(line, settlement, confirmer);
+                }
+                (true, awaiting) => awaiting.fail(connection_lost()),
+                (false, awaiting) => awaiting.fail(no_answer()),
+            }
         }
     }
 
@@ -178,16 +217,10 @@ pub(crate) async fn read(
 }
 
 impl Awaiting {
-    fn answer(self, message: Message) {
+    fn answer(self, token: u64, message: Message, elections: &Elections) {
         match self {
-            Self::Publish(confirmer, sent) | Self::Keep(confirmer, sent)
-                if message.status == Some(StatusCode::NO_RESPONDERS) =>
-            {
-                confirmer.give_back(*sent, no_stream());
-            }
-            Self::Publish(confirmer, _) => confirmer.confirm(receipt(&message)),
-            Self::Keep(confirmer, _) => confirmer.confirm(receipt(&message).map(|_| Receipt::confirmed())),
-            Self::Settle(confirmer) => confirmer.confirm(match message.status {
+            Self::Publish(publish) => elections.answer(token, publish, receipt(&message)),
+            Self::Settle(confirmer, _) => confirmer.confirm(match message.status {
                 Some(StatusCode::NO_RESPONDERS) => Err(error::settlement_lost()),
                 _ => Ok(()),
             }),
@@ -198,8 +231,8 @@ impl Awaiting {
 
     pub(crate) fn fail(self, error: Error) {
         match self {
-            Self::Publish(confirmer, _) | Self::Keep(confirmer, _) => confirmer.confirm(Err(error)),
-            Self::Settle(confirmer) => confirmer.confirm(Err(error)),
+            Self::Publish(publish) => publish.confirmer.confirm(Err(error)),
+            Self::Settle(confirmer, _) => confirmer.confirm(Err(error)),
             Self::Request(sender) => drop(sender.send(Err(error))),
         }
     }
@@ -221,25 +254,28 @@ fn push_hex(text: &mut String, number: u64) {
     }
 }
 
-fn no_stream() -> Error {
-    let message = "no stream takes this topic: it was deleted, or its cluster is electing a leader";
-    Error::new(ErrorKind::Unavailable, message)
-}
-
 #[derive(Debug, Deserialize)]
 struct Acknowledgement {
     #[serde(default)]
     seq: u64,
+    #[serde(default)]
+    duplicate: bool,
     error: Option<Refusal>,
 }
 
 /// Reads the server's answer to a publish.
 fn receipt(answer: &Message) -> Result<Receipt> {
+    if answer.status == Some(StatusCode::NO_RESPONDERS) {
+        return Err(no_leader());
+    }
     let acknowledgement: Acknowledgement =
         serde_json::from_slice(&answer.payload).map_err(|error| error::unreadable(error).with_unknown_outcome())?;
     match acknowledgement.error {
         Some(refusal) => Err(refusal.into()),
-        None => Ok(Receipt::confirmed().with_offset(i64::try_from(acknowledgement.seq).unwrap_or(i64::MAX))),
+        None => {
+            let receipt = Receipt::confirmed().with_offset(i64::try_from(acknowledgement.seq).unwrap_or(i64::MAX));
+            Ok(if acknowledgement.duplicate { receipt.as_duplicate() } else { receipt })
+        }
     }
 }
 

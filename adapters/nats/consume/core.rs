@@ -1,6 +1,7 @@
 //! Core NATS: the subscribers of the moment get a message once or not at all.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::{Message, Subject};
 use futures_core::Stream;
@@ -86,7 +87,8 @@ impl Listener {
         let subscriber = subscriber.map_err(error::subscribe)?;
         // After a round trip the server knows of the subscription too.
         let (notices, background) = (Arc::clone(&self.notices), self.dial.background());
-        let link = Link::over(client.clone(), notices, self.config.confirm_timeout, background, None).await?;
+        let patience = (self.config.confirm_timeout, Duration::ZERO);
+        let link = Link::over(client.clone(), notices, patience, background, None).await?;
         link.round_trip().await?;
         self.unread = Arc::default();
         let reading = unread::read(subscriber, client, Arc::clone(&self.unread));

@@ -7,10 +7,11 @@ use async_nats::message::OutboundMessage;
 use async_nats::{Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::driver::Disposition;
 
+use super::super::connection::health::Health;
 use super::super::connection::link::send;
 use super::super::headers::reply_subject::Tokens;
 use super::line::Line;
@@ -22,6 +23,10 @@ use crate::adapters::nats::connection::api;
 
 /// Maximum wait for messages that the server is still sending to a subscription that ends.
 const LEAVE: Duration = Duration::from_secs(2);
+/// Maximum wait for the server's answer when a line is given up.
+const HANG_UP: Duration = Duration::from_millis(500);
+/// Interval of the checks for a connection that is lost again.
+const LOOK: Duration = Duration::from_millis(20);
 /// The server refuses this as a request for messages, in their place among them.
 const NO_REQUEST: Bytes = Bytes::from_static(b"{");
 /// Number of the server's notices that may be among these messages.
@@ -64,17 +69,33 @@ impl Session {
     }
 
     /// Ends reading over a line that is lost: what has arrived is in hand, and what is on its way
-    /// does not come.
-    pub(crate) async fn hang_up(&self) {
-        let had_one = {
+    /// does not come. Returns `false` if the connection was lost again meanwhile: until the server
+    /// knows, it may hand out more.
+    pub(crate) async fn hang_up(&self) -> bool {
+        let (client, has_hung_up) = {
             let mut state = self.state.lock();
             state.read_ahead();
-            state.subscriber.take().is_some()
+            drop(state.subscriber.take());
+            (state.line.ends().0, state.has_hung_up)
         };
-        if had_one {
-            // The client subscribes again by itself. From here on the server knows better.
-            self.arrive().await;
+        if has_hung_up {
+            return true;
         }
+        // The client subscribes again by itself. From here on the server knows better.
+        let health = Health::of(client);
+        let epoch = health.epoch();
+        let lost = async {
+            while health.is_same(epoch) {
+                sleep(LOOK).await;
+            }
+        };
+        // A busy server may answer late, but reads what was sent on a connection that lives.
+        let has_hung_up = tokio::select! {
+            _ = timeout(HANG_UP, self.arrive()) => health.is_same(epoch),
+            () = lost => false,
+        };
+        self.state.lock().has_hung_up = has_hung_up;
+        has_hung_up
     }
 
     /// Goes on over another line.
@@ -85,6 +106,7 @@ impl Session {
             state.quarantine(&self.consumer, found);
             state.window.out().map(|out| out.reply.clone()).collect()
         };
+        self.repeat_unanswered();
         // The server has waited, and must not redeliver what is in hand.
         for reply in replies {
             self.extend(&reply);

@@ -1,6 +1,7 @@
 //! Consuming: the stream of deliveries of a subscription, and the handles to settle them.
 
 pub(crate) mod attempts;
+pub(crate) mod called_back;
 pub(crate) mod consumer;
 pub(crate) mod core;
 pub(crate) mod keeper;
@@ -9,11 +10,13 @@ pub(crate) mod line;
 pub(crate) mod place;
 pub(crate) mod position;
 pub(crate) mod reader;
+pub(crate) mod resend;
 pub(crate) mod resume;
 pub(crate) mod sent_back;
 pub(crate) mod session;
 pub(crate) mod state;
 pub(crate) mod trial;
+pub(crate) mod unanswered;
 pub(crate) mod unread;
 pub(crate) mod unreadable;
 pub(crate) mod window;

@@ -34,6 +34,9 @@ const GOOD: Duration = Duration::from_secs(5);
 const OUTGOING: usize = 256;
 /// Room for the server's notices, which come on the same subscription as the messages.
 const NOTICES: usize = 1024;
+/// Number of connections over which to tell the server that a line is over. Its client may have
+/// ended, and can tell no more.
+const HANG_UPS: usize = 10;
 /// Interval of the checks for a restored connection.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -136,13 +139,15 @@ impl Reader {
     }
 
     async fn open_session(&self, again: bool) -> Result<Arc<Session>> {
-        let client = self.connected_client().await?;
+        self.connected_client().await?;
         self.wait_for(self.link.health(), || self.link.disconnected()).await?;
-        let last = self.last().await;
+        let last = self.last().await?;
+        let client = self.connected_client().await?;
         let line = Line::new(client, &self.link);
         let (info, attempts) = self.consumer(again).await?;
         if let Some(last) = last {
             if last.knows(&info) {
+                let info = last.forgotten(info).await?;
                 return self.resume(last, line, &info).await;
             }
             if last.consumer.created != info.created {
@@ -181,17 +186,22 @@ impl Reader {
     }
 
     /// Returns the session that lost its line, if it can go on. Another one is ended.
-    async fn last(&self) -> Option<Arc<Session>> {
-        let last = self.state.lock().last.clone()?;
+    async fn last(&self) -> Result<Option<Arc<Session>>> {
+        let Some(last) = self.state.lock().last.clone() else { return Ok(None) };
         if last.is_over() {
             self.end_last();
-            return None;
+            return Ok(None);
         }
-        last.hang_up().await;
+        for _ in 0..HANG_UPS {
+            if last.hang_up().await {
+                break;
+            }
+            self.connected_client().await?;
+        }
         if let Some(first) = last.first_unsettled() {
             self.state.lock().begin = Begin::Sequence(first);
         }
-        Some(last)
+        Ok(Some(last))
     }
 
     /// Continues a session over another line. What was on its way over the last one comes first, so

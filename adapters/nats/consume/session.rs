@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::driver::{Confirmation, Disposition};
 
@@ -30,6 +30,9 @@ use super::window::{Unsettled, Window};
 
 /// Lifetime of a request for messages.
 const EXPIRES: Duration = Duration::from_secs(30);
+/// The same, with the interval below, while messages wait for earlier ones: the server's first sign
+/// of life shows that there are none.
+const BRIEF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(200));
 /// Interval at which the server shows that it still has the request.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Time without a sign of life after which the request counts as lost.
@@ -40,7 +43,7 @@ const AT_A_TIME: usize = 32;
 /// The session. Handles of deliveries hold it, and can settle until it is over.
 pub(crate) struct Session {
     pub(crate) link: Arc<Link>,
-    confirm: bool,
+    pub(super) confirm: bool,
     pub(crate) consumer: Consumer,
     pub(super) state: Arc<Mutex<State>>,
     /// The number of lines that the session has had; `None` once it is over.
@@ -135,7 +138,7 @@ impl Session {
             return Confirmation::ready(Err(error::settlement_lost()));
         };
         match settles {
-            true => self.send(delivery, disposition, trial, out.reply),
+            true => self.send(delivery, disposition, trial, out),
             false => self.send_later(delivery, disposition, trial, out, line),
         }
     }
@@ -153,12 +156,10 @@ impl Session {
         let (confirmer, confirmation) = Confirmation::pending();
         let session = Arc::clone(self);
         self.link.record(async move {
-            let mut lines = session.lines.subscribe();
-            let next = lines.wait_for(|next| next.is_none() || *next != line);
             let patience = session.consumer.ack_wait.min(session.link.patience());
-            let has_next = matches!(timeout(patience, next).await, Ok(Ok(next)) if next.is_some());
+            let has_next = session.has_next_line(line, patience).await;
             let settled = match has_next && !out.is_over(session.consumer.ack_wait) {
-                true => session.send(delivery, disposition, trial, out.reply).await,
+                true => session.send(delivery, disposition, trial, out).await,
                 false => Err(error::settlement_lost()),
             };
             confirmer.confirm(settled);
@@ -171,7 +172,7 @@ impl Session {
         delivery: HandedOut,
         disposition: Disposition,
         trial: Option<Trial>,
-        reply: Subject,
+        out: Unsettled,
     ) -> Confirmation<()> {
         let HandedOut { tokens, attempt, .. } = delivery;
         if let Disposition::Retry(delay) = disposition {
@@ -182,9 +183,10 @@ impl Session {
         let is_retry = matches!(disposition, Disposition::Retry(_));
         let failed = (is_retry && self.attempts.fail(&tokens, attempt)).then_some(attempt);
         if failed.is_some() || (trial.is_some() && disposition == Disposition::GiveBack) {
-            return self.send_back(&tokens, failed, trial, reply, payload(disposition));
+            return self.send_back(&tokens, failed, trial, out.reply, disposition);
         }
-        let confirmation = self.tell(reply, payload(disposition));
+        let until = out.certain_until(self.consumer.ack_wait);
+        let confirmation = self.tell(out.reply, disposition, Some(until));
         // A message that comes for the first time has no failures to forget.
         if tokens.delivered > 1 && matches!(disposition, Disposition::Ack | Disposition::Discard) {
             self.attempts.settle(&self.link, tokens.stream_sequence);
@@ -206,13 +208,6 @@ impl Session {
         true
     }
 
-    fn tell(&self, reply: Subject, payload: Bytes) -> Confirmation<()> {
-        match self.confirm {
-            true => self.link.confirm(reply, payload),
-            false => Confirmation::ready(self.link.tell(reply, payload)),
-        }
-    }
-
     /// Writes down that an attempt has failed and its trial is over, and sends the message back
     /// only then: the member that gets it reads this. If this process ends in between, the message
     /// is redelivered after `ack_wait`, with its failure counted.
@@ -222,7 +217,7 @@ impl Session {
         failed: Option<u32>,
         trial: Option<Trial>,
         reply: Subject,
-        payload: Bytes,
+        disposition: Disposition,
     ) -> Confirmation<()> {
         let (confirmer, confirmation) = Confirmation::pending();
         let (session, sequence) = (Arc::clone(self), tokens.stream_sequence);
@@ -232,7 +227,7 @@ impl Session {
                 (None, Some(failed)) => session.attempts.keep(&session.link, sequence, failed).await,
                 (None, None) => {}
             }
-            confirmer.confirm(session.tell(reply, payload).await);
+            confirmer.confirm(session.tell(reply, disposition, None).await);
         });
         confirmation
     }
@@ -286,8 +281,12 @@ impl Session {
     fn ask_for(&self, request: Option<Request>) {
         let Some(Request { messages: mut rest, bytes }) = request else { return };
         let bytes = bytes.map(|most| format!(r#","max_bytes":{most}"#)).unwrap_or_default();
-        let expires = self.consumer.max_expires.map_or(EXPIRES, |longest| longest.min(EXPIRES));
-        let heartbeat = HEARTBEAT.min(expires.mul_f64(0.4));
+        let (most, often) = match self.state.lock().called_back.is_waiting() {
+            true => BRIEF,
+            false => (EXPIRES, HEARTBEAT),
+        };
+        let expires = self.consumer.max_expires.map_or(most, |longest| longest.min(most));
+        let heartbeat = often.min(expires.mul_f64(0.4));
         while rest > 0 {
             let batch = self.consumer.max_batch.map_or(rest, |most| most.min(rest));
             let (expires, heartbeat) = (expires.as_nanos(), heartbeat.as_nanos());
@@ -302,11 +301,11 @@ impl Session {
     }
 
     /// Looks at the connections; `false` if the session is over.
-    pub(crate) fn look(&self) -> bool {
+    pub(crate) fn look(self: &Arc<Self>) -> bool {
         if self.is_over() {
             return false;
         }
-        let state = &mut *self.state.lock();
+        let mut state = self.state.lock();
         let is_silent = state.window.requested() > 0 && state.heard.elapsed() > PATIENCE;
         if !state.line.settles(&self.link) || is_silent {
             state.lose(Lost::Connection);
@@ -315,6 +314,10 @@ impl Session {
                 state.window.end();
             }
         }
+        state.wait_no_longer_than(self.consumer.ack_wait);
+        let number = if state.line.settles(&self.link) { state.unanswered.ask() } else { None };
+        drop(state);
+        self.ask_for_answers(number);
         true
     }
 

@@ -14,8 +14,10 @@ use crate::error::{Error, ErrorKind};
 
 use super::super::headers::reply_subject::{self, Tokens};
 use super::attempts::{Attempts, Past};
+use super::called_back::CalledBack;
 use super::consumer::Consumer;
 use super::line::Line;
+use super::unanswered::Unanswered;
 use super::unreadable::Quarantined;
 use super::window::{Unsettled, Window};
 
@@ -34,7 +36,10 @@ pub(crate) struct State {
     pub(crate) subscriber: Option<Subscriber>,
     /// Messages that were read and not delivered yet; they are already in the window.
     pub(crate) ready: VecDeque<Arrived>,
+    /// Those that were read before others which were sent back.
+    pub(crate) called_back: CalledBack<Arrived>,
     pub(crate) window: Window,
+    pub(crate) unanswered: Unanswered,
     /// The task that waits for the next message.
     pub(crate) waker: Option<Waker>,
     pub(crate) heard: Instant,
@@ -49,6 +54,8 @@ pub(crate) struct State {
     pub(crate) has_company: bool,
     /// The sequence up to which the whole group has settled everything, as last heard.
     pub(crate) floor: u64,
+    /// `true` if the server knows that no more messages are read over the line.
+    pub(crate) has_hung_up: bool,
     /// `true` if the client has ended.
     pub(crate) has_ended: bool,
     /// `true` if the connection was lost for a reason that was looked for and not found.
@@ -122,7 +129,10 @@ impl State {
             has_delivered: false,
             subscriber: Some(subscriber),
             ready: VecDeque::new(),
+            called_back: CalledBack::default(),
             window,
+            unanswered: Unanswered::default(),
+            has_hung_up: false,
             waker: None,
             heard: Instant::now(),
             lost: None,
@@ -150,14 +160,15 @@ impl State {
         (self.is_alone() && missing <= self.window.requested() as u64).then_some(missing)
     }
 
-    fn is_alone(&self) -> bool {
+    /// Returns `true` if no other member has taken messages of the group for a while.
+    pub(crate) fn is_alone(&self) -> bool {
         self.elsewhere.is_none_or(|then| then.elapsed() > FORGETS)
     }
 
     /// Returns the first sequence in the stream that is not settled, of the messages that came here
     /// and of `sent_back`; of the whole group, if others have taken messages of it.
     pub(crate) fn first_unsettled(&self, sent_back: Option<u64>) -> Option<u64> {
-        let unsettled = self.window.out().map(|out| out.sequence).min();
+        let unsettled = self.window.out().map(|out| out.sequence).chain(self.called_back.first()).min();
         let others = (self.has_company || self.elsewhere.is_some()).then_some(self.floor.saturating_add(1));
         let first = unsettled.into_iter().chain(sent_back).chain(others).min();
         first.or(self.seen.map(|seen| seen.saturating_add(1)))
@@ -167,7 +178,7 @@ impl State {
     pub(crate) fn resume(&mut self, line: Line, subscriber: Subscriber, deliveries: u64) {
         self.line = line;
         (self.since, self.heard) = (Instant::now(), Instant::now());
-        (self.has_delivered, self.has_ended) = (false, false);
+        (self.has_delivered, self.has_ended, self.has_hung_up) = (false, false, false);
         self.lost = None;
         self.subscriber = (!self.leaving).then_some(subscriber);
         self.window.expired(usize::MAX);
@@ -228,6 +239,7 @@ impl State {
                         return;
                     }
                     self.elsewhere = Some(self.heard);
+                    self.wait_no_longer();
                 }
                 self.has_delivered = true;
                 self.next = tokens.consumer_sequence.saturating_add(1);
@@ -248,7 +260,11 @@ impl State {
                 if past.is_none() {
                     self.uncounted.push((slot, tokens));
                 }
-                self.ready.push_back(Arrived { body: Body::Delivered(message, tokens), slot, tenure, past });
+                let arrived = Arrived { body: Body::Delivered(message, tokens), slot, tenure, past };
+                match self.called_back.is_waiting() {
+                    true => self.ready.extend(self.called_back.came(tokens.stream_sequence, arrived)),
+                    false => self.ready.push_back(arrived),
+                }
             }
             None => self.take_notice(&message),
         }
@@ -260,8 +276,11 @@ impl State {
         let (pending, bytes) = (pending("Nats-Pending-Messages"), pending("Nats-Pending-Bytes"));
         match (message.status, pending) {
             // A message without a status is one from this client itself.
-            (Some(StatusCode::IDLE_HEARTBEAT) | None, _) => {}
+            (None, _) => {}
+            // The server has nothing to hand out, or to hand out again.
+            (Some(StatusCode::IDLE_HEARTBEAT), _) => self.wait_no_longer(),
             (Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND), pending) => {
+                self.wait_no_longer();
                 self.window.expired(pending.unwrap_or(usize::MAX));
             }
             (Some(_), pending) if message.description.as_deref() == Some("Message Size Exceeds MaxBytes") => {
@@ -285,6 +304,20 @@ impl State {
                     }
                 });
             }
+        }
+    }
+
+    /// Delivers what waits for messages that were sent back.
+    pub(crate) fn wait_no_longer(&mut self) {
+        self.ready.extend(self.called_back.end());
+    }
+
+    /// Does so after this time.
+    pub(crate) fn wait_no_longer_than(&mut self, longest: Duration) {
+        let late = self.called_back.end_after(longest);
+        if !late.is_empty() {
+            self.ready.extend(late);
+            self.wake();
         }
     }
 
@@ -336,8 +369,10 @@ impl State {
     /// Sets the past of a message that waits for it.
     pub(crate) fn count(&mut self, slot: usize, past: Past) {
         let waiting = |arrived: &&mut Arrived| arrived.slot == slot && arrived.past.is_none();
-        if let Some(arrived) = self.ready.iter_mut().find(waiting) {
-            arrived.past = Some(past);
+        let mut arrived = self.ready.iter_mut().chain(self.called_back.kept_mut());
+        let is_found = arrived.find(waiting).map(|arrived| arrived.past = Some(past)).is_some();
+        drop(arrived);
+        if is_found {
             self.wake();
         }
     }
@@ -346,6 +381,7 @@ impl State {
     pub(crate) fn take_unseen(&mut self) -> Vec<Unsettled> {
         self.read_ahead();
         self.subscriber = None;
+        self.wait_no_longer();
         let ready = std::mem::take(&mut self.ready);
         ready.into_iter().filter_map(|arrived| self.window.close(arrived.slot)).collect()
     }

@@ -54,6 +54,12 @@ impl Unsettled {
         }
         self.tenure.is_over()
     }
+
+    /// Returns the end of the time in which the delivery is certainly this member's, also if the
+    /// server began to wait a little earlier than it seems here.
+    pub(crate) fn certain_until(&self, ack_wait: Duration) -> Instant {
+        self.extended + ack_wait.mul_f64(0.75)
+    }
 }
 
 impl Window {

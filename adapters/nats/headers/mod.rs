@@ -43,13 +43,21 @@ pub(super) struct Block {
     pub(super) wire_len: usize,
 }
 
-/// Writes headers, key and id of a message.
-pub(super) fn write(message: &Outbound) -> Result<Block> {
+/// Writes headers, key and id of a message. With a `scope`, the id counts for this topic alone,
+/// because the stream takes others.
+pub(super) fn write(message: &Outbound, scope: Option<&str>) -> Result<Block> {
     let mut block = Block { headers: None, wire_len: 0 };
     if let Some(id) = message.id.as_deref().filter(|id| !id.is_empty()) {
-        // The server would drop a copy under the id that it has seen.
-        let name = if message.is_copy { MESSAGE_ID_NAME } else { NATS_MESSAGE_ID };
-        block.put(name, value(id.as_bytes()).map_err(|why| why.with_context("part", "message id"))?);
+        let written = value(id.as_bytes()).map_err(|why| why.with_context("part", "message id"))?;
+        match (message.is_copy, scope) {
+            // The server would drop a copy under the id that it has seen.
+            (true, _) => block.put(MESSAGE_ID_NAME, written),
+            (false, None) => block.put(NATS_MESSAGE_ID, written),
+            (false, Some(topic)) => {
+                block.put(NATS_MESSAGE_ID, value(format!("{topic}/{id}").as_bytes())?);
+                block.put(DELAYED_ID_NAME, written);
+            }
+        }
     }
     if let Some(key) = &message.key {
         match value(key) {
@@ -69,8 +77,8 @@ impl Block {
     /// Adds the headers that make the server keep the message until it is due, and then publish it
     /// to `target`.
     pub(super) fn keep(&mut self, schedule: &Schedule, target: &str) -> Result<()> {
-        let id = self.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID)).cloned();
-        if let Some(id) = id {
+        let get = |name| self.headers.as_ref().and_then(|headers| headers.get(name)).cloned();
+        if let (None, Some(id)) = (get(DELAYED_ID_NAME), get(NATS_MESSAGE_ID)) {
             self.put(DELAYED_ID_NAME, id);
         }
         self.put(NATS_SCHEDULE, value(schedule.pattern.as_bytes())?);
@@ -195,6 +203,8 @@ impl Contents {
                 self.put_id(value);
             }
         } else if name.eq_ignore_ascii_case(header::DELAYED_ID) {
+            // The sender's own id, which the other one may only contain.
+            self.id = None;
             self.put_id(value);
         } else if name.eq_ignore_ascii_case(header::KEY) {
             self.key = Some(Bytes::copy_from_slice(value));
@@ -285,7 +295,7 @@ mod tests {
             ("a", "x\u{a0}".as_bytes()),
         ];
         for (name, value) in refused {
-            let error = write(&outbound(&[(name, value)])).unwrap_err();
+            let error = write(&outbound(&[(name, value)]), None).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidMessage, "{name:?} {value:?}");
         }
     }
@@ -295,7 +305,7 @@ mod tests {
         let mut message = outbound(&[("a", b"1"), ("b", b""), ("a", "\u{fc}".as_bytes())]);
         message.key = Some(Bytes::from_static(b"customer 7"));
         message.id = Some("id-1".to_owned());
-        let block = write(&message).unwrap();
+        let block = write(&message, None).unwrap();
         let lines = ["Nats-Msg-Id: id-1", "message-key: customer 7", "a: 1", "b: ", "a: \u{fc}"];
         let wire = format!("NATS/1.0\r\n{}\r\n\r\n", lines.join("\r\n"));
         assert_eq!(block.wire_len, wire.len());
@@ -308,14 +318,14 @@ mod tests {
             assert_eq!(contents.unreadable, 0);
         }
         assert!(is_readable(wire.as_bytes()));
-        assert_eq!(write(&outbound(&[])).unwrap().wire_len, 0);
+        assert_eq!(write(&outbound(&[]), None).unwrap().wire_len, 0);
     }
 
     #[test]
     fn any_key_comes_back() {
         for key in [&b""[..], b"plain", b" x", b"x\n", b"\0\xff\xfe", b"a: b", "\u{1f511}".as_bytes()] {
             let message = Outbound { key: Some(Bytes::copy_from_slice(key)), ..outbound(&[]) };
-            let block = write(&message).unwrap();
+            let block = write(&message, None).unwrap();
             assert_eq!(read(block.headers.as_ref()).key.as_deref(), Some(key));
         }
     }

@@ -1,6 +1,8 @@
 //! Publishing: messages with their header blocks, and the server's confirmations.
 
 pub(crate) mod delay;
+pub(crate) mod election;
+pub(crate) mod shared;
 
 use async_nats::message::OutboundMessage;
 use tokio::runtime::Handle;
@@ -10,6 +12,7 @@ use crate::driver::{Confirmer, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Topic};
 
+pub(super) use super::connection::elections::Publish;
 use super::connection::link::{Link, send};
 use super::connection::replies::Awaiting;
 use super::headers::Schedule;
@@ -20,26 +23,25 @@ use crate::adapters::nats::topology::names;
 /// their only back-pressure.
 const FLUSH_EVERY: u64 = 512;
 
-/// Publishes to a stream; the answer contains the sequence of the message in it.
-pub(super) fn stored(link: &Link, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
-    match prepare(link, topic, &message, None) {
-        Ok(prepared) => link.ask(prepared, Awaiting::Publish(confirmer, Box::new(message))),
-        Err(error) => confirmer.confirm(Err(error)),
+/// Publishes to a stream; the answer contains the sequence of the message in it. With a schedule,
+/// the stream keeps the message until it is due, and the answer confirms that.
+pub(super) fn stored(link: &Link, publish: Publish) {
+    if let Some(publish) = link.elections().hold(publish) {
+        send_now(link, publish);
     }
 }
 
-/// Makes the stream keep a message until it is due; the answer confirms it.
-pub(super) fn kept(link: &Link, topic: &Topic, message: Outbound, schedule: &Schedule, confirmer: Confirmer<Receipt>) {
-    match prepare(link, topic, &message, Some(schedule)) {
-        Ok(prepared) => link.ask(prepared, Awaiting::Keep(confirmer, Box::new(message))),
-        Err(error) => confirmer.confirm(Err(error)),
+fn send_now(link: &Link, publish: Publish) {
+    match prepare(link, &publish) {
+        Ok(prepared) => link.ask(prepared, Awaiting::Publish(Box::new(publish))),
+        Err(error) => publish.confirmer.confirm(Err(error)),
     }
 }
 
 /// Publishes to the subscribers of the moment, without a confirmation from the server. The answer
 /// is given when there is room for more.
 pub(super) fn unconfirmed(link: &Link, topic: &Topic, message: Outbound, confirmer: Confirmer<Receipt>) {
-    let sent = prepare(link, topic, &message, None).and_then(|message| {
+    let sent = write(link, topic, &message, None, None).and_then(|message| {
         if !link.health().is_connected() {
             return Err(link.disconnected());
         }
@@ -62,8 +64,20 @@ pub(super) fn unconfirmed(link: &Link, topic: &Topic, message: Outbound, confirm
     }
 }
 
-fn prepare(link: &Link, topic: &Topic, message: &Outbound, schedule: Option<&Schedule>) -> Result<OutboundMessage> {
-    let mut block = headers::write(message)?;
+fn prepare(link: &Link, publish: &Publish) -> Result<OutboundMessage> {
+    let Publish { topic, message, schedule, is_shared, .. } = publish;
+    write(link, topic, message, schedule.as_ref(), is_shared.then_some(topic))
+}
+
+/// Writes a message; `scope` is the topic for which alone its id is to count.
+fn write(
+    link: &Link,
+    topic: &Topic,
+    message: &Outbound,
+    schedule: Option<&Schedule>,
+    scope: Option<&Topic>,
+) -> Result<OutboundMessage> {
+    let mut block = headers::write(message, scope.map(Topic::as_str))?;
     let mut subject = names::subject(topic);
     if let Some(schedule) = schedule {
         block.keep(schedule, &subject)?;

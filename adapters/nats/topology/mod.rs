@@ -41,18 +41,22 @@ pub(super) async fn stream(link: &Link, config: &Config, topic: &str) -> Result<
     let delays = config.level >= api::DELAY_LEVEL;
     let mut subjects = vec![subject.to_string()];
     subjects.extend(delays.then(|| names::delayed_subjects(topic)));
-    let wanted = object([
+    let limits = &config.limits;
+    let mut wanted = vec![
         ("name", name.as_str().into()),
         ("subjects", subjects.into()),
         ("allow_msg_schedules", delays.into()),
         // Delayed messages must not expire before they are due.
         ("allow_msg_ttl", delays.into()),
         ("retention", "limits".into()),
-        ("storage", "file".into()),
+        ("storage", limits.storage.as_str().into()),
         ("num_replicas", config.replicas.into()),
-        ("max_age", nanos(config.max_age)),
-    ]);
-    match api::create_stream(link, &name, wanted).await {
+        ("max_age", nanos(limits.max_age)),
+    ];
+    wanted.extend(limits.max_bytes.map(|most| ("max_bytes", most.into())));
+    wanted.extend(limits.max_msgs.map(|most| ("max_msgs", most.into())));
+    wanted.extend(limits.duplicate_window.map(|window| ("duplicate_window", nanos(window))));
+    match api::create_stream(link, &name, object(wanted)).await {
         Ok(info) => usable(info),
         // Another program, with another configuration, was quicker.
         Err(conflict) if conflict.kind() == ErrorKind::Conflict => {

@@ -160,13 +160,18 @@ impl Elections {
     /// Ends the wait of a topic, and passes its messages to `publish` in their order. Others that
     /// are published meanwhile come after them.
     pub(crate) fn end(&self, topic: &Topic, mut publish: impl FnMut(Publish)) {
-        let mut overtaken = Vec::new();
-        self.change(topic, |lane| {
-            overtaken = lane.sort();
-            lane.held.drain(..).for_each(|waiting| publish(*waiting.publish));
-            (true, ())
-        });
-        overtaken.into_iter().for_each(|waiting| waiting.publish.answer(Err(no_leader())));
+        loop {
+            let mut overtaken = Vec::new();
+            let next = self.change(topic, |lane| {
+                overtaken = lane.sort();
+                let next = lane.held.pop_front();
+                (next.is_none(), next)
+            });
+            // Not under the lock: an answer frees a place, which publishes the next message.
+            overtaken.into_iter().for_each(|waiting| waiting.publish.answer(Err(no_leader())));
+            let Some(waiting) = next.flatten() else { return };
+            publish(*waiting.publish);
+        }
     }
 
     /// Changes the lane of a topic, and removes it if told so.

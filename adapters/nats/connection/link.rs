@@ -18,7 +18,6 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::driver::Confirmation;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Topic;
 
 use super::super::error;
 use super::super::headers::reply_subject;
@@ -105,9 +104,9 @@ impl Link {
         &self.replies.elections
     }
 
-    /// Returns `true` if a publish to this topic waits for its answer.
-    pub(crate) fn is_publishing(&self, topic: &Topic) -> bool {
-        self.replies.is_publishing(topic)
+    /// Returns `true` if the request with this number waits for its answer.
+    pub(crate) fn awaits(&self, number: u64) -> bool {
+        self.replies.awaits(number)
     }
 
     pub(crate) fn health(&self) -> &Health {
@@ -131,10 +130,12 @@ impl Link {
     }
 
     /// Sends a message that is answered; the waiting side also learns if it could not be sent.
-    pub(crate) fn ask(&self, mut message: OutboundMessage, awaiting: Awaiting) {
+    /// Returns the number of the request.
+    pub(crate) fn ask(&self, mut message: OutboundMessage, awaiting: Awaiting) -> u64 {
         let (token, subject) = self.replies.enter(awaiting, message.subject.clone(), self.health.epoch());
         message.reply = Some(subject);
         self.post(message, token);
+        token
     }
 
     fn post(&self, message: OutboundMessage, token: u64) {

@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::driver::Confirmer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{Receipt, Topic};
+use crate::message::Receipt;
 
 use super::super::error::{self, Refusal};
 use super::dial::Notices;
@@ -116,10 +116,9 @@ impl Replies {
         (token, Subject::from(subject))
     }
 
-    /// Returns `true` if a publish to this topic waits for its answer.
-    pub(crate) fn is_publishing(&self, topic: &Topic) -> bool {
-        let is_of = |waiting: &Waiting| matches!(&waiting.awaiting, Awaiting::Publish(one) if one.topic == *topic);
-        self.waiting.lock().values().any(is_of)
+    /// Returns `true` if the request with this number waits for its answer.
+    pub(crate) fn awaits(&self, number: u64) -> bool {
+        self.waiting.lock().contains_key(&number)
     }
 
     /// Ends the wait for a request that could not be sent.

@@ -32,7 +32,7 @@ use super::window::{Unsettled, Window};
 const EXPIRES: Duration = Duration::from_secs(30);
 /// The same, with the interval below, while messages wait for earlier ones: the server's first sign
 /// of life shows that there are none.
-const BRIEF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(200));
+const BRIEF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(200));
 /// Interval at which the server shows that it still has the request.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Time without a sign of life after which the request counts as lost.

@@ -277,10 +277,10 @@ impl State {
         match (message.status, pending) {
             // A message without a status is one from this client itself.
             (None, _) => {}
-            // The server has nothing to hand out, or to hand out again.
+            // The server has nothing to hand out, or to hand out again. The end of a request does
+            // not show that: a busy server may have come to it too late.
             (Some(StatusCode::IDLE_HEARTBEAT), _) => self.wait_no_longer(),
             (Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND), pending) => {
-                self.wait_no_longer();
                 self.window.expired(pending.unwrap_or(usize::MAX));
             }
             (Some(_), pending) if message.description.as_deref() == Some("Message Size Exceeds MaxBytes") => {

@@ -15,7 +15,9 @@ use crate::adapters::nats::connection::api;
 use crate::adapters::nats::topology::names;
 
 /// First and longest pause between two attempts.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
+/// Maximum wait for the answer to an attempt, before the next message is tried.
+const ANSWERED: Duration = Duration::from_secs(1);
 /// Interval of the looks for an answer to an attempt.
 const LOOK: Duration = Duration::from_millis(5);
 /// Maximum wait for the server to name the stream.
@@ -41,20 +43,24 @@ async fn wait(waiting: Weak<Link>, topic: Topic) {
             // As all publishes while the connection is down.
             return link.elections().end(&topic, |publish| publish.confirmer.confirm(Err(link.disconnected())));
         }
-        if link.is_publishing(&topic) {
-            continue;
-        }
         if let Ok(Ok(false)) = timeout(NAMED, has_stream(&link, &topic)).await {
             let gone = |publish: super::Publish| publish.confirmer.give_back(publish.message, no_leader());
             return link.elections().end(&topic, gone);
         }
         let Some(first) = link.elections().first(&topic) else { return };
-        send_now(&link, first);
-        while link.is_publishing(&topic) {
-            sleep(LOOK).await;
-        }
-        if !link.elections().was_refused(&topic) {
-            return link.elections().end(&topic, |publish| send_now(&link, publish));
+        // Once it is answered, all refusals of earlier ones have come: the server that refuses is
+        // the one that this connection leads to. Those that it does not answer may be lost.
+        let number = send_now(&link, first);
+        let answered = async {
+            while number.is_some_and(|number| link.awaits(number)) {
+                sleep(LOOK).await;
+            }
+        };
+        let is_answered = timeout(ANSWERED, answered).await.is_ok();
+        if is_answered && !link.elections().was_refused(&topic) {
+            return link.elections().end(&topic, |publish| {
+                let _ = send_now(&link, publish);
+            });
         }
     }
 }

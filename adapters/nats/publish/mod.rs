@@ -27,14 +27,18 @@ const FLUSH_EVERY: u64 = 512;
 /// the stream keeps the message until it is due, and the answer confirms that.
 pub(super) fn stored(link: &Link, publish: Publish) {
     if let Some(publish) = link.elections().hold(publish) {
-        send_now(link, publish);
+        let _ = send_now(link, publish);
     }
 }
 
-fn send_now(link: &Link, publish: Publish) {
+/// Sends a message, and returns the number of the request.
+fn send_now(link: &Link, publish: Publish) -> Option<u64> {
     match prepare(link, &publish) {
-        Ok(prepared) => link.ask(prepared, Awaiting::Publish(Box::new(publish))),
-        Err(error) => publish.confirmer.confirm(Err(error)),
+        Ok(prepared) => Some(link.ask(prepared, Awaiting::Publish(Box::new(publish)))),
+        Err(error) => {
+            publish.confirmer.confirm(Err(error));
+            None
+        }
     }
 }
 

@@ -91,6 +91,9 @@ impl Case {
             groups: GROUPS.map(str::to_owned).to_vec(),
             // Order is kept for one member.
             ordered: (self.scenario != Scenario::Worker).then(|| ORDERED.to_owned()),
+            // The new leader of a queue hands messages to the consumer of a server that has just
+            // died (`docs/guarantees.md`).
+            redelivered_may_be_late: (self.scenario, self.broker) == (Scenario::Cluster, Broker::Amqp),
             dead: DEAD.to_owned(),
             settles_for_good: self.broker.confirms_settlements() && !is_deletion,
             lost_with_deletion: takes_messages.then_some(Duration::from_secs(5)),

@@ -173,6 +173,7 @@ impl Bench {
             delivery: delivery.to_owned(),
             id,
             attempt: message.attempt(),
+            deliveries: message.deliveries(),
             place: format!("{:?} {:?}", message.partition(), message.offset()),
             flaws,
         }));

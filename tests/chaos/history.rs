@@ -150,6 +150,8 @@ pub(crate) struct Delivered {
     /// `None` for a payload that is not of this run.
     pub(crate) id: Option<Id>,
     pub(crate) attempt: u32,
+    /// The broker's own count of deliveries, if it has one.
+    pub(crate) deliveries: Option<u32>,
     /// Partition and offset, where the broker has them.
     pub(crate) place: String,
     pub(crate) flaws: Vec<Flaw>,

@@ -45,15 +45,6 @@ pub(crate) const KNOWN: &[Known] = &[
         is_rare: true,
         why: "in hundreds of cuts within a minute on a starved machine, messages on the wire may come late",
     },
-    Known {
-        scenario: Scenario::Cluster,
-        broker: Broker::Amqp,
-        invariant: Invariant::I6,
-        finding: "new-2",
-        // Only if the consumers are connected to the server that is killed, not the producers.
-        is_rare: true,
-        why: "messages that a new leader hands to a consumer of the dead server come late",
-    },
 ];
 
 /// The findings of a run, held against the known breaks.

@@ -71,6 +71,7 @@ fn a_payload_of_another_run() {
         delivery: "by hand".to_owned(),
         id: None,
         attempt: 1,
+        deliveries: None,
         place: String::new(),
         flaws: Vec::new(),
     };
@@ -174,6 +175,35 @@ fn messages_of_a_key_that_change_places() {
     run.forget("ordered", 2);
     run.deliver("ordered", 2, Verdict::Ack);
     run.breaks(Invariant::I6, 2);
+}
+
+/// A broker that promises no order of what it had handed out before excuses the message that says
+/// so. One that was never delivered has no excuse, and neither has the message that came before it.
+#[test]
+fn a_message_that_was_delivered_before_may_be_late_where_that_is_said() {
+    let lenient = crate::checker::Rules { redelivered_may_be_late: true, ..rules() };
+    let late = |deliveries| {
+        let mut run = Run::clean();
+        run.forget("ordered", 2);
+        let delivery = run.hand_out_again("ordered", 2, deliveries, Vec::new());
+        run.settle(&delivery, Verdict::Ack, Outcome::Settled);
+        run
+    };
+    assert_eq!(check(&late(2).records, &lenient), []);
+    late(2).breaks(Invariant::I6, 2);
+    let named = |run: &Run| {
+        let findings = check(&run.records, &lenient);
+        findings.iter().map(|finding| (finding.invariant, finding.id.unwrap().1)).collect::<Vec<_>>()
+    };
+    assert_eq!(named(&late(1)), [(Invariant::I6, 2)]);
+    // The excused message does not move the place behind which others are late.
+    let mut run = late(2);
+    run.publish(8);
+    run.publish(10);
+    run.deliver("ordered", 10, Verdict::Ack);
+    run.deliver("ordered", 8, Verdict::Ack);
+    (8..=10).step_by(2).for_each(|number| run.deliver("plain", number, Verdict::Ack));
+    assert_eq!(named(&run), [(Invariant::I6, 8)]);
 }
 
 /// Order is promised for a key, to the group that asks for it, and for confirmed messages.

@@ -14,6 +14,7 @@ pub(crate) fn rules() -> Rules {
     Rules {
         groups: vec!["ordered".to_owned(), "plain".to_owned()],
         ordered: Some("ordered".to_owned()),
+        redelivered_may_be_late: false,
         dead: "dead".to_owned(),
         settles_for_good: true,
         lost_with_deletion: None,
@@ -65,11 +66,24 @@ impl Run {
 
     /// Adds a delivery with nothing after it, and returns its name.
     pub(crate) fn hand_out(&mut self, group: &str, number: u32, flaws: Vec<Flaw>) -> String {
+        self.hand_out_again(group, number, 1, flaws)
+    }
+
+    /// Adds a delivery that the broker counts with this number, and returns its name.
+    pub(crate) fn hand_out_again(&mut self, group: &str, number: u32, deliveries: u32, flaws: Vec<Flaw>) -> String {
         self.deliveries += 1;
         let delivery = format!("{:016x}", self.deliveries);
         let (group, member, id) = (group.to_owned(), MEMBER.to_owned(), Some(Id(0, number)));
-        let (place, attempt) = (String::new(), 1);
-        self.note(Event::Delivered(Delivered { group, member, delivery: delivery.clone(), id, attempt, place, flaws }));
+        self.note(Event::Delivered(Delivered {
+            group,
+            member,
+            delivery: delivery.clone(),
+            id,
+            attempt: 1,
+            deliveries: Some(deliveries),
+            place: String::new(),
+            flaws,
+        }));
         delivery
     }
 

@@ -69,6 +69,9 @@ pub(crate) struct Rules {
     pub(crate) groups: Vec<String>,
     /// The group whose order by key is checked; it has one member.
     pub(crate) ordered: Option<String>,
+    /// `true` if a message that says of itself that it was delivered before may come late. It was
+    /// handed to a consumer that died before it could be seen.
+    pub(crate) redelivered_may_be_late: bool,
     /// The reader of the dead letters.
     pub(crate) dead: String,
     /// `true` if a settled message must not come again.

@@ -195,6 +195,40 @@ async fn a_table_as_large_as_a_frame_is_delivered_again_and_again() {
     scene.unharmed().await;
 }
 
+/// An array is several headers of its name. One byte of it would take as much as the name.
+#[tokio::test]
+async fn an_array_does_not_make_a_message_larger_than_its_frame_by_far() {
+    let mut scene = Scene::new().await;
+    let array = |elements: usize| [b"A".to_vec(), long(&vec![b'V'; elements])].concat();
+    let name = vec![b'n'; 255];
+    let inbound = scene.receive(&[entry(&name, array(120_000)), entry("last", string("seen"))].concat()).await;
+    let bytes: usize = inbound.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    assert!(bytes < 2 * FRAME_MAX, "{bytes} bytes of headers");
+    assert!(inbound.unreadable_headers > 100_000, "{}", inbound.unreadable_headers);
+    assert_eq!(inbound.headers.get_str("last"), Some("seen"));
+    settle(inbound, Disposition::Ack).await.unwrap();
+    let many: Vec<u8> = (0..400).flat_map(|_| entry(&name, array(40))).collect();
+    let inbound = scene.receive(&many).await;
+    let bytes: usize = inbound.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    assert!(bytes < 2 * FRAME_MAX, "{bytes} bytes of headers, of many arrays");
+    settle(inbound, Disposition::Ack).await.unwrap();
+    let inbound = scene.receive(&entry("numbers", array(5000))).await;
+    assert_eq!(inbound.headers.get_all("numbers").count(), 5000);
+    settle(inbound, Disposition::Ack).await.unwrap();
+    scene.unharmed().await;
+}
+
+#[tokio::test]
+async fn an_empty_message_id_is_none() {
+    const MESSAGE_ID: u16 = 1 << 7;
+    let mut scene = Scene::new().await;
+    scene.wire.publish(&scene.topic, b"", MESSAGE_ID, &short(b""), b"body").await;
+    let inbound = scene.arrived().await;
+    assert_eq!(inbound.id, None);
+    settle(inbound, Disposition::Ack).await.unwrap();
+    scene.unharmed().await;
+}
+
 #[tokio::test]
 async fn ten_thousand_headers_are_delivered() {
     let mut scene = Scene::new().await;

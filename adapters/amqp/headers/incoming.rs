@@ -13,6 +13,10 @@ use super::super::wire::table::{Entries, Value};
 use crate::headers::Headers;
 use crate::message::{Timestamp, TimestampSource};
 
+/// Maximum number of bytes by which arrays repeat their names. An element may be one byte on the
+/// wire, and as a header it takes a name of up to 255.
+const MOST_REPEATED: usize = 64 * 1024;
+
 /// Key, headers and other parts, as far as they can be read.
 #[derive(Debug, Default)]
 pub(crate) struct Decoded {
@@ -29,6 +33,8 @@ pub(crate) struct Decoded {
     retry_routing_key: Option<ShortString>,
     /// The target that the message waited for, if any.
     waited: Waited,
+    /// The bytes of names that arrays have repeated.
+    repeated: usize,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -47,7 +53,7 @@ impl Decoded {
     pub(crate) fn read(properties: &BasicProperties, target: &str, ours: bool) -> Self {
         let table = raw_table(properties);
         let mut decoded = Self {
-            id: properties.message_id().as_ref().map(|id| id.as_str().to_owned()),
+            id: properties.message_id().as_ref().map(|id| id.as_str().to_owned()).filter(|id| !id.is_empty()),
             headers: Headers::with_capacity(names::PROPERTIES.len() + Entries::new(table).count(), table.len() + 64),
             timestamp: properties.timestamp().and_then(|seconds| sent_at(Duration::from_secs(seconds))),
             ..Self::default()
@@ -113,8 +119,12 @@ impl Decoded {
             // Tables of the broker, which nobody's context is in.
             (Ok(names::DEATHS), Value::Array(_)) => {}
             (Ok(name), Value::Array(elements)) => {
-                for element in elements {
-                    self.append(name, element);
+                for (index, element) in elements.enumerate() {
+                    self.repeated += if index > 0 { name.len() } else { 0 };
+                    match self.repeated <= MOST_REPEATED {
+                        true => self.append(name, element),
+                        false => self.unreadable += 1,
+                    }
                 }
             }
             (Ok(name), value) => self.append(name, Some(value)),

@@ -209,7 +209,7 @@ async fn a_wait_queue_that_is_deleted_fails_one_publish_and_is_created_again() {
     let wait = || later("x", SystemTime::now() + Duration::from_millis(9 << 24));
     confirmed(amqp.enqueue(&topic, wait())).await.unwrap();
     let channel = raw().await.create_channel().await.unwrap();
-    let queue = || format!("traced-broker.delay.{}ms", 9 << 24).into();
+    let queue = || format!("traced-broker.delay.v1.{}ms", 9 << 24).into();
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(queue(), passive, FieldTable::default()).await.expect("it waits where it is documented to");
     channel.queue_delete(queue(), QueueDeleteOptions::default()).await.unwrap();

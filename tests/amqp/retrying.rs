@@ -251,13 +251,13 @@ async fn what_waits_for_a_queue_that_is_deleted_is_kept_apart() {
     confirmed(amqp.enqueue(&other, outbound("kept"))).await.unwrap();
     settle(next(&mut source).await, after(6000)).await.unwrap();
     settle(next(&mut kept).await, after(6200)).await.unwrap();
-    let before = waiting_in("traced-broker.delay.lost").await;
+    let before = waiting_in("traced-broker.delay.v1.lost").await;
     drop(source);
     delete(&topic).await;
     let inbound = next(&mut kept).await;
     assert_is(&inbound, "kept", 2);
     let begin = Instant::now();
-    while waiting_in("traced-broker.delay.lost").await == before {
+    while waiting_in("traced-broker.delay.v1.lost").await == before {
         assert!(begin.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

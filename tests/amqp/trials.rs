@@ -33,7 +33,7 @@ impl Log {
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         channel.basic_qos(1000, BasicQosOptions::default()).await.unwrap();
-        let stream = ShortString::from(format!("traced-broker.trials.{topic}.g"));
+        let stream = ShortString::from(format!("traced-broker.trials.v1.{topic}.g"));
         let mut first = FieldTable::default();
         first.insert("x-stream-offset".into(), AMQPValue::LongString("first".into()));
         let options = BasicConsumeOptions::default();
@@ -150,7 +150,7 @@ async fn a_classic_queue_has_suspects_and_a_note_is_withdrawn_when_the_driver_is
     assert_eq!(next(&mut source).await.lost_trials, None, "there is no stream, and none may be made");
     amqp.close().await.unwrap();
 
-    let stream = ShortString::from(format!("traced-broker.trials.{topic}.g"));
+    let stream = ShortString::from(format!("traced-broker.trials.v1.{topic}.g"));
     let mut table = FieldTable::default();
     table.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
     let channel = raw().await.create_channel().await.unwrap();
@@ -175,7 +175,7 @@ async fn nothing_is_noted_where_the_stream_cannot_be_used() {
     make_group(&topic, "g").await;
     let channel = raw().await.create_channel().await.unwrap();
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    let taken = ShortString::from(format!("traced-broker.trials.{topic}.g"));
+    let taken = ShortString::from(format!("traced-broker.trials.v1.{topic}.g"));
     channel.queue_declare(taken, durable, FieldTable::default()).await.unwrap();
     let amqp = connect("").await.unwrap();
     publish(&amqp, &topic, &["a", "b"]).await;
@@ -204,7 +204,7 @@ async fn no_stream_is_made_without_a_suspect() {
     assert_eq!(next(&mut source).await.lost_trials, None);
     let channel = raw().await.create_channel().await.unwrap();
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let stream = ShortString::from(format!("traced-broker.trials.{topic}.g"));
+    let stream = ShortString::from(format!("traced-broker.trials.v1.{topic}.g"));
     channel.queue_declare(stream, passive, FieldTable::default()).await.unwrap_err();
     amqp.close().await.unwrap();
 }

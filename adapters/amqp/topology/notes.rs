@@ -11,7 +11,7 @@ use crate::driver::Topology;
 use crate::error::Result;
 
 /// The prefix of the names of all such streams.
-const PREFIX: &str = "traced-broker.trials";
+const PREFIX: &str = "traced-broker.trials.v1";
 
 /// Bounds of a stream. Its oldest segment is deleted as a whole, so that a note goes before, or
 /// with, the record that withdraws it.

@@ -28,8 +28,11 @@ use super::name;
 use crate::driver::Topology;
 use crate::error::{Error, Result};
 
-/// The prefix of the names of all exchanges and queues for delays.
-const PREFIX: &str = "traced-broker.delay";
+/// The beginning of the names of all exchanges and queues for delays, of any version.
+const FAMILY: &str = "traced-broker.delay.";
+/// The prefix of the names. The arguments of a queue cannot be changed: a release that needs others
+/// has another version, whose queues exist beside these until they are empty.
+const PREFIX: &str = "traced-broker.delay.v1";
 
 /// The destination of a message after its delay.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -50,7 +53,7 @@ impl fmt::Display for Target {
 
 /// Returns `true` if the exchange belongs to the delay queues.
 pub(crate) fn is_for_delays(exchange: &str) -> bool {
-    exchange.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with('.'))
+    exchange.starts_with(FAMILY)
 }
 
 /// Bytes left free in the frame for the headers that each queue adds to a message that it hands on.

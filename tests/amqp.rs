@@ -5,6 +5,8 @@ mod support;
 
 #[path = "amqp/attempts.rs"]
 mod attempts;
+#[path = "amqp/beside.rs"]
+mod beside;
 #[path = "amqp/connecting.rs"]
 mod connecting;
 #[path = "amqp/consuming.rs"]
@@ -27,6 +29,8 @@ mod limits;
 mod losing;
 #[path = "amqp/outages.rs"]
 mod outages;
+#[path = "amqp/parking.rs"]
+mod parking;
 #[path = "amqp/publishing.rs"]
 mod publishing;
 #[path = "amqp/refusing.rs"]

@@ -99,6 +99,41 @@ impl FromStr for RoutingKey {
     }
 }
 
+/// The dead letters that the group `parked` of a dead-letter topic keeps.
+///
+/// ```rust
+/// use traced_broker::{ErrorKind, adapters::amqp::Parked};
+///
+/// assert_eq!("unread".parse::<Parked>().unwrap(), Parked::Unread);
+/// let error = "none".parse::<Parked>().unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Parked {
+    /// All of them, also those that other groups handle, until it is read: the URL option
+    /// `parked=all`.
+    #[default]
+    All,
+    /// Those that no other queue takes, because the topic has no other group or reader at that
+    /// time: the URL option `parked=unread`. All programs that write dead letters of a topic, or
+    /// read its group `parked`, need the same value, because one with `all` binds the queue to all
+    /// letters again.
+    Unread,
+}
+
+impl FromStr for Parked {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "all" => Ok(Self::All),
+            "unread" => Ok(Self::Unread),
+            _ => Err(Error::new(ErrorKind::InvalidConfig, "the option parked is all or unread")),
+        }
+    }
+}
+
 /// The settings of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -109,6 +144,7 @@ pub(super) struct Settings {
     pub(super) name: String,
     pub(super) topology: Topology,
     pub(super) unroutable: Unroutable,
+    pub(super) parked: Parked,
     pub(super) routing_key: RoutingKey,
     /// The binding keys of readers without a group, separated by commas.
     pub(super) binding_key: Option<String>,
@@ -137,6 +173,7 @@ impl Settings {
             name: options.take("name")?.unwrap_or_else(|| DEFAULT_NAME.to_owned()),
             topology: options.take("topology")?.unwrap_or_default(),
             unroutable: options.take("unroutable")?.unwrap_or_default(),
+            parked: options.take("parked")?.unwrap_or_default(),
             routing_key: options.take("routing_key")?.unwrap_or_default(),
             binding_key: options.take("binding_key")?,
             connect_timeout: options.take("connect_timeout")?.map_or(DEFAULT_CONNECT_TIMEOUT, Duration::from_millis),
@@ -246,6 +283,11 @@ impl AmqpBuilder {
     /// Sets the treatment of messages that no queue takes.
     pub fn unroutable(self, unroutable: Unroutable) -> Self {
         self.with(move |settings| settings.unroutable = unroutable)
+    }
+
+    /// Sets the dead letters that the group `parked` keeps.
+    pub fn parked(self, parked: Parked) -> Self {
+        self.with(move |settings| settings.parked = parked)
     }
 
     /// Sets the routing key of published messages.

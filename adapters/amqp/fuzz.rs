@@ -110,7 +110,7 @@ fn read_properties(properties: &BasicProperties) {
         let copy = Envelope {
             headers: &decoded.headers,
             key: decoded.key.as_ref(),
-            id: decoded.id.clone(),
+            id: decoded.id.as_deref(),
             original: Some(properties),
             number: None,
             wait: None,

@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | `topology` | `create` missing exchanges and queues, or only `check` that they exist | `create` |
 //! | `unroutable` | a message to a topic without subscribers is confirmed and dropped by the broker (`drop`), or its publish fails with `Rejected` (`reject`); see [`Unroutable`] | `drop` |
+//! | `parked` | which dead letters the group `parked` keeps: `all`, or those that are `unread` because no other queue takes them; see [`Parked`] | `all` |
 //! | `routing_key` | `none`, or the message's `key` | `none` |
 //! | `binding_key` | keys of the messages that readers without a group get, separated by commas | `#`, the empty key and the topic |
 //! | `max_in_flight` | maximum number of unconfirmed publishes | 1024 |
@@ -31,28 +32,36 @@
 //! | group `billing` of that topic | durable quorum queue `orders.billing`, bound with `#`, without a limit of deliveries |
 //! | no group | an exclusive queue of the connection, deleted with it; of more than 256 MiB the broker drops the oldest messages |
 //! | dead-letter topic `orders.dead` of a subscription | exchange `orders.dead`, and its group `parked`: queue `orders.dead.parked` |
-//! | delayed messages and delayed retries | durable quorum queues `traced-broker.delay.16ms` and so on, shared by all topics of the virtual host |
+//! | delayed messages and delayed retries | durable quorum queues `traced-broker.delay.v1.16ms` and so on, shared by all topics of the virtual host |
 //!
 //! ## Confirms
 //! Messages are persistent. A publish ends with the broker's confirm: every queue that takes the
 //! message then has it on the disks of a majority of its replicas, and it survives the death of the
-//! server. A queue itself is registered on disk within some seconds. A publish whose connection
-//! ends before the confirm fails with an unknown outcome. One without a connection waits for it for
-//! 30 seconds, or nine tenths of `delivery_timeout`, and is then certainly not sent; as many as
-//! `max_in_flight` wait. During an alarm of the broker (memory, disk) confirms are held back. A
-//! message that the broker refuses is [`ErrorKind::Busy`], of unknown outcome.
+//! server. A publish whose connection ends before the confirm fails with an unknown outcome. One
+//! without a connection waits for it for 30 seconds, or nine tenths of `delivery_timeout`, and is
+//! then certainly not sent; as many as `max_in_flight` wait. During an alarm of the broker (memory,
+//! disk) confirms are held back. A message that the broker refuses is [`ErrorKind::Busy`], of
+//! unknown outcome.
+//!
+//! The server enters a new queue in its register on disk within five seconds. If it is killed
+//! before that, the queue comes back without its messages. This holds for the queue of a new group,
+//! and for a delay queue that a delay has used for the first time.
 //!
 //! ## Topics that are refused or deleted
 //! The broker ends the channel on a message that it refuses, and with it the confirms of other
-//! topics. Afterwards the topic fails at once, for 1 second and then up to 60, and is tried again
-//! on a channel of its own. An exchange that was deleted is made again, and subscriptions look
-//! after their exchanges and bindings every 5 seconds: for 6 seconds publishes to it are certainly
-//! not sent, and after that no message is confirmed that no queue took.
+//! topics. Messages that were sent after it are sent again in their order; of those before it, the
+//! unconfirmed ones fail with an unknown outcome. The topic then fails at once, for 1 second and
+//! later up to 60, and is tried again on a channel of its own. An exchange that was deleted is made
+//! again, and subscriptions look after their exchanges and bindings every 5 seconds: for 6 seconds
+//! publishes to it are certainly not sent, and after that no message is confirmed that no queue
+//! took.
 //!
 //! ## Dead letters
 //! Rejected messages are never lost for want of a subscriber, because their topic always has the
 //! group `parked`. Read it like any other group: others do not empty it, and it has no limit. A
 //! warning tells of more than 1000 messages in it, and again each time that they have doubled.
+//! With `parked=unread` it only gets letters that no other queue takes, over the exchange
+//! `DEAD.parked`; the queue of an existing topology is used, and its binding to `DEAD` removed.
 //!
 //! ## Groups
 //! Members share the queue of their group; every group has its own. A new group receives what is
@@ -96,8 +105,8 @@
 //! A message that was [delivered twice](crate::driver::Inbound::is_suspicious) without being heard
 //! of, or came again from a queue without a count, may be one that ends its process. Its
 //! [trials](crate::driver::DeliveryHandle::begin_trial) are noted in a stream beside the queue,
-//! `traced-broker.trials.QUEUE`, which the first such message declares. Each waits until the stream
-//! was read. The stream keeps 7 days and 2 MiB, and is never deleted. A note outlives processes
+//! `traced-broker.trials.v1.QUEUE`, which the first such message declares. Each waits until the
+//! stream was read. It keeps 7 days and 2 MiB, and is never deleted. A note outlives processes
 //! and, with replicas, a server. Messages that are equal in routing key, `message-id`, `timestamp`
 //! and payload share their notes. Without the permissions below, without streams, or without an
 //! answer in 5 seconds, during an alarm for example, they are handed out like others.
@@ -122,7 +131,7 @@
 //! program and of the server. A queue releases messages at its head only, so a delay is made up of
 //! waits, each in a queue in which all messages wait equally long: it is written in steps of 16
 //! milliseconds as seven hexadecimal digits, and each that is not zero is one wait, the largest
-//! first. Exchanges `traced-broker.delay.0` to `.6` and `.out` lead from queue to queue by the
+//! first. Exchanges `traced-broker.delay.v1.0` to `.6` and `.out` lead from queue to queue by the
 //! headers `delay-0` to `delay-6`. The queues are created at first use and never deleted.
 //!
 //! | limit | value |
@@ -156,8 +165,8 @@
 //! ## Delay queues
 //! The queues hand messages on at least once. A group that is deleted and made again gets its
 //! waiting retries. A message whose delay ends while its group or topic is missing is kept in the
-//! queue `traced-broker.delay.lost`; look there and empty it. The queue
-//! `traced-broker.delay.nothing` confirms each message for a topic and keeps none. A group that
+//! queue `traced-broker.delay.v1.lost`; look there and empty it. The queue
+//! `traced-broker.delay.v1.nothing` confirms each message for a topic and keeps none. A group that
 //! refuses messages, by `reject-publish` for example, holds up others that wait in the same queue.
 //!
 //! ## Threads and connections
@@ -172,7 +181,7 @@
 //! ## Bounds
 //! | in memory | bound |
 //! |---|---|
-//! | unconfirmed messages | `max_in_flight`, copied once |
+//! | unconfirmed messages | `max_in_flight`, kept until confirmed; copied until they are written |
 //! | copies for retries | the prefetches of the subscriptions |
 //! | fetched messages | the prefetch of the subscription; a consumer is replaced once a quarter of it [waits](crate::Subscription::waiting) |
 //! | frames | four buffers of 4 MiB per driver |
@@ -220,7 +229,7 @@
 //! |---|---|
 //! | byte array, long string | its bytes |
 //! | number, truth value, time (in seconds) | text |
-//! | array of these | several headers |
+//! | array of these | several headers; elements are counted as unreadable once their repeated names exceed 64 KiB in a message |
 //! | void | an empty value |
 //! | table, name that is not UTF-8 | counted as unreadable, but for `x-death`; a table is kept in copies |
 //! | bytes of properties and routing keys that are not UTF-8 | question marks |
@@ -246,10 +255,11 @@
 //! | subscribe as a group | exchange `TOPIC` †, queue `TOPIC.GROUP` † | queue `TOPIC.GROUP` † | exchange `TOPIC` †, queue `TOPIC.GROUP` |
 //! | subscribe without a group | exchange `TOPIC` †, queue `amq.gen-…` | queue `amq.gen-…` | exchange `TOPIC`, queue `amq.gen-…` |
 //! | dead-letter topic `DEAD` | exchange `DEAD` †, queue `DEAD.parked` † | exchange `DEAD`, queue `DEAD.parked` † | exchange `DEAD` † |
+//! | the same with `parked=unread` | also exchange `DEAD.parked` † | also exchange `DEAD.parked` | also exchange `DEAD.parked` † |
 //! | retry without a delay | | exchange `amq.default` | |
 //! | delayed message | names that begin with `traced-broker.delay.` † | the same names, exchange `TOPIC` † | the same names † |
 //! | delayed retry | names that begin with `traced-broker.delay.` † | the same names, queue `TOPIC.GROUP` † | the same names † |
-//! | note trials | queue `traced-broker.trials.TOPIC.GROUP` † | exchange `amq.default` | the same queue |
+//! | note trials | queue `traced-broker.trials.v1.TOPIC.GROUP` † | exchange `amq.default` | the same queue |
 //!
 //! The default exchange, `amq.default`, leads to every queue. If the user may not write to it, a
 //! retry without a delay takes the way of the shortest delay; a reader without a group then counts
@@ -258,14 +268,15 @@
 //! With `topology=check` the exchanges and queues in the table have to exist, with those that a
 //! delay needs; otherwise the operation fails with [`ErrorKind::NotFound`] and the name of the
 //! missing one. The queue `DEAD.parked` is not checked. Bindings cannot be checked, not even that
-//! of `traced-broker.delay.out` to the topic or queue, without which messages end in the queue
-//! `traced-broker.delay.lost`. A program that runs once with `topology=create` creates all of them.
+//! of `traced-broker.delay.v1.out` to the topic or queue, without which messages end in the queue
+//! `traced-broker.delay.v1.lost`. A program that runs once with `topology=create` creates them all.
 //!
 //! | setting at the server | value |
 //! |---|---|
 //! | feature flag `stream_queue` | has to be enabled on a server upgraded from before 3.9, or delay queues do not hand messages on at least once, and no trials are noted |
 //! | `max_message_size` | at least `max_payload`, because the server closes the channel on a larger message |
 //! | `consumer_timeout` | 30 minutes by default; longer than the longest time to settle a message, and named by the option of this name |
+//! | `net_ticktime` of a cluster | 60 seconds by default: a server that is cut off while its connections stay open is missed by the others after up to 75 seconds; lower it to fail over sooner |
 //! | `delivery-limit` of a policy | better none; otherwise named by the option `delivery_limit` |
 //! | `dead_letter_worker_publisher_confirm_timeout` of the application `rabbit` | 180000 ms unless the advanced configuration says otherwise; the time after which a delay queue repeats a message that the next queue has not confirmed |
 
@@ -277,6 +288,7 @@ mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod headers;
+mod opening;
 mod publish;
 mod topology;
 mod trials;
@@ -290,7 +302,7 @@ use futures_util::future::join_all;
 use tokio::sync::OnceCell;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use config::{AmqpBuilder, RoutingKey, Unroutable};
+pub use config::{AmqpBuilder, Parked, RoutingKey, Unroutable};
 pub use connection::client::Client;
 
 use crate::driver::capability::{Capabilities, REPOSITIONING, unsupported};
@@ -298,7 +310,6 @@ use crate::driver::{BrokerUrl, Confirmer, Destination, Driver, Identity, Outboun
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Start, Subscription, Topic};
 
-use capabilities::capabilities;
 use config::Settings;
 use connection::engine::Engine;
 use connection::link::{Closing, Link};
@@ -333,7 +344,7 @@ pub struct Amqp {
     /// The connection that consumes, opened by the first subscription.
     consuming: OnceCell<Arc<Link>>,
     settlers: Arc<Settlers>,
-    dead_letters: DeadLetterTopics,
+    dead_letters: Arc<DeadLetterTopics>,
     logs: Arc<Logs>,
     closed: CancellationToken,
     life: Arc<DropGuard>,
@@ -355,40 +366,6 @@ impl Amqp {
     /// Creates a builder, which has more options than a URL can hold.
     pub fn builder(url: impl Into<String>) -> AmqpBuilder {
         AmqpBuilder::new(url.into())
-    }
-
-    async fn open(settings: Settings) -> Result<Self> {
-        let engine = Engine::start()?;
-        engine.run(Self::open_on(settings, Arc::clone(&engine))).await
-    }
-
-    /// Connects. Has to run on the engine, so that all tasks do.
-    async fn open_on(settings: Settings, engine: Arc<Engine>) -> Result<Self> {
-        let settings = Arc::new(settings);
-        let closed = CancellationToken::new();
-        let life = Arc::new(closed.clone().drop_guard());
-        let (publishing, host) = Link::open(&settings, "publish", &closed, &engine).await?;
-        let publishing = Arc::new(publishing);
-        let publisher = Publisher::start(&settings, Arc::clone(&publishing)).await?;
-        let (host, port) = &settings.hosts[host];
-        Ok(Self {
-            identity: Identity::new(SYSTEM)
-                .with_server(host, *port)
-                .with_client_id(&settings.name)
-                .with_max_in_flight(settings.max_in_flight)
-                .with_delivery_timeout(settings.delivery_timeout),
-            capabilities: capabilities(settings.max_payload),
-            publisher,
-            consuming: OnceCell::new(),
-            settlers: Arc::default(),
-            dead_letters: DeadLetterTopics::default(),
-            logs: Logs::new(Arc::clone(&publishing), settings.topology, Arc::clone(&engine), Arc::clone(&life)),
-            publishing,
-            closed,
-            life,
-            settings,
-            engine,
-        })
     }
 
     /// Returns the client's connection that publishes, if it is up. When it is lost, a new one

@@ -31,7 +31,7 @@ const VALUE_BYTES: usize = 5;
 pub(crate) struct Envelope<'a> {
     pub(crate) headers: &'a Headers,
     pub(crate) key: Option<&'a Bytes>,
-    pub(crate) id: Option<String>,
+    pub(crate) id: Option<&'a str>,
     /// The properties of the original, if the message is a copy of one from RabbitMQ.
     pub(crate) original: Option<&'a BasicProperties>,
     /// The number that identifies a returned message, if the broker is to return it.
@@ -233,7 +233,7 @@ fn short(name: &str) -> Result<ShortString> {
     })
 }
 
-fn property(what: &str, text: String) -> Result<ShortString> {
+fn property(what: &str, text: &str) -> Result<ShortString> {
     ShortString::try_new(text).map_err(|error| {
         Error::new(ErrorKind::InvalidMessage, format!("{what} is longer than 255 bytes")).with_source(error)
     })
@@ -241,7 +241,7 @@ fn property(what: &str, text: String) -> Result<ShortString> {
 
 fn as_routing_key(key: &[u8]) -> Result<ShortString> {
     match std::str::from_utf8(key) {
-        Ok(text) => property("the key, used as the routing key,", text.to_owned()),
+        Ok(text) => property("the key, used as the routing key,", text),
         Err(error) => Err(Error::new(
             ErrorKind::InvalidMessage,
             "the key, used as the routing key, is not UTF-8: leave out routing_key=key",

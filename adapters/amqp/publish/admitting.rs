@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::super::connection::pending;
 use super::Publisher;
-use super::channel::{Publication, PublishChannel};
+use super::channel::{Fate, Publication, PublishChannel};
 use super::refusals::Admission;
-use crate::driver::{Confirmer, Topology};
+use super::stranded::Parcel;
+use crate::driver::Topology;
 use crate::error::Result;
-use crate::message::{Receipt, Topic};
 
 impl Publisher {
     /// Returns the action at a publish that ends the channel.
@@ -28,16 +28,16 @@ impl Publisher {
     pub(super) fn try_out(
         self: &Arc<Self>,
         shared: &Arc<PublishChannel>,
-        topic: &Topic,
         publication: Publication,
-        confirmer: Confirmer<Receipt>,
+        Parcel { topic, message, confirmer }: Parcel,
     ) {
-        let (publisher, shared, topic) = (Arc::clone(self), Arc::clone(shared), topic.clone());
+        let (publisher, shared) = (Arc::clone(self), Arc::clone(shared));
         let tried = pending::begin(async move {
             let channel = publisher.admitted(shared, Admission::Own).await?;
             let answer = channel.enqueue(&topic, publication, publisher.refused()).await;
+            let answer = publisher.parked(&channel, &topic, &message, answer).await;
             publisher.conclude(&channel, Admission::Own, &topic);
-            answer
+            answer.and_then(Fate::or_error)
         });
         tried.pass_to(confirmer);
     }

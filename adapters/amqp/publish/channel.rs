@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ use super::super::topology::waiting::{Seen, Target};
 use super::super::wire::returned::Returned;
 use super::in_flight::Permit;
 use super::routes::{Route, Routes};
+use super::sequence::{Part, Sequence};
+use super::stranded::Strand;
 use crate::driver::{Confirmation, Topology};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Receipt, Topic};
@@ -43,6 +46,10 @@ pub(crate) struct PublishChannel {
     live: Weak<Live>,
     /// Notified when the broker has refused a message.
     pub(crate) refused: Notify,
+    /// `true` if the reason for which the broker ended the channel is noted.
+    is_noted: AtomicBool,
+    /// The messages for topics that were not taken because the channel ended.
+    pub(crate) strand: Strand,
     /// The delay queues and targets declared so far.
     pub(crate) waits: Arc<Seen>,
     /// The record of returned messages.
@@ -57,6 +64,8 @@ pub(crate) struct PublishChannel {
     /// The topics used on this channel, which are declared. Locked while a message is enqueued,
     /// because the client counts confirms and queues frames in two steps.
     topics: Mutex<HashMap<Topic, Arc<Route>>>,
+    /// Not part of the above, because a message may be answered while it is enqueued.
+    sequence: Mutex<Sequence>,
 }
 
 /// A message ready to be sent on the channel.
@@ -69,6 +78,14 @@ pub(crate) struct Publication {
     /// `true` if it is an error that no queue takes the message, whatever its topic.
     pub(crate) is_mandatory: bool,
     pub(crate) place: Permit,
+}
+
+/// The end of a publish without an error of its own.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    Taken(Receipt),
+    /// It was not taken, because of a message before it. It has this number.
+    Stranded(u64, Error),
 }
 
 /// The judgement of a message that the broker returned.
@@ -88,6 +105,8 @@ impl PublishChannel {
             channel,
             live: Arc::downgrade(live),
             refused: Notify::new(),
+            is_noted: AtomicBool::new(false),
+            strand: Strand::new(),
             waits: Arc::default(),
             returned: Arc::clone(&live.returned),
             patience: settings.delivery_timeout,
@@ -95,6 +114,7 @@ impl PublishChannel {
             routes: Arc::clone(routes),
             declares: settings.topology == Topology::Create,
             topics: Mutex::default(),
+            sequence: Mutex::new(Sequence::new()),
         })
     }
 
@@ -126,7 +146,7 @@ impl PublishChannel {
         topic: &Topic,
         publication: Publication,
         refused: impl FnOnce(&lapin::Error) + Send + 'static,
-    ) -> Confirmation<Receipt> {
+    ) -> Confirmation<Fate> {
         let exchange = match name(topic) {
             Ok(exchange) => exchange,
             Err(error) => return Confirmation::ready(Err(error)),
@@ -159,7 +179,7 @@ impl PublishChannel {
         exchange: ShortString,
         publication: Publication,
         refused: impl FnOnce(&lapin::Error) + Send + 'static,
-    ) -> Confirmation<Receipt> {
+    ) -> Confirmation<Fate> {
         let _alone = self.topics.lock();
         self.begin(exchange, None, publication, refused)
     }
@@ -186,11 +206,12 @@ impl PublishChannel {
         route: Option<(Topic, Arc<Route>)>,
         publication: Publication,
         refused: impl FnOnce(&lapin::Error) + Send + 'static,
-    ) -> Confirmation<Receipt> {
+    ) -> Confirmation<Fate> {
         let Publication { routing_key, properties, payload, number, is_mandatory, place } = publication;
         let judge = Judge { number, route: route.filter(|_| !is_mandatory) };
+        let sent = self.sequence.lock().next(&exchange, payload.len());
         let message = (routing_key, properties, payload, judge);
-        let answer = Arc::clone(self).send(exchange, message, refused).boxed();
+        let answer = Arc::clone(self).send(exchange, sent, message, refused).boxed();
         pending::begin(Arc::clone(self).within_patience(answer, place))
     }
 
@@ -199,9 +220,9 @@ impl PublishChannel {
     /// the place stays taken, or the messages in its memory would have no bound.
     async fn within_patience(
         self: Arc<Self>,
-        mut answer: BoxFuture<'static, Result<Receipt>>,
+        mut answer: BoxFuture<'static, Result<Fate>>,
         place: Permit,
-    ) -> Result<Receipt> {
+    ) -> Result<Fate> {
         let answered = loop {
             if Handle::try_current().is_err() {
                 break answer.await;
@@ -231,26 +252,44 @@ impl PublishChannel {
     async fn send(
         self: Arc<Self>,
         exchange: ShortString,
+        sent: u64,
         message: (ShortString, BasicProperties, Bytes, Judge),
         refused: impl FnOnce(&lapin::Error) + Send + 'static,
-    ) -> Result<Receipt> {
+    ) -> Result<Fate> {
         let (routing_key, properties, payload, judge) = message;
         let size = payload.len();
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let sent = self.channel.basic_publish(exchange.clone(), routing_key, options, &payload, properties).await;
+        let enqueued = self.channel.basic_publish(exchange.clone(), routing_key, options, &payload, properties).await;
         drop(payload);
-        let confirm = match sent {
+        let confirm = match enqueued {
             Ok(confirm) => confirm.await,
             Err(error) => Err(error),
         };
         let was_returned = self.returned.take(judge.number);
         match confirm {
-            Ok(Confirm::Ack(_)) if was_returned => judge.returned(),
-            Ok(confirm) => self.answer(&confirm),
+            Ok(Confirm::Ack(_)) if was_returned => judge.returned().map(Fate::Taken),
+            Ok(confirm) => self.answer(&confirm).map(Fate::Taken),
             Err(error) => {
-                refused(&error);
-                Err(lost(error, exchange.as_str(), size))
+                if !self.is_noted.swap(true, Ordering::Relaxed) {
+                    refused(&error);
+                }
+                self.ended(sent, error, exchange.as_str(), size)
             }
+        }
+    }
+
+    /// Returns the end of a message whose channel ended.
+    fn ended(&self, sent: u64, error: lapin::Error, exchange: &str, size: usize) -> Result<Fate> {
+        // The client reports this state only if the channel was closed before; no bytes were sent
+        // then.
+        if matches!(error.kind(), ClientErrorKind::InvalidChannelState(_, "basic.publish")) {
+            return Ok(Fate::Stranded(sent, client_error(error, During::Publish)));
+        }
+        let part = self.sequence.lock().part(sent, &error);
+        match part {
+            Part::Refused => Err(client_error(error, During::Publish)),
+            Part::Behind => Ok(Fate::Stranded(sent, another(error))),
+            Part::Unknown => Err(lost(error, exchange, size)),
         }
     }
 
@@ -271,6 +310,16 @@ impl PublishChannel {
     }
 }
 
+impl Fate {
+    /// Returns the answer to a message that is not sent again.
+    pub(crate) fn or_error(self) -> Result<Receipt> {
+        match self {
+            Self::Taken(receipt) => Ok(receipt),
+            Self::Stranded(_, error) => Err(error),
+        }
+    }
+}
+
 impl Judge {
     fn returned(self) -> Result<Receipt> {
         match self.route {
@@ -288,19 +337,16 @@ impl Drop for PublishChannel {
     }
 }
 
-/// Returns the error of a publish whose channel ended.
+/// Returns the error of a publish whose channel ended, and which the broker may have taken.
 fn lost(error: lapin::Error, exchange: &str, size: usize) -> Error {
-    // The client reports this state only if the channel was closed before; no bytes were sent then.
-    if matches!(error.kind(), ClientErrorKind::InvalidChannelState(_, "basic.publish")) {
-        return client_error(error, During::Publish);
-    }
-    let error = if is_about_another(&error, exchange, size) {
-        Error::new(ErrorKind::Unavailable, "the broker closed the channel because of another message")
-            .with_source(error)
-    } else {
-        client_error(error, During::Publish)
-    };
+    let is_other = is_about_another(&error, exchange, size);
+    let error = if is_other { another(error) } else { client_error(error, During::Publish) };
     error.with_unknown_outcome()
+}
+
+fn another(error: lapin::Error) -> Error {
+    let message = "the broker closed the channel because of another message";
+    Error::new(ErrorKind::Unavailable, message).with_source(error)
 }
 
 /// Returns `true` if the error is about another message. A message that the broker refuses ends the

@@ -17,7 +17,7 @@ use super::super::headers::copy::{Copied, Original, Way};
 use super::super::topology::delay::Delay;
 use super::super::topology::waiting::Target;
 use super::Publisher;
-use super::channel::{Publication, PublishChannel};
+use super::channel::{Fate, Publication, PublishChannel};
 use crate::error::Result;
 use crate::message::Receipt;
 
@@ -64,7 +64,7 @@ impl Publisher {
         let publication = Publication { routing_key, properties, payload, number, is_mandatory: true, place };
         let copied = channel.enqueue_at(ShortString::default(), publication, self.refused_copy()).await;
         self.conclude(&channel, admission, DEFAULT_EXCHANGE);
-        copied
+        copied.and_then(Fate::or_error)
     }
 
     /// Returns `true` if the broker has just refused to let this user publish straight to queues.

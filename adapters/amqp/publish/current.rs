@@ -10,18 +10,15 @@ use tokio::sync::Notify;
 use super::super::config::Settings;
 use super::super::connection::link::{closed, disconnected};
 use super::channel::PublishChannel;
-use crate::driver::{Confirmer, Outbound};
+use super::stranded::Parcel;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{Receipt, Topic};
 
 /// Maximum time that a message waits for a channel.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// A message for the next channel.
 struct Held {
-    topic: Topic,
-    message: Outbound,
-    confirmer: Confirmer<Receipt>,
+    parcel: Parcel,
     until: Instant,
 }
 
@@ -88,13 +85,7 @@ impl CurrentChannel {
     }
 
     /// Publishes a message on the channel, or holds it for the next one.
-    pub(crate) fn publish(
-        &self,
-        topic: &Topic,
-        message: Outbound,
-        confirmer: Confirmer<Receipt>,
-        publish: impl FnOnce(Arc<PublishChannel>, &Topic, Outbound, Confirmer<Receipt>),
-    ) {
+    pub(crate) fn publish(&self, parcel: Parcel, publish: impl FnOnce(Arc<PublishChannel>, Parcel)) {
         let mut state = self.state.lock();
         if matches!(&*state, State::Open(channel) if !channel.is_open()) {
             // Before the end is noticed elsewhere.
@@ -104,11 +95,11 @@ impl CurrentChannel {
             State::Open(channel) => {
                 let channel = Arc::clone(channel);
                 drop(state);
-                return publish(channel, topic, message, confirmer);
+                return publish(channel, parcel);
             }
             State::Changing(_, held) | State::Down(held) if held.len() < self.room => {
                 let until = Instant::now() + self.patience;
-                return held.push_back(Held { topic: topic.clone(), message, confirmer, until });
+                return held.push_back(Held { parcel, until });
             }
             State::Changing(..) | State::Down(_) => {
                 Error::new(ErrorKind::Busy, "too many publishes wait for a channel").with_context("limit", self.room)
@@ -116,7 +107,7 @@ impl CurrentChannel {
             State::Closed => closed(),
         };
         drop(state);
-        confirmer.confirm(Err(error));
+        parcel.confirmer.confirm(Err(error));
     }
 
     /// Begins to hold messages, while there still is a channel.
@@ -139,13 +130,25 @@ impl CurrentChannel {
         true
     }
 
+    /// Holds messages that the last channel did not take, before all others.
+    pub(crate) fn hold_first(&self, parcels: Vec<Parcel>) {
+        let mut state = self.state.lock();
+        let until = Instant::now() + self.patience;
+        match &mut *state {
+            State::Changing(_, held) | State::Down(held) => {
+                parcels.into_iter().rev().for_each(|parcel| held.push_front(Held { parcel, until }));
+            }
+            // Messages are released only by the task that holds these.
+            State::Open(_) | State::Closed => {
+                drop(state);
+                parcels.into_iter().for_each(|parcel| parcel.confirmer.confirm(Err(closed())));
+            }
+        }
+    }
+
     /// Publishes what was held on this channel, in order, and all further messages. Returns `false`
     /// if the publisher was closed.
-    pub(crate) fn release(
-        &self,
-        channel: &Arc<PublishChannel>,
-        publish: impl Fn(Arc<PublishChannel>, &Topic, Outbound, Confirmer<Receipt>),
-    ) -> bool {
+    pub(crate) fn release(&self, channel: &Arc<PublishChannel>, publish: impl Fn(Parcel)) -> bool {
         // Under the lock, or messages published now would overtake the last of these.
         let mut state = self.state.lock();
         let held = match &mut *state {
@@ -153,9 +156,7 @@ impl CurrentChannel {
             State::Open(_) => VecDeque::new(),
             State::Changing(_, held) | State::Down(held) => std::mem::take(held),
         };
-        for Held { topic, message, confirmer, .. } in held {
-            publish(Arc::clone(channel), &topic, message, confirmer);
-        }
+        held.into_iter().for_each(|held| publish(held.parcel));
         *state = State::Open(Arc::clone(channel));
         drop(state);
         self.changed.notify_waiters();
@@ -172,7 +173,7 @@ impl CurrentChannel {
                 late.extend(held.pop_front());
             }
         }
-        late.into_iter().for_each(|held| held.confirmer.confirm(Err(disconnected(reason))));
+        late.into_iter().for_each(|held| held.parcel.confirmer.confirm(Err(disconnected(reason))));
     }
 
     /// Waits until no messages are held while there is a channel.
@@ -191,7 +192,7 @@ impl CurrentChannel {
         let last = std::mem::replace(&mut *self.state.lock(), State::Closed);
         self.changed.notify_waiters();
         if let State::Changing(_, held) | State::Down(held) = last {
-            held.into_iter().for_each(|held| held.confirmer.confirm(Err(closed())));
+            held.into_iter().for_each(|held| held.parcel.confirmer.confirm(Err(closed())));
         }
     }
 }

@@ -37,6 +37,12 @@ impl InFlight {
         Err(Error::new(ErrorKind::Busy, "too many publishes are unconfirmed").with_context("limit", self.limit))
     }
 
+    /// Takes a place although all may be taken.
+    pub(crate) fn count(self: &Arc<Self>) -> Permit {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Permit(Arc::clone(self))
+    }
+
     /// Waits until no publish is unconfirmed.
     pub(crate) async fn all_free(&self) {
         loop {

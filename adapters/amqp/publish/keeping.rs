@@ -72,6 +72,7 @@ impl Publisher {
                     if !self.current.lost() {
                         return;
                     }
+                    self.current.hold_first(current.1.strand.take().await);
                     let Ok(opened) = self.reopen(&link).await else { return };
                     opened.1.waits.inherit(&current.1.waits);
                     current = opened;
@@ -96,15 +97,17 @@ impl Publisher {
         self.current.hold();
         // The order of messages is worth more than a new channel.
         let is_quiet = timeout(HOLD, self.places.all_free()).await.is_ok();
+        if is_quiet {
+            // If it has ended meanwhile.
+            self.current.hold_first(old.strand.take().await);
+        }
         let next = if is_quiet { new } else { Arc::clone(old) };
         self.release(&next);
         is_quiet.then_some(next)
     }
 
     fn release(self: &Arc<Self>, channel: &Arc<PublishChannel>) -> bool {
-        self.current.release(channel, |channel, topic, message, confirmer| {
-            self.publish_on(&channel, topic, message, confirmer);
-        })
+        self.current.release(channel, |parcel| self.publish_on(channel, parcel))
     }
 
     /// Opens a channel again. Meanwhile, gives up messages that have waited for it too long.

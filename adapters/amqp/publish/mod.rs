@@ -6,8 +6,12 @@ mod copies;
 mod current;
 pub(crate) mod in_flight;
 mod keeping;
+mod parking;
 pub(crate) mod refusals;
 pub(crate) mod routes;
+mod sending;
+mod sequence;
+mod stranded;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,16 +22,18 @@ use lapin::BasicProperties;
 use lapin::types::ShortString;
 use tokio::time::{Instant, timeout};
 
-use self::channel::{Publication, PublishChannel};
+use self::channel::{Fate, Publication, PublishChannel};
 use self::current::CurrentChannel;
 use self::in_flight::{InFlight, Permit};
-use self::refusals::{Admission, Refusals};
+use self::refusals::Refusals;
 use self::routes::{Interest, Routes};
+use self::stranded::Parcel;
 use super::SYSTEM;
-use super::config::{Settings, Unroutable};
+use super::config::Settings;
 use super::connection::Live;
 use super::connection::link::{Link, closed};
 use super::headers::outgoing::{Envelope, Waiting};
+use super::topology::bindings::DeadLetterTopics;
 use super::topology::delay::Delay;
 use super::topology::waiting::{Target, exchange};
 use crate::driver::{Confirmation, Confirmer, Native, Outbound, Topology};
@@ -50,11 +56,16 @@ pub(super) struct Publisher {
     unsigned: Arc<AtomicBool>,
     refusals: Arc<Refusals>,
     routes: Arc<Routes>,
+    dead_letters: Arc<DeadLetterTopics>,
 }
 
 impl Publisher {
     /// Opens the channel, and keeps a channel open until `link` is closed.
-    pub(super) async fn start(settings: &Arc<Settings>, link: Arc<Link>) -> Result<Arc<Self>> {
+    pub(super) async fn start(
+        settings: &Arc<Settings>,
+        link: Arc<Link>,
+        dead_letters: Arc<DeadLetterTopics>,
+    ) -> Result<Arc<Self>> {
         let live = link.current()?;
         let routes = Arc::default();
         let channel = Arc::new(PublishChannel::open(&live, settings, &routes).await?);
@@ -67,6 +78,7 @@ impl Publisher {
             unsigned: Arc::default(),
             refusals: Arc::default(),
             routes,
+            dead_letters,
         });
         let closed = link.closed().clone();
         let keep_open = Arc::clone(&publisher).keep_open(link, live, channel);
@@ -102,41 +114,13 @@ impl Publisher {
         match message.deliver_at {
             Some(time) => self.publish_later(topic, message, time, confirmer),
             None => match self.check_open() {
-                Ok(()) => self.current.publish(topic, message, confirmer, |channel, topic, message, confirmer| {
-                    self.publish_on(&channel, topic, message, confirmer);
-                }),
+                Ok(()) => {
+                    let parcel = Parcel { topic: topic.clone(), message, confirmer };
+                    self.current.publish(parcel, |channel, parcel| self.publish_on(&channel, parcel));
+                }
                 Err(error) => confirmer.confirm(Err(error)),
             },
         }
-    }
-
-    fn publish_on(
-        self: &Arc<Self>,
-        channel: &Arc<PublishChannel>,
-        topic: &Topic,
-        message: Outbound,
-        confirmer: Confirmer<Receipt>,
-    ) {
-        match self.prepare(channel, topic, message) {
-            Ok((publication, Admission::Shared)) => {
-                channel.enqueue(topic, publication, self.refused()).pass_to(confirmer);
-            }
-            Ok((publication, Admission::Own)) => self.try_out(channel, topic, publication, confirmer),
-            Err(error) => confirmer.confirm(Err(error)),
-        }
-    }
-
-    fn prepare(&self, channel: &PublishChannel, topic: &Topic, message: Outbound) -> Result<(Publication, Admission)> {
-        let payload = self.check(message.payload.as_ref())?;
-        let place = self.places.take()?;
-        let number = channel.number();
-        let (headers, key) = (&message.headers, message.key.as_ref());
-        let original = original(message.native.as_ref());
-        let envelope = Envelope { headers, key, id: message.id, original, number: Some(number), wait: None };
-        let (properties, routing_key) = envelope.encode(self.settings.routing_key, channel.frame_max)?;
-        let is_mandatory = message.is_mandatory || self.settings.unroutable == Unroutable::Reject;
-        let publication = Publication { routing_key, properties, payload, number, is_mandatory, place };
-        Ok((publication, self.refusals.check(topic)?))
     }
 
     /// Publishes a message to be delivered at that time. It is enqueued before this returns, if its
@@ -166,7 +150,8 @@ impl Publisher {
                 let wait = Some(Waiting { until, delay, target: &target });
                 let (headers, key) = (&message.headers, message.key.as_ref());
                 let original = original(message.native.as_ref());
-                let envelope = Envelope { headers, key, id: message.id, original, number: Some(number), wait };
+                let id = message.id.as_deref();
+                let envelope = Envelope { headers, key, id, original, number: Some(number), wait };
                 envelope.encode(routing, channel.frame_max)
             };
             let due = Instant::now() + delay;
@@ -213,7 +198,7 @@ impl Publisher {
         let admitted = self.admitted(Arc::clone(&channel), admission).await?;
         let kept = admitted.enqueue_at(exchange.clone(), publication, self.refused_copy()).await;
         self.conclude(&admitted, admission, exchange.as_str());
-        kept.map_err(|error| {
+        kept.and_then(Fate::or_error).map_err(|error| {
             if error.kind() != ErrorKind::Rejected || error.publish_outcome() == PublishOutcome::Unknown {
                 return error;
             }

@@ -11,6 +11,7 @@ use lapin::ErrorKind as ClientErrorKind;
 use parking_lot::Mutex;
 
 use super::super::error::{During, client_error};
+use super::sequence::named_exchange;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Times for which publishes to a refused topic fail at once: twice as long after each trial.
@@ -47,8 +48,7 @@ impl Refusals {
     /// channel. Returns it if it does not exist.
     pub(crate) fn note(&self, error: &lapin::Error, may_create: bool) -> Option<String> {
         let ClientErrorKind::ProtocolError(refusal) = error.kind() else { return None };
-        let (_, rest) = refusal.get_message().as_str().split_once("exchange '")?;
-        let (exchange, _) = rest.split_once('\'')?;
+        let exchange = named_exchange(refusal.get_message().as_str())?;
         let kind = client_error(error.clone(), During::Declare).kind();
         let now = Instant::now();
         let is_deleted = kind == ErrorKind::NotFound && may_create;

@@ -8,10 +8,10 @@ use lapin::Channel;
 use lapin::types::ShortString;
 use parking_lot::Mutex;
 
-use super::super::config::Settings;
+use super::super::config::{Parked, Settings};
 use super::super::connection::Live;
 use super::super::error::During;
-use super::{ANY, PARKED, bind, declare_group, declare_reader, declare_topic};
+use super::{ANY, PARKED, bind, declare_group, declare_reader, declare_topic, declare_unread, name};
 use crate::driver::Topology;
 use crate::error::Result;
 use crate::message::Subscription;
@@ -28,11 +28,13 @@ pub(in super::super) struct Bindings {
     /// The binding keys of the queue.
     keys: Vec<String>,
     parked: Parked,
+    letters: Letters,
 }
 
 impl Bindings {
     pub(in super::super) fn of(subscription: &Subscription, settings: &Settings) -> Self {
         let keys = match (subscription.group_name(), &settings.binding_key) {
+            (Some(PARKED), _) if settings.parked == Parked::Unread => Vec::new(),
             (Some(_), _) => vec![ANY.to_owned()],
             (None, Some(keys)) => keys.split(',').map(str::to_owned).collect(),
             // A direct exchange has no key for all messages. These are the ones of this library,
@@ -41,7 +43,8 @@ impl Bindings {
         };
         Self {
             keys,
-            parked: Parked::default(),
+            parked: settings.parked,
+            letters: Letters::default(),
             topic: subscription.topic().to_owned(),
             group: subscription.group_name().map(str::to_owned),
             dead_letters: subscription.dead_letter_topic().map(str::to_owned),
@@ -53,6 +56,9 @@ impl Bindings {
     pub(in super::super) async fn declare(&self, live: &Live, channel: &Channel) -> Result<ShortString> {
         self.declare_topics(live, channel).await?;
         match &self.group {
+            Some(_) if self.is_of_unread() => {
+                declare_unread(live, channel, &self.topic, self.topology).await.map(|(queue, _)| queue)
+            }
             Some(group) => {
                 declare_group(live, channel, &self.topic, group, self.topology).await.map(|(queue, _)| queue)
             }
@@ -70,6 +76,9 @@ impl Bindings {
     pub(in super::super) async fn restore(&self, live: &Live, queue: &ShortString) -> Result<()> {
         let channel = live.channel(During::Declare).await?;
         self.declare_topics(live, &channel).await?;
+        if self.is_of_unread() {
+            declare_unread(live, &channel, &self.topic, self.topology).await?;
+        }
         for key in &self.keys {
             bind(live, &channel, &self.topic, queue, key).await?;
         }
@@ -77,12 +86,17 @@ impl Bindings {
         live.request(During::Declare, closed).await
     }
 
+    /// Returns `true` if the queue keeps the dead letters that no other queue takes.
+    fn is_of_unread(&self) -> bool {
+        self.parked == Parked::Unread && self.group.as_deref() == Some(PARKED)
+    }
+
     async fn declare_topics(&self, live: &Live, channel: &Channel) -> Result<()> {
         declare_topic(live, channel, &self.topic, self.topology).await?;
         match &self.dead_letters {
             Some(dead) => {
-                let parked = declare_dead_letters(live, channel, dead, self.topology).await?;
-                self.parked.see(dead, parked);
+                let parked = declare_dead_letters(live, channel, dead, self.topology, self.parked).await?;
+                self.letters.see(dead, parked);
                 Ok(())
             }
             None => Ok(()),
@@ -91,19 +105,27 @@ impl Bindings {
 }
 
 /// Declares a dead-letter topic with the group that keeps its messages. Returns their number.
-async fn declare_dead_letters(live: &Live, channel: &Channel, dead: &str, topology: Topology) -> Result<u32> {
+async fn declare_dead_letters(
+    live: &Live,
+    channel: &Channel,
+    dead: &str,
+    topology: Topology,
+    parked: Parked,
+) -> Result<u32> {
     declare_topic(live, channel, dead, topology).await?;
-    match topology {
-        Topology::Create => declare_group(live, channel, dead, PARKED, topology).await.map(|(_, parked)| parked),
-        _ => Ok(0),
-    }
+    let declared = match (topology, parked) {
+        (Topology::Create, Parked::All) => declare_group(live, channel, dead, PARKED, topology).await?,
+        (Topology::Create, Parked::Unread) => declare_unread(live, channel, dead, topology).await?,
+        _ => return Ok(0),
+    };
+    Ok(declared.1)
 }
 
 /// The number of messages in the queue that keeps all dead letters, as last warned of.
 #[derive(Default)]
-struct Parked(AtomicU32);
+struct Letters(AtomicU32);
 
-impl Parked {
+impl Letters {
     /// Warns of a queue that grows, each time that it has doubled.
     fn see(&self, dead: &str, parked: u32) {
         let told = self.0.load(Ordering::Relaxed);
@@ -111,8 +133,8 @@ impl Parked {
             self.0.store(0, Ordering::Relaxed);
         } else if parked / 2 >= told {
             self.0.store(parked, Ordering::Relaxed);
-            let message = "dead letters are kept in the group parked until somebody reads it, also if other groups \
-                           handle them: consume or purge its queue";
+            let message = "dead letters are kept in the group parked until it is read, also if other groups handle \
+                           them unless parked=unread is set: consume or purge its queue";
             tracing::warn!(topic = dead, parked, message);
         }
     }
@@ -120,13 +142,20 @@ impl Parked {
 
 /// The dead-letter topics of a driver's subscriptions. They have a queue that keeps their messages,
 /// which a publisher that makes one of them again has to make, too.
-#[derive(Debug, Default)]
-pub(in super::super) struct DeadLetterTopics(Mutex<BTreeSet<String>>);
+#[derive(Debug)]
+pub(in super::super) struct DeadLetterTopics {
+    topics: Mutex<BTreeSet<String>>,
+    parked: Parked,
+}
 
 impl DeadLetterTopics {
+    pub(in super::super) fn new(parked: Parked) -> Self {
+        Self { topics: Mutex::default(), parked }
+    }
+
     pub(in super::super) fn add(&self, subscription: &Subscription) {
         let dead = subscription.dead_letter_topic().map(str::to_owned);
-        self.0.lock().extend(dead);
+        self.topics.lock().extend(dead);
     }
 
     /// Declares a topic that is published to.
@@ -137,11 +166,20 @@ impl DeadLetterTopics {
         topic: &str,
         topology: Topology,
     ) -> Result<()> {
-        let is_dead = self.0.lock().contains(topic);
-        match is_dead {
-            true => declare_dead_letters(live, channel, topic, topology).await.map(drop),
+        match self.contains(topic) {
+            true => declare_dead_letters(live, channel, topic, topology, self.parked).await.map(drop),
             false => declare_topic(live, channel, topic, topology).await,
         }
+    }
+
+    /// Returns the exchange for messages of this topic that no queue takes, if they are parked.
+    pub(in super::super) fn parking(&self, topic: &str) -> Option<ShortString> {
+        let is_parked = self.parked == Parked::Unread && self.contains(topic);
+        is_parked.then(|| name(&format!("{topic}.{PARKED}")).ok()).flatten()
+    }
+
+    fn contains(&self, topic: &str) -> bool {
+        self.topics.lock().contains(topic)
     }
 }
 

@@ -46,15 +46,50 @@ pub(super) async fn declare_group(
     group: &str,
     topology: Topology,
 ) -> Result<(ShortString, u32)> {
+    let (queue, messages) = declare_queue(live, channel, topic, group, topology).await?;
+    if topology == Topology::Create {
+        bind(live, channel, topic, &queue, ANY).await?;
+    }
+    Ok((queue, messages))
+}
+
+/// Declares the queue that keeps the dead letters of a topic that no other queue takes, with an
+/// exchange of the same name that leads to it alone. Returns its name, and the number of messages
+/// in it.
+pub(super) async fn declare_unread(
+    live: &Live,
+    channel: &Channel,
+    dead: &str,
+    topology: Topology,
+) -> Result<(ShortString, u32)> {
+    let (queue, messages) = declare_queue(live, channel, dead, PARKED, topology).await?;
+    if topology == Topology::Create {
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let declared = channel.exchange_declare(queue.clone(), ExchangeKind::Fanout, options, FieldTable::default());
+        live.request(During::Declare, declared).await.map_err(|error| error.with_context("exchange", &queue))?;
+        bind(live, channel, queue.as_str(), &queue, "").await?;
+        // Of a program that keeps all letters, an earlier version of this one for example.
+        let unbound = channel.queue_unbind(queue.clone(), name(dead)?, name(ANY)?, FieldTable::default());
+        live.request(During::Declare, unbound).await.map_err(|error| error.with_context("queue", &queue))?;
+    }
+    Ok((queue, messages))
+}
+
+/// Declares the queue of a group, or only checks that it exists. Returns its name, and the number
+/// of messages in it.
+async fn declare_queue(
+    live: &Live,
+    channel: &Channel,
+    topic: &str,
+    group: &str,
+    topology: Topology,
+) -> Result<(ShortString, u32)> {
     let queue = name(&format!("{topic}.{group}"))?;
     let options =
         QueueDeclareOptions { passive: topology == Topology::Check, durable: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(queue.clone(), options, quorum());
     let declared =
         live.request(During::Declare, declared).await.map_err(|error| error.with_context("queue", &queue))?;
-    if topology == Topology::Create {
-        bind(live, channel, topic, &queue, ANY).await?;
-    }
     Ok((queue, declared.message_count()))
 }
 

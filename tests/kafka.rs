@@ -22,6 +22,8 @@ mod harness;
 mod hostile;
 #[path = "kafka/partitions.rs"]
 mod partitions;
+#[path = "kafka/permissions.rs"]
+mod permissions;
 #[path = "kafka/positions.rs"]
 mod positions;
 #[path = "kafka/progress.rs"]

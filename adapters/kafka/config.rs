@@ -315,6 +315,7 @@ impl KafkaBuilder {
         if self.client.get(BOOTSTRAP).is_none_or(str::is_empty) {
             return Err(invalid("no server to connect to is given").with_context("property", BOOTSTRAP));
         }
+        self.check_protocol()?;
         if self.reader_group.is_empty() {
             return Err(invalid("reader_group is empty"));
         }
@@ -354,6 +355,19 @@ impl KafkaBuilder {
             }
         }
         Ok(self)
+    }
+
+    /// Refuses what the broker decides if it assigns the partitions.
+    fn check_protocol(&self) -> Result<()> {
+        let mut decided = [ASSIGNOR, "session.timeout.ms", "heartbeat.interval.ms"].into_iter();
+        match decided.find(|name| self.assigned_by_broker() && self.client.get(name).is_some()) {
+            None => Ok(()),
+            Some(name) => {
+                let message = "with group_protocol=consumer the broker decides this; the property \
+                               group.remote.assignor (uniform, range) asks it for an assignor";
+                Err(invalid(message).with_context("property", name))
+            }
+        }
     }
 
     /// Returns the configuration that producer, consumers and administration share.

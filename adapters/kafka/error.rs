@@ -52,12 +52,6 @@ pub(super) fn from_code(code: Code) -> Error {
             ErrorKind::Unauthenticated,
             "the broker does not accept the credentials; check user, password and mechanism",
         ),
-        Code::TopicAuthorizationFailed
-        | Code::GroupAuthorizationFailed
-        | Code::ClusterAuthorizationFailed
-        | Code::TransactionalIdAuthorizationFailed => {
-            (ErrorKind::PermissionDenied, "the broker does not permit this user to do that; it lacks an ACL")
-        }
         Code::MessageTimedOut | Code::OperationTimedOut | Code::RequestTimedOut | Code::TimedOutQueue => {
             (ErrorKind::Timeout, "the broker did not answer in time")
         }
@@ -80,9 +74,32 @@ pub(super) fn from_code(code: Code) -> Error {
         | Code::InvalidPartitions
         | Code::InvalidConfig => (ErrorKind::Rejected, "the broker refused the request"),
         code if is_connection(code) => (ErrorKind::Unavailable, "the broker cannot be reached now"),
-        code => of_members(code).or_else(|| of_versions(code)).unwrap_or_else(|| of_state(code)),
+        code => of_rights(code)
+            .map(|message| (ErrorKind::PermissionDenied, message))
+            .or_else(|| of_members(code).or_else(|| of_versions(code)))
+            .unwrap_or_else(|| of_state(code)),
     };
     Error::new(kind, message)
+}
+
+/// The errors of a user without rights: the ACL to grant.
+fn of_rights(code: Code) -> Option<&'static str> {
+    Some(match code {
+        Code::TopicAuthorizationFailed => {
+            "the user lacks an ACL on the topic: Read to receive, Write to publish, Describe to find it, \
+             Create to have it created"
+        }
+        Code::GroupAuthorizationFailed => {
+            "the user lacks an ACL on the group: Read to receive as a member or to move the group; \
+             Describe on reader_group to receive without a group"
+        }
+        Code::ClusterAuthorizationFailed => {
+            "the user lacks an ACL on the cluster: Create, or Create on the topic, to have a topic created; \
+             to publish, Write on a topic, before Kafka 2.8 IdempotentWrite on the cluster"
+        }
+        Code::TransactionalIdAuthorizationFailed => "the user lacks an ACL on the transactional id: Write",
+        _ => return None,
+    })
 }
 
 /// The errors of members of a group.

@@ -57,6 +57,18 @@
 //! assignor as Kafka documents it: all members first get both, `assignor=cooperative-sticky,range`
 //! here, and then the cooperative one alone.
 //!
+//! With `group_protocol=consumer` the broker assigns the partitions (KIP-848, Kafka 4.0 and later;
+//! an older one is an [`Unsupported`](crate::ErrorKind::Unsupported) error). Members then go on
+//! within seconds after a restart of the broker. With `classic`, one that joins anew may have to
+//! wait until its former session times out, 20 seconds, and has messages redelivered. A process
+//! that was killed keeps its partitions for as long; with `consumer`, for the broker's
+//! `group.consumer.session.timeout.ms`, 45 seconds unless it is set there. The broker also chooses
+//! the assignor: the property `group.remote.assignor` asks for `uniform` or `range`.
+//!
+//! `classic` is the default, because every broker has it and every other client joins it. A group
+//! moves to the other protocol, and back, while its members are deployed one after the other, if
+//! the broker's `group.consumer.migration.policy` is `bidirectional`, as it is by default.
+//!
 //! With the property `group.instance.id`, a connection has one subscription of a group. If another
 //! member begins with the same id, the subscription ends with a
 //! [`Conflict`](crate::ErrorKind::Conflict): the broker takes the other one for this one.
@@ -91,8 +103,8 @@
 //! The metadata has at most 4,000 bytes, or less if the broker refuses them
 //! (`offset.metadata.max.bytes`). That is enough for 1,000 ranges of up to 1,000 messages each, or
 //! for fewer and longer ones. If more than 16,384 messages, or four times the prefetch, are settled
-//! beyond what fits, fetching from that partition waits until older messages are settled. After a
-//! crash, messages that were settled since the last commit are redelivered as well.
+//! beyond what fits, that partition waits until older messages are settled. After a crash, messages
+//! that were settled since the last commit are redelivered as well.
 //!
 //! ## Readers without a group
 //! A subscription without a group reads every partition, those that are added later from their
@@ -114,7 +126,7 @@
 //! ## Moving a group
 //! [`reposition`](crate::TracedBroker::reposition) commits a position for every partition. The
 //! group must have no members, or this is a [`Conflict`](crate::ErrorKind::Conflict). A member that
-//! crashed counts until its session times out, after 20 seconds.
+//! crashed counts until its session times out, after 20 seconds (`classic`).
 //!
 //! ## Retries
 //! Kafka cannot redeliver a single message. A retried message is therefore held by this library,
@@ -143,24 +155,34 @@
 //! errors are logged and not reported by their streams.
 //!
 //! A client that librdkafka has given up is made anew, a producer at the next publish, a consumer
-//! with pauses of 1 to 30 seconds. So is a consumer that is silent: for two looks in a row, 5
-//! seconds apart, nothing came, and another client reaches a broker or receives messages that this
-//! one does not. The stream reports each with an error and their `count`. Deliveries in hand of a
-//! group are then redelivered; a reader goes on where it was. Commits that the broker refuses are
-//! reported once, until one succeeds; a last commit that is not stored is an error of `close`.
+//! with pauses of 1 to 30 seconds. So is a producer or a consumer that is silent: for two looks in
+//! a row, 5 seconds apart, nothing came, and another client reaches a broker or receives messages
+//! that this one does not. Messages that wait in such a producer fail; those that were never sent
+//! fail as not sent. The stream reports each consumer with an error and their `count`. Deliveries
+//! in hand of a group are then redelivered; a reader goes on where it was. Commits that the broker
+//! refuses are reported once, until one succeeds.
+//!
+//! A last commit that is not stored is an error of `close`. So are acknowledgements whose partition
+//! was lost before they were committed, unless the position of the group has passed them by then:
+//! this member handled the redelivered messages, or another one did.
 //!
 //! ## Bounds
 //! | in memory | bound |
 //! |---|---|
 //! | messages waiting in the producer | twice `max_in_flight` |
-//! | messages fetched ahead | 16 MiB per subscription (librdkafka's property `queued.max.messages.kbytes`) |
+//! | messages fetched ahead, of each assigned partition | 16 MiB divided by the partitions of the topic, but at least 1 MiB (librdkafka's property `queued.max.messages.kbytes`), and one fetch (`fetch.message.max.bytes`, 1 MiB) |
 //! | deliveries handed out and unsettled | the prefetch, and [what waits](crate::Subscription::waiting) |
 //! | progress beyond the position | 4,000 bytes of metadata for each partition |
 //! | shared buffers | payloads and keys of up to 4 KiB share buffers of 32 KiB; keeping one of them keeps its buffer |
 //!
-//! If the prefetch stays used up for a second, fetching is paused, and the consumer stays a member
-//! of its group. What was fetched ahead is then fetched again. Therefore that time doubles with
-//! each pause, up to `revoke_patience`, for which a rebalance waits anyway.
+//! While the prefetch is used up, the messages that were fetched ahead wait in the client, which
+//! fetches no more when its bound is reached, and stays a member of its group. Nothing is fetched
+//! twice.
+//!
+//! No partition holds up the others. Each may take up its equal share of the prefetch. Beyond that,
+//! a partition takes what is free, but leaves half of the prefetch to those below their share, as
+//! soon as messages of another partition were settled. With a prefetch of 1, a message that is not
+//! settled holds up all.
 //!
 //! ## Compression
 //! Messages in every codec of Kafka are read: gzip, snappy, lz4 and zstd. The property
@@ -365,10 +387,11 @@ impl Kafka {
         });
         let asked = Arc::clone(&shared);
         let answer =
-            blocking(move || topology::ping(asked.publisher.running()?.client(), asked.settings.connect_timeout)).await;
-        answer.map_err(|error| unreachable(error, &shared.settings, &trouble))?;
-        if let Ok(running) = shared.publisher.running() {
-            shared.destination.get_or_init(|| topology::destination(running.client()));
+            blocking(move || asked.publisher.ask(|client| topology::ping(client, asked.settings.connect_timeout)))
+                .await;
+        answer.map_err(|error| trouble.explain(error, shared.settings.servers()))?;
+        if let Ok(destination) = shared.publisher.ask(|client| Ok(topology::destination(client))) {
+            shared.destination.get_or_init(|| destination);
         }
         Ok(Self {
             identity: described::identity(&shared.settings),
@@ -396,8 +419,7 @@ impl Driver for Kafka {
         self.check_open()?;
         let (shared, topic) = (Arc::clone(&self.shared), topic.clone());
         blocking(move || {
-            let running = shared.publisher.running()?;
-            topology::ensure(running.client(), &shared.settings, &topic)?;
+            shared.publisher.ask(|client| topology::ensure(client, &shared.settings, &topic))?;
             Ok(shared.destination())
         })
         .await
@@ -412,9 +434,9 @@ impl Driver for Kafka {
         let (shared, subscription) = (Arc::clone(&self.shared), subscription.clone());
         blocking(move || {
             shared.check_instance(&subscription)?;
-            let running = shared.publisher.running()?;
-            let (source, control) =
-                consume::open(running.client(), &shared.settings, &subscription, shared.destination())?;
+            let destination = shared.destination();
+            let open = |client: &_| consume::open(client, &shared.settings, &subscription, destination);
+            let (source, control) = shared.publisher.ask(open)?;
             let mut subscriptions = shared.subscriptions.lock();
             if shared.closed.load(Ordering::Acquire) {
                 return Err(closed());
@@ -430,8 +452,7 @@ impl Driver for Kafka {
         self.check_open()?;
         let (shared, subscription) = (Arc::clone(&self.shared), subscription.clone());
         blocking(move || {
-            let running = shared.publisher.running()?;
-            consume::reposition(running.client(), &shared.settings, &subscription, start)
+            shared.publisher.ask(|client| consume::reposition(client, &shared.settings, &subscription, start))
         })
         .await
     }
@@ -439,7 +460,7 @@ impl Driver for Kafka {
     async fn ping(&self) -> Result<()> {
         self.check_open()?;
         let shared = Arc::clone(&self.shared);
-        blocking(move || topology::ping(shared.publisher.running()?.client(), shared.settings.connect_timeout)).await
+        blocking(move || shared.publisher.ask(|client| topology::ping(client, shared.settings.connect_timeout))).await
     }
 
     async fn close(&self) -> Result<()> {
@@ -466,25 +487,6 @@ impl Driver for Kafka {
 /// Runs blocking work on a thread that may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     spawn_blocking(work).await.unwrap_or_else(|_| Err(vanished()))
-}
-
-/// Returns the error of a failed connection attempt.
-fn unreachable(error: Error, settings: &KafkaBuilder, trouble: &Trouble) -> Error {
-    let message =
-        "no broker answered; check that it runs, that host and port are right, and that it accepts plain connections";
-    let last = trouble.last();
-    let error = match &last {
-        Some((code, _)) if error::from_code(*code).kind() == ErrorKind::Unauthenticated => error::from_code(*code),
-        _ if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) => {
-            Error::new(ErrorKind::Unavailable, message).with_source(error)
-        }
-        _ => error,
-    };
-    let error = error.with_context("servers", settings.servers());
-    match last {
-        Some((_, reason)) => error.with_context("reason", reason),
-        None => error,
-    }
 }
 
 fn closed() -> Error {

@@ -26,6 +26,8 @@ pub(crate) struct Case {
     pub(crate) load: Load,
     /// `true` if this process makes no other run meanwhile, so that its threads can be counted.
     pub(crate) is_alone: bool,
+    /// Further options of the clients' address.
+    pub(crate) options: &'static str,
 }
 
 /// The traffic of a run, where it is not that of its length.
@@ -136,7 +138,11 @@ impl Case {
     async fn stage(self, recorder: &Recorder) -> Result<(), String> {
         let mut plan = Plan::draw(self.scenario, self.broker, self.seed, self.length);
         plan.rate = self.load.rate.unwrap_or(plan.rate);
-        let site = Site::start(self.broker, self.scenario, self.seed, recorder).await?;
+        let mut site = Site::start(self.broker, self.scenario, self.seed, recorder).await?;
+        if !self.options.is_empty() {
+            site.url += if site.url.contains('?') { "&" } else { "?" };
+            site.url += self.options;
+        }
         let stage = Stage { case: self, plan, site: &site, recorder, workers: Vec::new(), lives: 0, victim: 0 };
         // The proxies between servers belong to this process, and so do their descriptors.
         let is_counted = self.is_alone && self.scenario != Scenario::Split;

@@ -60,6 +60,9 @@ pub(crate) struct Command {
     /// Directory for the histories of broken runs
     #[arg(long, default_value_os_t = default_directory())]
     keep: PathBuf,
+    /// Option of the clients' address, for example group_protocol=consumer; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    option: Vec<String>,
     #[arg(long, hide = true, group = "what")]
     worker: Option<String>,
 }
@@ -103,6 +106,8 @@ impl Command {
             _ => Length::Normal,
         };
         let is_alone = self.jobs == 1;
+        // As long as the process: there is one command in it.
+        let options: &'static str = self.option.join("&").leak();
         let all: &[Scenario] = if self.short { &SHORT } else { Scenario::value_variants() };
         let scenarios = if self.scenario.is_empty() { all } else { &self.scenario };
         let brokers = if self.broker.is_empty() { Broker::value_variants() } else { &self.broker };
@@ -110,7 +115,7 @@ impl Command {
         let possible = pairs.filter(|(scenario, broker)| scenario.is_for(*broker));
         let load = Load { rate: self.rate, messages: self.messages };
         let seeds = (0..self.runs).map(|run| self.seed + run);
-        let case = |scenario, broker, seed| Case { scenario, broker, seed, length, load, is_alone };
+        let case = |scenario, broker, seed| Case { scenario, broker, seed, length, load, is_alone, options };
         let runs = |(scenario, broker)| seeds.clone().map(move |seed| case(scenario, broker, seed));
         possible.flat_map(runs).collect()
     }

@@ -22,22 +22,6 @@ pub(crate) struct Known {
 /// All of them.
 pub(crate) const KNOWN: &[Known] = &[
     Known {
-        scenario: Scenario::Restart,
-        broker: Broker::Kafka,
-        invariant: Invariant::I10,
-        finding: "B0",
-        is_rare: true,
-        why: "after a restart of the server, a subscription may stay silent",
-    },
-    Known {
-        scenario: Scenario::Restart,
-        broker: Broker::Kafka,
-        invariant: Invariant::I1,
-        finding: "B0",
-        is_rare: true,
-        why: "after a restart of the server, a subscription may stay silent",
-    },
-    Known {
         scenario: Scenario::Cuts,
         broker: Broker::Nats,
         invariant: Invariant::I6,

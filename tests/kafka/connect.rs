@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use traced_broker::adapters::kafka::Kafka;
+use traced_broker::adapters::kafka::{GroupProtocol, Kafka};
 use traced_broker::driver::Driver;
 use traced_broker::{BrokerUrl, ErrorKind, Secret, Subscription, Topic};
 
@@ -141,6 +141,23 @@ async fn a_client_configuration_of_ones_own_works() {
     let topic = topic(&kafka, "own-client").await;
     publish_numbers(&kafka, &topic, 0..10).await;
     assert_eq!(drain(&mut subscribe(&kafka, &topic, &topic).await, 10).await, (0..10).collect::<Vec<_>>());
+    kafka.close().await.unwrap();
+}
+
+/// In the protocol in which the broker assigns, it decides about the assignor and the session.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_decides_is_refused_when_connecting() {
+    for (name, value) in [("partition.assignment.strategy", "range"), ("session.timeout.ms", "6000")] {
+        let settings = Kafka::builder(servers()).group_protocol(GroupProtocol::Consumer);
+        let error = settings.property(name, value).connect().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    let settings = Kafka::builder(servers()).group_protocol(GroupProtocol::Consumer);
+    let kafka = settings.property("group.remote.assignor", "range").connect().await.unwrap();
+    let topic = topic(&kafka, "remote").await;
+    publish_numbers(&kafka, &topic, 0..3).await;
+    drain(&mut subscribe(&kafka, &topic, &topic).await, 3).await;
     kafka.close().await.unwrap();
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use traced_broker::adapters::kafka::Kafka;
-use traced_broker::driver::{Disposition, Driver, DriverExt};
+use traced_broker::driver::{Disposition, Driver, DriverExt, Source};
 use traced_broker::{ErrorKind, Start, Subscription, Topic};
 
 use crate::harness::*;
@@ -201,4 +201,49 @@ async fn partitions_move(options: &str) {
     ack(moved).await;
     kafka.close().await.unwrap();
     assert_eq!(committed(&topic, &topic, 2), [Some(1), Some(1)]);
+}
+
+/// Members of both protocols share a group while it moves to the new one, and back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_moves_to_the_new_protocol_and_back() {
+    let connect_as = async |protocol| connect(&url_with(&format!("partitions=2&group_protocol={protocol}"))).await;
+    let (old, new) = (connect_as("classic").await.unwrap(), connect_as("consumer").await.unwrap());
+    let topic = topic(&old, "protocols").await;
+    let mut one = subscribe(&old, &topic, &topic).await;
+    publish_numbers(&old, &topic, 0..20).await;
+    drain(&mut one, 20).await;
+    let mut two = subscribe(&new, &topic, &topic).await;
+    share(&new, &topic, [&mut one, &mut two], 20..200).await;
+    old.close().await.unwrap();
+    publish_numbers(&new, &topic, 200..220).await;
+    assert_eq!(
+        as_set(drain(&mut two, 20).await),
+        as_set(200..220),
+        "what the first member had settled is not repeated"
+    );
+    let back = connect_as("classic").await.unwrap();
+    let mut three = subscribe(&back, &topic, &topic).await;
+    share(&back, &topic, [&mut two, &mut three], 220..400).await;
+    new.close().await.unwrap();
+    publish_numbers(&back, &topic, 400..420).await;
+    assert_eq!(as_set(drain(&mut three, 20).await), as_set(400..420));
+    back.close().await.unwrap();
+}
+
+/// Publishes until both members have received, and receives everything once.
+async fn share(kafka: &Kafka, topic: &Topic, [one, two]: [&mut Source; 2], numbers: std::ops::Range<u32>) {
+    let (mut received, mut counts) = (Vec::new(), [0, 0]);
+    for number in numbers.clone() {
+        kafka.enqueue(topic, keyed(&number.to_string(), number.to_string())).await.unwrap();
+        let (index, inbound) = tokio::select! {
+            inbound = next(one) => (0, inbound),
+            inbound = next(two) => (1, inbound),
+        };
+        counts[index] += 1;
+        received.push(crate::harness::number(&inbound));
+        ack(inbound).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((as_set(received.clone()), received.len()), (as_set(numbers.clone()), numbers.len()));
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?} of two members");
 }

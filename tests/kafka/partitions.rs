@@ -1,13 +1,14 @@
 //! Partitions that are many, without a leader, added later, or cut off behind the position.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::mocking::MockCluster;
 use tokio::time::timeout;
-use traced_broker::driver::{Driver, DriverExt};
+use traced_broker::adapters::kafka::Kafka;
+use traced_broker::driver::{Driver, DriverExt, Inbound, Source};
 use traced_broker::{ErrorKind, Start, Subscription, Topic};
 
 use crate::harness::*;
@@ -46,6 +47,87 @@ async fn the_start_of_many_partitions_is_found_in_a_few_requests() {
     for source in [&mut reader, &mut group, &mut offset] {
         assert_eq!(number(&next(source).await), 1);
     }
+    kafka.close().await.unwrap();
+}
+
+/// Returns a key of each of two partitions.
+async fn keys_of_two(kafka: &Kafka) -> [String; 2] {
+    let (scratch, mut keys) = (topic(kafka, "keys").await, [const { String::new() }; 2]);
+    for key in (0..).map(|number: u32| number.to_string()) {
+        let receipt = kafka.enqueue(&scratch, keyed(&key, "")).await.unwrap();
+        keys[receipt.partition.unwrap() as usize] = key;
+        if keys.iter().all(|key| !key.is_empty()) {
+            break;
+        }
+    }
+    keys
+}
+
+async fn publish_to(kafka: &Kafka, topic: &Topic, key: &str, count: u32) {
+    let sent: Vec<_> = (0..count).map(|number| kafka.enqueue(topic, keyed(key, number.to_string()))).collect();
+    for confirmation in sent {
+        confirmation.await.unwrap();
+    }
+}
+
+/// Settles so many messages of the second partition, and keeps those of the first one.
+async fn settle_second(source: &mut Source, in_hand: &mut Vec<Inbound>, mut count: u32) {
+    while count > 0 {
+        let inbound = next(source).await;
+        if inbound.partition == Some(0) {
+            in_hand.push(inbound);
+        } else {
+            count -= 1;
+            ack(inbound).await;
+        }
+    }
+}
+
+/// A partition whose messages are not settled takes up half of the prefetch, and others go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_stops_holds_up_no_other() {
+    let kafka = connect(&url_with("partitions=2")).await.unwrap();
+    let (topic, keys) = (topic(&kafka, "stopped").await, keys_of_two(&kafka).await);
+    publish_to(&kafka, &topic, &keys[0], 100).await;
+    publish_to(&kafka, &topic, &keys[1], 5).await;
+    let subscription = Subscription::new(&*topic).group(&*topic).prefetch(16);
+    let mut source = kafka.subscribe(&subscription).await.unwrap();
+    let mut in_hand = Vec::new();
+    settle_second(&mut source, &mut in_hand, 5).await;
+    while !is_quiet_or(&mut source, &mut in_hand).await {}
+    assert_eq!(in_hand.len(), 8, "messages in hand");
+    publish_to(&kafka, &topic, &keys[1], 500).await;
+    let begun = Instant::now();
+    settle_second(&mut source, &mut in_hand, 500).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "500 messages took {:?}", begun.elapsed());
+    assert_eq!(in_hand.len(), 8, "messages in hand");
+    for inbound in in_hand {
+        ack(inbound).await;
+    }
+    drain(&mut source, 92).await;
+    kafka.close().await.unwrap();
+}
+
+/// Keeps the next message. Returns `true` if none arrives for a while.
+async fn is_quiet_or(source: &mut Source, kept: &mut Vec<Inbound>) -> bool {
+    match timeout(2 * SHORT, std::future::poll_fn(|cx| source.poll_next(cx))).await {
+        Ok(item) => kept.push(item.unwrap().unwrap()),
+        Err(_) => return true,
+    }
+    false
+}
+
+/// A partition that is alone with its messages may use the whole prefetch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_uses_the_prefetch_that_no_other_needs() {
+    let kafka = connect(&url_with("partitions=2")).await.unwrap();
+    let (topic, keys) = (topic(&kafka, "alone").await, keys_of_two(&kafka).await);
+    publish_to(&kafka, &topic, &keys[0], 100).await;
+    let subscription = Subscription::new(&*topic).group(&*topic).prefetch(16);
+    let mut source = kafka.subscribe(&subscription).await.unwrap();
+    let mut in_hand = Vec::new();
+    while !is_quiet_or(&mut source, &mut in_hand).await {}
+    assert_eq!(in_hand.len(), 16, "messages in hand");
     kafka.close().await.unwrap();
 }
 

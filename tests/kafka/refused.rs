@@ -112,6 +112,23 @@ async fn a_fenced_instance_ends_its_subscription_with_a_clear_error() {
     other.close().await.unwrap();
 }
 
+/// The protocol in which the broker assigns needs Kafka 4.0, or is switched off there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_without_the_new_group_protocol_is_told() {
+    let server = tokio::task::spawn_blocking(|| {
+        let protocols = ("KAFKA_PROPERTIES", "group.coordinator.rebalance.protocols=classic".to_owned());
+        Server::start_at(Kind::Kafka, Server::free_port(Kind::Kafka), vec![protocols])
+    });
+    let server = server.await.unwrap();
+    let kafka = connect(&format!("{}?group_protocol=consumer", server.url())).await.unwrap();
+    let topic = topic(&kafka, "older").await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
+    let error = next_error(&mut source).await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("group_protocol=consumer"), "{error}");
+    kafka.close().await.unwrap();
+}
+
 /// In the protocol in which the broker assigns, the client takes a full group for the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_the_client_has_given_up_is_made_anew() {

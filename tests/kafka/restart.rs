@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+use traced_broker::adapters::kafka::Kafka;
 use traced_broker::driver::{Disposition, Driver, DriverExt};
 use traced_broker::{ErrorKind, PublishOutcome, Subscription};
 
@@ -160,6 +161,85 @@ async fn the_outcome_says_whether_bytes_had_left() {
     }
     assert!(is_quiet(&mut source).await, "what was not sent is there");
     kafka.close().await.unwrap();
+}
+
+/// The server restarts in order while a member is idle. What it has committed is not repeated.
+async fn restarts_without_a_repeat(options: &str) {
+    let server = server().await;
+    let kafka = connect(&format!("{}?commit_interval=50&{options}", server.url())).await.unwrap();
+    let topic = topic(&kafka, "restarted").await;
+    publish_numbers(&kafka, &topic, 0..20).await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
+    drain(&mut source, 20).await;
+    let deadline = Instant::now() + LONG;
+    let is_committed = |server: &Server| {
+        let servers = format!("127.0.0.1:{}", server.port());
+        let committed = committed_at(&servers, &topic, &topic, 6);
+        committed
+            .elements()
+            .iter()
+            .filter_map(|partition| partition.offset().to_raw())
+            .filter(|at| *at > 0)
+            .sum::<i64>()
+    };
+    while is_committed(&server) < 20 {
+        assert!(Instant::now() < deadline, "not committed");
+        sleep(Duration::from_millis(100)).await;
+    }
+    on(&server, Server::restart).await;
+    publish_numbers(&kafka, &topic, 20..30).await;
+    assert_eq!(as_set(drain(&mut source, 10).await), as_set(20..30));
+    assert!(is_quiet(&mut source).await);
+    kafka.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_repeats_nothing() {
+    restarts_without_a_repeat("").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_repeats_nothing_in_the_new_group_protocol() {
+    restarts_without_a_repeat("group_protocol=consumer").await;
+}
+
+/// A member acknowledges ten messages, and loses its partition before they are committed: the
+/// server does not answer for longer than its session. Then it settles so many of the redelivered
+/// ones.
+async fn loses_its_session(settled_again: usize) -> traced_broker::Result<()> {
+    let server = server().await;
+    let builder = Kafka::builder(format!("127.0.0.1:{}", server.port())).partitions(1);
+    // Only the close commits, and the least session that the server permits.
+    let builder = builder.commit_interval(Duration::from_secs(3600)).property("session.timeout.ms", "6000");
+    let kafka = builder.connect().await.unwrap();
+    let topic = topic(&kafka, "session").await;
+    publish_numbers(&kafka, &topic, 0..10).await;
+    let mut source = subscribe(&kafka, &topic, &topic).await;
+    let first = next(&mut source).await;
+    let tenure = first.tenure.clone();
+    ack(first).await;
+    drain(&mut source, 9).await;
+    on(&server, Server::pause).await;
+    let deadline = Instant::now() + LONG;
+    while !tenure.is_over() {
+        assert!(Instant::now() < deadline, "the session does not end");
+        sleep(Duration::from_millis(100)).await;
+    }
+    on(&server, Server::resume).await;
+    assert_eq!(drain(&mut source, settled_again).await, (0..settled_again as u32).collect::<Vec<_>>());
+    let _in_hand = if settled_again < 10 { Some(next(&mut source).await) } else { None };
+    kafka.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledgements_that_were_lost_with_the_session_are_an_error_of_close() {
+    let error = loses_its_session(3).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SettlementLost, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_that_was_made_good_before_the_close_is_none() {
+    loses_its_session(10).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

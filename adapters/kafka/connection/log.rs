@@ -10,14 +10,36 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::super::error;
+use crate::error::{Error, ErrorKind};
+
 /// The last error that the client reported by itself and not as the answer to a call.
 #[derive(Debug, Default)]
 pub(crate) struct Trouble(Mutex<Option<(RDKafkaErrorCode, String)>>);
 
 impl Trouble {
     /// Returns the code of the error and librdkafka's text.
-    pub(crate) fn last(&self) -> Option<(RDKafkaErrorCode, String)> {
+    fn last(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.0.lock().clone()
+    }
+
+    /// Returns the error of a failed attempt to connect to these servers, with the reason.
+    pub(crate) fn explain(&self, error: Error, servers: &str) -> Error {
+        let message = "no broker answered; check that it runs, that host and port are right, and that it accepts plain \
+                       connections";
+        let last = self.last();
+        let error = match &last {
+            Some((code, _)) if error::from_code(*code).kind() == ErrorKind::Unauthenticated => error::from_code(*code),
+            _ if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) => {
+                Error::new(ErrorKind::Unavailable, message).with_source(error)
+            }
+            _ => error,
+        };
+        let error = error.with_context("servers", servers);
+        match last {
+            Some((_, reason)) => error.with_context("reason", reason),
+            None => error,
+        }
     }
 
     pub(crate) fn note(&self, error: &KafkaError, reason: &str) {
@@ -50,6 +72,8 @@ pub(crate) struct Listener {
     pub(crate) trouble: Arc<Trouble>,
     /// `true` once the connection is closed.
     pub(crate) is_closing: AtomicBool,
+    /// `true` if a message was confirmed since the last look at the producer.
+    pub(crate) is_answered: AtomicBool,
 }
 
 impl ClientContext for Listener {

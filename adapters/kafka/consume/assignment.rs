@@ -24,6 +24,9 @@ pub(crate) struct Assignment {
     /// The trials that were noted in partitions which ended, by their number and offset. This
     /// process lives, so they are not lost.
     outlived: Mutex<BTreeMap<i32, BTreeSet<i64>>>,
+    /// The positions that could not be committed when their partitions were lost, by the number of
+    /// the partition.
+    lost: Mutex<BTreeMap<i32, i64>>,
     metadata_limit: AtomicUsize,
 }
 
@@ -37,6 +40,7 @@ impl Assignment {
             window,
             notes: Arc::default(),
             outlived: Mutex::default(),
+            lost: Mutex::default(),
             metadata_limit: AtomicUsize::new(METADATA),
         }
     }
@@ -118,12 +122,10 @@ impl Assignment {
         self.partitions.lock().iter().flatten().for_each(|partition| partition.repeat());
     }
 
-    /// Finds the partitions in which too much is settled beyond what a commit can tell. Returns
-    /// `true` if there are others than before.
-    pub(crate) fn survey(&self) -> bool {
+    /// Finds the partitions in which too much is settled beyond what a commit can tell.
+    pub(crate) fn survey(&self) {
         let limit = self.metadata_limit();
-        let partitions = self.partitions.lock();
-        partitions.iter().flatten().filter(|partition| partition.survey(limit)).count() > 0
+        self.partitions.lock().iter().flatten().for_each(|partition| partition.survey(limit));
     }
 
     /// Returns the offset of the message to take next from each partition.
@@ -134,13 +136,28 @@ impl Assignment {
     /// Like [`each_next`](Self::each_next), for the partitions from which messages are to come.
     pub(crate) fn positions(&self) -> Vec<(i32, i64)> {
         let partitions = self.partitions.lock();
-        let fetched = partitions.iter().flatten().filter(|partition| !partition.is_ahead() && !partition.is_given_up());
-        fetched.map(|partition| (partition.number, partition.next())).collect()
+        let wanted = partitions.iter().flatten().filter(|partition| partition.is_wanted());
+        wanted.map(|partition| (partition.number, partition.next())).collect()
     }
 
-    /// Returns `true` if messages are settled beyond the positions that were told last.
-    pub(crate) fn is_behind(&self) -> bool {
-        self.partitions.lock().iter().flatten().any(|partition| partition.is_behind())
+    /// Returns the positions of these partitions that settled messages have moved.
+    pub(crate) fn settled(&self, numbers: &[i32]) -> Vec<(i32, i64)> {
+        let partitions = numbers.iter().filter_map(|number| self.get(*number));
+        partitions.filter_map(|partition| Some((partition.number, partition.settled_to()?))).collect()
+    }
+
+    /// Notes that positions could not be committed.
+    pub(crate) fn lose(&self, positions: impl IntoIterator<Item = (i32, i64)>) {
+        let mut lost = self.lost.lock();
+        for (number, position) in positions {
+            let known = lost.entry(number).or_insert(position);
+            *known = position.max(*known);
+        }
+    }
+
+    /// Returns the positions that could not be committed when their partitions were lost.
+    pub(crate) fn lost(&self) -> Vec<(i32, i64)> {
+        self.lost.lock().iter().map(|(number, position)| (*number, *position)).collect()
     }
 
     /// Returns `true` if no delivery is in hand.
@@ -242,6 +259,30 @@ mod tests {
     }
 
     #[test]
+    fn a_partition_holds_the_places_of_what_is_neither_settled_nor_set_aside() {
+        let (_, partition) = assigned(4);
+        assert!(!partition.settles());
+        (5..8).for_each(|offset| assert!(partition.take(offset).is_some()));
+        assert_eq!(partition.held(), 3);
+        assert!(partition.set_aside());
+        assert_eq!((partition.held(), partition.settles()), (2, false));
+        assert!(partition.settle(6, false) && partition.settle(5, true));
+        assert_eq!((partition.held(), partition.settles()), (1, true));
+    }
+
+    #[test]
+    fn the_furthest_lost_position_of_each_partition_is_kept() {
+        let (assignment, partition) = assigned(4);
+        partition.take(0);
+        assert_eq!(assignment.settled(&[3, 4]), [], "nothing is settled");
+        assert!(partition.settle(0, false));
+        assert_eq!(assignment.settled(&[3, 4]), [(3, 1)]);
+        assignment.lose([(3, 5), (4, 2)]);
+        assignment.lose([(3, 1), (4, 3)]);
+        assert_eq!(assignment.lost(), [(3, 5), (4, 3)]);
+    }
+
+    #[test]
     fn what_is_set_aside_frees_its_place_once() {
         let (assignment, partition) = assigned(2);
         partition.take(5);
@@ -285,12 +326,15 @@ mod tests {
         // One message out of order is one range, however long it is.
         (1..1000).for_each(|offset| assert!(partition.settle(2 * offset, false)));
         (2000..150_000).for_each(|offset| assert!(partition.take(offset).is_some() && partition.settle(offset, false)));
-        assert!(!assignment.survey() && !partition.is_ahead());
+        assignment.survey();
+        assert!(!partition.is_ahead());
         while assignment.metadata_limit() > 0 {
             assignment.limit_metadata();
         }
-        assert!(assignment.survey() && partition.is_ahead(), "a broker that keeps no metadata");
+        assignment.survey();
+        assert!(partition.is_ahead(), "a broker that keeps no metadata");
         assert!(partition.settle(0, false));
-        assert!(assignment.survey() && !partition.is_ahead());
+        assignment.survey();
+        assert!(!partition.is_ahead());
     }
 }

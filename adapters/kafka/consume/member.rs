@@ -15,13 +15,13 @@ use super::super::connection::log::Listener;
 use super::super::error;
 use super::assignment::Assignment;
 use super::control::Control;
-use super::flow::Flow;
+use super::intake::Intake;
 use super::offsets::Mark;
 use super::partition::Partition;
 use super::partitions::note;
 use super::queue::Queue;
 use super::{commit, start};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::ErrorKind;
 
 /// Maximum time that a rebalance spends on finding the start position, and on reading the progress
 /// beyond it. After that, it is the earliest message, or none.
@@ -46,7 +46,7 @@ pub(crate) struct Member {
     assignment: Arc<Assignment>,
     control: Arc<Control>,
     queue: Arc<Queue>,
-    pub(crate) flow: Flow,
+    pub(crate) intake: Intake<Self>,
     policy: Policy,
     /// `true` if another consumer has taken the place of this one.
     is_retired: AtomicBool,
@@ -55,8 +55,6 @@ pub(crate) struct Member {
     begin: Mutex<Vec<(i32, i64)>>,
     /// The last positions of a subscription that ends, until they are committed.
     last: Mutex<Vec<(i32, Mark)>>,
-    /// `true` if some of them could not be committed when their partition was revoked.
-    lost_last: AtomicBool,
     /// `true` while the broker has not answered a commit.
     committing: AtomicBool,
     /// `true` after a commit that failed, until one succeeds.
@@ -78,12 +76,11 @@ impl Member {
             assignment: Arc::clone(assignment),
             control: Arc::clone(control),
             queue: Arc::clone(queue),
-            flow: Flow::default(),
+            intake: Intake::default(),
             policy,
             is_retired: AtomicBool::default(),
             begin: Mutex::default(),
             last: Mutex::default(),
-            lost_last: AtomicBool::default(),
             committing: AtomicBool::default(),
             failing: AtomicBool::default(),
             heard: AtomicBool::default(),
@@ -100,6 +97,7 @@ impl Member {
     /// positions that are left.
     pub(crate) fn retire(&self) -> Vec<(i32, i64)> {
         self.is_retired.store(true, Ordering::Relaxed);
+        self.intake.clear();
         std::mem::take(&mut self.begin.lock())
     }
 
@@ -158,22 +156,9 @@ impl Member {
         *self.last.lock() = last;
     }
 
-    /// Notes that acknowledgements are lost.
-    pub(crate) fn lose(&self) {
-        self.lost_last.store(true, Ordering::Relaxed);
-    }
-
     /// Returns the last positions that are not committed yet.
-    ///
-    /// # Errors
-    /// The failure to commit those of a partition that was revoked meanwhile.
-    pub(crate) fn left_with(&self) -> Result<Vec<(i32, Mark)>> {
-        if self.lost_last.load(Ordering::Relaxed) {
-            let message = "the partitions were lost before the last acknowledgements reached the broker; \
-                           their messages are redelivered";
-            return Err(Error::new(ErrorKind::SettlementLost, message));
-        }
-        Ok(self.last.lock().clone())
+    pub(crate) fn left_with(&self) -> Vec<(i32, Mark)> {
+        self.last.lock().clone()
     }
 
     fn hear(&self) {
@@ -188,6 +173,7 @@ impl Member {
         let elements = assigned.elements();
         let Some(topic) = elements.first().map(|first| first.topic()) else { return };
         let numbers: Vec<i32> = elements.iter().map(|partition| partition.partition()).collect();
+        self.intake.open(topic, &numbers, &self.assignment.window);
         let begin: Vec<_> = self.begin.lock().extract_if(.., |(partition, _)| numbers.contains(partition)).collect();
         let asked = if self.policy.positions { numbers.clone() } else { begin.iter().map(|(of, _)| *of).collect() };
         if !asked.is_empty() {
@@ -216,6 +202,7 @@ impl Member {
         let elements = revoked.elements();
         let Some(topic) = elements.first().map(|first| first.topic()) else { return };
         let numbers: Vec<i32> = elements.iter().map(|partition| partition.partition()).collect();
+        self.intake.close(&numbers);
         // If the assignment was lost, other members may already have these partitions, and may have
         // gone further.
         let lost = consumer.assignment_lost();
@@ -225,10 +212,11 @@ impl Member {
         }
         let is_behind = |number: &i32| self.assignment.get(*number).is_some_and(|partition| partition.is_behind());
         let were_behind = self.is_committing() || numbers.iter().any(is_behind);
+        let mut settled = self.assignment.settled(&numbers);
         let mut marks: Vec<_> =
             numbers.iter().filter_map(|number| Some((*number, self.assignment.revoke(*number)?))).collect();
         let last: Vec<_> = self.last.lock().extract_if(.., |(number, _)| numbers.contains(number)).collect();
-        let ends = !last.is_empty();
+        settled.extend(last.iter().map(|(number, mark)| (*number, mark.position)));
         marks.extend(last);
         self.queue.purge();
         if !self.policy.commits || marks.is_empty() {
@@ -240,9 +228,11 @@ impl Member {
             commit::revoked(consumer, &self.assignment, topic, &marks)
         };
         let Err(error) = result else { return };
-        if ends {
-            self.lost_last.store(true, Ordering::Relaxed);
-        } else if were_behind {
+        // A topic that was deleted redelivers nothing.
+        if error::code_of(&error).is_none_or(|code| error::from_code(code).kind() != ErrorKind::NotFound) {
+            self.assignment.lose(settled);
+        }
+        if were_behind {
             tracing::warn!(%error, "kafka: acknowledgements of lost partitions are lost; they are redelivered");
         }
         if !commit::is_lost(&error) {
@@ -297,12 +287,6 @@ impl ConsumerContext for Member {
             Rebalance::Assign(assigned) => self.grant(consumer, assigned),
             Rebalance::Revoke(revoked) => self.revoke(consumer, revoked),
             Rebalance::Error(_) => {}
-        }
-    }
-
-    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, _: &Rebalance<'_>) {
-        if !self.control.is_ending() && !self.is_retired.load(Ordering::Relaxed) {
-            self.flow.apply(consumer, &self.assignment);
         }
     }
 

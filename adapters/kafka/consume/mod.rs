@@ -5,7 +5,7 @@ pub(crate) mod assignment;
 pub(crate) mod commit;
 pub(crate) mod control;
 pub(crate) mod delivery;
-pub(crate) mod flow;
+pub(crate) mod intake;
 pub(crate) mod member;
 pub(crate) mod notes;
 pub(crate) mod offsets;
@@ -46,6 +46,11 @@ use rdkafka::client::Client;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::{ClientConfig, ClientContext};
 
+/// Bound of the messages that are fetched ahead, in KiB: of a subscription that has all partitions
+/// of its topic, and of each partition at least.
+const AHEAD: i32 = 16_384;
+const LEAST_AHEAD: i32 = 1024;
+
 /// Starts a subscription: ensures that the topic exists, determines the start position, and starts
 /// the thread. Blocks.
 pub(super) fn open(
@@ -58,7 +63,7 @@ pub(super) fn open(
     let assignment = Arc::new(Assignment::new(subscription.prefetch_limit()));
     let window = Arc::clone(&assignment.window);
     let (control, answer) = Control::new(Arc::clone(&window), subscription.group_name());
-    let recipe = recipe(settings, subscription, assignment, Arc::clone(&control));
+    let recipe = recipe(settings, subscription, partitions, assignment, Arc::clone(&control));
     let consumer = recipe.make()?;
     let limit = settings.connect_timeout;
     match (subscription.group_name(), subscription.start_position()) {
@@ -82,6 +87,7 @@ pub(super) fn open(
 fn recipe(
     settings: &KafkaBuilder,
     subscription: &Subscription,
+    partitions: i32,
     assignment: Arc<Assignment>,
     control: Arc<Control>,
 ) -> Recipe {
@@ -91,7 +97,7 @@ fn recipe(
         positions: is_grouped && settings.offset_reset != OffsetReset::Earliest,
         patience: settings.revoke_patience,
     };
-    let (configuration, topic) = (configuration(settings, subscription), subscription.topic().into());
+    let (configuration, topic) = (configuration(settings, subscription, partitions), subscription.topic().into());
     Recipe { configuration, topic, is_grouped, policy, assignment, control, queue: Arc::default() }
 }
 
@@ -105,11 +111,11 @@ pub(super) fn reposition(
     let partitions = topology::existing(client, settings, subscription.topic())?;
     let assignment = Arc::new(Assignment::new(0));
     let control = Control::new(Arc::clone(&assignment.window), None).0;
-    let consumer = recipe(settings, subscription, assignment, control).make()?;
+    let consumer = recipe(settings, subscription, partitions, assignment, control).make()?;
     start::reposition_group(&consumer, subscription.topic(), partitions, start, settings.connect_timeout)
 }
 
-fn configuration(settings: &KafkaBuilder, subscription: &Subscription) -> ClientConfig {
+fn configuration(settings: &KafkaBuilder, subscription: &Subscription, partitions: i32) -> ClientConfig {
     let mut client = settings.shared_client();
     let grouped = subscription.group_name().is_some();
     client
@@ -131,9 +137,10 @@ fn configuration(settings: &KafkaBuilder, subscription: &Subscription) -> Client
         default(&mut client, "session.timeout.ms", "20000");
         default(&mut client, "heartbeat.interval.ms", "1000");
     }
-    // The bound of messages fetched ahead. After it was reached, fetching continues soon and not
-    // after a second.
-    default(&mut client, "queued.max.messages.kbytes", "16384");
+    // The bound of messages fetched ahead, of each partition. After it was reached, fetching
+    // continues soon and not after a second.
+    let ahead = (AHEAD / partitions.max(1)).max(LEAST_AHEAD);
+    default(&mut client, "queued.max.messages.kbytes", &ahead.to_string());
     default(&mut client, "fetch.queue.backoff.ms", "20");
     client
 }
@@ -193,13 +200,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_partitions_of_a_topic_share_what_is_fetched_ahead() {
+        let settings = Kafka::builder("localhost:9092");
+        for (partitions, kilobytes) in [(1, "16384"), (6, "2730"), (600, "1024")] {
+            let member = configuration(&settings, &Subscription::new("orders").group("workers"), partitions);
+            assert_eq!(member.get("queued.max.messages.kbytes"), Some(kilobytes));
+        }
+    }
+
+    #[test]
     fn readers_name_the_group_that_the_user_has_chosen() {
         let settings = Kafka::builder("localhost:9092");
         let named = settings.clone().reader_group("acl-readers");
         for (settings, name) in [(settings, "traced-broker-reader"), (named, "acl-readers")] {
-            let reader = configuration(&settings, &Subscription::new("orders"));
+            let reader = configuration(&settings, &Subscription::new("orders"), 6);
             assert_eq!(reader.get("group.id"), Some(name));
-            let member = configuration(&settings, &Subscription::new("orders").group("workers"));
+            let member = configuration(&settings, &Subscription::new("orders").group("workers"), 6);
             assert_eq!(member.get("group.id"), Some("workers"));
         }
     }

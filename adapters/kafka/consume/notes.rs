@@ -33,11 +33,6 @@ impl Notes {
         self.is_due.load(Ordering::Acquire)
     }
 
-    /// Returns `true` if trials wait for a commit, or for its answer.
-    pub(crate) fn is_waited_for(&self) -> bool {
-        self.is_due() || !self.sent.lock().is_empty()
-    }
-
     /// Begins a commit, before the positions for it are read.
     pub(crate) fn begin(&self) {
         self.is_due.store(false, Ordering::Release);

@@ -175,6 +175,11 @@ impl Offsets {
         self.suspects = None;
     }
 
+    /// Returns the number of unsettled messages.
+    pub(crate) fn unsettled(&self) -> usize {
+        self.unsettled.len()
+    }
+
     /// Forgets the unsettled messages and returns their number.
     pub(crate) fn clear(&mut self) -> usize {
         self.unsettled.drain(..).count()

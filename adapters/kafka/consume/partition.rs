@@ -12,8 +12,8 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Maximum number of settled messages of a partition that a crash may bring back because they fit
-/// in no metadata, in windows, and the least of this bound. Beyond it, fetching waits until older
-/// messages are settled.
+/// in no metadata, in windows, and the least of this bound. Beyond it, no more are taken until
+/// older ones are settled.
 const AHEAD: u64 = 4;
 const LEAST_AHEAD: u64 = 16_384;
 
@@ -43,6 +43,8 @@ struct State {
     aside: usize,
     /// `true` once no more deliveries are handed out.
     gives_up: bool,
+    /// `true` once a message was settled.
+    settles: bool,
 }
 
 impl Partition {
@@ -52,7 +54,7 @@ impl Partition {
             number,
             is_untold: AtomicBool::new(offsets.notes_trials()),
             tenure: Tenure::new(),
-            state: Mutex::new(State { offsets, told: None, in_hand: 0, aside: 0, gives_up: false }),
+            state: Mutex::new(State { offsets, told: None, in_hand: 0, aside: 0, gives_up: false, settles: false }),
             is_ahead: AtomicBool::new(false),
             window: Arc::clone(window),
             notes: Arc::clone(notes),
@@ -124,6 +126,7 @@ impl Partition {
         if self.is_ended() {
             return false;
         }
+        state.settles = true;
         if state.offsets.end_trial(offset) {
             self.hurry();
         }
@@ -190,7 +193,23 @@ impl Partition {
         self.is_ended() || self.state.lock().gives_up
     }
 
-    /// Returns `true` if fetching has to wait until older messages are settled.
+    /// Returns `true` if messages may be taken.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.is_ahead() && !self.is_given_up()
+    }
+
+    /// Returns `true` if messages were settled in this assignment.
+    pub(crate) fn settles(&self) -> bool {
+        self.state.lock().settles
+    }
+
+    /// Returns the number of places of the window that its messages hold.
+    pub(crate) fn held(&self) -> usize {
+        let state = self.state.lock();
+        state.offsets.unsettled() - state.aside
+    }
+
+    /// Returns `true` if taking messages has to wait until older messages are settled.
     pub(crate) fn is_ahead(&self) -> bool {
         self.is_ahead.load(Ordering::Relaxed)
     }
@@ -210,6 +229,13 @@ impl Partition {
         let state = self.state.lock();
         let told = state.told.as_ref().map_or(state.offsets.begin(), |mark| mark.position);
         state.offsets.position() > told
+    }
+
+    /// Returns the position, if messages were settled that moved it.
+    pub(crate) fn settled_to(&self) -> Option<i64> {
+        let state = self.state.lock();
+        let position = state.offsets.position();
+        (position > state.offsets.begin()).then_some(position)
     }
 
     /// Returns the offsets of trials of this process that are noted.
@@ -243,14 +269,13 @@ impl Partition {
         Some(mark)
     }
 
-    /// Finds out if too much is settled beyond what a commit can tell. Returns `true` if that has
-    /// changed.
-    pub(crate) fn survey(&self, limit: usize) -> bool {
+    /// Finds out if too much is settled beyond what a commit can tell.
+    pub(crate) fn survey(&self, limit: usize) {
         let left_out = self.state.lock().offsets.mark(limit).map_or(0, |(_, left_out)| left_out);
-        // Resumed at half, so that fetching does not stop and go for every message.
+        // Resumed at half, so that taking does not stop and go for every message.
         let most = (AHEAD * self.window.limit() as u64).max(LEAST_AHEAD);
         let bound = most / if self.is_ahead() { 2 } else { 1 };
-        self.is_ahead.swap(left_out > bound, Ordering::Relaxed) != (left_out > bound)
+        self.is_ahead.store(left_out > bound, Ordering::Relaxed);
     }
 
     /// Ends the assignment. Returns the position to commit, if there is one.

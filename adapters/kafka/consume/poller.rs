@@ -1,6 +1,6 @@
-//! The thread of a subscription. It polls librdkafka without a pause, so that the consumer stays a
-//! member of its group, takes messages while the window has room, and sends acknowledgements to the
-//! broker.
+//! The thread of a subscription. It handles the events of librdkafka without a pause, so that the
+//! consumer stays a member of its group, takes messages while the window has room, and sends
+//! acknowledgements to the broker.
 
 use std::sync::Arc;
 use std::thread;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use rdkafka::Offset;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use tokio::sync::oneshot;
@@ -19,11 +19,10 @@ use super::assignment::Assignment;
 use super::commit;
 use super::control::Control;
 use super::delivery::{Item, Taken};
-use super::member::Member;
 use super::opening::Opening;
 use super::partitions::{list, note};
 use super::queue::{Closing, Queue};
-use super::recipe::Recipe;
+use super::recipe::{Client, Recipe};
 use super::renewals::Renewals;
 use super::watch::{self, Watch};
 use crate::error::{Error, ErrorKind, Result};
@@ -31,31 +30,30 @@ use crate::message::{Guarantee, Subscription};
 
 /// Maximum time of one wait for a message. A message and the end of the subscription end the wait.
 const POLL: Duration = Duration::from_millis(100);
-/// Maximum time of one wait for room in the window.
+/// Maximum time of one wait for room in the window, and for a partition's part of it.
 const ROOM: Duration = Duration::from_millis(5);
-/// Time that the window may stay full before fetching is paused. Until then librdkafka is not
-/// polled: it tolerates this for minutes, and a rebalance has to wait. Pausing discards the
-/// messages that were fetched ahead, up to 16 MiB. Therefore it doubles each time, up to the time
-/// for which a rebalance waits for deliveries in hand anyway.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Maximum time of one wait for room while fetching is paused, between polls.
-const PAUSED: Duration = Duration::from_millis(50);
+/// The same if nothing was taken for a while.
+const SLOW: Duration = Duration::from_millis(50);
+/// Time without a message after which waits are longer.
+const BUSY: Duration = Duration::from_secs(1);
+/// Maximum number of events that are handled at once.
+const EVENTS: usize = 64;
 /// Interval at which positions are looked at.
 const SURVEY: Duration = Duration::from_millis(100);
-/// Interval at which the state of fetching is set again, in case that a call of the client failed.
-const FLOW: Duration = Duration::from_secs(1);
 /// Maximum number of messages handed over at once: enough to share the cost of a wake-up, and few
 /// enough for the consumer to work in parallel.
 const BATCH: usize = 128;
 /// Time for which deliveries can still be settled after the stream was dropped or the connection
 /// closed.
 const GRACE: Duration = Duration::from_millis(100);
+/// Maximum time of the question if lost positions are reached.
+const LOST: Duration = Duration::from_secs(2);
 /// Maximum time that the last commit of a subscription is repeated while the group rebalances.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 
 /// The consumer and the state of its thread.
 pub(crate) struct Poller {
-    consumer: BaseConsumer<Member>,
+    consumer: Client,
     recipe: Recipe,
     watch: Watch,
     renewals: Renewals,
@@ -71,12 +69,10 @@ pub(crate) struct Poller {
     at_most_once: bool,
     batch_limit: usize,
     commit_interval: Duration,
-    full_since: Option<Instant>,
-    /// Time that the window may stay full before fetching is paused.
-    patience: Duration,
+    /// The time at which a message was taken last.
+    took: Instant,
     committed: Instant,
     surveyed: Instant,
-    flowed: Instant,
     /// Room for the next payloads and keys, so that they are not allocated one by one here and
     /// freed in another thread.
     bodies: BytesMut,
@@ -84,7 +80,7 @@ pub(crate) struct Poller {
 
 impl Poller {
     pub(crate) fn new(
-        consumer: BaseConsumer<Member>,
+        consumer: Client,
         recipe: Recipe,
         subscription: &Subscription,
         commit_interval: Duration,
@@ -99,17 +95,15 @@ impl Poller {
             control: Arc::clone(&recipe.control),
             queue: Arc::clone(&recipe.queue),
             topic: Arc::clone(&recipe.topic),
-            patience: PATIENCE,
             watch: Watch::new(),
             renewals: Renewals::default(),
             opening: Opening::default(),
             commits_ahead: at_most_once && recipe.is_grouped,
             at_most_once,
             commit_interval,
-            full_since: None,
+            took: now,
             committed: now,
             surveyed: now,
-            flowed: now,
             bodies: BytesMut::new(),
             recipe,
         }
@@ -131,15 +125,18 @@ impl Poller {
         let closing = Closing(Arc::clone(&self.queue));
         self.assignment.window.attend();
         while !self.control.is_ending() {
+            self.handle_events();
             match self.assignment.window.room() {
-                _ if self.control.is_stopping() => self.idle(),
+                // Takes no more messages, and stays a member of the group.
+                _ if self.control.is_stopping() => {
+                    self.watch.note();
+                    self.assignment.window.sleep(POLL);
+                }
                 0 => {
                     self.watch.note();
-                    self.wait_for_room();
+                    self.assignment.window.wait(self.pace());
                 }
                 room => {
-                    self.full_since = None;
-                    self.hold(false);
                     let batch = self.take(room.min(self.batch_limit));
                     self.hand_over(batch);
                 }
@@ -156,29 +153,35 @@ impl Poller {
 
     /// Takes the available messages, at most `limit`. If there are none, waits for one.
     fn take(&mut self, limit: usize) -> Vec<Item> {
-        let mut batch = Vec::new();
-        while batch.len() < limit {
-            match self.consumer.poll(Duration::ZERO) {
-                Some(Ok(message)) => {
-                    self.watch.note();
-                    self.renewals.succeed();
-                    if batch.is_empty() {
-                        batch.reserve_exact(limit);
-                    }
-                    batch.extend(copy(&self.assignment, self.at_most_once, &mut self.bodies, message).map(Ok));
+        let (mut batch, mut errors) = (Vec::new(), Vec::new());
+        let (assignment, bodies, at_most_once) = (&self.assignment, &mut self.bodies, self.at_most_once);
+        let mut has_taken = false;
+        self.consumer.context().intake.take(limit, assignment, |polled| match polled {
+            Ok(message) => {
+                has_taken = true;
+                if batch.is_empty() {
+                    batch.reserve_exact(limit);
                 }
-                Some(Err(error)) => batch.extend(self.report(error).map(Err)),
-                None => {
-                    // The poll may have handled an event that is not for the application, with
-                    // messages behind it.
-                    if !self.consumer.context().has_heard() && batch.is_empty() {
-                        self.assignment.window.sleep(POLL);
-                    }
-                    break;
-                }
+                batch.extend(copy(assignment, at_most_once, bodies, message).map(Ok));
             }
+            Err(error) => errors.push(error),
+        });
+        if has_taken {
+            self.took = Instant::now();
+            self.watch.note();
+            self.renewals.succeed();
+        } else if errors.is_empty() {
+            let intake = &self.consumer.context().intake;
+            let limit = if intake.has_waiting() { self.pace() } else { POLL };
+            self.assignment.window.sleep(limit);
         }
+        batch.extend(errors.into_iter().filter_map(|error| self.report(error)).map(Err));
         batch
+    }
+
+    /// Returns the maximum time of one wait for room.
+    fn pace(&self) -> Duration {
+        if self.took.elapsed() < BUSY { ROOM } else { SLOW }
     }
 
     fn hand_over(&mut self, mut batch: Vec<Item>) {
@@ -219,66 +222,35 @@ impl Poller {
                         self.queue.push(vec![Err(error::from_client(error))]);
                     }
                     // Lets a rebalance continue without taking more messages.
-                    self.hold(true);
-                    self.assignment.window.sleep(PAUSED);
-                    self.poll_paused();
+                    self.assignment.window.sleep(SLOW);
+                    self.handle_events();
                 }
             }
         }
     }
 
-    fn wait_for_room(&mut self) {
-        let since = *self.full_since.get_or_insert_with(Instant::now);
-        if !self.consumer.context().flow.is_held() {
-            self.assignment.window.wait(ROOM);
-            // Answers to commits come with polls.
-            let is_urgent = self.assignment.notes.is_waited_for();
-            let is_long = since.elapsed() > self.patience;
-            if (is_urgent || is_long) && self.assignment.window.room() == 0 {
-                self.hold(true);
-                if is_long {
-                    self.patience = (2 * self.patience).min(self.recipe.policy.patience.max(PATIENCE));
+    /// Lets the client handle rebalances, answers and errors.
+    fn handle_events(&self) {
+        for _ in 0..EVENTS {
+            match self.consumer.poll(Duration::ZERO) {
+                Some(Err(error)) => {
+                    let error = self.report(error);
+                    self.queue.push(error.into_iter().map(Err).collect());
                 }
+                // Of a partition that could not be given a queue.
+                Some(Ok(message)) => self.put_back(&message),
+                // The poll may have handled an event, with others behind it.
+                None if self.consumer.context().has_heard() => {}
+                None => return,
             }
-            return;
-        }
-        self.assignment.window.wait(PAUSED);
-        self.poll_paused();
-    }
-
-    /// Takes no more messages, and stays a member of the group.
-    fn idle(&mut self) {
-        self.watch.note();
-        self.hold(true);
-        self.assignment.window.sleep(POLL);
-        self.poll_paused();
-    }
-
-    /// Lets the client handle its events while fetching is paused.
-    fn poll_paused(&self) {
-        match self.consumer.poll(Duration::ZERO) {
-            Some(Err(error)) => {
-                let error = self.report(error);
-                self.queue.push(error.into_iter().map(Err).collect());
-            }
-            // Not paused after all. The message is fetched again when it is resumed; passing it
-            // over would lose it.
-            Some(Ok(message)) => self.put_back(&message),
-            None => {}
         }
     }
 
+    /// Lets a message be fetched again: passing it over would lose it.
     fn put_back(&self, message: &BorrowedMessage<'_>) {
-        let context = self.consumer.context();
-        context.flow.saw(message.partition());
-        context.flow.apply(&self.consumer, &self.assignment);
         let offset = Offset::Offset(message.offset());
         let result = self.consumer.seek(message.topic(), message.partition(), offset, Duration::ZERO);
         note("seek", result);
-    }
-
-    fn hold(&self, held: bool) {
-        self.consumer.context().flow.hold(held, &self.consumer, &self.assignment);
     }
 
     /// Returns the errors that the application should see. Errors from which librdkafka recovers by
@@ -292,8 +264,7 @@ impl Poller {
         }
     }
 
-    /// Commits positions at their interval, keeps the state of fetching, and looks after the
-    /// client.
+    /// Commits positions at their interval, and looks after the client.
     fn look_after_positions(&mut self) {
         if self.assignment.notes.is_due() && !self.consumer.context().is_committing() {
             self.commit_moved();
@@ -304,17 +275,10 @@ impl Poller {
         self.surveyed = Instant::now();
         self.look_after_client();
         if self.consumer.context().commits() {
-            let changed = self.assignment.survey();
+            self.assignment.survey();
             if self.committed.elapsed() >= self.commit_interval {
                 self.commit_moved();
             }
-            if changed {
-                self.flowed = Instant::now() - FLOW;
-            }
-        }
-        if self.flowed.elapsed() >= FLOW {
-            self.flowed = Instant::now();
-            self.consumer.context().flow.apply(&self.consumer, &self.assignment);
         }
     }
 
@@ -330,7 +294,7 @@ impl Poller {
             if !self.recipe.is_grouped {
                 self.recipe.add_partitions(&self.consumer, watch::ASK);
             }
-            if self.watch.look(&self.consumer, &self.recipe) {
+            if self.watch.look(&self.consumer, &self.recipe, &self.consumer.context().intake.waiting()) {
                 let message = "the subscription was silent while messages waited; its consumer is made anew";
                 self.renew(Error::new(ErrorKind::Unavailable, message));
             }
@@ -367,9 +331,8 @@ impl Poller {
     /// Gives up what is in hand of a group: it is redelivered. A reader keeps it, and its place.
     fn abandon(&self) {
         if self.recipe.is_grouped {
-            if self.assignment.is_behind() {
-                self.consumer.context().lose();
-            }
+            let numbers: Vec<i32> = self.assignment.each_next().into_iter().map(|(number, _)| number).collect();
+            self.assignment.lose(self.assignment.settled(&numbers));
             self.assignment.revoke_all(false);
             self.assignment.notes.refuse();
             self.queue.purge();
@@ -403,7 +366,7 @@ impl Poller {
         if context.commits() {
             context.leave_with(last);
         }
-        let committed = self.commit_last();
+        let committed = self.commit_last().and_then(|()| self.look_for_lost());
         self.assignment.notes.begin();
         self.assignment.notes.end(|| Ok(()));
         // Blocks while it leaves the group, and calls back; therefore it is done here.
@@ -417,7 +380,7 @@ impl Poller {
         let deadline = Instant::now() + LAST_COMMIT;
         let context = self.consumer.context();
         loop {
-            let left = context.left_with()?;
+            let left = context.left_with();
             if left.is_empty() {
                 return Ok(());
             }
@@ -432,6 +395,29 @@ impl Poller {
                 }
                 Err(error) => return Err(error::from_client(error)),
             }
+        }
+    }
+
+    /// Returns an error if the group has not reached positions that could not be committed when
+    /// their partitions were lost: neither by this member, to which their messages were
+    /// redelivered, nor by another one.
+    fn look_for_lost(&self) -> Result<()> {
+        let lost = self.assignment.lost();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let numbers: Vec<i32> = lost.iter().map(|(number, _)| *number).collect();
+        let message = "partitions were lost before their acknowledgements reached the broker; \
+                       their messages are redelivered";
+        let error = Error::new(ErrorKind::SettlementLost, message);
+        let reached = match commit::resumed(&self.consumer, &self.topic, &numbers, LOST) {
+            Ok(reached) => reached,
+            Err(unknown) => return Err(error.with_source(unknown)),
+        };
+        let is_reached = |number, position| reached.iter().any(|(of, at)| *of == number && at.begin() >= position);
+        match lost.iter().filter(|(number, position)| !is_reached(*number, *position)).count() {
+            0 => Ok(()),
+            count => Err(error.with_context("partitions", count)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Makes the consumer of a subscription, at first and each time that it is made anew.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,15 +29,35 @@ pub(crate) struct Recipe {
     pub(crate) queue: Arc<Queue>,
 }
 
+/// A consumer, whose queues end with it.
+pub(crate) struct Client(Arc<BaseConsumer<Member>>);
+
+impl Deref for Client {
+    type Target = BaseConsumer<Member>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // The queues hold the consumer, which has to leave its group.
+        self.0.context().intake.clear();
+    }
+}
+
 impl Recipe {
     /// Makes a consumer that takes part in nothing yet.
-    pub(crate) fn make(&self) -> Result<BaseConsumer<Member>> {
+    pub(crate) fn make(&self) -> Result<Client> {
         let member = Member::new(&self.assignment, &self.control, &self.queue, self.policy);
         let made = self.configuration.create_with_context(member);
         let mut consumer: BaseConsumer<Member> = made.map_err(error::from_client)?;
         let window = Arc::clone(&self.assignment.window);
         consumer.set_nonempty_callback(move || window.wake());
-        Ok(consumer)
+        let consumer = Arc::new(consumer);
+        consumer.context().intake.belong_to(&consumer);
+        Ok(Client(consumer))
     }
 
     /// Lets a consumer begin: as a member of the group, or in the partitions that are granted.
@@ -48,6 +69,8 @@ impl Recipe {
         self.assignment.each_next().into_iter().for_each(|(partition, next)| {
             add(&mut all, &self.topic, partition, next);
         });
+        let numbers: Vec<i32> = all.elements().iter().map(|partition| partition.partition()).collect();
+        consumer.context().intake.open(&self.topic, &numbers, &self.assignment.window);
         consumer.assign(&all).map_err(error::from_client)
     }
 
@@ -69,6 +92,7 @@ impl Recipe {
             return Ok(());
         }
         for partition in added.elements() {
+            consumer.context().intake.open(&self.topic, &[partition.partition()], &self.assignment.window);
             self.assignment.grant(partition.partition(), Offsets::resume(0, Progress::default()));
         }
         consumer.incremental_assign(&added)

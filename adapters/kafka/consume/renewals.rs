@@ -3,9 +3,7 @@
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::BaseConsumer;
-
-use super::member::Member;
+use super::recipe::Client;
 
 /// The pause after the first renewal, which doubles with each one that brings no message.
 const FIRST: Duration = Duration::from_secs(1);
@@ -36,7 +34,7 @@ impl Renewals {
     }
 
     /// Counts a renewal, and ends the old consumer without waiting for it.
-    pub(crate) fn count(&mut self, old: BaseConsumer<Member>) {
+    pub(crate) fn count(&mut self, old: Client) {
         self.count += 1;
         let ending = thread::Builder::new().name("kafka-consumer".to_owned()).spawn(move || drop(old));
         self.ending.extend(ending);

@@ -1,10 +1,11 @@
 //! Publishing: straight into librdkafka's queue. A thread polls for delivery reports and confirms
 //! publishes.
 
+mod running;
+
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -12,8 +13,9 @@ use rdkafka::ClientConfig;
 use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Headers as _, Message as _};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext};
 
+use self::running::{Polled, Running};
 use super::config::{KafkaBuilder, default};
 use super::connection::log::{Listener, Trouble};
 use crate::adapters::kafka::connection::native;
@@ -22,10 +24,6 @@ use crate::driver::{Confirmer, Outbound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::headers::Headers;
 use crate::message::Receipt;
-
-/// Maximum time that the polling thread waits for a delivery report, and so the delay until it
-/// notices that it is to end.
-const POLL: Duration = Duration::from_millis(100);
 
 /// Maximum number of messages that a batch waits for. Larger ones are hardly smaller per message.
 const BATCH: usize = 128;
@@ -40,19 +38,6 @@ pub(super) struct Publisher {
     max_message: usize,
 }
 
-/// A producer and the thread that polls it.
-#[derive(Debug)]
-struct Polled {
-    running: Arc<Running>,
-    thread: JoinHandle<()>,
-}
-
-/// A producer that is polled.
-pub(super) struct Running {
-    producer: BaseProducer<Listener>,
-    ended: AtomicBool,
-}
-
 type Record<'a> = BaseRecord<'a, [u8], [u8], Box<Confirmer<Receipt>>>;
 
 impl Publisher {
@@ -62,11 +47,24 @@ impl Publisher {
         Ok(Self { configuration, trouble, polled: RwLock::new(Some(polled)), max_message: settings.max_message() })
     }
 
-    /// Returns the producer, whose client can be asked for metadata.
+    /// Asks the client for something.
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`] after [`close`](Self::close).
-    pub(super) fn running(&self) -> Result<Arc<Running>> {
+    /// [`ErrorKind::Closed`] after [`close`](Self::close), and those of the question.
+    pub(super) fn ask<T>(&self, question: impl FnOnce(&Client<Listener>) -> Result<T>) -> Result<T> {
+        let mut running = self.running()?;
+        if running.is_cut_off() {
+            self.renew()?;
+            running = self.running()?;
+        }
+        question(running.client()).inspect_err(|error| {
+            if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable) {
+                running.suspect();
+            }
+        })
+    }
+
+    fn running(&self) -> Result<Arc<Running>> {
         self.polled.read().as_ref().map(|polled| Arc::clone(&polled.running)).ok_or_else(closed)
     }
 
@@ -103,19 +101,20 @@ impl Publisher {
     #[expect(clippy::result_large_err, reason = "rdkafka gives a record back by value, and failures are rare")]
     fn send<'a>(&self, record: Record<'a>) -> Result<(), (KafkaError, Record<'a>)> {
         match &*self.polled.read() {
+            Some(polled) if polled.running.is_cut_off() => Err((KafkaError::MessageProduction(Code::Fatal), record)),
             Some(polled) => polled.running.producer.send(record),
             None => Err((KafkaError::Canceled, record)),
         }
     }
 
     /// Replaces a producer that can send no more messages. This happens when the broker has
-    /// forgotten messages that it had confirmed.
+    /// forgotten messages that it had confirmed, and when the client has lost all brokers.
     fn renew(&self) -> Result<()> {
         let mut polled = self.polled.write();
         let Some(old) = polled.as_ref() else { return Err(closed()) };
         // Another caller may have replaced it already.
-        if let Some((code, reason)) = old.running.client().fatal_error() {
-            tracing::warn!(%code, reason, "kafka: replacing the producer after a fatal error");
+        if let Some(reason) = old.running.failure() {
+            tracing::warn!(reason, "kafka: the producer is made anew");
             let new = Polled::start(&self.configuration, Arc::clone(&self.trouble))?;
             old.running.end();
             *polled = Some(new);
@@ -163,49 +162,6 @@ impl Drop for Publisher {
     }
 }
 
-impl Polled {
-    fn start(configuration: &ClientConfig, trouble: Arc<Trouble>) -> Result<Self> {
-        let producer = configuration
-            .create_with_context(Listener { trouble, ..Listener::default() })
-            .map_err(error::from_client)?;
-        let running = Arc::new(Running { producer, ended: AtomicBool::new(false) });
-        let polled = Arc::clone(&running);
-        let poll = move || {
-            while !polled.ended.load(Ordering::Relaxed) {
-                polled.producer.poll(POLL);
-            }
-        };
-        let thread = thread::Builder::new().name("kafka-producer".to_owned()).spawn(poll).map_err(|error| {
-            Error::new(ErrorKind::Unexpected, "no thread can be started for the kafka producer").with_source(error)
-        })?;
-        Ok(Self { running, thread })
-    }
-}
-
-impl Running {
-    /// Tells the thread to end. It drops the producer, which blocks while it reports every message
-    /// that was not confirmed.
-    fn end(&self) {
-        self.ended.store(true, Ordering::Relaxed);
-    }
-
-    /// Ends it because the connection is closed.
-    fn close(&self) {
-        self.client().context().is_closing.store(true, Ordering::Relaxed);
-        self.end();
-    }
-
-    pub(super) fn client(&self) -> &Client<Listener> {
-        self.producer.client()
-    }
-}
-
-impl fmt::Debug for Running {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running").field("in_flight", &self.producer.in_flight_count()).finish()
-    }
-}
-
 fn configuration(settings: &KafkaBuilder) -> ClientConfig {
     let mut client = settings.shared_client();
     client
@@ -240,7 +196,10 @@ impl ProducerContext for Listener {
 
     fn delivery(&self, report: &DeliveryResult<'_>, confirmer: Self::DeliveryOpaque) {
         match report {
-            Ok(message) => confirmer.confirm(stored(message)),
+            Ok(message) => {
+                self.is_answered.store(true, Ordering::Relaxed);
+                confirmer.confirm(stored(message));
+            }
             Err((error, message)) => {
                 let may_be_stored = native::may_be_stored(message);
                 let error = undelivered(error, may_be_stored, self.is_closing.load(Ordering::Relaxed));

@@ -180,7 +180,7 @@
 //! twice.
 //!
 //! No partition holds up the others. Each may take up its equal share of the prefetch. Beyond that,
-//! a partition takes what is free, but leaves half of the prefetch to those below their share, as
+//! a partition takes what is free, but leaves a quarter of the prefetch to those below theirs, as
 //! soon as messages of another partition were settled. With a prefetch of 1, a message that is not
 //! settled holds up all.
 //!

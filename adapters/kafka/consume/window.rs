@@ -35,13 +35,14 @@ impl Window {
     /// Returns how many more messages may be taken from a partition that holds this many places, of
     /// so many partitions.
     ///
-    /// Each may hold its equal share. While others are busy, half of the window is left to those
-    /// that hold less than that, so that one whose messages are not settled holds up no other.
+    /// Each may hold its equal share. While others are busy, a quarter of the window is left to
+    /// those that hold less than that, so that one whose messages are not settled holds up no other.
+    /// Not more: messages that wait for their next attempt may keep half of the window.
     pub(crate) fn quota(&self, held: usize, partitions: usize, are_others_busy: impl FnOnce() -> bool) -> usize {
         let (room, share) = (self.room(), (self.limit / partitions.max(1)).max(1));
         match share.checked_sub(held) {
             Some(left) if left > 0 => left.min(room),
-            _ if are_others_busy() => room.saturating_sub(self.limit / 2),
+            _ if are_others_busy() => room.saturating_sub(self.limit / 4),
             _ => room,
         }
     }
@@ -119,15 +120,15 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_window_is_left_to_partitions_below_their_share() {
+    fn a_quarter_of_the_window_is_left_to_partitions_below_their_share() {
         let window = Window::new(16);
         assert_eq!(
             [window.quota(0, 1, || false), window.quota(0, 4, || true), window.quota(3, 4, || true)],
             [16, 4, 1]
         );
-        assert_eq!([window.quota(4, 4, || true), window.quota(4, 4, || false)], [8, 16]);
+        assert_eq!([window.quota(4, 4, || true), window.quota(4, 4, || false)], [12, 16]);
         (0..8).for_each(|_| window.occupy());
-        assert_eq!([window.quota(4, 4, || true), window.quota(4, 4, || false), window.quota(1, 4, || true)], [0, 8, 3]);
+        assert_eq!([window.quota(4, 4, || true), window.quota(4, 4, || false), window.quota(1, 4, || true)], [4, 8, 3]);
         (0..7).for_each(|_| window.occupy());
         assert_eq!([window.quota(0, 4, || true), window.quota(0, 40, || true)], [1, 1]);
         window.occupy();

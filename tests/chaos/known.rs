@@ -20,16 +20,14 @@ pub(crate) struct Known {
 }
 
 /// All of them.
-pub(crate) const KNOWN: &[Known] = &[
-    Known {
-        scenario: Scenario::Cuts,
-        broker: Broker::Nats,
-        invariant: Invariant::I6,
-        finding: "B3",
-        is_rare: true,
-        why: "in hundreds of cuts within a minute on a starved machine, messages on the wire may come late",
-    },
-];
+pub(crate) const KNOWN: &[Known] = &[Known {
+    scenario: Scenario::Cuts,
+    broker: Broker::Nats,
+    invariant: Invariant::I6,
+    finding: "B3",
+    is_rare: true,
+    why: "in hundreds of cuts within a minute on a starved machine, messages on the wire may come late",
+}];
 
 /// The findings of a run, held against the known breaks.
 #[derive(Debug, Default)]

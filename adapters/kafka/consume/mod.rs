@@ -140,7 +140,7 @@ fn configuration(settings: &KafkaBuilder, subscription: &Subscription, partition
     // The bound of messages fetched ahead, of each partition. After it was reached, fetching
     // continues soon and not after a second.
     let ahead = (AHEAD / partitions.max(1)).max(LEAST_AHEAD);
-    default(&mut client, "queued.max.messages.kbytes", &ahead.to_string());
+    default(&mut client, "queued.max.messages.kbytes", ahead.to_string());
     default(&mut client, "fetch.queue.backoff.ms", "20");
     client
 }

@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(written.map(|(_, value)| value), Some(&b"a%20b%2C%C3%BC%25"[..]));
         let found = jaeger.extract_with_context(&Context::new(), &HeaderExtractor::new(&headers));
         assert_eq!(found.baggage().get("userId").map(|value| value.as_str()), Some("a b,ü%"));
-        let alone = HashMap::from([("Uberctx-tenant".to_owned(), "a".to_owned())]);
+        let alone = HashMap::from([("uberctx-tenant".to_owned(), "a".to_owned())]);
         let found = read("jaeger", &alone);
         assert!(found.baggage().get("tenant").is_some() && !found.span().span_context().is_valid());
     }

@@ -36,8 +36,8 @@ impl Window {
     /// so many partitions.
     ///
     /// Each may hold its equal share. While others are busy, a quarter of the window is left to
-    /// those that hold less than that, so that one whose messages are not settled holds up no other.
-    /// Not more: messages that wait for their next attempt may keep half of the window.
+    /// those that hold less than that, so that one whose messages are not settled holds up no
+    /// other. Not more: messages that wait for their next attempt may keep half of the window.
     pub(crate) fn quota(&self, held: usize, partitions: usize, are_others_busy: impl FnOnce() -> bool) -> usize {
         let (room, share) = (self.room(), (self.limit / partitions.max(1)).max(1));
         match share.checked_sub(held) {

@@ -44,6 +44,8 @@ impl Publish {
     }
 }
 
+type Begin = Box<dyn Fn(&Topic) + Send + Sync>;
+
 /// The topics whose streams have no leader.
 pub(crate) struct Elections {
     /// Maximum time for which a message waits.
@@ -52,7 +54,7 @@ pub(crate) struct Elections {
     open: AtomicUsize,
     lanes: Mutex<HashMap<Topic, Lane>>,
     /// Called with a topic that begins to wait.
-    begin: OnceLock<Box<dyn Fn(&Topic) + Send + Sync>>,
+    begin: OnceLock<Begin>,
 }
 
 /// The messages of one topic that wait.

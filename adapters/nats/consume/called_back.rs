@@ -95,7 +95,7 @@ mod tests {
     fn later_ones_wait_for_those_before_them() {
         let mut called_back = CalledBack::default();
         called_back.add([4, 5, 6, 7], 7);
-        assert_eq!(called_back.came(6, 6), []);
+        assert_eq!(called_back.came(6, 6), [0; 0]);
         assert_eq!(called_back.came(4, 4), [4]);
         assert_eq!(called_back.came(2, 2), [2], "one that is not among them, such as a retry");
         assert_eq!((called_back.first(), called_back.missing().count()), (Some(5), 2));
@@ -108,10 +108,10 @@ mod tests {
     fn a_newer_one_shows_that_no_more_come() {
         let mut called_back = CalledBack::default();
         called_back.add([4, 5, 6], 6);
-        assert_eq!(called_back.came(6, 6), []);
+        assert_eq!(called_back.came(6, 6), [0; 0]);
         assert_eq!(called_back.came(9, 9), [6, 9]);
         called_back.add([10, 11], 11);
-        assert_eq!(called_back.came(11, 11), []);
+        assert_eq!(called_back.came(11, 11), [0; 0]);
         assert_eq!(called_back.end(), [11]);
         assert_eq!(called_back.first(), None);
     }
@@ -121,8 +121,8 @@ mod tests {
         const LONG: Duration = Duration::from_secs(1);
         let mut called_back = CalledBack::default();
         called_back.add([4, 5], 5);
-        assert_eq!(called_back.came(5, 5), []);
-        assert_eq!(called_back.end_after(LONG), []);
+        assert_eq!(called_back.came(5, 5), [0; 0]);
+        assert_eq!(called_back.end_after(LONG), [0; 0]);
         tokio::time::advance(LONG * 2).await;
         assert_eq!(called_back.end_after(LONG), [5]);
     }

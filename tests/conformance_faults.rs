@@ -72,6 +72,7 @@ faults! {
     lower_cases_names: LowerCasesNames => [
         "delivery::keeps_headers_of_messages_apart",
         "hostile::carries_odd_headers_or_refuses_them",
+        "propagation::works_with_b3_in_several_headers",
         "trace::b21_handlers_see_the_headers_of_the_wire"
     ];
     lower_cases_values: LowerCasesValues => [
@@ -100,6 +101,7 @@ faults! {
         "propagation::reads_every_form_of_traceparent",
         "propagation::reads_every_form_of_tracestate",
         "propagation::survives_hostile_headers_of_a_context",
+        "propagation::works_with_b3_in_several_headers",
         "telemetry::counts_what_was_not_used_of_headers",
         "trace::b25_doubled_headers_are_read_as_documented"
     ];

@@ -342,7 +342,7 @@ impl RedisBuilder {
     /// ```no_run
     /// # use tokio_rustls::rustls::ClientConfig;
     /// # async fn run(settings: ClientConfig) -> traced_broker::Result<()> {
-    /// use std::sync::Arc;
+    /// use std::{io, sync::Arc};
     /// use tokio::net::TcpStream;
     /// use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
     /// use traced_broker::adapters::redis::Redis;
@@ -352,7 +352,8 @@ impl RedisBuilder {
     ///     let tls = tls.clone();
     ///     async move {
     ///         let socket = TcpStream::connect(("cache.example", 6380)).await?;
-    ///         tls.connect(ServerName::from_static("cache.example"), socket).await
+    ///         let name = ServerName::try_from("cache.example").map_err(io::Error::other)?;
+    ///         tls.connect(name, socket).await
     ///     }
     /// };
     /// let redis = Redis::builder("redis://cache.example:6380").transport(open).connect().await?;

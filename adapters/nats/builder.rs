@@ -204,10 +204,14 @@ impl NatsBuilder {
     /// Connects to the servers, or uses the client that was given.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] if the URL or an option is not valid;
-    /// [`ErrorKind::Unavailable`] if no server answers in time; [`ErrorKind::Unauthenticated`] if
-    /// the server refuses the credentials; [`ErrorKind::Unsupported`] if it has no JetStream and
-    /// [`Mode::Core`] is not set.
+    /// [`InvalidConfig`] if the URL or an option is not valid; [`Unavailable`] if no server answers
+    /// in time; [`Unauthenticated`] if the server refuses the credentials; [`Unsupported`] if it has
+    /// no JetStream and [`Mode::Core`] is not set.
+    ///
+    /// [`InvalidConfig`]: crate::ErrorKind::InvalidConfig
+    /// [`Unavailable`]: crate::ErrorKind::Unavailable
+    /// [`Unauthenticated`]: crate::ErrorKind::Unauthenticated
+    /// [`Unsupported`]: crate::ErrorKind::Unsupported
     pub async fn connect(self) -> Result<Nats> {
         let Self { config, client } = self;
         let config = config?;

@@ -261,6 +261,19 @@ mod tests {
         assert!(elections.hold(publish("after").0).is_some());
     }
 
+    /// An answer frees a place, which publishes the next message before the answer returns.
+    #[tokio::test]
+    async fn those_that_are_published_at_the_end_of_the_wait_come_last() {
+        let (elections, topic) = (Elections::new(WAIT), Topic::new("orders").unwrap());
+        let _waiting = [refuse(&elections, 1, "one"), refuse(&elections, 2, "two")];
+        let (mut sent, mut next) = (Vec::new(), Some(publish("three").0));
+        elections.end(&topic, |publish| {
+            assert!(next.take().and_then(|next| elections.hold(next)).is_none());
+            sent.push(payload(&publish));
+        });
+        assert_eq!(sent, ["one", "two", "three"]);
+    }
+
     #[tokio::test]
     async fn one_that_was_overtaken_is_not_sent() {
         let (elections, topic) = (Elections::new(WAIT), Topic::new("orders").unwrap());

@@ -1,5 +1,8 @@
 //! Dead letters that are parked only if no other queue takes them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use traced_broker::adapters::amqp::Amqp;
@@ -59,6 +62,22 @@ async fn letters_that_are_read_are_not_parked() {
         assert_eq!(next_text(&mut workers).await, "53");
         silent(&mut letters).await;
     }
+}
+
+/// Threads that keep the processors busy hold up the caller between its two looks at the answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn letters_that_are_answered_at_once_are_parked_too() {
+    let (topic, dead) = (unique("parking"), unique("parking-dead"));
+    let amqp = connect("?parked=unread").await.unwrap();
+    let _source = subscribe(&amqp, group(&topic, "g").dead_letter(dead.as_str())).await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    for _ in 0..4 {
+        let is_over = Arc::clone(&is_over);
+        std::thread::spawn(move || while !is_over.load(Ordering::Relaxed) {});
+    }
+    publish(&amqp, &dead, 0..300).await;
+    is_over.store(true, Ordering::Relaxed);
+    assert_eq!(parked(&dead).await, 300);
 }
 
 #[tokio::test]

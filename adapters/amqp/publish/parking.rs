@@ -20,6 +20,11 @@ impl Publisher {
         self.dead_letters.parking(topic)
     }
 
+    /// Returns `true` if a message with this answer is to be parked.
+    pub(super) fn is_to_park(&self, topic: &str, answer: &Result<Fate>) -> bool {
+        answer.as_ref().is_err_and(is_unrouted) && self.parking(topic).is_some()
+    }
+
     /// Parks a message if no queue has taken it. Returns its answer.
     pub(super) async fn parked(
         &self,

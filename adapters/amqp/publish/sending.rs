@@ -56,17 +56,22 @@ impl Publisher {
     fn send(self: &Arc<Self>, channel: &Arc<PublishChannel>, publication: Publication, parcel: Parcel) {
         let mut answer = channel.enqueue(&parcel.topic, publication, self.refused());
         match ((&mut answer).now_or_never(), Handle::try_current()) {
-            (Some(answer), _) => conclude(channel, answer, parcel),
-            (None, Ok(runtime)) => {
+            // The broker may have answered already, also that no queue takes the message.
+            (Some(answer), _) if !self.is_to_park(&parcel.topic, &answer) => conclude(channel, answer, parcel),
+            (answered, Ok(runtime)) => {
                 let (publisher, channel) = (Arc::clone(self), Arc::clone(channel));
                 let counted = channel.strand.on_the_way();
                 runtime.spawn(async move {
-                    let answer = answer.await;
+                    let answer = match answered {
+                        Some(answer) => answer,
+                        None => answer.await,
+                    };
                     let answer = publisher.parked(&channel, &parcel.topic, &parcel.message, answer).await;
                     conclude(&channel, answer, parcel);
                     drop(counted);
                 });
             }
+            (Some(answer), Err(_)) => conclude(channel, answer, parcel),
             // Unknown, which a confirmer says that is dropped.
             (None, Err(_)) => drop(parcel),
         }

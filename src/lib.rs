@@ -37,7 +37,7 @@ pub use driver::capability;
 #[doc(inline)]
 pub use driver::capability::Capabilities;
 #[doc(inline)]
-pub use driver::{BrokerUrl, Secret, SecretSource, Topology};
+pub use driver::{BrokerUrl, Secret, SecretSource, Tls, Topology};
 pub use error::{BoxError, Error, ErrorKind, PublishOutcome, Result};
 pub use headers::Headers;
 pub use message::{Guarantee, HandlerError, Message, Receipt, Received, Start, Subscription, Topic, Verdict, codec};

@@ -12,6 +12,7 @@ mod confirmation;
 mod identity;
 mod secret_source;
 mod source;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +33,9 @@ pub use confirmation::{Confirmation, Confirmer};
 pub use identity::{AttributeValue, Destination, Identity};
 pub use secret_source::SecretSource;
 pub use source::Source;
+pub use tls::{Plaintext, Tls};
+#[cfg(feature = "_tls")]
+pub use tls::{TlsConnector, TlsStream, explain_tls};
 
 /// The trait that an adapter implements; see the [module](self) for the rules.
 ///

@@ -5,6 +5,7 @@
 //! user-supplied one. The scripts in `tests/testbed` do the work.
 #![allow(dead_code, unused_imports, reason = "every test target uses its own part")]
 
+pub(crate) mod certificates;
 mod cluster;
 mod disk;
 mod jaeger;

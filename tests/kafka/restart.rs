@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use traced_broker::adapters::kafka::Kafka;
 use traced_broker::driver::{Disposition, Driver, DriverExt};
 use traced_broker::{ErrorKind, PublishOutcome, Subscription};
@@ -31,9 +30,8 @@ async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
     let kafka = Arc::new(connect(&format!("{}?max_in_flight=64", server.url())).await.unwrap());
     let topic = topic(&kafka, "killed").await;
     let mut source = subscribe(&kafka, &topic, &topic).await;
-    let published = Arc::new(AtomicBool::new(false));
     let publishing = tokio::spawn({
-        let (kafka, topic, published) = (Arc::clone(&kafka), topic.clone(), Arc::clone(&published));
+        let (kafka, topic) = (Arc::clone(&kafka), topic.clone());
         async move {
             let (mut confirmed, mut waiting) = (BTreeSet::new(), std::collections::VecDeque::new());
             for number in 0..MESSAGES + 64 {
@@ -52,7 +50,6 @@ async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
                     waiting.push_back((number, kafka.enqueue(&topic, keyed(&number.to_string(), number.to_string()))));
                 }
             }
-            published.store(true, Ordering::Relaxed);
             confirmed
         }
     });
@@ -68,25 +65,26 @@ async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
         }
     });
     let mut received = BTreeSet::new();
-    let mut quiet = false;
-    while !(quiet && publishing.is_finished() && killing.is_finished()) {
-        match tokio::time::timeout(Duration::from_secs(3), next_item(&mut source)).await {
-            Ok(item) => {
-                quiet = false;
+    let mut confirmed = None;
+    let mut publishing = std::pin::pin!(publishing);
+    // Until everything confirmed is there: a member may join for long while the server starts.
+    while confirmed.as_ref().is_none_or(|confirmed| !received.is_superset(confirmed)) {
+        tokio::select! {
+            done = &mut publishing, if confirmed.is_none() => confirmed = Some(done.unwrap()),
+            item = timeout(LONG, next_item(&mut source)) => {
+                let Ok(item) = item else { break };
                 let inbound = item.unwrap().unwrap();
                 received.insert(number(&inbound));
                 // It is lost if the assignment is; then the message is redelivered.
                 let _ = inbound.handle.settle(Disposition::Ack).await;
             }
-            Err(_) => quiet = true,
         }
     }
-    assert!(published.load(Ordering::Relaxed));
     killing.await.unwrap();
-    let confirmed = publishing.await.unwrap();
+    let confirmed = confirmed.expect("publishing ends");
     assert!(confirmed.len() > 5000, "{} of {MESSAGES} confirmed", confirmed.len());
-    let lost: Vec<_> = confirmed.difference(&received).collect();
-    assert!(lost.is_empty(), "confirmed and never delivered: {lost:?}");
+    let lost: Vec<_> = confirmed.difference(&received).take(20).collect();
+    assert!(lost.is_empty(), "confirmed and never delivered: {lost:?}…");
     kafka.close().await.unwrap();
 }
 
@@ -127,10 +125,16 @@ async fn what_was_unsettled_before_the_restart_settles_itself_or_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_outcome_says_whether_bytes_had_left() {
     let server = server().await;
-    let url = format!("{}?partitions=1&delivery_timeout=1500&connect_timeout=1000", server.url());
+    // A topic takes longer than these limits on a busy machine.
+    let patient = connect(&format!("{}?partitions=1", server.url())).await.unwrap();
+    let topic = topic(&patient, "outcome").await;
+    publish_numbers(&patient, &topic, 0..2).await;
+    let url = format!("{}?partitions=1&delivery_timeout=1500&connect_timeout=2000", server.url());
     let kafka = connect(&url).await.unwrap();
-    let topic = topic(&kafka, "outcome").await;
-    publish_numbers(&kafka, &topic, 0..3).await;
+    let deadline = Instant::now() + LONG;
+    while kafka.enqueue(&topic, outbound("2")).await.is_err() {
+        assert!(Instant::now() < deadline, "it never begins");
+    }
 
     // The server accepts the bytes and does not answer.
     on(&server, Server::pause).await;
@@ -139,7 +143,7 @@ async fn the_outcome_says_whether_bytes_had_left() {
     let begun = Instant::now();
     let error = kafka.ping().await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < Duration::from_secs(6));
     on(&server, Server::resume).await;
 
     // The outcome is unknown indeed: the message may be stored. Later messages are sent again.
@@ -154,13 +158,14 @@ async fn the_outcome_says_whether_bytes_had_left() {
     assert_eq!((error.kind(), error.publish_outcome()), (ErrorKind::Unavailable, PublishOutcome::NotSent), "{error}");
 
     on(&server, Server::restart).await;
-    let mut source = subscribe(&kafka, &topic, &topic).await;
+    let mut source = subscribe(&patient, &topic, &topic).await;
     let mut received = Vec::new();
     while received.last() != Some(&4) {
         received.push(number(&next(&mut source).await));
     }
     assert!(is_quiet(&mut source).await, "what was not sent is there");
     kafka.close().await.unwrap();
+    patient.close().await.unwrap();
 }
 
 /// The server restarts in order while a member is idle. What it has committed is not repeated.

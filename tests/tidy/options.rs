@@ -17,6 +17,9 @@ const SPELLED: [(&str, &str, &str); 8] = [
     ("redis", "maxlen", "max_len"),
 ];
 
+/// Options that a call of `Tls` takes, and that its one setter of the builder sets.
+const OF_TLS: [&str; 4] = ["tls_ca", "tls_cert", "tls_key", "tls_server_name"];
+
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
 }
@@ -34,18 +37,27 @@ fn documented(adapter: &str) -> BTreeSet<String> {
     .collect()
 }
 
-/// The options that the adapter takes from a URL.
-fn taken(adapter: &str) -> BTreeSet<String> {
+/// The code that takes the adapter's options from a URL.
+fn code(adapter: &str) -> String {
     let file = if adapter == "memory" { "mod" } else { "config" };
     let text = read(&format!("adapters/{adapter}/{file}.rs"));
-    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect()
+}
+
+fn calls_tls(code: &str) -> bool {
+    ["Tls::take(", "Tls::of_scheme("].iter().any(|call| code.contains(call))
+}
+
+/// The options that the code takes.
+fn taken(code: &str) -> BTreeSet<String> {
+    let of_tls = OF_TLS.iter().filter(|_| calls_tls(code));
     // `options.take("name")`, `options.take::<T>("name")` and `milliseconds(&mut options, "name")`.
     let names = code.split("options").skip(1).filter_map(|rest| {
         let (before, rest) = rest.split_once('"')?;
         let is_call = before.len() < 24 && (before.starts_with(".take") || before.trim() == ",");
         is_call.then(|| rest.split('"').next())?
     });
-    names.map(str::to_owned).collect()
+    names.chain(of_tls.copied()).map(str::to_owned).collect()
 }
 
 /// The setters of the adapter's builder, which may have its own file.
@@ -60,7 +72,8 @@ fn setters(adapter: &str) -> BTreeSet<String> {
 #[test]
 fn the_table_the_url_and_the_builder_have_the_same_options() {
     for adapter in ["memory", "kafka", "amqp", "nats", "redis"] {
-        let (documented, taken) = (documented(adapter), taken(adapter));
+        let code = code(adapter);
+        let (documented, taken) = (documented(adapter), taken(&code));
         assert!(!taken.is_empty(), "{adapter}");
         assert_eq!(documented, taken, "the table of adapters/{adapter}/mod.rs against the URL");
         if adapter == "memory" {
@@ -69,7 +82,8 @@ fn the_table_the_url_and_the_builder_have_the_same_options() {
         let setters = setters(adapter);
         for option in &taken {
             let spelled = SPELLED.iter().find(|(of, name, _)| *of == adapter && name == option);
-            let setter = spelled.map_or(option.as_str(), |(_, _, setter)| setter);
+            let by_tls = calls_tls(&code) && OF_TLS.contains(&option.as_str());
+            let setter = if by_tls { "tls" } else { spelled.map_or(option.as_str(), |(_, _, setter)| setter) };
             assert!(setters.contains(setter), "{adapter}: the builder cannot set {option}; it has {setters:?}");
         }
     }

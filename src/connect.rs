@@ -19,7 +19,7 @@ pub const SCHEMES: [&str; 5] = ["memory", "kafka", "amqp", "nats", "redis"];
 /// | `kafka://host:9092` | Apache Kafka | `kafka` |
 /// | `amqp://user:password@host:5672/vhost` | RabbitMQ | `amqp` |
 /// | `nats://host:4222`, `nats://host:4222?mode=core`, `tls://host:4222` | NATS JetStream, core NATS | `nats` |
-/// | `redis://host:6379/0` | Redis Streams | `redis` |
+/// | `redis://host:6379/0`, `rediss://host:6379/0` | Redis Streams | `redis` |
 ///
 /// Each adapter's [module](crate::adapters) lists its options.
 ///
@@ -67,14 +67,21 @@ async fn connect_driver(url: &BrokerUrl) -> Result<Arc<dyn Driver>> {
         #[cfg(feature = "nats")]
         "nats" | "tls" => Ok(Arc::new(adapters::nats::Nats::connect(url).await?)),
         #[cfg(feature = "redis")]
-        "redis" => Ok(Arc::new(adapters::redis::Redis::connect(url).await?)),
-        known if SCHEMES.contains(&known) => {
-            let message =
-                format!("this build has no {known}: add `features = [\"{known}\"]` to traced-broker in Cargo.toml");
-            Err(Error::new(ErrorKind::FeatureDisabled, message))
-        }
-        unknown => Err(Error::new(ErrorKind::InvalidConfig, "the broker URL has an unknown scheme")
-            .with_context("scheme", unknown)
-            .with_context("known", SCHEMES.join(" "))),
+        "redis" | "rediss" => Ok(Arc::new(adapters::redis::Redis::connect(url).await?)),
+        other => Err(match SCHEMES.into_iter().find(|known| is_of(known, other)) {
+            Some(known) => {
+                let message =
+                    format!("this build has no {known}: add `features = [\"{known}\"]` to traced-broker in Cargo.toml");
+                Error::new(ErrorKind::FeatureDisabled, message)
+            }
+            None => Error::new(ErrorKind::InvalidConfig, "the broker URL has an unknown scheme")
+                .with_context("scheme", other)
+                .with_context("known", SCHEMES.join(" ")),
+        }),
     }
+}
+
+/// Returns `true` if the scheme is this one, or the same with TLS.
+fn is_of(known: &str, scheme: &str) -> bool {
+    scheme == known || scheme.strip_suffix('s') == Some(known) || (known == "nats" && scheme == "tls")
 }

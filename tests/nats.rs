@@ -46,6 +46,8 @@ mod restart;
 mod settle;
 #[path = "nats/tenure.rs"]
 mod tenure;
+#[path = "nats/tls.rs"]
+mod tls;
 #[path = "nats/topology.rs"]
 mod topology;
 #[path = "nats/unanswered.rs"]

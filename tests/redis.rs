@@ -43,6 +43,8 @@ mod retention;
 mod settle;
 #[path = "redis/stop.rs"]
 mod stop;
+#[path = "redis/tls.rs"]
+mod tls;
 #[path = "redis/transports.rs"]
 mod transports;
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_nats::Client;
 
-use crate::driver::{BrokerUrl, Secret, SecretSource, Topology};
+use crate::driver::{BrokerUrl, Plaintext, Secret, SecretSource, Tls, Topology};
 use crate::error::Result;
 
 use super::Nats;
-use super::config::{Acknowledge, Config, Credentials, Mode, Storage, TLS_SCHEME, Tls, invalid};
+use super::config::{Acknowledge, Config, Credentials, Mode, Storage, TLS_SCHEME, invalid};
 use super::connection::dial::Dial;
 use super::headers::header_names::HeaderNames;
 
@@ -182,23 +182,15 @@ impl NatsBuilder {
         self.with(|config| config.credentials = Credentials::File(path.as_ref().to_owned()))
     }
 
-    /// Sets whether connections without TLS are refused; default `false`, which uses TLS if the
-    /// server asks for it.
-    pub fn tls(self, required: bool) -> Self {
-        self.with(|config| config.tls.required = required)
+    /// Requires TLS, with these settings. Without them, the server decides.
+    pub fn tls(self, tls: Tls) -> Self {
+        self.with(|config| (config.encryption.required, config.encryption.tls) = (true, Some(tls)))
     }
 
-    /// Trusts the certificate authorities in this PEM file, and requires TLS.
-    pub fn certificate_authorities(self, path: impl AsRef<Path>) -> Self {
-        self.with(|config| {
-            config.tls = Tls { required: true, authorities: Some(path.as_ref().to_owned()), ..config.tls.clone() };
-        })
-    }
-
-    /// Presents this certificate with its key, both PEM files, and requires TLS.
-    pub fn client_certificate(self, certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
-        let identity = Some((certificate.as_ref().to_owned(), key.as_ref().to_owned()));
-        self.with(|config| config.tls = Tls { required: true, identity, ..config.tls.clone() })
+    /// Sets whether a password or token may be sent without TLS to another machine. Default:
+    /// [`Plaintext::Refused`], which requires TLS there. An nkey is never sent.
+    pub fn plaintext(self, plaintext: Plaintext) -> Self {
+        self.with(|config| config.encryption.plaintext = plaintext)
     }
 
     /// Connects to the servers, or uses the client that was given.

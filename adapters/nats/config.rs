@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::driver::{BrokerUrl, Secret, SecretSource, Topology, UrlOptions};
+use crate::driver::{BrokerUrl, Plaintext, Secret, SecretSource, Tls, Topology, UrlOptions};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::headers::header_names::HeaderNames;
@@ -126,7 +126,7 @@ pub(super) struct Config {
     pub(super) credentials: Credentials,
     /// The first tokens of the subjects for answers; the client's if it is absent.
     pub(super) inbox_prefix: Option<String>,
-    pub(super) tls: Tls,
+    pub(super) encryption: Encryption,
     pub(super) mode: Mode,
     pub(super) topology: Topology,
     pub(super) acknowledge: Acknowledge,
@@ -164,11 +164,13 @@ pub(super) struct Limits {
     pub(super) storage: Storage,
 }
 
+/// The use of TLS.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tls {
+pub(super) struct Encryption {
+    /// `false` leaves it to the server.
     pub(super) required: bool,
-    pub(super) authorities: Option<PathBuf>,
-    pub(super) identity: Option<(PathBuf, PathBuf)>,
+    pub(super) tls: Option<Tls>,
+    pub(super) plaintext: Plaintext,
 }
 
 impl Config {
@@ -181,7 +183,7 @@ impl Config {
             hosts: url.hosts(DEFAULT_PORT),
             credentials: Credentials::read(url, &mut options)?,
             inbox_prefix: options.take("inbox_prefix")?,
-            tls: Tls::read(url, &mut options)?,
+            encryption: Encryption::read(url, &mut options)?,
             mode: options.take("mode")?.unwrap_or_default(),
             topology: options.take("topology")?.unwrap_or_default(),
             acknowledge: options.take("ack")?.unwrap_or_default(),
@@ -215,6 +217,13 @@ impl Config {
             return Err(invalid("the option replicas is 1 to 5"));
         }
         Ok(())
+    }
+
+    /// Returns `true` if a connection without TLS is refused, also because a password or token would
+    /// be sent over it to another machine.
+    pub(super) fn requires_tls(&self) -> bool {
+        let sends_secret = matches!(self.credentials, Credentials::User(..) | Credentials::Token(_));
+        self.encryption.required || (sends_secret && self.encryption.plaintext.check(&self.hosts).is_err())
     }
 
     /// Returns the maximum time for one server: one that says nothing leaves time for the others.
@@ -292,16 +301,13 @@ impl Limits {
     }
 }
 
-impl Tls {
-    /// Reads the options. Who names authorities does not want a connection that they do not vouch
-    /// for.
+impl Encryption {
+    /// Reads the options. Settings of TLS are not for a connection without it.
     fn read(url: &BrokerUrl, options: &mut UrlOptions) -> Result<Self> {
-        let (required, authorities) = (options.take("tls")?.unwrap_or_default(), options.take::<PathBuf>("tls_ca")?);
-        Ok(Self {
-            required: required || authorities.is_some() || url.scheme() == TLS_SCHEME,
-            authorities,
-            identity: None,
-        })
+        let is_asked_for = options.take("tls")?.unwrap_or_default() || url.scheme() == TLS_SCHEME;
+        let tls = Tls::take(options)?;
+        let plaintext = options.take("plaintext")?.unwrap_or_default();
+        Ok(Self { required: is_asked_for || tls.is_some(), tls, plaintext })
     }
 }
 

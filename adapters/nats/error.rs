@@ -6,10 +6,14 @@ use async_nats::{ConnectError, ConnectErrorKind, PublishError, PublishErrorKind,
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::driver::explain_tls;
 use crate::error::{Error, ErrorKind};
 
 /// Maps a failure to connect; `hosts` are the servers that were tried, without credentials.
 pub(super) fn connect(error: ConnectError, hosts: &str) -> Error {
+    if let Some(explained) = explain_tls(&error) {
+        return explained.with_context("server", hosts);
+    }
     let (kind, message) = match error.kind() {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
             (ErrorKind::Unauthenticated, "the server refused the credentials: check user, password, token or key")

@@ -9,12 +9,15 @@ use ::redis::io::tcp::socket2::TcpKeepalive;
 use ::redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::driver::{BrokerUrl, Secret, Topology};
+use crate::driver::{BrokerUrl, Plaintext, Secret, Tls, TlsConnector, Topology};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::error::SYSTEM;
 use super::transport::Opener;
 use crate::adapters::redis::{DEFAULT_PORT, Redis};
+
+/// The scheme of a URL for connections with TLS.
+pub(super) const TLS_SCHEME: &str = "rediss";
 
 /// Default of `connect_timeout`: maximum duration of connecting.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,6 +116,10 @@ pub(super) struct Config {
     pub(super) client: Client,
     /// Opens the transports, in place of the client's address.
     pub(super) opener: Option<Opener>,
+    pub(super) tls: Option<Tls>,
+    /// Made of `tls` when connecting.
+    pub(super) connector: Option<TlsConnector>,
+    pub(super) plaintext: Plaintext,
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
     pub(super) topology: Topology,
@@ -127,14 +134,19 @@ pub(super) struct Config {
 
 impl Config {
     fn from_url(url: &BrokerUrl) -> Result<Self> {
-        if url.scheme() != "redis" {
-            return Err(invalid(
-                "the scheme of a Redis URL is redis; for TLS hand in a transport, for a socket file a client of your own",
-            )
-            .with_context("scheme", url.scheme()));
-        }
+        let is_tls = match url.scheme() {
+            "redis" => false,
+            TLS_SCHEME => true,
+            other => {
+                let message =
+                    "the scheme of a Redis URL is redis, or rediss with TLS; for a socket file hand in a client";
+                return Err(invalid(message).with_context("scheme", other));
+            }
+        };
         let mut config = Self::over(client_for(url)?);
         let mut options = url.options();
+        config.tls = Tls::of_scheme(is_tls, &mut options)?;
+        config.plaintext = options.take("plaintext")?.unwrap_or_default();
         let milliseconds = |given: Option<u64>, default| given.map_or(default, Duration::from_millis);
         config.topology = options.take("topology")?.unwrap_or_default();
         config.connect_timeout = milliseconds(options.take("connect_timeout")?, config.connect_timeout);
@@ -153,6 +165,9 @@ impl Config {
         Self {
             client,
             opener: None,
+            tls: None,
+            connector: None,
+            plaintext: Plaintext::default(),
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             response_timeout: DEFAULT_RESPONSE_TIMEOUT,
             topology: Topology::default(),
@@ -166,9 +181,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
-        if self.opener.is_none() && matches!(self.client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. }) {
-            return Err(invalid("a client over TLS keeps its settings to itself: hand in RedisBuilder::transport"));
-        }
+        self.check_transport()?;
         if self.connect_timeout.is_zero() || self.response_timeout.is_zero() || self.wait_timeout.is_zero() {
             return Err(invalid("a time-out must be longer than zero"));
         }
@@ -182,6 +195,27 @@ impl Config {
             return Err(invalid("max_age must be at least 1 ms, and cannot be combined with maxlen"));
         }
         Ok(())
+    }
+
+    /// Checks that the transport is the one that is meant, and keeps the password secret.
+    fn check_transport(&self) -> Result<()> {
+        if self.opener.is_some() {
+            return match self.tls {
+                Some(_) => Err(invalid("a transport makes its own TLS: leave out either of the two")),
+                None => Ok(()),
+            };
+        }
+        let info = self.client.get_connection_info();
+        match (info.addr(), &self.tls) {
+            (ConnectionAddr::TcpTls { .. }, None) => {
+                Err(invalid("a client over TLS keeps its settings to itself: hand in RedisBuilder::tls"))
+            }
+            (ConnectionAddr::Unix(_), Some(_)) => Err(invalid("a socket file has no TLS")),
+            (ConnectionAddr::Tcp(host, port), None) if info.redis_settings().password().is_some() => {
+                self.plaintext.check(&[(host.clone(), *port)])
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the trimming that goes with a publish.
@@ -276,6 +310,17 @@ impl RedisBuilder {
         })
     }
 
+    /// Encrypts the connections, whatever the scheme of the URL. Default: only with `rediss://`.
+    pub fn tls(self, tls: Tls) -> Self {
+        self.with(|config| config.tls = Some(tls))
+    }
+
+    /// Sets whether a password may be sent without TLS to another machine. Default:
+    /// [`Plaintext::Refused`].
+    pub fn plaintext(self, plaintext: Plaintext) -> Self {
+        self.with(|config| config.plaintext = plaintext)
+    }
+
     /// Sets whether missing streams and consumer groups are created. Default: [`Topology::Create`].
     pub fn topology(self, topology: Topology) -> Self {
         self.with(|config| config.topology = topology)
@@ -334,29 +379,17 @@ impl RedisBuilder {
     }
 
     /// Sets the function that opens a transport to the server, for each connection and each attempt
-    /// to restore one: TLS, a tunnel, the master that a Sentinel names. Credentials and database
+    /// to restore one: a tunnel, a proxy, the master that a Sentinel names. Credentials and database
     /// are those of the URL or the client; its address is only named on spans and in errors.
     ///
-    /// TLS with [`tokio-rustls`](https://docs.rs/tokio-rustls):
-    ///
     /// ```no_run
-    /// # use tokio_rustls::rustls::ClientConfig;
-    /// # async fn run(settings: ClientConfig) -> traced_broker::Result<()> {
-    /// use std::{io, sync::Arc};
+    /// # async fn run() -> traced_broker::Result<()> {
     /// use tokio::net::TcpStream;
-    /// use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
     /// use traced_broker::adapters::redis::Redis;
     ///
-    /// let tls = TlsConnector::from(Arc::new(settings));
-    /// let open = move || {
-    ///     let tls = tls.clone();
-    ///     async move {
-    ///         let socket = TcpStream::connect(("cache.example", 6380)).await?;
-    ///         let name = ServerName::try_from("cache.example").map_err(io::Error::other)?;
-    ///         tls.connect(name, socket).await
-    ///     }
-    /// };
-    /// let redis = Redis::builder("redis://cache.example:6380").transport(open).connect().await?;
+    /// // The near end of a tunnel to the server.
+    /// let open = || TcpStream::connect("127.0.0.1:16379");
+    /// let redis = Redis::builder("redis://cache.example:6379").transport(open).connect().await?;
     /// # drop(redis); Ok(()) }
     /// ```
     ///
@@ -373,13 +406,15 @@ impl RedisBuilder {
     /// Connects to the server.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] if the URL or a setting is not valid;
-    /// [`ErrorKind::Unavailable`] if the server cannot be reached within the connect time-out, or
-    /// is still loading its data; [`ErrorKind::Unauthenticated`] if it requires other credentials.
+    /// [`ErrorKind::InvalidConfig`] if the URL or a setting is not valid, or a file for TLS cannot be
+    /// used; [`ErrorKind::Unavailable`] if the server cannot be reached within the connect time-out,
+    /// or is still loading its data; [`ErrorKind::Unauthenticated`] if it requires other
+    /// credentials, or one side does not accept the certificate of the other.
     pub async fn connect(self) -> Result<Redis> {
         let connected = async {
-            let config = self.config?;
+            let mut config = self.config?;
             config.check()?;
+            config.connector = config.tls.as_ref().map(TlsConnector::new).transpose()?;
             Redis::start(Arc::new(config)).await
         };
         connected.await.map_err(|error| error.with_system(SYSTEM).with_operation("connect"))

@@ -4,7 +4,8 @@
 //! # URLs
 //! `redis://user:password@host:6379/2`: one host, the port (6379 by default), user and password of
 //! the server's ACL if it requires them, and the number of the database (0 by default). A password
-//! without a user is written `redis://:password@host`.
+//! without a user is written `redis://:password@host`. `rediss://` is the same over TLS, with the
+//! cargo feature `tls`.
 //!
 //! | option | meaning | default |
 //! |---|---|---|
@@ -16,10 +17,13 @@
 //! | `max_age` | trim a stream of entries older than so many milliseconds with every publish, **handled or not** | no trimming |
 //! | `wait_replicas` | number of replicas that have a message before it is confirmed | 0 |
 //! | `wait_timeout` | milliseconds in which the replicas must have it | 5000 |
+//! | `tls_ca` | a PEM file of certificate authorities to trust | the system's |
+//! | `tls_cert`, `tls_key` | PEM files of the certificate to present, and of its key | none |
+//! | `tls_server_name` | the name that the server's certificate is for | the host |
+//! | `plaintext` | `yes` sends a password without TLS to another machine, too | `no` |
 //! | `retention` | remove what all groups have handled: `created` from streams that are created here, `handled` from all, `all` keeps everything | `created` |
 //!
-//! [`Redis::builder`] has the same options, and takes credentials apart from the URL. TLS is not
-//! built in: hand in a [transport](RedisBuilder::transport).
+//! [`Redis::builder`] has the same options, and takes credentials apart from the URL.
 //!
 //! The name of the host is looked up at each connect. If it has several addresses, the next one is
 //! tried when one fails, or has not answered for 250 ms; the first that answers is taken.
@@ -331,8 +335,7 @@ impl Redis {
     ///
     /// `TCP_NODELAY` is switched on, and keep-alive and the time limit of unacknowledged bytes are
     /// set unless the client has its own. A client over TLS keeps its TLS settings to itself: hand
-    /// in a [transport](RedisBuilder::transport) as well, or connecting fails with
-    /// [`ErrorKind::InvalidConfig`].
+    /// in [those](RedisBuilder::tls) as well, or connecting fails with [`ErrorKind::InvalidConfig`].
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {

@@ -33,9 +33,7 @@ pub use confirmation::{Confirmation, Confirmer};
 pub use identity::{AttributeValue, Destination, Identity};
 pub use secret_source::SecretSource;
 pub use source::Source;
-pub use tls::{Plaintext, Tls};
-#[cfg(feature = "_tls")]
-pub use tls::{TlsConnector, TlsStream, explain_tls};
+pub use tls::{Plaintext, Tls, TlsConnector, TlsStream, explain_tls};
 
 /// The trait that an adapter implements; see the [module](self) for the rules.
 ///

@@ -15,7 +15,7 @@ async fn refuses_urls_that_make_no_sense() {
         ("redis://127.0.0.1/orders", "database"),
         ("redis://127.0.0.1/-1", "database"),
         ("redis://a,b/", "one host"),
-        ("rediss://127.0.0.1/", "scheme"),
+        ("redis+unix://127.0.0.1/", "scheme"),
         ("redis://127.0.0.1/?topology=maybe", "topology"),
         ("redis://127.0.0.1/?maxlen=0", "maxlen"),
         ("redis://127.0.0.1/?claim_idle=99", "claim_idle"),

@@ -1,33 +1,28 @@
-//! Connections that are not over plain TCP: a socket file, TLS, anything that moves bytes.
+//! Connections that are not over TCP: a socket file, anything that moves bytes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use traced_broker::Subscription;
 use traced_broker::adapters::redis::{Redis, RedisBuilder};
 use traced_broker::driver::{Driver, Source};
-use traced_broker::{ErrorKind, Subscription};
 
 use crate::harness::*;
 
 /// A server with settings of its own; it ends with the test.
-struct OwnServer {
+pub(crate) struct OwnServer {
     directory: TempDir,
     process: Child,
 }
 
 impl OwnServer {
     /// Starts a server that listens on a socket file, and as its arguments say.
-    fn start(directory: TempDir, arguments: &[&str]) -> Self {
+    pub(crate) fn start(directory: TempDir, arguments: &[&str]) -> Self {
         let socket = directory.path().join("socket");
         let mut command = Command::new("redis-server");
         command.arg("--unixsocket").arg(&socket).args(["--port", "0", "--save", ""]).args(arguments);
@@ -42,7 +37,7 @@ impl OwnServer {
         Self { directory, process }
     }
 
-    fn client(&self) -> ::redis::Client {
+    pub(crate) fn client(&self) -> ::redis::Client {
         client_of(&self.directory.path().join("socket"))
     }
 }
@@ -59,7 +54,7 @@ fn client_of(socket: &Path) -> ::redis::Client {
 }
 
 /// Publishes, consumes and reads, also after all connections were cut.
-async fn works(builder: RedisBuilder, server: &OwnServer) {
+pub(crate) async fn works(builder: RedisBuilder, server: &OwnServer) {
     let broker = builder.claim_idle(Duration::from_millis(400)).connect().await.unwrap();
     let topic = topic("transport");
     broker.declare(&topic).await.unwrap();
@@ -92,51 +87,6 @@ async fn works_over_a_socket_file() {
     assert_eq!(broker.identity().server_port, None);
     broker.close().await.unwrap();
     works(Redis::from_client(server.client()), &server).await;
-}
-
-/// Makes a certificate of a server at 127.0.0.1, which is its own authority.
-fn certify(directory: &Path) {
-    let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=broker"]);
-    command.args(["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=IP:127.0.0.1"]);
-    command.args(["-keyout", "key.pem", "-out", "certificate.pem"]);
-    let output = command.current_dir(directory).output().expect("openssl");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Returns a function that opens TLS to a server which one of these certificates vouches for.
-fn tls(port: u16, trusted: RootCertStore) -> RedisBuilder {
-    let settings = ClientConfig::builder().with_root_certificates(trusted).with_no_client_auth();
-    let tls = TlsConnector::from(Arc::new(settings));
-    Redis::builder(format!("redis://127.0.0.1:{port}?connect_timeout=3000")).transport(move || {
-        let tls = tls.clone();
-        async move {
-            let socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-            tls.connect(ServerName::try_from("127.0.0.1").unwrap(), socket).await
-        }
-    })
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn works_over_tls() {
-    let directory = tempfile::tempdir().unwrap();
-    certify(directory.path());
-    let mut trusted = RootCertStore::empty();
-    trusted.add(CertificateDer::from_pem_file(directory.path().join("certificate.pem")).unwrap()).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let number = port.to_string();
-    let mut arguments = vec!["--tls-port", &number, "--tls-auth-clients", "no"];
-    arguments.extend(["--tls-cert-file", "certificate.pem", "--tls-key-file", "key.pem"]);
-    arguments.extend(["--tls-ca-cert-file", "certificate.pem"]);
-    let server = OwnServer::start(directory, &arguments);
-    works(tls(port, trusted), &server).await;
-    let error = tls(port, RootCertStore::empty()).connect().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(std::error::Error::source(&error).unwrap().to_string().contains("certificate"), "{error:?}");
-    let client = ::redis::ConnectionAddr::TcpTls { host: "h".into(), port, insecure: false, tls_params: None };
-    let client = ::redis::Client::open(::redis::IntoConnectionInfo::into_connection_info(client).unwrap()).unwrap();
-    let refused = Redis::from_client(client).connect().await.unwrap_err();
-    assert!(refused.kind() == ErrorKind::InvalidConfig && refused.to_string().contains("transport"), "{refused}");
 }
 
 /// Number of bytes after which the peer of the next test gives up.

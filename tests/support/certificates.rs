@@ -114,8 +114,30 @@ impl Certificates {
     }
 }
 
+impl Certificates {
+    /// Writes other certificates into the files that clients read.
+    pub(crate) fn replace_those_of_clients(&self, by: &Self) {
+        let files = |all: &Self| [all.authorities(), all.certificate(Of::Client), all.key(Of::Client)];
+        for (old, new) in files(self).into_iter().zip(files(by)) {
+            std::fs::copy(new, old).unwrap();
+        }
+    }
+
+    /// Returns what one side does not accept of the other: the certificate of a server that wants
+    /// one of its clients, the options of the client, and a word of the error.
+    pub(crate) fn mistrust(&self) -> [(Of, String, &'static str); 5] {
+        [
+            (Of::Server, self.distrusting(), "tls_ca"),
+            (Of::Elsewhere, self.options(Of::Client), "another host"),
+            (Of::Expired, self.options(Of::Client), "expired"),
+            (Of::Server, self.anonymous(), "client certificate"),
+            (Of::Server, self.options(Of::Stranger), "client certificate"),
+        ]
+    }
+}
+
 /// Checks the error of a connection that TLS refuses: its kind, and a word of what to do.
 pub(crate) fn check_refusal(error: &Error, kind: ErrorKind, word: &str) {
-    assert_eq!(error.kind(), kind, "{error}");
+    assert_eq!(error.kind(), kind, "{error}: {error:?}");
     assert!(error.to_string().contains(word), "`{word}` is not said: {error}");
 }

@@ -9,6 +9,7 @@ use async_nats::{Client, ConnectOptions, Event, ServerError};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use crate::driver::TlsConnector;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::super::config::{Config, Credentials};
@@ -120,16 +121,13 @@ async fn options(config: &Config, queues: Queues, notices: Arc<Notices>) -> Resu
         .reconnect_delay_callback(pause)
         .client_capacity(queues.outgoing)
         .subscription_capacity(queues.incoming)
-        .require_tls(config.tls.required)
+        .require_tls(config.requires_tls())
         .event_callback(move |event| {
             notices.take(event);
             std::future::ready(())
         });
-    if let Some(authorities) = &config.tls.authorities {
-        options = options.add_root_certificates(authorities.clone());
-    }
-    if let Some((certificate, key)) = &config.tls.identity {
-        options = options.add_client_certificate(certificate.clone(), key.clone());
+    if let Some(tls) = &config.encryption.tls {
+        options = options.tls_client_config(TlsConnector::new(tls)?.config());
     }
     if let Some(prefix) = &config.inbox_prefix {
         options = options.custom_inbox_prefix(prefix);

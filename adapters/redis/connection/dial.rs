@@ -27,11 +27,18 @@ pub(super) async fn dial(config: &Config, answer_within: Duration) -> RedisResul
     let greet = |transport| greeted(config, transport, answer_within);
     match (&config.opener, info.addr()) {
         (Some(opener), _) => greet(opener.open().await?).await,
-        (None, ConnectionAddr::Tcp(host, port)) => {
+        (None, ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }) => {
             // Looked up each time: after a failover, the name may have another address.
             let addresses = tokio::net::lookup_host((host.as_str(), *port)).await?;
             let settings = info.tcp_settings();
-            first(addresses, |address| async move { greet(Box::new(connect(address, settings).await?)).await }).await
+            first(addresses, |address| async move {
+                let socket = connect(address, settings).await?;
+                match &config.connector {
+                    Some(tls) => greet(Box::new(tls.handshake(host, socket).await?)).await,
+                    None => greet(Box::new(socket)).await,
+                }
+            })
+            .await
         }
         #[cfg(unix)]
         (None, ConnectionAddr::Unix(path)) => greet(Box::new(tokio::net::UnixStream::connect(path).await?)).await,

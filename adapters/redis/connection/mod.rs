@@ -19,6 +19,7 @@ use std::{fmt, io};
 use ::redis::{Cmd, ErrorKind as ClientErrorKind, Pipeline, RedisError, RedisResult, Value, cmd};
 use tokio::time::Instant;
 
+use crate::driver::explain_tls;
 use crate::error::{Error, ErrorKind, Result};
 
 use self::dial::dial;
@@ -187,6 +188,9 @@ fn unasked() -> RedisError {
 }
 
 fn refused(config: &Config, error: ::redis::RedisError) -> Error {
+    if let Some(explained) = explain_tls(&error) {
+        return explained.with_system(SYSTEM).with_context("server", config.address());
+    }
     match kind_of(&error) {
         ErrorKind::Unavailable | ErrorKind::Timeout if error.code().is_none() => unreachable(config).with_source(error),
         _ => command_failed("connect", error).with_context("server", config.address()),
@@ -194,8 +198,13 @@ fn refused(config: &Config, error: ::redis::RedisError) -> Error {
 }
 
 fn unreachable(config: &Config) -> Error {
-    let message =
-        "cannot reach the server: check host and port, that Redis runs there, and that it listens on that address";
+    let message = match config.tls {
+        None => {
+            "cannot reach the server: check host and port, that Redis runs there, that it listens on that address, \
+             and that it expects no TLS (rediss://)"
+        }
+        Some(_) => "cannot reach the server: check host and port, that Redis runs there, and that the port expects TLS",
+    };
     Error::new(ErrorKind::Unavailable, message).with_system(SYSTEM).with_context("server", config.address())
 }
 

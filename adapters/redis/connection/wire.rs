@@ -82,7 +82,11 @@ impl Wire {
         // Both writing and reading are tried, because a server that cannot write does not read
         // either.
         if let Poll::Ready(Err(error)) = self.poll_write(cx) {
-            return Poll::Ready(Err(error.into()));
+            // A server that has ended the connection may have said why, as TLS does.
+            return Poll::Ready(Err(match self.poll_read(cx) {
+                Poll::Ready(Err(reason)) if reason.get_ref().is_some() => reason.into(),
+                _ => error.into(),
+            }));
         }
         loop {
             if let Some(length) = self.outline.complete(&self.input)? {

@@ -1,5 +1,6 @@
 //! The handshake over an open stream.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -58,15 +59,26 @@ impl TlsConnector {
     /// Makes the handshake with a host over a stream to it.
     ///
     /// # Errors
-    /// Those of [`explain_tls`].
-    pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(&self, host: &str, stream: S) -> Result<TlsStream<S>> {
+    /// Those of the stream, and those that [`explain_tls`] knows.
+    pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        host: &str,
+        stream: S,
+    ) -> io::Result<TlsStream<S>> {
         let name = match &self.name {
             Some(name) => name.clone(),
-            None => ServerName::try_from(host.to_owned()).map_err(refused)?,
+            None => ServerName::try_from(host.to_owned()).map_err(io::Error::other)?,
         };
-        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.config));
-        connector.connect(name, stream).await.map_err(|error| match explain_tls(&error) {
-            Some(explained) => explained.with_source(error),
+        tokio_rustls::TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
+    }
+
+    /// Makes the handshake, and explains its failure.
+    ///
+    /// # Errors
+    /// Those of [`explain_tls`]; [`ErrorKind::Unavailable`] if the connection ends meanwhile.
+    pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(&self, host: &str, stream: S) -> Result<TlsStream<S>> {
+        self.handshake(host, stream).await.map_err(|error| match explain_tls(&error) {
+            Some(explained) => explained,
             None => {
                 let message = "the connection ended in the handshake of TLS: the port may not be one for TLS";
                 Error::new(ErrorKind::Unavailable, message).with_source(error)

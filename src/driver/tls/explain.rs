@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::sync::Arc;
 
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
 
@@ -19,11 +20,24 @@ pub fn explain_tls(error: &(dyn StdError + 'static)) -> Option<Error> {
         if let Some(error) = error.downcast_ref::<TlsError>() {
             return Some(explained(error));
         }
-        // The source of an error of this kind is that of the error within.
-        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        next = within.map(|within| within as &(dyn StdError + 'static)).or_else(|| error.source());
+        next = below(error);
     }
     None
+}
+
+/// Returns the error within this one. The source of an I/O error is that of the error within, and
+/// so is that of an error that is shared, as clients do.
+fn below<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return error.get_ref().map(|within| within as _);
+    }
+    if let Some(shared) = error.downcast_ref::<Arc<io::Error>>() {
+        return Some(&**shared);
+    }
+    if let Some(shared) = error.downcast_ref::<Arc<dyn StdError + Send + Sync>>() {
+        return Some(&**shared);
+    }
+    error.source()
 }
 
 fn explained(error: &TlsError) -> Error {

@@ -1,5 +1,7 @@
 //! Connections that are encrypted, and whose ends know each other.
 
+#[cfg(not(feature = "_tls"))]
+mod absent;
 #[cfg(feature = "_tls")]
 mod connect;
 #[cfg(feature = "_tls")]
@@ -15,6 +17,8 @@ use self::pem::Pem;
 use super::broker_url::UrlOptions;
 use crate::error::{Error, ErrorKind, Result};
 
+#[cfg(not(feature = "_tls"))]
+pub use absent::{TlsConnector, TlsStream, explain_tls};
 #[cfg(feature = "_tls")]
 pub use connect::{TlsConnector, TlsStream};
 #[cfg(feature = "_tls")]

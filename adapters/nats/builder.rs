@@ -197,8 +197,9 @@ impl NatsBuilder {
     ///
     /// # Errors
     /// [`InvalidConfig`] if the URL or an option is not valid; [`Unavailable`] if no server answers
-    /// in time; [`Unauthenticated`] if the server refuses the credentials; [`Unsupported`] if it has
-    /// no JetStream and [`Mode::Core`] is not set.
+    /// in time; [`Unauthenticated`] if the server refuses the credentials, or one side does not
+    /// accept the certificate of the other; [`Unsupported`] if it has no JetStream and
+    /// [`Mode::Core`] is not set.
     ///
     /// [`InvalidConfig`]: crate::ErrorKind::InvalidConfig
     /// [`Unavailable`]: crate::ErrorKind::Unavailable

@@ -219,8 +219,8 @@ impl Config {
         Ok(())
     }
 
-    /// Returns `true` if a connection without TLS is refused, also because a password or token would
-    /// be sent over it to another machine.
+    /// Returns `true` if a connection without TLS is refused, also because a password or token
+    /// would be sent over it to another machine.
     pub(super) fn requires_tls(&self) -> bool {
         let sends_secret = matches!(self.credentials, Credentials::User(..) | Credentials::Token(_));
         self.encryption.required || (sends_secret && self.encryption.plaintext.check(&self.hosts).is_err())

@@ -25,9 +25,7 @@
 //! | `password_file`, `token_file` | a file with the password of `nats://user@host`, or with the token, which is read anew at each connect | none |
 //! | `header_names` | spelling of header names: `exact`, as given, or `canonical`, like Go's HTTP headers (`Traceparent`) | `exact` |
 //! | `tls` | `true` refuses connections without TLS; otherwise the server decides | `false` |
-//! | `tls_ca` | a PEM file of certificate authorities to trust; requires TLS | the system's |
-//! | `tls_cert`, `tls_key` | PEM files of the certificate to present, and of its key; require TLS | none |
-//! | `tls_server_name` | the name that the server's certificate is for; requires TLS | the host |
+//! | `tls_ca`, `tls_cert`, `tls_key`, `tls_server_name` | require TLS: authorities to trust, certificate to present and its key in PEM files, and the name that the server's certificate is for; see [`Tls`](crate::Tls) | the system's, none, the host |
 //! | `plaintext` | `yes` sends a password or token without TLS to another machine, too; otherwise TLS is required there | `no` |
 //!
 //! # Delivery semantics

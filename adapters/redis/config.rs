@@ -379,8 +379,9 @@ impl RedisBuilder {
     }
 
     /// Sets the function that opens a transport to the server, for each connection and each attempt
-    /// to restore one: a tunnel, a proxy, the master that a Sentinel names. Credentials and database
-    /// are those of the URL or the client; its address is only named on spans and in errors.
+    /// to restore one: a tunnel, a proxy, the master that a Sentinel names. Credentials and
+    /// database are those of the URL or the client; its address is only named on spans and in
+    /// errors.
     ///
     /// ```no_run
     /// # async fn run() -> traced_broker::Result<()> {
@@ -406,9 +407,9 @@ impl RedisBuilder {
     /// Connects to the server.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] if the URL or a setting is not valid, or a file for TLS cannot be
-    /// used; [`ErrorKind::Unavailable`] if the server cannot be reached within the connect time-out,
-    /// or is still loading its data; [`ErrorKind::Unauthenticated`] if it requires other
+    /// [`ErrorKind::InvalidConfig`] if the URL or a setting is not valid, or a file for TLS cannot
+    /// be used; [`ErrorKind::Unavailable`] if the server cannot be reached within the connect
+    /// time-out, or is still loading its data; [`ErrorKind::Unauthenticated`] if it requires other
     /// credentials, or one side does not accept the certificate of the other.
     pub async fn connect(self) -> Result<Redis> {
         let connected = async {

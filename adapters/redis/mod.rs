@@ -17,16 +17,13 @@
 //! | `max_age` | trim a stream of entries older than so many milliseconds with every publish, **handled or not** | no trimming |
 //! | `wait_replicas` | number of replicas that have a message before it is confirmed | 0 |
 //! | `wait_timeout` | milliseconds in which the replicas must have it | 5000 |
-//! | `tls_ca` | a PEM file of certificate authorities to trust | the system's |
-//! | `tls_cert`, `tls_key` | PEM files of the certificate to present, and of its key | none |
-//! | `tls_server_name` | the name that the server's certificate is for | the host |
+//! | `tls_ca`, `tls_cert`, `tls_key`, `tls_server_name` | authorities to trust, certificate to present and its key in PEM files, and the name that the server's certificate is for; see [`Tls`](crate::Tls) | the system's, none, the host |
 //! | `plaintext` | `yes` sends a password without TLS to another machine, too | `no` |
 //! | `retention` | remove what all groups have handled: `created` from streams that are created here, `handled` from all, `all` keeps everything | `created` |
 //!
-//! [`Redis::builder`] has the same options, and takes credentials apart from the URL.
-//!
-//! The name of the host is looked up at each connect. If it has several addresses, the next one is
-//! tried when one fails, or has not answered for 250 ms; the first that answers is taken.
+//! [`Redis::builder`] has the same options, and takes credentials apart from the URL. The name of
+//! the host is looked up at each connect. If it has several addresses, the next one is tried when
+//! one fails, or has not answered for 250 ms; the first that answers is taken.
 //!
 //! # Delivery semantics
 //!

@@ -56,7 +56,7 @@ async fn each_side_refuses_what_it_does_not_trust() {
     let url = format!("nats://{HOST}:{}?{}", port_of(Of::Elsewhere), certificates.options(Of::Client));
     connect_to(&format!("{url}&tls_server_name={OTHER_NAME}")).await.unwrap().close().await.unwrap();
 
-    // The server tells that it wants TLS, so the client uses it, and trusts the system's authorities.
+    // The server tells that it wants TLS, so the client uses it with the system's authorities.
     let asked = connect_to(&format!("nats://{HOST}:{}", port_of(Of::Server))).await.unwrap_err();
     check_refusal(&asked, ErrorKind::Unauthenticated, "tls_ca");
     let plain = shared(Kind::Nats).trim_start_matches("nats://");

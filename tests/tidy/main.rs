@@ -105,12 +105,17 @@ fn adapters_do_not_know_each_other() {
 }
 
 #[test]
-fn features_are_selected_in_four_places() {
-    let places = ["src/lib.rs", "src/context/mod.rs", "src/connect.rs", "adapters/mod.rs"];
-    forbid(&library(), "cfg(feature) only at the module lists and the URL dispatch", |path, line| {
-        let selects = ["cfg(feature", "cfg_attr(feature", "cfg!(feature", "any(feature", "all(feature", "not(feature"];
-        !places.contains(&path) && selects.iter().any(|cfg| line.contains(cfg))
-    });
+fn features_are_selected_in_few_places() {
+    let places = ["src/lib.rs", "src/context/mod.rs", "src/connect.rs", "src/driver/tls/mod.rs", "adapters/mod.rs"];
+    forbid(
+        &library(),
+        "cfg(feature) only at the module lists, the URL dispatch and the choice of TLS",
+        |path, line| {
+            let selects =
+                ["cfg(feature", "cfg_attr(feature", "cfg!(feature", "any(feature", "all(feature", "not(feature"];
+            !places.contains(&path) && selects.iter().any(|cfg| line.contains(cfg))
+        },
+    );
 }
 
 #[test]

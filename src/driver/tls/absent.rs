@@ -1,4 +1,4 @@
-//! What stands for TLS in a build without it: a connector that cannot be made.
+//! A stand-in for TLS in a build without it: a connector that cannot be made.
 
 use std::error::Error as StdError;
 use std::io;

@@ -9,9 +9,9 @@ use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::Tls;
 use super::explain::explain_tls;
 use super::fresh::Fresh;
+use super::{Tls, default_provider};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A stream that is encrypted.
@@ -92,11 +92,5 @@ fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    if let Some(installed) = CryptoProvider::get_default() {
-        return Arc::clone(installed);
-    }
-    #[cfg(feature = "tls-aws-lc-rs")]
-    return Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
-    #[cfg(not(feature = "tls-aws-lc-rs"))]
-    Arc::new(tokio_rustls::rustls::crypto::ring::default_provider())
+    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(default_provider()))
 }

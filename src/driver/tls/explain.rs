@@ -85,8 +85,8 @@ fn of_certificate(reason: &CertificateError) -> &'static str {
     }
 }
 
-/// Returns `true` if the other side misses a certificate, or does not accept the one it got. Servers
-/// with TLS 1.2 only say that the handshake failed.
+/// Returns `true` if the other side misses a certificate, or does not accept the one it got.
+/// Servers with TLS 1.2 only say that the handshake failed.
 fn is_about_identity(alert: AlertDescription) -> bool {
     matches!(
         alert,

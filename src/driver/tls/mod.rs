@@ -24,6 +24,10 @@ pub use connect::{TlsConnector, TlsStream};
 #[cfg(feature = "_tls")]
 pub use explain::explain_tls;
 pub use plaintext::Plaintext;
+#[cfg(feature = "tls-aws-lc-rs")]
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+#[cfg(all(feature = "_tls", not(feature = "tls-aws-lc-rs")))]
+use tokio_rustls::rustls::crypto::ring::default_provider;
 
 /// The settings of TLS, the same for every broker: the authorities to trust, the certificate to
 /// present, and the name that the certificate of the broker has to be for.

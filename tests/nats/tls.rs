@@ -7,6 +7,7 @@ use traced_broker::{ErrorKind, Tls};
 use crate::kit::*;
 use crate::process::Process;
 use crate::support::certificates::{Certificates, HOST, OTHER_NAME, Of, check_refusal};
+use crate::support::orders::check_orders_on;
 use crate::support::{Kind, shared};
 
 /// Starts a server with this certificate that wants one of its clients.
@@ -41,6 +42,14 @@ async fn works_with_certificates_of_both_sides() {
     let tls = Tls::new().authorities_pem(read(certificates.authorities()));
     let tls = tls.identity_pem(read(certificates.certificate(Of::Client)), read(certificates.key(Of::Client)));
     works(&Nats::builder(&format!("nats://{HOST}:{}", server.port())).tls(tls).connect().await.unwrap()).await;
+}
+
+/// The example runs with only the URL changed.
+#[test]
+fn runs_the_order_system() {
+    let certificates = Certificates::make();
+    let server = server(&certificates, Of::Server);
+    check_orders_on(&format!("tls://{HOST}:{}?{}", server.port(), certificates.options(Of::Client)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,6 +9,7 @@ use traced_broker::{ErrorKind, Tls};
 
 use crate::harness::*;
 use crate::support::certificates::{Certificates, HOST, OTHER_NAME, Of, check_refusal};
+use crate::support::orders::check_orders_on;
 use crate::support::{Kind, shared};
 use crate::transports::{OwnServer, works};
 
@@ -31,6 +32,14 @@ async fn works_with_certificates_of_both_sides() {
     let (own, port) = server(&certificates, Of::Server);
     let url = format!("rediss://{HOST}:{port}?{}", certificates.options(Of::Client));
     works(Redis::builder(url), &own).await;
+}
+
+/// The example runs with only the URL changed.
+#[test]
+fn runs_the_order_system() {
+    let certificates = Certificates::make();
+    let (_server, port) = server(&certificates, Of::Server);
+    check_orders_on(&format!("rediss://{HOST}:{port}?{}", certificates.options(Of::Client)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,6 +14,7 @@ use traced_broker::{BrokerUrl, ErrorKind, PublishOutcome, Secret, SecretSource, 
 
 use crate::kit::{self, connect_to, message, publish, topic};
 use crate::process::Process;
+use crate::support::certificates::Certificates;
 use crate::support::{Kind, shared};
 
 /// Returns a signed statement of one key about another.
@@ -130,15 +131,13 @@ async fn a_silent_server_leaves_time_for_the_others() {
 
 #[tokio::test]
 async fn who_names_authorities_gets_no_connection_without_tls() {
-    let directory = tempfile::tempdir().unwrap();
-    let authorities = directory.path().join("ca.pem");
-    std::fs::write(&authorities, "").unwrap();
+    let certificates = Certificates::make();
     let server = shared(Kind::Nats);
     let bare = server.strip_prefix("nats://").unwrap();
-    for url in [format!("{server}?tls_ca={}", authorities.display()), format!("tls://{bare}")] {
+    for url in [format!("{server}?tls_ca={}", certificates.authorities().display()), format!("tls://{bare}")] {
         let refused = connect_to(&url).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
-        assert!(refused.to_string().contains("tls"), "{refused}");
+        assert!(refused.to_string().contains("TLS"), "{refused}");
     }
 }
 

@@ -16,7 +16,7 @@ pub const SCHEMES: [&str; 5] = ["memory", "kafka", "amqp", "nats", "redis"];
 /// | URL | broker | cargo feature |
 /// |---|---|---|
 /// | `memory://name` | embedded, one per name and process | none |
-/// | `kafka://host:9092` | Apache Kafka | `kafka` |
+/// | `kafka://host:9092`, `kafkas://host:9092` with TLS | Apache Kafka | `kafka`, `kafka-tls` |
 /// | `amqp://user:password@host:5672/vhost` | RabbitMQ | `amqp` |
 /// | `nats://host:4222`, `nats://host:4222?mode=core`, `tls://host:4222` | NATS JetStream, core NATS | `nats` |
 /// | `redis://host:6379/0`, `rediss://host:6379/0` | Redis Streams | `redis` |
@@ -61,7 +61,7 @@ async fn connect_driver(url: &BrokerUrl) -> Result<Arc<dyn Driver>> {
     match url.scheme() {
         "memory" => Ok(Arc::new(adapters::memory::Memory::connect(url)?)),
         #[cfg(feature = "kafka")]
-        "kafka" => Ok(Arc::new(adapters::kafka::Kafka::connect(url).await?)),
+        "kafka" | "kafkas" => Ok(Arc::new(adapters::kafka::Kafka::connect(url).await?)),
         #[cfg(feature = "amqp")]
         "amqp" => Ok(Arc::new(adapters::amqp::Amqp::connect(url).await?)),
         #[cfg(feature = "nats")]
@@ -70,8 +70,9 @@ async fn connect_driver(url: &BrokerUrl) -> Result<Arc<dyn Driver>> {
         "redis" | "rediss" => Ok(Arc::new(adapters::redis::Redis::connect(url).await?)),
         other => Err(match SCHEMES.into_iter().find(|known| is_of(known, other)) {
             Some(known) => {
+                let feature = if other == "kafkas" { "kafka-tls" } else { known };
                 let message =
-                    format!("this build has no {known}: add `features = [\"{known}\"]` to traced-broker in Cargo.toml");
+                    format!("this build has no {known}: add `features = [\"{feature}\"]` to traced-broker in Cargo.toml");
                 Error::new(ErrorKind::FeatureDisabled, message)
             }
             None => Error::new(ErrorKind::InvalidConfig, "the broker URL has an unknown scheme")

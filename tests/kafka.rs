@@ -38,6 +38,8 @@ mod refused;
 mod restart;
 #[path = "kafka/silent.rs"]
 mod silent;
+#[path = "kafka/tls.rs"]
+mod tls;
 #[path = "kafka/wire.rs"]
 mod wire;
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 
 use super::choices::{GroupProtocol, OffsetReset};
+use super::tls;
 use crate::adapters::kafka::{DEFAULT_PORT, Kafka};
-use crate::driver::{BrokerUrl, Identity, Secret, Topology, UrlOptions};
+use crate::driver::{BrokerUrl, Identity, Plaintext, Secret, Tls, Topology, UrlOptions};
 use crate::error::{Error, ErrorKind, Result};
 
 const BOOTSTRAP: &str = "bootstrap.servers";
@@ -48,9 +49,10 @@ const RESERVED: [&str; 17] = [
 /// ```rust,no_run
 /// # async fn example() -> traced_broker::Result<()> {
 /// use std::time::Duration;
-/// use traced_broker::{Secret, Traced, adapters::kafka::Kafka};
+/// use traced_broker::{Secret, Tls, Traced, adapters::kafka::Kafka};
 ///
 /// let kafka = Kafka::builder("k1.example:9092,k2.example:9092")
+///     .tls(Tls::new().authorities_file("/etc/kafka/ca.pem"))
 ///     .credentials("app", Secret::new("s3cret"))
 ///     .partitions(12)
 ///     .delivery_timeout(Duration::from_secs(10))
@@ -86,6 +88,8 @@ pub struct KafkaBuilder {
     pub(super) max_in_flight: usize,
     pub(super) offset_reset: OffsetReset,
     pub(super) reader_group: String,
+    tls: Option<Tls>,
+    plaintext: Plaintext,
     /// The first property that may not be set, reported when connecting.
     refused: Option<String>,
 }
@@ -106,6 +110,8 @@ impl KafkaBuilder {
             max_in_flight: Identity::DEFAULT_MAX_IN_FLIGHT,
             offset_reset: OffsetReset::default(),
             reader_group: READERS.to_owned(),
+            tls: None,
+            plaintext: Plaintext::default(),
             refused: None,
         }
     }
@@ -120,6 +126,10 @@ impl KafkaBuilder {
             builder = builder.credentials(username, url.password().cloned().unwrap_or_else(|| Secret::new("")));
         }
         let mut options = url.options();
+        builder.tls = Tls::of_scheme(url.scheme() == "kafkas", &mut options)?;
+        if let Some(permission) = options.take("plaintext")? {
+            builder = builder.plaintext(permission);
+        }
         if let Some(topology) = options.take("topology")? {
             builder = builder.topology(topology);
         }
@@ -182,10 +192,28 @@ impl KafkaBuilder {
         Self { client, refused, ..Self::new("") }
     }
 
-    /// Sets user and password for SASL. Unless [properties](Self::property) say otherwise, the
-    /// mechanism is `PLAIN` and the connection is not encrypted, as the scheme `kafka://` implies.
+    /// Sets user and password for SASL. The mechanism is `PLAIN` unless the
+    /// [property](Self::property) `sasl.mechanism` says otherwise.
     pub fn credentials(mut self, username: impl Into<String>, password: Secret) -> Self {
         self.client.set("sasl.username", username).set("sasl.password", password.expose());
+        self
+    }
+
+    /// Encrypts the connections, as the scheme `kafkas://` does. Needs the cargo feature `kafka-tls`.
+    /// Default: not encrypted.
+    ///
+    /// Connecting refuses [`Tls::server_name`]: librdkafka checks the name of each host that it
+    /// connects to. [`Tls::identity_pem`] puts the key into [`Kafka::as_client`], whose `Debug`
+    /// prints it.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Sets whether user and password may be sent to other machines without TLS. Default
+    /// [`Plaintext::Refused`].
+    pub fn plaintext(mut self, permission: Plaintext) -> Self {
+        self.plaintext = permission;
         self
     }
 
@@ -300,8 +328,11 @@ impl KafkaBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for a value out of range, and for a property that librdkafka
-    /// does not know or that may not be set; [`ErrorKind::Unavailable`] if no broker answers in
-    /// time; [`ErrorKind::Unauthenticated`] for wrong credentials.
+    /// does not know or that may not be set, for a file that cannot be used, and for a password to
+    /// another machine without TLS; [`ErrorKind::FeatureDisabled`] for TLS and SCRAM without the
+    /// cargo feature `kafka-tls`; [`ErrorKind::Unavailable`] if no broker answers in time;
+    /// [`ErrorKind::Unauthenticated`] for wrong credentials, and if one side does not accept the
+    /// certificate of the other.
     pub async fn connect(self) -> Result<Kafka> {
         Kafka::open(self.checked()?).await
     }
@@ -348,11 +379,9 @@ impl KafkaBuilder {
             return Err(invalid("revoke_patience is more than half of the property max.poll.interval.ms")
                 .with_context("max.poll.interval.ms", poll));
         }
-        if self.client.get("sasl.username").is_some() {
-            default(&mut self.client, "security.protocol", "sasl_plaintext");
-            if self.client.get("sasl.mechanisms").is_none() {
-                default(&mut self.client, "sasl.mechanism", "PLAIN");
-            }
+        tls::secure(&mut self.client, self.tls.as_ref())?;
+        if tls::reveals_password(&self.client) {
+            self.plaintext.check(&self.hosts())?;
         }
         Ok(self)
     }
@@ -391,6 +420,15 @@ impl KafkaBuilder {
     /// Returns the servers through which the cluster is found, `host:port,…`.
     pub(super) fn servers(&self) -> &str {
         self.client.get(BOOTSTRAP).unwrap_or_default()
+    }
+
+    /// Returns the hosts among the servers. What is not understood is a host, too.
+    fn hosts(&self) -> Vec<(String, u16)> {
+        let hosts = |server: &str| {
+            let url = BrokerUrl::parse(&format!("kafka://{}", server.trim()));
+            url.map_or_else(|_| vec![(server.to_owned(), DEFAULT_PORT)], |url| url.hosts(DEFAULT_PORT))
+        };
+        self.servers().split(',').flat_map(hosts).collect()
     }
 
     /// Returns the largest message that the producer accepts, in bytes.

@@ -19,14 +19,43 @@ pub(super) fn from_client(error: KafkaError) -> Error {
         }
         // It would repeat the value, too.
         KafkaError::Nul(_) => invalid("a name, or the value of a property of the kafka client, contains a NUL byte"),
-        KafkaError::ClientCreation(_) => {
-            invalid("the kafka client cannot be created with this configuration").with_source(error)
-        }
+        KafkaError::ClientCreation(ref reason) => match of_file(reason) {
+            Some((message, option)) => invalid(message).with_context("option", option).with_source(error),
+            None => invalid("the kafka client cannot be created with this configuration").with_source(error),
+        },
         other => match code_of(&other) {
             Some(code) => from_code(code).with_source(other),
             None => Error::new(ErrorKind::Unexpected, "the kafka client failed").with_source(other),
         },
     }
+}
+
+/// Returns the words for a file or text of TLS that the client cannot use, and its option.
+fn of_file(reason: &str) -> Option<(&'static str, &'static str)> {
+    let found = [
+        ("ssl.ca.", "no certificate of an authority is in the PEM text", "tls_ca"),
+        ("ssl.certificate.", "no certificate is in the PEM text", "tls_cert"),
+        ("ssl.key.", "no private key of tls_cert is in the PEM text", "tls_key"),
+        ("Private key check failed", "the private key is not that of tls_cert", "tls_key"),
+    ];
+    let found = found.into_iter().find(|(told, ..)| reason.contains(told))?;
+    Some((found.1, found.2))
+}
+
+/// Returns the error that the client reports of a connection to a broker, with the reason in words.
+/// The code alone does not tell which side refuses the other in the handshake of TLS, or after it.
+pub(super) fn of_connection(code: Code, reason: &str) -> Error {
+    let says = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    let message = if says(&["certificate verify failed", "Failed to verify broker certificate"]) {
+        "the certificate of the broker is not accepted: it is of no authority that is trusted (name its file with \
+         tls_ca), or for another host than the one connected to, or it has expired"
+    } else if says(&[" alert "]) && says(&["certificate", "unknown ca", "access denied", "handshake failure"]) {
+        "the broker refuses the handshake: it wants a client certificate of an authority that it trusts, \
+         see tls_cert and tls_key"
+    } else {
+        return from_code(code);
+    };
+    Error::new(ErrorKind::Unauthenticated, message)
 }
 
 /// Returns the code of the client's error. rdkafka itself does not return that of an administrative
@@ -215,6 +244,22 @@ mod tests {
             let error = from_client(config.create::<BaseConsumer>().map(drop).unwrap_err());
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
             assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    /// In the words of different releases of OpenSSL.
+    #[test]
+    fn refusals_in_the_handshake_are_told_from_other_failures() {
+        for (code, reason, kind) in [
+            (Code::SSL, "SSL handshake failed: certificate verify failed: broker", ErrorKind::Unauthenticated),
+            (Code::SSL, "SSL handshake failed: sslv3 alert handshake failure", ErrorKind::Unauthenticated),
+            (Code::SSL, "SSL handshake failed: ssl/tls alert bad certificate", ErrorKind::Unauthenticated),
+            (Code::BrokerTransportFailure, "Receive failed: tlsv1 alert unknown ca", ErrorKind::Unauthenticated),
+            (Code::SSL, "SSL handshake failed: tlsv1 alert protocol version", ErrorKind::Unavailable),
+            (Code::SSL, "SSL handshake failed: wrong version number", ErrorKind::Unavailable),
+            (Code::BrokerTransportFailure, "Disconnected", ErrorKind::Unavailable),
+        ] {
+            assert_eq!(of_connection(code, reason).kind(), kind, "{reason}");
         }
     }
 

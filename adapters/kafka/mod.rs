@@ -1,8 +1,8 @@
 //! Apache Kafka, through rdkafka.
 //!
 //! # URLs
-//! `kafka://[user[:password]@]host[:9092][,host…][?option=value&…]`. Several hosts are entry points
-//! of one cluster. The URL has no path.
+//! `kafka://[user[:password]@]host[:9092][,host…][?option=value&…]`, or `kafkas://…` for TLS. Several
+//! hosts are entry points of one cluster. The URL has no path.
 //!
 //! | option | meaning | default |
 //! |---|---|---|
@@ -19,11 +19,20 @@
 //! | `assignor` | assignors that members of groups use, separated by commas (`classic`) | `cooperative-sticky` |
 //! | `offset_reset` | where a group goes on whose position is gone: `earliest`, `latest`, or `error` | `earliest` |
 //! | `reader_group` | the group that readers without a group name in their requests | `traced-broker-reader` |
-//! | `mechanism` | the SASL mechanism for user and password | `PLAIN` |
+//! | `tls_ca` | the file in PEM with the certificates of the authorities to trust, and no others | the system's |
+//! | `tls_cert`, `tls_key` | the files in PEM with the certificate to present, its authorities' after it, and its key | none |
+//! | `tls_server_name` | refused: librdkafka checks the name of each host that it connects to | |
+//! | `mechanism` | the SASL mechanism for user and password: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` | `PLAIN` |
+//! | `plaintext` | `yes` sends user and password to other machines without TLS | `no` |
 //! | `client_id` | the name under which the broker logs this client | `traced-broker` |
 //!
-//! User and password are sent over a connection that is not encrypted. Set all other options of
-//! librdkafka with [`KafkaBuilder::property`].
+//! TLS and SCRAM are OpenSSL's, and need the cargo feature `kafka-tls`. The files are read whenever
+//! a client of librdkafka is made: when connecting, for each subscription, and when a producer or a
+//! consumer is made anew. A client keeps what it has read, also when it reconnects: connect anew to
+//! have a new certificate presented everywhere. The certificates of the brokers have to be for the
+//! names that the brokers advertise.
+//!
+//! Set all other options of librdkafka with [`KafkaBuilder::property`].
 //!
 //! # Delivery semantics
 //! | here | in Kafka |
@@ -239,9 +248,10 @@ mod error;
 pub mod fuzz;
 mod headers;
 mod publish;
+mod shared;
+mod tls;
 mod topology;
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -260,10 +270,9 @@ use crate::message::{Receipt, Start, Subscription, Topic};
 pub use choices::{GroupProtocol, OffsetReset};
 pub use config::KafkaBuilder;
 
-use config::INSTANCE_ID;
 use connection::log::Trouble;
-use consume::control::Control;
 use publish::Publisher;
+use shared::Shared;
 
 /// The default port of a broker.
 pub const DEFAULT_PORT: u16 = 9092;
@@ -295,45 +304,6 @@ pub struct Kafka {
     shared: Arc<Shared>,
     identity: Identity,
     capabilities: Capabilities,
-}
-
-struct Shared {
-    settings: KafkaBuilder,
-    /// The resulting client configuration, for further clients of the application.
-    client: ClientConfig,
-    publisher: Publisher,
-    /// The destination of every topic, once the cluster is known.
-    destination: OnceLock<Destination>,
-    subscriptions: Mutex<Vec<Arc<Control>>>,
-    closed: AtomicBool,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the configuration, whose values may be secrets.
-        let mut shown = f.debug_struct("Shared");
-        shown.field("settings", &self.settings).field("publisher", &self.publisher);
-        shown.field("subscriptions", &self.subscriptions).field("closed", &self.closed).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// Refuses a second member with the same `group.instance.id`: the broker would take it for the
-    /// first one and expel that.
-    fn check_instance(&self, subscription: &Subscription) -> Result<()> {
-        let Some(group) = subscription.group_name() else { return Ok(()) };
-        let is_other = |control: &Arc<Control>| !control.is_ending() && control.group() == Some(group);
-        if self.client.get(INSTANCE_ID).is_some() && self.subscriptions.lock().iter().any(is_other) {
-            let message = "this connection has a member of the group already, and both would have the same \
-                           group.instance.id; use a connection for each";
-            return Err(Error::new(ErrorKind::Conflict, message).with_context("group", group));
-        }
-        Ok(())
-    }
-
-    fn destination(&self) -> Destination {
-        self.destination.get().cloned().unwrap_or_default()
-    }
 }
 
 impl Kafka {
@@ -389,7 +359,7 @@ impl Kafka {
         let answer =
             blocking(move || asked.publisher.ask(|client| topology::ping(client, asked.settings.connect_timeout)))
                 .await;
-        answer.map_err(|error| trouble.explain(error, shared.settings.servers()))?;
+        answer.map_err(|error| trouble.explain(error, &shared.settings))?;
         if let Ok(destination) = shared.publisher.ask(|client| Ok(topology::destination(client))) {
             shared.destination.get_or_init(|| destination);
         }

@@ -10,32 +10,34 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::super::error;
+use super::super::config::KafkaBuilder;
+use super::super::{error, tls};
 use crate::error::{Error, ErrorKind};
 
-/// The last error that the client reported by itself and not as the answer to a call.
+/// The error that the client reported by itself and not as the answer to a call: the last one, or a
+/// former one that says more.
 #[derive(Debug, Default)]
 pub(crate) struct Trouble(Mutex<Option<(RDKafkaErrorCode, String)>>);
 
 impl Trouble {
-    /// Returns the code of the error and librdkafka's text.
-    fn last(&self) -> Option<(RDKafkaErrorCode, String)> {
-        self.0.lock().clone()
-    }
-
-    /// Returns the error of a failed attempt to connect to these servers, with the reason.
-    pub(crate) fn explain(&self, error: Error, servers: &str) -> Error {
-        let message = "no broker answered; check that it runs, that host and port are right, and that it accepts plain \
-                       connections";
-        let last = self.last();
+    /// Returns the error of a failed attempt to connect with these settings, with the reason.
+    pub(crate) fn explain(&self, error: Error, settings: &KafkaBuilder) -> Error {
+        let message = if tls::is_encrypted(&settings.client) {
+            "no broker answered; check that it runs, that host and port are right, and that the port accepts TLS \
+             (without TLS the scheme is kafka://)"
+        } else {
+            "no broker answered; check that it runs, that host and port are right, and that the port accepts plain \
+             connections (with TLS the scheme is kafkas://)"
+        };
+        let last = self.0.lock().clone();
         let error = match &last {
-            Some((code, _)) if error::from_code(*code).kind() == ErrorKind::Unauthenticated => error::from_code(*code),
+            Some((code, reason)) if is_refusal(*code, reason) => error::of_connection(*code, reason),
             _ if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) => {
                 Error::new(ErrorKind::Unavailable, message).with_source(error)
             }
             _ => error,
         };
-        let error = error.with_context("servers", servers);
+        let error = error.with_context("servers", settings.servers());
         match last {
             Some((_, reason)) => error.with_context("reason", reason),
             None => error,
@@ -46,11 +48,20 @@ impl Trouble {
         tracing::warn!(error = %error, reason, "kafka");
         let Some(code) = error.rdkafka_error_code() else { return };
         let mut last = self.0.lock();
-        // `AllBrokersDown` follows from another error and says less than that.
-        if code != RDKafkaErrorCode::AllBrokersDown || last.is_none() {
+        // `AllBrokersDown` follows from another error and says less than that. So does the end of a
+        // connection whose broker refuses: its reason is not always read before.
+        let says_less = |(known, told): &(RDKafkaErrorCode, String)| {
+            code == RDKafkaErrorCode::AllBrokersDown || is_refusal(*known, told) && !is_refusal(code, reason)
+        };
+        if !last.as_ref().is_some_and(says_less) {
             *last = Some((code, reason.to_owned()));
         }
     }
+}
+
+/// Returns `true` if one side does not accept the credentials or the certificate of the other.
+fn is_refusal(code: RDKafkaErrorCode, reason: &str) -> bool {
+    error::of_connection(code, reason).kind() == ErrorKind::Unauthenticated
 }
 
 /// Logs a line of librdkafka's own log.
@@ -87,3 +98,24 @@ impl ClientContext for Listener {
 }
 
 impl ConsumerContext for Listener {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The broker says why it ends the connection, and the next attempt may end before that is read.
+    #[test]
+    fn a_refusal_is_told_whatever_follows() {
+        let trouble = Trouble::default();
+        for (code, reason) in [
+            (RDKafkaErrorCode::BrokerTransportFailure, "Receive failed: tlsv13 alert certificate required"),
+            (RDKafkaErrorCode::BrokerTransportFailure, "Disconnected: connection reset by peer"),
+            (RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down"),
+        ] {
+            trouble.note(&KafkaError::Global(code), reason);
+        }
+        let error = trouble.explain(Error::new(ErrorKind::Timeout, "late"), &KafkaBuilder::new("k:9093"));
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+        assert!(error.to_string().contains("certificate required"), "{error}");
+    }
+}

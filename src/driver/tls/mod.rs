@@ -131,6 +131,18 @@ impl Tls {
         self.authorities.as_ref().map(|pem| pem.read("tls_ca")).transpose()
     }
 
+    /// Returns the file of the authorities, for clients that read it themselves.
+    pub fn authorities_path(&self) -> Option<&Path> {
+        self.authorities.as_ref()?.path()
+    }
+
+    /// Returns the files of the certificate and of the private key, for clients that read them
+    /// themselves.
+    pub fn identity_paths(&self) -> Option<(&Path, &Path)> {
+        let (certificate, key) = self.identity.as_ref()?;
+        certificate.path().zip(key.path())
+    }
+
     /// Returns the certificates and the private key to present in PEM as they are now, if there are
     /// any.
     ///

@@ -20,6 +20,13 @@ impl Pem {
         Self::Text(text.into())
     }
 
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Text(_) => None,
+        }
+    }
+
     /// Returns the text as it is now.
     ///
     /// # Errors

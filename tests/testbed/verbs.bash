@@ -93,7 +93,9 @@ debian_package() {
         fail "apt-get install $1 failed: see above"
     exec 9>&-
     # The package may have started a service on the usual port; the testbed runs its own servers.
-    if [[ -d /run/systemd/system ]]; then "${root[@]}" systemctl disable --now "$1" >&2; fi
+    if [[ -d /run/systemd/system ]] && systemctl cat "$1" &>/dev/null; then
+        "${root[@]}" systemctl disable --now "$1" >&2
+    fi
 }
 
 # at_least WANTED FOUND: fails with a message if the release FOUND is older than WANTED.

@@ -103,7 +103,7 @@ impl ConsumerContext for Listener {}
 mod tests {
     use super::*;
 
-    /// The broker says why it ends the connection, and the next attempt may end before that is read.
+    /// A broker says why it ends the connection, and the next one may end before that is read.
     #[test]
     fn a_refusal_is_told_whatever_follows() {
         let trouble = Trouble::default();

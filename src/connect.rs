@@ -71,8 +71,9 @@ async fn connect_driver(url: &BrokerUrl) -> Result<Arc<dyn Driver>> {
         other => Err(match SCHEMES.into_iter().find(|known| is_of(known, other)) {
             Some(known) => {
                 let feature = if other == "kafkas" { "kafka-tls" } else { known };
-                let message =
-                    format!("this build has no {known}: add `features = [\"{feature}\"]` to traced-broker in Cargo.toml");
+                let message = format!(
+                    "this build has no {known}: add `features = [\"{feature}\"]` to traced-broker in Cargo.toml"
+                );
                 Error::new(ErrorKind::FeatureDisabled, message)
             }
             None => Error::new(ErrorKind::InvalidConfig, "the broker URL has an unknown scheme")

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,8 @@ const NAMED: usize = 5;
 
 /// The state that a subscription's task shares with the stream that is polled.
 pub(super) struct EntryChannel {
-    events: mpsc::Sender<Event>,
+    /// `None` once the stream is gone and nothing is handed over any more.
+    events: Mutex<Option<mpsc::Sender<Event>>>,
     closing: CancellationToken,
     /// Cancelled when the subscription is to take no more messages.
     stopping: CancellationToken,
@@ -43,6 +45,7 @@ impl EntryChannel {
         window: Arc<Window>,
         stream: &str,
     ) -> Self {
+        let events = Mutex::new(Some(events));
         Self { events, closing, stopping: CancellationToken::new(), window, stream: stream.to_owned() }
     }
 
@@ -63,7 +66,11 @@ impl EntryChannel {
 
     /// Returns `true` if the stream was dropped.
     pub(super) fn is_abandoned(&self) -> bool {
-        self.events.is_closed()
+        self.events().is_none_or(|events| events.is_closed())
+    }
+
+    fn events(&self) -> Option<mpsc::Sender<Event>> {
+        self.events.lock().clone()
     }
 
     /// Returns `true` if no more entries are to be read: the broker is closed, or the stream is
@@ -77,7 +84,7 @@ impl EntryChannel {
         tokio::select! {
             () = self.closing.cancelled() => {}
             () = self.stopping.cancelled() => {}
-            () = self.events.closed() => {}
+            () = self.abandoned() => {}
         }
     }
 
@@ -88,7 +95,15 @@ impl EntryChannel {
 
     /// Completes when the stream is dropped.
     pub(super) async fn abandoned(&self) {
-        self.events.closed().await;
+        if let Some(events) = self.events() {
+            events.closed().await;
+        }
+    }
+
+    /// Gives up what was handed over and not received. What is sent while the stream is dropped may
+    /// stay in the channel, with its places in the window, until the last sender is gone.
+    pub(super) fn give_up(&self) {
+        self.events.lock().take();
     }
 
     /// Returns the entries that were read. If they were too many for one answer, fewer are read
@@ -105,11 +120,12 @@ impl EntryChannel {
     /// Hands entries over, which `member` holds if they are to be acknowledged. There is room for
     /// as many batches as the window has places, so this does not wait.
     pub(super) async fn hand_over(&self, member: Option<&Arc<Membership>>, entries: Vec<Entry>) {
+        let Some(events) = self.events() else { return };
         if !entries.is_empty() {
             self.window.measure(entries.len(), entries.iter().map(Entry::size).sum());
             let batch = Batch::new(Arc::clone(&self.window), member.cloned(), entries);
             // An error means that the stream is gone; the batch then gives back its places.
-            let _ = self.events.send(Event::Batch(batch)).await;
+            let _ = events.send(Event::Batch(batch)).await;
         }
     }
 
@@ -129,7 +145,7 @@ impl EntryChannel {
     pub(super) fn report(&self, error: Error) {
         tracing::warn!(stream = self.stream, %error, "a subscription reported an error");
         // A full channel means that the stream is not polled; the error was at least logged.
-        let _ = self.events.try_send(Event::Trouble(error.with_system(SYSTEM)));
+        let _ = self.events().map(|events| events.try_send(Event::Trouble(error.with_system(SYSTEM))));
     }
 }
 
@@ -183,5 +199,29 @@ fn explain(error: Error) -> Error {
             Error::new(kind, message).with_source(error)
         }
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::connection::fields::Fields;
+    use super::*;
+
+    /// The channel of tokio keeps what takes its place before the stream is dropped and comes after.
+    #[tokio::test]
+    async fn what_is_sent_while_the_stream_is_dropped_keeps_no_place() {
+        let (window, (events, stream)) = (Arc::new(Window::new(4, 0)), mpsc::channel(1));
+        let channel = EntryChannel::new(events, CancellationToken::new(), Arc::clone(&window), "orders");
+        let events = channel.events().unwrap();
+        let place = events.reserve().await.unwrap();
+        drop(stream);
+        let id = EntryId { milliseconds: 1, sequence: 0 };
+        let entry = Entry { id, fields: Fields::Values(Vec::new()), deliveries: 1, failed: 0, trials: 0 };
+        place.send(Event::Batch(Batch::new(Arc::clone(&window), None, vec![entry])));
+        drop(events);
+        channel.abandoned().await;
+        assert!(!window.is_idle(), "nobody receives it, and it is not dropped");
+        channel.give_up();
+        assert!(window.is_idle() && channel.is_abandoned());
     }
 }

@@ -199,6 +199,7 @@ impl Receiver<'_> {
     async fn outlast(&self) {
         let settled = async {
             self.channel().abandoned().await;
+            self.channel().give_up();
             while !self.window().is_idle() {
                 self.window().changed().await;
             }

@@ -13,13 +13,13 @@ pub const SCHEMES: [&str; 5] = ["memory", "kafka", "amqp", "nats", "redis"];
 
 /// Connects to the broker that the URL names.
 ///
-/// | URL | broker | cargo feature |
+/// | URL, and that with TLS | broker | cargo feature |
 /// |---|---|---|
 /// | `memory://name` | embedded, one per name and process | none |
-/// | `kafka://host:9092`, `kafkas://host:9092` with TLS | Apache Kafka | `kafka`, `kafka-tls` |
-/// | `amqp://user:password@host:5672/vhost` | RabbitMQ | `amqp` |
+/// | `kafka://host:9092`, `kafkas://host:9092` | Apache Kafka | `kafka`, and `kafka-tls` |
+/// | `amqp://user:password@host:5672/vhost`, `amqps://host:5671` | RabbitMQ | `amqp`, and `tls` |
 /// | `nats://host:4222`, `nats://host:4222?mode=core`, `tls://host:4222` | NATS JetStream, core NATS | `nats` |
-/// | `redis://host:6379/0`, `rediss://host:6379/0` | Redis Streams | `redis` |
+/// | `redis://host:6379/0`, `rediss://host:6379/0` | Redis Streams | `redis`, and `tls` |
 ///
 /// Each adapter's [module](crate::adapters) lists its options.
 ///
@@ -63,7 +63,7 @@ async fn connect_driver(url: &BrokerUrl) -> Result<Arc<dyn Driver>> {
         #[cfg(feature = "kafka")]
         "kafka" | "kafkas" => Ok(Arc::new(adapters::kafka::Kafka::connect(url).await?)),
         #[cfg(feature = "amqp")]
-        "amqp" => Ok(Arc::new(adapters::amqp::Amqp::connect(url).await?)),
+        "amqp" | "amqps" => Ok(Arc::new(adapters::amqp::Amqp::connect(url).await?)),
         #[cfg(feature = "nats")]
         "nats" | "tls" => Ok(Arc::new(adapters::nats::Nats::connect(url).await?)),
         #[cfg(feature = "redis")]

@@ -37,6 +37,8 @@ mod publishing;
 mod refusing;
 #[path = "amqp/retrying.rs"]
 mod retrying;
+#[path = "amqp/tls.rs"]
+mod tls;
 #[path = "amqp/trials.rs"]
 mod trials;
 #[path = "amqp/wire.rs"]

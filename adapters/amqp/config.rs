@@ -5,11 +5,15 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::Amqp;
-use crate::driver::{BrokerUrl, Identity, Secret, Topology};
+use super::wire::socket::Dialer;
+use crate::driver::{BrokerUrl, Identity, Plaintext, Secret, Tls, Topology};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The default port of RabbitMQ.
-const DEFAULT_PORT: u16 = 5672;
+/// The schemes, and the default ports of RabbitMQ.
+const SCHEME: (&str, u16) = ("amqp", 5672);
+const TLS_SCHEME: (&str, u16) = ("amqps", 5671);
+/// The default user, and its password, which is no secret.
+const GUEST: &str = "guest";
 /// The largest message that RabbitMQ 4 accepts by default, its `max_message_size`.
 pub(super) const DEFAULT_MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -138,6 +142,10 @@ impl FromStr for Parked {
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) hosts: Vec<(String, u16)>,
+    tls: Option<Tls>,
+    plaintext: Plaintext,
+    /// Made of `tls` by [`check`](Self::check).
+    pub(super) dialer: Dialer,
     pub(super) username: String,
     pub(super) password: Secret,
     pub(super) virtual_host: String,
@@ -159,16 +167,20 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// Reads a URL. The settings are to be [checked](Self::check).
     pub(super) fn from_url(url: &BrokerUrl) -> Result<Self> {
-        if url.scheme() != "amqp" {
-            return Err(Error::new(ErrorKind::InvalidConfig, "the URL of a RabbitMQ server begins with amqp://")
-                .with_context("scheme", url.scheme()));
-        }
+        let Some((scheme, port)) = [SCHEME, TLS_SCHEME].into_iter().find(|(scheme, _)| *scheme == url.scheme()) else {
+            let message = "the URL of a RabbitMQ server begins with amqp:// or, with TLS, amqps://";
+            return Err(Error::new(ErrorKind::InvalidConfig, message).with_context("scheme", url.scheme()));
+        };
         let mut options = url.options();
         let settings = Self {
-            hosts: url.hosts(DEFAULT_PORT),
-            username: url.username().unwrap_or("guest").to_owned(),
-            password: url.password().cloned().unwrap_or_else(|| Secret::new("guest")),
+            hosts: url.hosts(port),
+            tls: Tls::of_scheme(scheme == TLS_SCHEME.0, &mut options)?,
+            plaintext: options.take("plaintext")?.unwrap_or_default(),
+            dialer: Dialer::default(),
+            username: url.username().unwrap_or(GUEST).to_owned(),
+            password: url.password().cloned().unwrap_or_else(|| Secret::new(GUEST)),
             virtual_host: if url.path().is_empty() { "/" } else { url.path() }.to_owned(),
             name: options.take("name")?.unwrap_or_else(|| DEFAULT_NAME.to_owned()),
             topology: options.take("topology")?.unwrap_or_default(),
@@ -185,10 +197,11 @@ impl Settings {
             delivery_limit: options.take("delivery_limit")?,
         };
         options.finish()?;
-        settings.check()
+        Ok(settings)
     }
 
-    fn check(self) -> Result<Self> {
+    /// Checks the values, and reads the files for TLS.
+    pub(super) fn check(mut self) -> Result<Self> {
         let invalid = |message: &'static str| Err(Error::new(ErrorKind::InvalidConfig, message));
         if self.connect_timeout.is_zero() {
             return invalid("connect_timeout is at least 1 millisecond");
@@ -208,6 +221,11 @@ impl Settings {
         if self.virtual_host.len() > 255 {
             return invalid("the name of the virtual host is longer than 255 bytes");
         }
+        let is_secret = (self.username.as_str(), self.password.expose()) != (GUEST, GUEST);
+        if self.tls.is_none() && is_secret {
+            self.plaintext.check(&self.hosts)?;
+        }
+        self.dialer = Dialer::new(self.tls.as_ref())?;
         Ok(self)
     }
 }
@@ -219,7 +237,7 @@ impl Settings {
 /// # async fn example(password: String) -> traced_broker::Result<()> {
 /// use traced_broker::adapters::amqp::{Amqp, Unroutable};
 ///
-/// let amqp = Amqp::builder("amqp://rabbit-1,rabbit-2/shop")
+/// let amqp = Amqp::builder("amqps://rabbit-1,rabbit-2/shop")
 ///     .credentials("orders", password)
 ///     .unroutable(Unroutable::Reject)
 ///     .connect()
@@ -261,6 +279,17 @@ impl AmqpBuilder {
     pub fn credentials(self, username: impl Into<String>, password: impl Into<String>) -> Self {
         let (username, password) = (username.into(), Secret::new(password));
         self.with(|settings| (settings.username, settings.password) = (username, password))
+    }
+
+    /// Connects with TLS, whatever the scheme of the URL, with these settings in place of the URL's.
+    /// The default port stays that of the scheme.
+    pub fn tls(self, tls: Tls) -> Self {
+        self.with(|settings| settings.tls = Some(tls))
+    }
+
+    /// Sets whether credentials may be sent without TLS to hosts that are not this machine.
+    pub fn plaintext(self, plaintext: Plaintext) -> Self {
+        self.with(move |settings| settings.plaintext = plaintext)
     }
 
     /// Sets the virtual host, in place of the path of the URL.
@@ -355,7 +384,7 @@ impl AmqpBuilder {
         for change in self.changes {
             change(&mut settings);
         }
-        Amqp::open(settings.check()?).await
+        Amqp::open(settings).await
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 
 use lapin::{Error as ClientError, ErrorKind as ClientErrorKind};
 
+use super::wire::socket::refused_handshake;
 use crate::error::{Error, ErrorKind};
 
 /// The reply codes of AMQP 0-9-1, section 1.2 "AMQP-defined constants".
@@ -30,6 +31,10 @@ pub(super) enum During {
 
 /// Creates an error with the client's error as its source.
 pub(super) fn client_error(error: ClientError, during: During) -> Error {
+    // With TLS 1.3 the first read tells of a client certificate that the broker refuses.
+    if let (During::Connect, Some(refused)) = (during, refused_handshake(&error)) {
+        return refused;
+    }
     let (kind, message) = match error.kind() {
         ClientErrorKind::ProtocolError(refusal) => refused(refusal.get_id(), refusal.get_message().as_str(), during),
         ClientErrorKind::IOError(cause) => (ErrorKind::Unavailable, io_message(cause, during)),
@@ -44,7 +49,7 @@ pub(super) fn client_error(error: ClientError, during: During) -> Error {
             (ErrorKind::Busy, "the broker allows no further channel on this connection")
         }
         ClientErrorKind::InvalidProtocolVersion(_) | ClientErrorKind::ParsingError(_) => {
-            (ErrorKind::Unavailable, "the server does not speak AMQP 0-9-1: check host and port")
+            (ErrorKind::Unavailable, NO_AMQP)
         }
         _ => (ErrorKind::Unexpected, "the client reported an error"),
     };
@@ -53,6 +58,9 @@ pub(super) fn client_error(error: ClientError, during: During) -> Error {
 
 /// The message for a connection that was lost during an operation.
 pub(super) const LOST: &str = "the connection to the broker was lost";
+
+const NO_AMQP: &str =
+    "the server does not speak AMQP 0-9-1: check host and port, and use amqps:// if the port expects TLS";
 
 fn refused(code: u16, text: &str, during: During) -> (ErrorKind, &'static str) {
     match (code, during) {
@@ -87,8 +95,10 @@ fn io_message(cause: &io::Error, during: During) -> &'static str {
             "nothing listens there: check host and port, and whether the broker runs"
         }
         (During::Connect, io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
-            "the server closed the connection: check that it is an AMQP port and the broker has started"
+            "the server closed the connection: check that it is an AMQP port and the broker has started, \
+             and use amqps:// if the port expects TLS"
         }
+        (During::Connect, io::ErrorKind::InvalidData) => NO_AMQP,
         (During::Connect, _) => "the broker cannot be reached: check host, port and network",
         _ => LOST,
     }

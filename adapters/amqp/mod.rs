@@ -21,9 +21,24 @@
 //! | `delivery_timeout` | milliseconds that a publish waits for a connection and its confirm | 60000 |
 //! | `heartbeat` | interval in seconds; after twice that without a sign of life the connection is given up | 10 |
 //! | `name` | name of the connections on the management pages | `traced-broker` |
+//! | `tls_ca` | PEM file of the authorities to trust, with `amqps://` | those of the system |
+//! | `tls_cert`, `tls_key` | PEM files of the certificate to present and of its private key, with `amqps://` | none |
+//! | `tls_server_name` | name that the certificate of the server has to be for, with `amqps://` | the host |
+//! | `plaintext` | `yes` sends a user's password to other machines without TLS; see [TLS](#tls) | `no` |
 //!
 //! [`Amqp::builder`] offers the same options, and takes credentials that should not be part of a
-//! URL. TLS is not built in: `amqps://` is refused and never treated as `amqp://`.
+//! URL.
+//!
+//! ## TLS
+//! `amqps://host:5671` or [`AmqpBuilder::tls`], with the cargo feature `tls`. Certificates are
+//! always checked, for the host of the URL that is connected to. The files are read when the driver
+//! connects, and anew for each connection, so they may be replaced while the program runs. A
+//! certificate or password that is refused is [`ErrorKind::Unauthenticated`]. The first connect
+//! then fails; a lost connection is restored without end, since a certificate can be replaced, and
+//! what waits for it too long fails with this kind.
+//!
+//! Without TLS, credentials other than the default ones are refused for hosts that are not this
+//! machine, unless `plaintext=yes` allows it: [`ErrorKind::InvalidConfig`].
 //!
 //! # Delivery semantics
 //! | here | in RabbitMQ |
@@ -355,10 +370,11 @@ impl Amqp {
     /// Connects to the first host of the URL that answers.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for an unknown or invalid option, [`ErrorKind::Unavailable`] if
-    /// no host answers in time, [`ErrorKind::Unauthenticated`] if the user is refused,
-    /// [`ErrorKind::NotFound`] if the virtual host does not exist, and
-    /// [`ErrorKind::PermissionDenied`] if the user may not use it.
+    /// [`ErrorKind::InvalidConfig`] for an unknown or invalid option,
+    /// [`ErrorKind::FeatureDisabled`] for TLS without the feature `tls`,
+    /// [`ErrorKind::Unavailable`] if no host answers in time, [`ErrorKind::Unauthenticated`] if the
+    /// user or a certificate is refused, [`ErrorKind::NotFound`] if the virtual host does not
+    /// exist, and [`ErrorKind::PermissionDenied`] if the user may not use it.
     pub async fn connect(url: &BrokerUrl) -> Result<Self> {
         Self::open(Settings::from_url(url)?).await
     }

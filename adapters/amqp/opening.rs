@@ -18,6 +18,7 @@ use crate::error::Result;
 
 impl Amqp {
     pub(super) async fn open(settings: Settings) -> Result<Self> {
+        let settings = settings.check()?;
         let engine = Engine::start()?;
         engine.run(Self::open_on(settings, Arc::clone(&engine))).await
     }

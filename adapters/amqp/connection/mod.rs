@@ -12,8 +12,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_rs::Tokio;
-use async_rs::traits::Reactor;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
@@ -92,7 +90,7 @@ impl Live {
         let server = Arc::new(Server::default());
         let filter = FrameFilter::new(Inspector::new(Arc::clone(&returned), Arc::clone(&server)));
         let handshake = async {
-            let socket = dial(host, port).await?;
+            let socket = settings.dialer.dial(host, port).await?;
             let stream = Mutex::new(Some(CheckedStream::new(socket, filter, Arc::clone(&cut))));
             let connect = async move |_uri, _runtime| match stream.lock().take() {
                 Some(stream) => Ok(AsyncTcpStream::Plain(stream)),
@@ -100,7 +98,9 @@ impl Live {
                 // byte.
                 None => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
             };
-            Connection::connector(uri(settings, host, port), runtime(), connect, properties(settings, purpose)).await
+            let (uri, properties) = (uri(settings, host, port), properties(settings, purpose));
+            let opened = Connection::connector(uri, runtime(), connect, properties).await;
+            opened.map_err(|error| client_error(error, During::Connect))
         };
         let connected = timeout(settings.connect_timeout, handshake).await;
         let (returned, patience) = (Arc::clone(&returned), settings.connect_timeout);
@@ -117,7 +117,7 @@ impl Live {
                     server_major: server.major(),
                 })
             }
-            Ok(Err(error)) => Err(client_error(error, During::Connect)),
+            Ok(Err(error)) => Err(error),
             Err(_) => {
                 let message =
                     "the broker did not answer in time: check host, port and network, or raise connect_timeout";
@@ -202,17 +202,6 @@ impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Live").field("connected", &self.connection.status().connected()).finish_non_exhaustive()
     }
-}
-
-async fn dial(host: &str, port: u16) -> lapin::Result<<Tokio as Reactor>::TcpStream> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in tokio::net::lookup_host((host, port)).await? {
-        match Tokio::current().tcp_connect_addr(address).await {
-            Ok(socket) => return Ok(socket),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure.into())
 }
 
 fn uri(settings: &Settings, host: &str, port: u16) -> AMQPUri {

@@ -6,5 +6,6 @@ pub(crate) mod frames;
 pub(crate) mod inspect;
 pub(crate) mod returned;
 pub(crate) mod server;
+pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod table;

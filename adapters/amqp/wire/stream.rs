@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 
 use async_rs::traits::Reactor;
@@ -16,13 +16,13 @@ use async_rs::{Runtime, Tokio};
 use futures_core::Stream;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use futures_util::task::AtomicWaker;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::frames::FrameFilter;
+use super::socket::Socket;
 
 /// Maximum number of bytes of one read from the socket.
 const READ: usize = 64 * 1024;
-
-type Socket = <Tokio as Reactor>::TcpStream;
 
 /// A socket whose incoming frames are checked.
 pub(crate) struct CheckedStream {
@@ -41,10 +41,26 @@ impl CheckedStream {
         if self.cut.is_made() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        let room = self.filter.room(READ);
-        let read = ready!(Pin::new(&mut self.socket).poll_read(cx, room))?;
+        let mut room = ReadBuf::new(self.filter.room(READ));
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut room))?;
+        let read = room.filled().len();
         self.filter.filled(read);
         Poll::Ready(Ok(read))
+    }
+
+    /// Prefers what the broker said before it closed the connection to the failure to write to it:
+    /// the refusal of a certificate may arrive before the first byte is written.
+    fn or_refusal<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let is_closed =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+        if !matches!(&written, Poll::Ready(Err(error)) if is_closed(error)) {
+            return written;
+        }
+        // The end of the connection is an event for readers, too, which may be on its way.
+        match ready!(self.poll_fill(cx)) {
+            Err(refusal) if refusal.kind() == io::ErrorKind::InvalidData => Poll::Ready(Err(refusal)),
+            _ => written,
+        }
     }
 }
 
@@ -67,7 +83,8 @@ impl AsyncRead for CheckedStream {
 
 impl AsyncWrite for CheckedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, buf)
+        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.or_refusal(cx, written)
     }
 
     fn poll_write_vectored(
@@ -75,15 +92,35 @@ impl AsyncWrite for CheckedStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.or_refusal(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        if flushed.is_ready() {
+            return self.or_refusal(cx, flushed);
+        }
+        let both = Waker::from(Arc::new(Both { writer: cx.waker().clone(), cut: Arc::clone(&self.cut) }));
+        Pin::new(&mut self.socket).poll_flush(&mut Context::from_waker(&both))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_close(cx)
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// Wakes the client to flush bytes that TLS holds back. When it is only told that it may write, and
+/// has no more to write, it goes on waiting; when it may read, it flushes before.
+struct Both {
+    writer: Waker,
+    cut: Arc<Cut>,
+}
+
+impl Wake for Both {
+    fn wake(self: Arc<Self>) {
+        self.writer.wake_by_ref();
+        self.cut.reader.wake();
     }
 }
 
@@ -146,5 +183,58 @@ impl Reactor for CheckedReactor {
         _addr: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         std::future::ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::super::inspect::Inspector;
+    use super::*;
+
+    /// A socket that is never ready, and wakes at once who flushes it.
+    struct Full;
+
+    impl tokio::io::AsyncRead for Full {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl tokio::io::AsyncWrite for Full {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_reads_is_woken_to_flush_too() {
+        let filter = FrameFilter::new(Inspector::new(Arc::default(), Arc::default()));
+        let mut stream = CheckedStream::new(Box::new(Full), filter, Arc::default());
+        let (reader, writer) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        let waker = Waker::from(Arc::clone(&reader));
+        assert!(Pin::new(&mut stream).poll_read(&mut Context::from_waker(&waker), &mut [0]).is_pending());
+        let waker = Waker::from(Arc::clone(&writer));
+        assert!(Pin::new(&mut stream).poll_flush(&mut Context::from_waker(&waker)).is_pending());
+        assert!(reader.0.load(Ordering::Relaxed) == 1 && writer.0.load(Ordering::Relaxed) > 0);
     }
 }

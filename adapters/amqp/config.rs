@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::Amqp;
-use super::wire::socket::Dialer;
+use super::wire::socket::Handshake;
 use crate::driver::{BrokerUrl, Identity, Plaintext, Secret, Tls, Topology};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -145,7 +145,7 @@ pub(super) struct Settings {
     tls: Option<Tls>,
     plaintext: Plaintext,
     /// Made of `tls` by [`check`](Self::check).
-    pub(super) dialer: Dialer,
+    pub(super) handshake: Handshake,
     pub(super) username: String,
     pub(super) password: Secret,
     pub(super) virtual_host: String,
@@ -178,7 +178,7 @@ impl Settings {
             hosts: url.hosts(port),
             tls: Tls::of_scheme(scheme == TLS_SCHEME.0, &mut options)?,
             plaintext: options.take("plaintext")?.unwrap_or_default(),
-            dialer: Dialer::default(),
+            handshake: Handshake::default(),
             username: url.username().unwrap_or(GUEST).to_owned(),
             password: url.password().cloned().unwrap_or_else(|| Secret::new(GUEST)),
             virtual_host: if url.path().is_empty() { "/" } else { url.path() }.to_owned(),
@@ -225,7 +225,7 @@ impl Settings {
         if self.tls.is_none() && is_secret {
             self.plaintext.check(&self.hosts)?;
         }
-        self.dialer = Dialer::new(self.tls.as_ref())?;
+        self.handshake = Handshake::new(self.tls.as_ref())?;
         Ok(self)
     }
 }
@@ -281,8 +281,8 @@ impl AmqpBuilder {
         self.with(|settings| (settings.username, settings.password) = (username, password))
     }
 
-    /// Connects with TLS, whatever the scheme of the URL, with these settings in place of the URL's.
-    /// The default port stays that of the scheme.
+    /// Connects with TLS, whatever the scheme of the URL, with these settings in place of those in
+    /// the URL. The default port stays that of the scheme.
     pub fn tls(self, tls: Tls) -> Self {
         self.with(|settings| settings.tls = Some(tls))
     }

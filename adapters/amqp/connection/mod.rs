@@ -17,6 +17,7 @@ use futures_util::stream::FuturesUnordered;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, Event};
 use parking_lot::Mutex;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -90,7 +91,8 @@ impl Live {
         let server = Arc::new(Server::default());
         let filter = FrameFilter::new(Inspector::new(Arc::clone(&returned), Arc::clone(&server)));
         let handshake = async {
-            let socket = settings.dialer.dial(host, port).await?;
+            let socket = dial(host, port).await.map_err(|error| client_error(error.into(), During::Connect))?;
+            let socket = settings.handshake.make(host, socket).await?;
             let stream = Mutex::new(Some(CheckedStream::new(socket, filter, Arc::clone(&cut))));
             let connect = async move |_uri, _runtime| match stream.lock().take() {
                 Some(stream) => Ok(AsyncTcpStream::Plain(stream)),
@@ -202,6 +204,17 @@ impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Live").field("connected", &self.connection.status().connected()).finish_non_exhaustive()
     }
+}
+
+async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in tokio::net::lookup_host((host, port)).await? {
+        match TcpStream::connect(address).await {
+            Ok(socket) => return socket.set_nodelay(true).map(|()| socket),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 fn uri(settings: &Settings, host: &str, port: u16) -> AMQPUri {

@@ -1,12 +1,10 @@
 //! The socket below a connection, plain or encrypted. No other file knows if TLS is built in.
 
 use std::error::Error as StdError;
-use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::super::error::{During, client_error};
 use crate::driver::Tls;
 #[cfg(feature = "_tls")]
 use crate::driver::TlsConnector;
@@ -20,15 +18,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 /// An open socket.
 pub(crate) type Socket = Box<dyn Duplex>;
 
-/// Opens sockets.
+/// The handshake of new connections.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Dialer {
+pub(crate) struct Handshake {
     #[cfg(feature = "_tls")]
     tls: Option<TlsConnector>,
 }
 
-impl Dialer {
-    /// Creates a dialer; its sockets are encrypted if there are settings of TLS.
+impl Handshake {
+    /// Creates a handshake, one of TLS if there are settings of it.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) if a file cannot be used.
@@ -37,7 +35,7 @@ impl Dialer {
         Ok(Self { tls: tls.map(TlsConnector::new).transpose()? })
     }
 
-    /// Creates a dialer without TLS.
+    /// Creates a handshake without TLS.
     ///
     /// # Errors
     /// [`FeatureDisabled`](crate::ErrorKind::FeatureDisabled) if there are settings of TLS.
@@ -50,29 +48,18 @@ impl Dialer {
         }
     }
 
-    /// Opens a socket to the host, and makes the handshake of TLS with it.
+    /// Makes the handshake with the host, if there are settings of TLS.
     ///
     /// # Errors
-    /// Those of [`client_error`] and of the handshake.
-    pub(crate) async fn dial(&self, host: &str, port: u16) -> Result<Socket> {
-        let socket = connect(host, port).await.map_err(|error| client_error(error.into(), During::Connect))?;
+    /// Those of the handshake.
+    pub(crate) async fn make(&self, host: &str, socket: TcpStream) -> Result<Socket> {
         #[cfg(feature = "_tls")]
         if let Some(tls) = &self.tls {
             return Ok(Box::new(tls.connect(host, socket).await?));
         }
+        let _unused = host;
         Ok(Box::new(socket))
     }
-}
-
-async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in tokio::net::lookup_host((host, port)).await? {
-        match TcpStream::connect(address).await {
-            Ok(socket) => return socket.set_nodelay(true).map(|()| socket),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
 }
 
 /// Returns the error of a handshake, if it comes only after it: a certificate that the broker
@@ -94,7 +81,7 @@ mod tests {
 
     #[test]
     fn tls_that_is_not_built_in_names_its_feature() {
-        let error = Dialer::new(Some(&Tls::new())).unwrap_err();
+        let error = Handshake::new(Some(&Tls::new())).unwrap_err();
         assert!(
             error.kind() == crate::ErrorKind::FeatureDisabled && error.to_string().contains("[\"tls\"]"),
             "{error}"

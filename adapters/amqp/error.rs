@@ -4,7 +4,7 @@ use std::io;
 
 use lapin::{Error as ClientError, ErrorKind as ClientErrorKind};
 
-use super::wire::socket::refused_handshake;
+use crate::driver::explain_tls;
 use crate::error::{Error, ErrorKind};
 
 /// The reply codes of AMQP 0-9-1, section 1.2 "AMQP-defined constants".
@@ -32,7 +32,7 @@ pub(super) enum During {
 /// Creates an error with the client's error as its source.
 pub(super) fn client_error(error: ClientError, during: During) -> Error {
     // With TLS 1.3 the first read tells of a client certificate that the broker refuses.
-    if let (During::Connect, Some(refused)) = (during, refused_handshake(&error)) {
+    if let (During::Connect, Some(refused)) = (during, explain_tls(&error)) {
         return refused;
     }
     let (kind, message) = match error.kind() {

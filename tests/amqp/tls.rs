@@ -15,6 +15,7 @@ use crate::connecting::told;
 use crate::driving::*;
 use crate::faults::with;
 use crate::support::certificates::{Certificates, HOST, OTHER_NAME, Of, check_refusal};
+use crate::support::orders::check_orders_on;
 use crate::support::{Kind, Server};
 
 /// A server with a port for TLS at which clients need a certificate, and another port without TLS.
@@ -89,6 +90,14 @@ async fn until_answer(amqp: &Amqp, expected: Option<ErrorKind>) {
         assert!(begin.elapsed() < PATIENCE, "{answer:?} in place of {expected:?}");
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The example runs with only the URL changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_the_order_system() {
+    let secured = Secured::start().await;
+    let url = format!("amqps://{HOST}:{}/?{}", secured.port, secured.certificates.options(Of::Client));
+    spawn_blocking(move || check_orders_on(&url)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

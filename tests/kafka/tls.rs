@@ -13,6 +13,7 @@ use traced_broker::{ErrorKind, Secret, Subscription, Tls};
 
 use crate::harness::*;
 use crate::support::certificates::{Certificates, HOST, Of, check_refusal};
+use crate::support::orders::check_orders_on;
 use crate::support::{Kind, Server};
 
 const USER: &str = "app";
@@ -102,11 +103,18 @@ async fn works(kafka: &Kafka) {
     kafka.close().await.unwrap();
 }
 
+/// The example runs with only the URL changed.
+async fn runs_the_order_system(site: &Site) {
+    let url = format!("kafkas://{HOST}:{}?{}", site.good, site.certificates.options(Of::Client));
+    spawn_blocking(move || check_orders_on(&url)).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_and_passwords_are_checked() {
     let site = Arc::new(Site::start().await);
     each_side_has_to_know_the_other(&site).await;
     files_are_read_for_each_client(&site).await;
+    runs_the_order_system(&site).await;
     users_prove_their_passwords(site).await;
 }
 

@@ -207,7 +207,7 @@ mod tests {
     use super::super::super::connection::fields::Fields;
     use super::*;
 
-    /// The channel of tokio keeps what takes its place before the stream is dropped and comes after.
+    /// The channel keeps what takes its place before the stream is dropped, and comes after that.
     #[tokio::test]
     async fn what_is_sent_while_the_stream_is_dropped_keeps_no_place() {
         let (window, (events, stream)) = (Arc::new(Window::new(4, 0)), mpsc::channel(1));

@@ -40,11 +40,8 @@ impl Fresh {
     fn verifier(&self) -> Result<Arc<WebPkiServerVerifier>> {
         let roots = match (self.tls.read_authorities()?, &self.tls.authorities) {
             (Some(text), Some(pem)) => {
-                let refused = |message| pem.refused(message, "tls_ca");
-                parse(&text).map_err(|message| refused(message)).and_then(|roots| match roots.is_empty() {
-                    true => Err(refused("no certificate is in the PEM text")),
-                    false => Ok(Arc::new(roots)),
-                })?
+                let roots = parse(&text).map_err(|message| pem.refused(message, "tls_ca"))?;
+                Arc::new(roots)
             }
             _ => system_roots()?,
         };
@@ -68,14 +65,14 @@ impl Fresh {
     }
 }
 
-/// Returns the certificates in a PEM text.
+/// Returns the certificates in a PEM text, at least one.
 fn parse(text: &[u8]) -> std::result::Result<RootCertStore, &'static str> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(text) {
         let certificate = certificate.map_err(|_| "the PEM text is damaged")?;
         roots.add(certificate).map_err(|_| "the PEM text has a certificate that is not one of an authority")?;
     }
-    Ok(roots)
+    if roots.is_empty() { Err("no certificate is in the PEM text") } else { Ok(roots) }
 }
 
 /// Returns the authorities of the system, read once: there are more than a hundred.

@@ -17,9 +17,11 @@ pub(crate) fn example(name: &str) -> PathBuf {
     }
     let features = [
         ("kafka", cfg!(feature = "kafka")),
+        ("kafka-tls", cfg!(feature = "kafka-tls")),
         ("amqp", cfg!(feature = "amqp")),
         ("nats", cfg!(feature = "nats")),
         ("redis", cfg!(feature = "redis")),
+        ("tls", cfg!(feature = "tls")),
         ("tracing", cfg!(feature = "tracing")),
         ("conformance", cfg!(feature = "conformance")),
         ("testing", cfg!(feature = "testing")),

@@ -63,7 +63,7 @@ mod pages {
     page!(HowATraceCrossesAQueue, "docs/how-a-trace-crosses-a-queue.md");
     #[cfg(feature = "full")]
     page!(Migration, "docs/migration.md");
-    #[cfg(feature = "otlp")]
+    #[cfg(all(feature = "full", feature = "otlp"))]
     page!(Operations, "docs/operations.md");
     #[cfg(feature = "testing")]
     page!(Testing, "docs/testing.md");

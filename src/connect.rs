@@ -68,7 +68,7 @@ async fn connect_driver(url: &BrokerUrl) -> Result<Arc<dyn Driver>> {
         "nats" | "tls" => Ok(Arc::new(adapters::nats::Nats::connect(url).await?)),
         #[cfg(feature = "redis")]
         "redis" | "rediss" => Ok(Arc::new(adapters::redis::Redis::connect(url).await?)),
-        other => Err(match SCHEMES.into_iter().find(|known| is_of(known, other)) {
+        other => Err(match SCHEMES.into_iter().find(|known| *known == without_tls(other)) {
             Some(known) => {
                 let feature = if other == "kafkas" { "kafka-tls" } else { known };
                 let message = format!(
@@ -83,7 +83,25 @@ async fn connect_driver(url: &BrokerUrl) -> Result<Arc<dyn Driver>> {
     }
 }
 
-/// Returns `true` if the scheme is this one, or the same with TLS.
-fn is_of(known: &str, scheme: &str) -> bool {
-    scheme == known || scheme.strip_suffix('s') == Some(known) || (known == "nats" && scheme == "tls")
+/// Returns the scheme of the same broker without TLS.
+fn without_tls(scheme: &str) -> &str {
+    match scheme {
+        "kafkas" => "kafka",
+        "amqps" => "amqp",
+        "tls" => "nats",
+        "rediss" => "redis",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_scheme_that_only_looks_like_one_with_tls_is_unknown() {
+        for url in ["memorys://shop", "natss://localhost", "redisss://localhost"] {
+            assert_eq!(connect(url).await.unwrap_err().kind(), ErrorKind::InvalidConfig, "{url}");
+        }
+    }
 }

@@ -42,11 +42,11 @@ impl TlsConnector {
             Error::new(ErrorKind::InvalidConfig, "the provider of cryptography has no version of TLS")
                 .with_source(error)
         })?;
+        let name = fresh.name.clone();
         let builder = builder.dangerous().with_custom_certificate_verifier(Arc::clone(&fresh) as _);
         let mut config = builder.with_client_cert_resolver(fresh);
         // A session that is resumed is one of the former certificates.
         config.resumption = Resumption::disabled();
-        let name = tls.expected_name().map(|name| name.to_owned().try_into()).transpose().map_err(refused)?;
         Ok(Self { config: Arc::new(config), name })
     }
 
@@ -85,10 +85,6 @@ impl TlsConnector {
             }
         })
     }
-}
-
-fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::InvalidConfig, "TLS needs a host name or an IP address").with_source(error)
 }
 
 fn provider() -> Arc<CryptoProvider> {

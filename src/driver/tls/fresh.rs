@@ -19,7 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// The files of the settings, as a handshake asks for them.
 pub(super) struct Fresh {
     tls: Tls,
-    name: Option<ServerName<'static>>,
+    /// The name to expect in place of the host's.
+    pub(super) name: Option<ServerName<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -38,12 +39,9 @@ impl Fresh {
 
     /// Returns the verifier of the broker's certificate.
     fn verifier(&self) -> Result<Arc<WebPkiServerVerifier>> {
-        let roots = match (self.tls.read_authorities()?, &self.tls.authorities) {
-            (Some(text), Some(pem)) => {
-                let roots = parse(&text).map_err(|message| pem.refused(message, "tls_ca"))?;
-                Arc::new(roots)
-            }
-            _ => system_roots()?,
+        let roots = match &self.tls.authorities {
+            Some(pem) => Arc::new(parse(&pem.read("tls_ca")?).map_err(|message| pem.refused(message, "tls_ca"))?),
+            None => system_roots()?,
         };
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&self.provider)).build();
         verifier.map_err(|error| invalid("the certificate authorities cannot be used").with_source(error))
@@ -51,9 +49,8 @@ impl Fresh {
 
     /// Returns the certificate to present, with its key.
     fn identity(&self) -> Result<Option<Arc<CertifiedKey>>> {
-        let (Some((chain, key)), Some((chain_pem, key_pem))) = (self.tls.read_identity()?, &self.tls.identity) else {
-            return Ok(None);
-        };
+        let Some((chain_pem, key_pem)) = &self.tls.identity else { return Ok(None) };
+        let (chain, key) = (chain_pem.read("tls_cert")?, key_pem.read("tls_key")?);
         let parsed: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
         let chain = parsed.ok().filter(|chain| !chain.is_empty());
         let chain = chain.ok_or_else(|| chain_pem.refused("no certificate is in the PEM text", "tls_cert"))?;
